@@ -1,0 +1,6 @@
+"""Coset: deep learning on data and networks with symmetry."""
+
+from coset.errors import CosetError
+
+__version__ = "0.1.0"
+__all__ = ["CosetError", "__version__"]
