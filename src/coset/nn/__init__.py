@@ -1,1 +1,5 @@
-""""""
+"""Blocks that several domains share."""
+
+from coset.nn.mlp import MLP, CategoricalEncoder, FeatureEncoder, norm_relu_linear
+
+__all__ = ["MLP", "CategoricalEncoder", "FeatureEncoder", "norm_relu_linear"]

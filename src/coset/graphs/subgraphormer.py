@@ -1,0 +1,452 @@
+r"""Subgraphormer, GNN-SSWL+ and their ancestors: message passing and attention on the product of a graph with itself.
+
+Bar-Shalom, Bevilacqua, Maron, "Subgraphormer: Unifying Subgraph GNNs and Graph Transformers via Graph Products", ICML 2024;
+Zhang, Feng, Du, He, Wang, "A Complete Expressiveness Hierarchy for Subgraph GNNs via Subgraph Weisfeiler-Lehman Tests",
+ICML 2023. Group: S_n permutes the nodes, and so both indices of X(s, v) at once.
+
+One layer gathers along some of these relations, each with its own weights, and combines what they bring:
+
+==========  =======================================  ====================================================
+name        (s, v) receives from                     as an operator on pairs
+==========  =======================================  ====================================================
+``uL``      (s, v') with v' ~ v                      I (x) A: inside the copy rooted at s ("internal")
+``vL``      (s', v) with s' ~ s                      A (x) I: across copies of neighbouring roots ("external")
+``vv``      (v, v)                                   what v looks like where it is the root ("point")
+``uG``      all (s, v')                              sum over the copy
+``vG``      all (s', v)                              sum over the copies
+==========  =======================================  ====================================================
+
+Subgraphormer, with h a third of the width (rounded to the heads) and P(s, v) = psi((1 + eps) X(s, v) + X(v, v)):
+
+    X' = ReLU(BN(rho([Attention_uL(X) | Attention_vL(X) | P])))
+
+GNN-SSWL+, with one MLP a relation g:
+
+    X' = ReLU(BN(sum_g MLP_g((1 + eps_g) X + Agg_g(X)))),   Agg_uL, Agg_vL = sum of ReLU(x_j + e_ij)
+
+Its ancestors are the same with fewer relations: ``uL`` DS-GNN, ``uL, vv`` PSWL, ``uL, vG`` DSS-GNN, ``uL, vL`` SSWL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
+
+from coset.graphs.product import PairEncoder, PairGraph
+from coset.nn import MLP, FeatureEncoder, norm_relu_linear
+from coset.relations import attend, broadcast, marginalise, pool, propagate
+from coset.symmetry import Claim, NodePermutation, TrivialAction
+
+RELATIONS = ("uL", "vL", "vv", "uG", "vG")
+AXIS = {"uL": 1, "vL": 0, "uG": 1, "vG": 0}
+
+
+def _loops(width: int, relation: str) -> None:
+    if relation not in RELATIONS:
+        raise ValueError(f"relation {relation!r} is unknown: choose from {', '.join(RELATIONS)}")
+
+
+class PairAttention(nn.Module):
+    """Softmax attention along the edges of one axis: ``uL`` or ``vL``.
+
+    ``gat`` and ``gatv2`` let every pair also look at itself, with the mean of its incoming edge features on that loop; bond
+    features move the logits only. ``transformer`` has no loop, a linear root term, and edge features in keys and values.
+
+    Args:
+        width: Columns in.
+        outputs: Columns out, all heads together.
+        heads: Number of heads.
+        axis: 1 for ``uL``, 0 for ``vL``.
+        score: Kind of attention.
+        edge_features: As for :class:`coset.nn.FeatureEncoder`; ``None`` ignores edge features.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        outputs: int,
+        heads: int,
+        axis: int,
+        score: str = "gat",
+        edge_features: Sequence[int] | int | None = None,
+    ):
+        super().__init__()
+        if score not in ("gat", "gatv2", "transformer"):
+            raise ValueError(f"attention={score!r}: choose gat, gatv2 or transformer")
+        self.heads, self.axis, self.score, self.outputs = heads, axis, score, outputs
+        biased = score != "gat"
+        self.value = nn.Linear(width, outputs, bias=biased)
+        self.target = nn.Linear(width, outputs) if biased else None
+        self.key = nn.Linear(width, outputs) if score == "transformer" else None
+        self.root = nn.Linear(width, outputs) if score == "transformer" else None
+        channels = outputs // heads
+        names = {"gat": ("att_source", "att_target"), "gatv2": ("att",), "transformer": ()}[score]
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.empty(heads, channels)))
+        self.bias = None if score == "transformer" else nn.Parameter(torch.zeros(outputs))
+        self.edge_encoder = self.edge = self.att_edge = None
+        if edge_features is not None:
+            self.edge_encoder = FeatureEncoder(edge_features, width)
+            self.edge = nn.Linear(width, outputs, bias=False)
+            if score == "gat":
+                self.att_edge = nn.Parameter(torch.empty(heads, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Glorot weights and zero biases."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("edge_encoder"):
+                continue
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+            else:
+                nn.init.zeros_(parameter)
+
+    def _logit_weight(self, weight: Tensor, att: Tensor) -> Tensor:
+        """att_h . (W x)_h as a linear map of x: [heads, inputs]."""
+        return torch.einsum("hc,hci->hi", att, weight.view(self.heads, -1, weight.size(1)))
+
+    def _edge_terms(self, graph: PairGraph, loops: bool) -> Tensor | None:
+        """What each edge of the base graph adds to logits (or keys and values), the loops' after them."""
+        if self.edge_encoder is None:
+            return None
+        if graph.edge_features is None:
+            raise ValueError("this model was made with edge features, but the data has no edge_attr")
+        encoded = self.edge_encoder(graph.edge_features)
+        encoded = encoded.relu() if self.edge_encoder.categorical else encoded
+        assert self.edge is not None
+        if self.score == "gat":
+            term = F.linear(encoded, self._logit_weight(self.edge.weight, self.att_edge))
+        else:
+            term = self.edge(encoded)
+        if self.axis == 0 and graph.external_edges is not None:
+            term = term[graph.external_edges]
+        relation = graph.internal if self.axis else graph.external
+        return relation.loop_means(term) if loops else term
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs outputs"]:
+        loops = self.score != "transformer"
+        relation = graph.internal if self.axis else graph.external
+        relation = relation.with_self_loops if loops else relation
+        edge = self._edge_terms(graph, loops)
+        where = {"heads": self.heads, "edge": edge, "product": graph.pairs, "along": self.axis}
+        if self.score == "gat":
+            weight = self.value.weight
+            logits = [self._logit_weight(weight, att) for att in (self.att_source, self.att_target)]
+            projected = F.linear(x, torch.cat([weight, *logits]))
+            value, source, target = projected.split([self.outputs, self.heads, self.heads], dim=1)
+            return attend(value, source, target, relation, **where) + self.bias
+        if self.score == "gatv2":
+            value = self.value(x)
+            return attend(value, value, self.target(x), relation, score="gatv2", vector=self.att, **where) + self.bias
+        out = attend(self.value(x), self.key(x), self.target(x), relation, score="transformer", **where)
+        return out + self.root(x)
+
+
+class PairSum(nn.Module):
+    """MLP((1 + eps) X + sum over neighbours along one axis of ReLU(x_j + e_ij)): ``uL`` or ``vL``, as in GINE."""
+
+    def __init__(self, width: int, axis: int, edge_features: Sequence[int] | int | None = None):
+        super().__init__()
+        self.axis = axis
+        self.eps = nn.Parameter(torch.zeros(1))
+        self.edge_encoder = None if edge_features is None else FeatureEncoder(edge_features, width)
+        self.mlp = MLP(width, width)
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
+        edge = None
+        if self.edge_encoder is not None:
+            if graph.edge_features is None:
+                raise ValueError("this model was made with edge features, but the data has no edge_attr")
+            edge = self.edge_encoder(graph.edge_features)
+            if self.axis == 0 and graph.external_edges is not None:
+                edge = edge[graph.external_edges]
+        relation = graph.internal if self.axis else graph.external
+        gathered = propagate(x, relation, product=graph.pairs, along=self.axis, edge=edge, relu=True)
+        return self.mlp(torch.addcmul(gathered, x, 1 + self.eps))
+
+
+class PairTerm(nn.Module):
+    """psi((1 + eps) X(s, v) + t) with t = X(v, v) for ``vv``, the sum over the copy for ``uG``, over copies for ``vG``.
+
+    The first linear map of psi acts on the few rows of t before they are repeated.
+
+    Args:
+        relation: ``vv``, ``uG`` or ``vG``.
+        width: Columns in.
+        outputs: Columns out.
+        linear: psi is one linear map instead of Linear - BN - ReLU - Linear.
+    """
+
+    def __init__(self, relation: str, width: int, outputs: int, linear: bool = False):
+        super().__init__()
+        self.relation = relation
+        self.eps = nn.Parameter(torch.zeros(1))
+        self.linear = nn.Linear(width, outputs) if linear else None
+        self.mlp = None if linear else MLP(width, outputs)
+
+    def _first(self, x: Tensor, graph: PairGraph, first: nn.Linear) -> Tensor:
+        if self.relation == "vv":
+            term, along = graph.at_own_root(x), 0
+        else:
+            along = AXIS[self.relation]
+            term = marginalise(x, graph.pairs, along=along)
+        repeated = broadcast(first(term), graph.pairs, along=along)
+        return torch.addmm(repeated, x, ((1 + self.eps) * first.weight).t())
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs outputs"]:
+        if self.linear is not None:
+            return self._first(x, graph, self.linear)
+        assert self.mlp is not None
+        return norm_relu_linear(self._first(x, graph, self.mlp.first), self.mlp.norm, self.mlp.second)
+
+
+class SubgraphAttentionBlock(nn.Module):
+    """One layer of Subgraphormer: ReLU(BN(rho([Attention_uL | Attention_vL | point]))), then dropout and a residual.
+
+    Args:
+        width: Columns in and out.
+        relations: Which relations to gather along; each gets a third of the width (whatever their number).
+        heads: Attention heads; each relation's share is rounded down to a multiple of it.
+        attention: ``gat``, ``gatv2`` or ``transformer``.
+        edge_features: As for :class:`coset.nn.FeatureEncoder`.
+        linear: psi and rho are single linear maps.
+        residual: Add the input after the dropout.
+        dropout: Probability.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        relations: Sequence[str] = ("uL", "vL", "vv"),
+        heads: int = 4,
+        attention: str = "gat",
+        edge_features: Sequence[int] | int | None = None,
+        linear: bool = False,
+        residual: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        share = width // 3 // heads * heads
+        if share < heads:
+            raise ValueError(f"width={width} gives each relation {width // 3} columns, fewer than {heads} heads")
+        self.gather = nn.ModuleDict()
+        for relation in relations:
+            _loops(width, relation)
+            if relation in ("uL", "vL"):
+                self.gather[relation] = PairAttention(width, share, heads, AXIS[relation], attention, edge_features)
+            else:
+                self.gather[relation] = PairTerm(relation, width, share, linear)
+        joined = share * len(relations)
+        self.linear = nn.Linear(joined, width) if linear else None
+        self.mlp = None if linear else MLP(joined, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.residual, self.dropout = residual, dropout
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
+        joined = torch.cat([module(x, graph) for module in self.gather.values()], dim=1)
+        combine = self.linear if self.linear is not None else self.mlp
+        assert combine is not None
+        out = F.relu(self.norm(combine(joined)), inplace=True)
+        if self.dropout:
+            out = F.dropout(out, self.dropout, self.training)
+        return out + x if self.residual else out
+
+
+class PairSumBlock(nn.Module):
+    """One layer of GNN-SSWL+ and of its ancestors: ReLU(BN(sum over relations of MLP_g((1 + eps_g) X + Agg_g(X))))."""
+
+    def __init__(
+        self,
+        width: int,
+        relations: Sequence[str] = ("uL", "vL", "vv"),
+        edge_features: Sequence[int] | int | None = None,
+        residual: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.gather = nn.ModuleDict()
+        for relation in relations:
+            _loops(width, relation)
+            if relation in ("uL", "vL"):
+                self.gather[relation] = PairSum(width, AXIS[relation], edge_features)
+            else:
+                self.gather[relation] = PairTerm(relation, width, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.residual, self.dropout = residual, dropout
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
+        total = sum(module(x, graph) for module in self.gather.values())
+        out = F.relu(self.norm(total), inplace=True)
+        if self.dropout:
+            out = F.dropout(out, self.dropout, self.training)
+        return out + x if self.residual else out
+
+
+class _PairModel(nn.Module):
+    """What Subgraphormer and GNN-SSWL+ share: encode pairs, run the layers, pool, predict."""
+
+    encoder: PairEncoder
+    layers: nn.ModuleList
+    head: nn.Module
+
+    def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], PairGraph]:
+        """X(s, v) after the last layer, and the pairs it lives on."""
+        graph = PairGraph.from_batch(data)
+        x = self.encoder(data, graph)
+        for layer in self.layers:
+            x = layer(x, graph)
+        return x, graph
+
+    def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
+        """The mean of X(s, v) over the roots s: one row a node."""
+        x, graph = self.pair_features(data)
+        return marginalise(x, graph.pairs, along=0) / graph.roots.sizes[graph.nodes.batch].unsqueeze(1)
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        return (Claim(NodePermutation(), TrivialAction(), "renumbering the nodes changes no prediction"),)
+
+    def _readout(self, x: Tensor, graph: PairGraph, how: str) -> Tensor:
+        """Mean over roots of the sum (or mean) over nodes; under sampling the mean is over the roots that were kept."""
+        roots = graph.roots.sizes.clamp(min=1).unsqueeze(1)
+        pooled = pool(x, graph.pairs) / roots
+        return pooled if how == "sum" else pooled / graph.nodes.sizes.clamp(min=1).unsqueeze(1)
+
+
+def _head(width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
+
+
+class Subgraphormer(_PairModel):
+    """Attention on the product of a graph with itself (Bar-Shalom, Bevilacqua, Maron 2024).
+
+    Args:
+        outputs: Number of predicted values a graph (or a node).
+        node_features: Table sizes of categorical node features, number of real ones, or ``None``.
+        edge_features: The same for edges; ``None`` ignores them.
+        width: Columns of X(s, v).
+        layers: Number of layers.
+        heads: Attention heads.
+        attention: ``gat``, ``gatv2`` or ``transformer``.
+        relations: Relations to gather along (module docstring).
+        positional_encoding: Number of product eigenvectors appended to the input (0 for none).
+        max_distance: Largest distance of the marking.
+        marking: ``distance``, ``root`` or ``none``.
+        readout: ``sum`` or ``mean`` over the nodes; always the mean over roots.
+        linear: Single linear maps psi and rho.
+        residual: Residual connections.
+        dropout: Probability.
+        level: ``graph``, ``node`` or ``pair``: one row of output a graph, a node, or a pair (root, node).
+
+    Shape:
+        PyG batch with the attributes of :class:`PairGraph` and :class:`PairEncoder` -> ``[graphs, outputs]``.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        node_features: list[int] | int | None = None,
+        edge_features: list[int] | int | None = None,
+        *,
+        width: int = 96,
+        layers: int = 6,
+        heads: int = 4,
+        attention: str = "gat",
+        relations: Sequence[str] = ("uL", "vL", "vv"),
+        positional_encoding: int = 0,
+        max_distance: int = 5,
+        marking: str = "distance",
+        readout: str = "sum",
+        linear: bool = False,
+        residual: bool = False,
+        dropout: float = 0.0,
+        level: str = "graph",
+    ):
+        super().__init__()
+        _check_choices(readout, level)
+        self.encoder = PairEncoder(
+            node_features, width, max_distance=max_distance, positional_encoding=positional_encoding, marking=marking
+        )
+        block = (width, relations, heads, attention, edge_features, linear, residual, dropout)
+        self.layers = nn.ModuleList(SubgraphAttentionBlock(*block) for _ in range(layers))
+        self.head = _head(width, outputs)
+        self.readout, self.level = readout, level
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+        if self.level == "node":
+            return self.head(self.node_features(data))
+        x, graph = self.pair_features(data)
+        return self.head(x if self.level == "pair" else self._readout(x, graph, self.readout))
+
+
+class GNNSSWLPlus(_PairModel):
+    """GNN-SSWL+ and its ancestors: sums instead of attention (Zhang et al. 2023).
+
+    After the last layer every copy is summed over its nodes and passed through one more block,
+    ReLU(BN(MLP((1 + eps) sum_w X(s, w)))), and the mean over pairs is predicted from.
+
+    Args:
+        outputs, node_features, edge_features, width, layers, relations, max_distance, marking, residual, dropout, level: As for
+            :class:`Subgraphormer`.
+        positional_encoding: Number of product eigenvectors (not in the paper; 0 by default).
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        node_features: list[int] | int | None = None,
+        edge_features: list[int] | int | None = None,
+        *,
+        width: int = 96,
+        layers: int = 6,
+        relations: Sequence[str] = ("uL", "vL", "vv"),
+        positional_encoding: int = 0,
+        max_distance: int = 5,
+        marking: str = "distance",
+        residual: bool = False,
+        dropout: float = 0.0,
+        level: str = "graph",
+    ):
+        super().__init__()
+        _check_choices("mean", level)
+        self.encoder = PairEncoder(
+            node_features,
+            width,
+            max_distance=max_distance,
+            positional_encoding=positional_encoding,
+            marking=marking,
+            unreachable=False,
+        )
+        self.layers = nn.ModuleList(
+            PairSumBlock(width, relations, edge_features, residual, dropout) for _ in range(layers)
+        )
+        self.eps = nn.Parameter(torch.zeros(1))
+        self.copy_mlp = MLP(width, width)
+        self.copy_norm = nn.BatchNorm1d(width)
+        self.head = _head(width, outputs)
+        self.level = level
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+        if self.level == "node":
+            return self.head(self.node_features(data))
+        x, graph = self.pair_features(data)
+        if self.level == "pair":
+            return self.head(x)
+        copies = (1 + self.eps) * marginalise(x, graph.pairs, along=1)
+        # The published form repeats this row for every node of the copy, so large graphs weigh more in its statistics.
+        rows = broadcast(copies, graph.pairs, along=1) if self.training else copies
+        rows = F.relu(self.copy_norm(self.copy_mlp(rows)))
+        rows = marginalise(rows, graph.pairs, along=1, reduce="mean") if self.training else rows
+        return self.head(pool(rows, graph.roots, "mean"))
+
+
+def _check_choices(readout: str, level: str) -> None:
+    if readout not in ("sum", "mean"):
+        raise ValueError(f"readout={readout!r}: choose sum or mean")
+    if level not in ("graph", "node", "pair"):
+        raise ValueError(f"level={level!r}: choose graph, node or pair")

@@ -1,0 +1,147 @@
+"""Edge-softmax attention on one axis of a product, forward and backward, for the three kinds of logit.
+
+Work is split by item: one element of the *other* axis. An item owns the rows of its copy of the graph (``along=1``: contiguous;
+``along=0``: a column), so every scatter of the backward pass is free of races. Nothing of the softmax is saved: the backward
+pass computes it again.
+
+Arrays are flat; a matrix comes with its leading dimension ``ld_*``, so a slice of columns needs no copy. ``H`` and ``W`` are
+tuples whose lengths are the number of heads and of columns (heads times channels): see :mod:`.simd`.
+"""
+
+import numpy as np
+from numba import njit
+
+from coset.relations.kernels.simd import (
+    add,
+    divide,
+    exp,
+    expand,
+    fold,
+    load,
+    lowest,
+    maximum,
+    multiply,
+    multiply_add,
+    scale,
+    store,
+    subtract,
+    where_positive,
+    zeros,
+)
+
+OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@njit(**OPTIONS)
+def item_rows(item, graph, along, layout):
+    """First input row of an item, the step between its input rows, first output row, the step between those."""
+    other = item - layout[0, graph]
+    copies = layout[0, graph + 1] - layout[0, graph]
+    if along == 1:
+        sources = layout[1, graph + 1] - layout[1, graph]
+        targets = layout[2, graph + 1] - layout[2, graph]
+        return layout[3, graph] + other * sources, 1, layout[4, graph] + other * targets, 1
+    return layout[3, graph] + other, copies, layout[4, graph] + other, copies
+
+
+@njit(inline="always")
+def _leaky(t, slope):
+    return where_positive(t, t, scale(t, slope))
+
+
+@njit(**OPTIONS)
+def gat_forward(
+    begin, end, part, along, layout, ptr, column, edge, longest, H, W,
+    value, ld_v, source, ld_s, target, ld_t, term, has_term, slope, out, ld_o,
+):  # fmt: skip
+    heads, width = len(H), len(W)
+    logit = np.empty((longest + 1) * heads, value.dtype)
+    graph = np.searchsorted(layout[0], begin, side="right") - 1
+    for item in range(begin, end):
+        while item >= layout[0, graph + 1]:
+            graph += 1
+        base_in, step_in, base_out, step_out = item_rows(item, graph, along, layout)
+        offset = layout[2, graph]
+        for i in range(layout[2, graph + 1] - offset):
+            row_out = base_out + i * step_out
+            first, last = ptr[offset + i], ptr[offset + i + 1]
+            if first == last:
+                store(out, row_out * ld_o, zeros(value, W))
+                continue
+            own = load(target, row_out * ld_t, H)
+            top = lowest(value, H)
+            for e in range(first, last):
+                t = add(load(source, (base_in + column[e] * step_in) * ld_s, H), own)
+                if has_term:
+                    t = add(t, load(term, edge[e] * heads, H))
+                t = _leaky(t, slope)
+                store(logit, (e - first) * heads, t)
+                top = maximum(top, t)
+            total = zeros(value, H)
+            mixed = zeros(value, W)
+            for e in range(first, last):
+                p = exp(subtract(load(logit, (e - first) * heads, H), top))
+                total = add(total, p)
+                mixed = multiply_add(expand(p, W), load(value, (base_in + column[e] * step_in) * ld_v, W), mixed)
+            store(out, row_out * ld_o, divide(mixed, expand(total, W)))
+
+
+@njit(**OPTIONS)
+def gat_backward(
+    begin, end, part, along, layout, ptr, column, edge, longest, H, W,
+    value, ld_v, source, ld_s, target, ld_t, term, has_term, slope, grad, ld_g,
+    d_value, d_source, d_target, d_term,
+):  # fmt: skip
+    """Gradients; ``d_value`` and ``d_source`` come zeroed, ``d_term[part]`` is this thread's own."""
+    heads, width = len(H), len(W)
+    logit = np.empty((longest + 1) * heads, value.dtype)
+    weight = np.empty((longest + 1) * heads, value.dtype)
+    inner = np.empty((longest + 1) * heads, value.dtype)
+    d_own = d_term[part]
+    graph = np.searchsorted(layout[0], begin, side="right") - 1
+    for item in range(begin, end):
+        while item >= layout[0, graph + 1]:
+            graph += 1
+        base_in, step_in, base_out, step_out = item_rows(item, graph, along, layout)
+        offset = layout[2, graph]
+        for i in range(layout[2, graph + 1] - offset):
+            row_out = base_out + i * step_out
+            first, last = ptr[offset + i], ptr[offset + i + 1]
+            if first == last:
+                store(d_target, row_out * heads, zeros(value, H))
+                continue
+            own = load(target, row_out * ld_t, H)
+            top = lowest(value, H)
+            for e in range(first, last):
+                t = add(load(source, (base_in + column[e] * step_in) * ld_s, H), own)
+                if has_term:
+                    t = add(t, load(term, edge[e] * heads, H))
+                t = _leaky(t, slope)
+                store(logit, (e - first) * heads, t)
+                top = maximum(top, t)
+            total = zeros(value, H)
+            for e in range(last - first):
+                p = exp(subtract(load(logit, e * heads, H), top))
+                total = add(total, p)
+                store(weight, e * heads, p)
+            g = load(grad, row_out * ld_g, W)
+            mean = zeros(value, H)
+            for e in range(first, last):
+                row = base_in + column[e] * step_in
+                w = divide(load(weight, (e - first) * heads, H), total)
+                dot = fold(multiply(g, load(value, row * ld_v, W)), H)
+                store(d_value, row * width, multiply_add(expand(w, W), g, load(d_value, row * width, W)))
+                store(weight, (e - first) * heads, w)
+                store(inner, (e - first) * heads, dot)
+                mean = multiply_add(w, dot, mean)
+            received = zeros(value, H)
+            for e in range(first, last):
+                row = base_in + column[e] * step_in
+                at = (e - first) * heads
+                d = multiply(load(weight, at, H), subtract(load(inner, at, H), mean))
+                d = where_positive(load(logit, at, H), d, scale(d, slope))
+                received = add(received, d)
+                store(d_source, row * heads, add(load(d_source, row * heads, H), d))
+                if has_term:
+                    store(d_own, edge[e] * heads, add(load(d_own, edge[e] * heads, H), d))
+            store(d_target, row_out * heads, received)

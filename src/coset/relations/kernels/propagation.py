@@ -1,0 +1,80 @@
+"""Neighbourhood sums, means and maxima on one axis of a product, forward and backward.
+
+Items and layout as in :mod:`.attention`. ``edge`` numbers the edge of each entry of the compressed rows; a term of width 0 means none.
+"""
+
+import numpy as np
+from numba import njit
+
+from coset.relations.kernels.attention import OPTIONS, item_rows
+
+SUM, MEAN, MAX = 0, 1, 2
+
+
+@njit(**OPTIONS)
+def forward(begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, out, winner):
+    """``winner`` (only for MAX) remembers the entry that gave each maximum, for the backward pass; -1 without entries."""
+    graph = np.searchsorted(layout[0], begin, side="right") - 1
+    for item in range(begin, end):
+        while item >= layout[0, graph + 1]:
+            graph += 1
+        base_in, step_in, base_out, step_out = item_rows(item, graph, along, layout)
+        offset = layout[2, graph]
+        for i in range(layout[2, graph + 1] - offset):
+            to = (base_out + i * step_out) * width
+            first, last = ptr[offset + i], ptr[offset + i + 1]
+            row = out[to : to + width]
+            row[:] = 0
+            if reduce == MAX:
+                winner[to : to + width] = -1
+            for e in range(first, last):
+                from_ = (base_in + column[e] * step_in) * ld_x
+                message = x[from_ : from_ + width]
+                extra = term[edge[e] * width : (edge[e] + 1) * width] if has_term else message
+                for c in range(width):
+                    m = message[c] + extra[c] if has_term else message[c]
+                    if relu and m < 0:
+                        m = m * 0
+                    if reduce == MAX:
+                        if winner[to + c] < 0 or m > row[c]:
+                            row[c] = m
+                            winner[to + c] = e
+                    else:
+                        row[c] += m
+            if reduce == MEAN and last > first:
+                for c in range(width):
+                    row[c] /= last - first
+
+
+@njit(**OPTIONS)
+def backward(
+    begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, grad, winner, d_x, d_term,
+):  # fmt: skip
+    """Gradients; ``d_x`` comes zeroed, ``d_term[part]`` is this thread's own."""
+    d_own = d_term[part]
+    graph = np.searchsorted(layout[0], begin, side="right") - 1
+    for item in range(begin, end):
+        while item >= layout[0, graph + 1]:
+            graph += 1
+        base_in, step_in, base_out, step_out = item_rows(item, graph, along, layout)
+        offset = layout[2, graph]
+        for i in range(layout[2, graph + 1] - offset):
+            to = (base_out + i * step_out) * width
+            first, last = ptr[offset + i], ptr[offset + i + 1]
+            for e in range(first, last):
+                source = base_in + column[e] * step_in
+                for c in range(width):
+                    g = grad[to + c]
+                    if reduce == MAX and winner[to + c] != e:
+                        continue
+                    if reduce == MEAN:
+                        g = g / (last - first)
+                    if relu:
+                        m = x[source * ld_x + c]
+                        if has_term:
+                            m += term[edge[e] * width + c]
+                        if m <= 0:
+                            continue
+                    d_x[source * width + c] += g
+                    if has_term:
+                        d_own[edge[e] * width + c] += g

@@ -1,0 +1,227 @@
+"""Short vectors of fixed length inside Numba kernels.
+
+Plain loops over a handful of heads or channels stay scalar (LLVM cannot rule out that arrays overlap), so the attention kernels
+say what they mean: a vector of one lane a head, or of one lane a channel of every head. The number of lanes is part of the type;
+kernels receive it as the length of a tuple, which keeps them ordinary module-level functions that Numba caches on disk.
+
+Any length works; LLVM splits it over the registers that the machine has.
+"""
+
+import struct
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+FAST = ("contract", "reassoc", "nsz", "arcp")
+
+
+class Vector(types.Type):
+    """``lanes`` numbers of one float type."""
+
+    def __init__(self, scalar, lanes):
+        self.scalar, self.lanes = scalar, lanes
+        super().__init__(name=f"Vector({scalar}, {lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _llvm(fe_type.scalar, fe_type.lanes))
+
+
+def _llvm(scalar, lanes):
+    return ir.VectorType(ir.FloatType() if scalar == types.float32 else ir.DoubleType(), lanes)
+
+
+def _constant(scalar, lanes, value):
+    vector = _llvm(scalar, lanes)
+    if scalar == types.float32:  # LLVM writes float constants as doubles: round first
+        value = struct.unpack("f", struct.pack("f", value))[0]
+    return ir.Constant(vector, [ir.Constant(vector.element, value)] * lanes)
+
+
+def _shuffle(builder, vector, lanes):
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+
+def _address(context, builder, array_type, array, index, vector):
+    data = context.make_array(array_type)(context, builder, array).data
+    pointer = builder.gep(data, [index])
+    return builder.bitcast(pointer, vector.as_pointer())
+
+
+@intrinsic
+def load(typing_context, array, index, like):
+    """The vector at ``array[index:]`` with as many lanes as the tuple ``like`` has entries."""
+    result = Vector(array.dtype, like.count)
+
+    def build(context, builder, signature, arguments):
+        vector = _llvm(array.dtype, like.count)
+        address = _address(context, builder, array, arguments[0], arguments[1], vector)
+        return builder.load(address, align=array.dtype.bitwidth // 8, typ=vector)
+
+    return result(array, types.intp, like), build
+
+
+@intrinsic
+def store(typing_context, array, index, value):
+    """Write a vector to ``array[index:]``."""
+
+    def build(context, builder, signature, arguments):
+        vector = _llvm(value.scalar, value.lanes)
+        address = _address(context, builder, array, arguments[0], arguments[1], vector)
+        builder.store(arguments[2], address, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), build
+
+
+def _constant_of(value, doc):
+    @intrinsic
+    def function(typing_context, array, like):
+        def build(context, builder, signature, arguments):
+            return _constant(array.dtype, like.count, value)
+
+        return Vector(array.dtype, like.count)(array, like), build
+
+    function.__doc__ = doc
+    return function
+
+
+zeros = _constant_of(0.0, "A vector of zeros in the precision of ``array``.")
+lowest = _constant_of(-3.0e38, "A vector of numbers below every logit, in the precision of ``array``.")
+
+
+def _binary(operation, doc):
+    @intrinsic
+    def function(typing_context, a, b):
+        if not (isinstance(a, Vector) and a == b):
+            return None
+
+        def build(context, builder, signature, arguments):
+            return operation(builder, *arguments)
+
+        return a(a, b), build
+
+    function.__doc__ = doc
+    return function
+
+
+add = _binary(lambda builder, a, b: builder.fadd(a, b, flags=FAST), "a + b")
+subtract = _binary(lambda builder, a, b: builder.fsub(a, b, flags=FAST), "a - b")
+multiply = _binary(lambda builder, a, b: builder.fmul(a, b, flags=FAST), "a * b")
+divide = _binary(lambda builder, a, b: builder.fdiv(a, b), "a / b")
+maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b), "the larger, lane by lane")
+
+
+@intrinsic
+def multiply_add(typing_context, a, b, c):
+    """a * b + c."""
+
+    def build(context, builder, signature, arguments):
+        x, y, z = arguments
+        return builder.fadd(builder.fmul(x, y, flags=FAST), z, flags=FAST)
+
+    return c(a, b, c), build
+
+
+@intrinsic
+def scale(typing_context, a, factor):
+    """a times one number of the same precision."""
+
+    def build(context, builder, signature, arguments):
+        one = builder.insert_element(ir.Constant(arguments[0].type, ir.Undefined), arguments[1], ir.IntType(32)(0))
+        return builder.fmul(arguments[0], _shuffle(builder, one, [0] * a.lanes), flags=FAST)
+
+    return a(a, a.scalar), build
+
+
+@intrinsic
+def where_positive(typing_context, condition, a, b):
+    """a where condition > 0, else b."""
+
+    def build(context, builder, signature, arguments):
+        zero = _constant(condition.scalar, condition.lanes, 0.0)
+        return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[1], arguments[2])
+
+    return a(condition, a, b), build
+
+
+@intrinsic
+def expand(typing_context, a, like):
+    """Repeat every lane until there are as many as ``like`` has entries: (p, q) -> (p, p, p, q, q, q)."""
+    times = like.count // a.lanes
+    result = Vector(a.scalar, like.count)
+
+    def build(context, builder, signature, arguments):
+        return _shuffle(builder, arguments[0], [lane for lane in range(a.lanes) for _ in range(times)])
+
+    return result(a, like), build
+
+
+def _fold(builder, vector, heads, channels):
+    """Sum groups of neighbouring lanes by halving, an odd one out set aside."""
+    if channels == 1:
+        return vector
+    if channels % 2:
+        last = _shuffle(builder, vector, [h * channels + channels - 1 for h in range(heads)])
+        rest = _shuffle(builder, vector, [h * channels + c for h in range(heads) for c in range(channels - 1)])
+        return builder.fadd(_fold(builder, rest, heads, channels - 1), last, flags=FAST)
+    lanes = range(0, heads * channels, 2)
+    even, odd = _shuffle(builder, vector, lanes), _shuffle(builder, vector, [lane + 1 for lane in lanes])
+    return _fold(builder, builder.fadd(even, odd, flags=FAST), heads, channels // 2)
+
+
+@intrinsic
+def fold(typing_context, a, like):
+    """Sum neighbouring lanes until as many are left as ``like`` has entries: the adjoint of :func:`expand`."""
+    result = Vector(a.scalar, like.count)
+
+    def build(context, builder, signature, arguments):
+        return _fold(builder, arguments[0], like.count, a.lanes // like.count)
+
+    return result(a, like), build
+
+
+def _exp32(builder, x, lanes):
+    """exp for x <= 0: x = n ln 2 + r, a polynomial of degree 6 in |r| <= ln(2) / 2, n shifted into the exponent bits."""
+
+    def constant(value):
+        return _constant(types.float32, lanes, value)
+
+    def horner(p, value):
+        return builder.fadd(builder.fmul(p, r, flags=FAST), constant(value), flags=FAST)
+
+    integers = ir.VectorType(ir.IntType(32), lanes)
+    low = constant(-87.0)
+    x = builder.select(builder.fcmp_ordered("<", x, low), low, x)
+    # Truncation of a non-positive number shifted by one half rounds to nearest.
+    n = builder.fptosi(builder.fadd(builder.fmul(x, constant(1.4426950408889634)), constant(-0.5)), integers)
+    whole = builder.sitofp(n, x.type)
+    r = builder.fsub(x, builder.fmul(whole, constant(0.693359375)))
+    r = builder.fsub(r, builder.fmul(whole, constant(-2.12194440e-4)))
+    p = constant(1 / 720)
+    for value in (1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0):
+        p = horner(p, value)
+    bits = builder.shl(
+        builder.add(n, ir.Constant(integers, [127] * lanes)), ir.Constant(integers, [23] * lanes)
+    )
+    return builder.fmul(p, builder.bitcast(bits, x.type))
+
+
+@intrinsic
+def exp(typing_context, a):
+    """exp(a) for a <= 0: libm in float64; relative error below 2e-7 and 0 replaced by exp(-87) in float32."""
+
+    def build(context, builder, signature, arguments):
+        if a.scalar == types.float32:
+            return _exp32(builder, arguments[0], a.lanes)
+        vector = arguments[0].type
+        name = f"llvm.exp.v{a.lanes}f64" if a.lanes > 1 else "llvm.exp.v1f64"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
+        return builder.call(function, arguments)
+
+    return a(a), build

@@ -1,0 +1,177 @@
+"""The fused kernels as PyTorch operators: registered with ``torch.library``, so autograd, ``torch.compile`` and fake tensors know them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coset.relations.index_sets import Product
+from coset.relations.kernels import attention as kernels
+from coset.relations.kernels import propagation, threads
+from coset.relations.relation import Relation
+
+
+def flat(x: Tensor) -> tuple[np.ndarray, int]:
+    """The memory of a matrix as a flat array, and its leading dimension; a slice of columns is not copied."""
+    x = x.detach()
+    if x.numel() == 0:
+        return np.empty(0, x.numpy().dtype), max(x.size(-1), 1)
+    if x.stride(-1) != 1 and x.size(-1) > 1 or x.stride(0) < x.size(1):
+        x = x.contiguous()
+    ld = x.stride(0) if x.size(0) > 1 else x.size(1)
+    return x.as_strided(((x.size(0) - 1) * ld + x.size(1),), (1,)).numpy(), ld
+
+
+def item_bounds(layout: Tensor, ptr: Tensor) -> np.ndarray:
+    """Ranges of items for the threads, balanced by the edges and rows that an item walks."""
+    layout_, ptr_ = layout.numpy(), ptr.numpy()
+    cost = np.diff(ptr_[layout_[2]]) + np.diff(layout_[2]) + 1
+    return threads.balanced(layout_[0], cost)
+
+
+def _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope):
+    terms = [*flat(value), *flat(source), *flat(target)]
+    edge_term = value.new_empty(0).numpy() if edge is None else edge.detach().contiguous().view(-1).numpy()
+    dtype = value.detach().numpy().dtype.type
+    return (
+        along, layout.numpy(), ptr.numpy(), column.numpy(), order.numpy(), longest, (0,) * heads, (0,) * value.size(1),
+        *terms, edge_term, edge is not None, dtype(slope),
+    )  # fmt: skip
+
+
+@torch.library.custom_op("coset::gat", mutates_args=())
+def gat(
+    value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor,
+    order: Tensor, along: int, longest: int, rows: int, heads: int, slope: float,
+) -> Tensor:  # fmt: skip
+    out = value.new_empty(rows, value.size(1))
+    arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
+    threads.run(kernels.gat_forward, item_bounds(layout, ptr), *arguments, *flat(out))
+    return out
+
+
+@gat.register_fake
+def _(value, source, target, edge, layout, ptr, column, order, along, longest, rows, heads, slope):
+    return value.new_empty(rows, value.size(1))
+
+
+@torch.library.custom_op("coset::gat_backward", mutates_args=())
+def gat_backward(
+    grad: Tensor, value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor,
+    column: Tensor, order: Tensor, along: int, longest: int, heads: int, slope: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    d_value = value.new_zeros(value.shape)
+    d_source = value.new_zeros(source.shape)
+    d_target = value.new_empty(target.shape)
+    bounds = item_bounds(layout, ptr)
+    parts = len(bounds) - 1
+    d_edge = value.new_zeros(parts, 0 if edge is None else edge.numel())
+    arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
+    threads.run(
+        kernels.gat_backward, bounds, *arguments, *flat(grad),
+        d_value.view(-1).numpy(), d_source.view(-1).numpy(), d_target.view(-1).numpy(), d_edge.numpy(),
+    )  # fmt: skip
+    return d_value, d_source, d_target, d_edge.sum(0).view(-1, heads)
+
+
+@gat_backward.register_fake
+def _(grad, value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope):
+    d_edge = value.new_empty(0 if edge is None else edge.size(0), heads)
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (value, source, target)) + (d_edge,)
+
+
+def _save(ctx, inputs, output):
+    value, source, target, edge, layout, ptr, column, order, along, longest, _, heads, slope = inputs
+    ctx.save_for_backward(value, source, target, edge, layout, ptr, column, order)
+    ctx.options = (along, longest, heads, slope)
+
+
+def _backward(ctx, grad):
+    value, source, target, edge, *structure = ctx.saved_tensors
+    d_value, d_source, d_target, d_edge = gat_backward(
+        grad, value, source, target, edge, *structure, *ctx.options
+    )
+    return d_value, d_source, d_target, None if edge is None else d_edge, *[None] * 9
+
+
+gat.register_autograd(_backward, setup_context=_save)
+
+
+def attend(value, source, target, edge, vector, relation: Relation, product: Product | None, along, rows, heads, score, slope):
+    """Fused :func:`coset.relations.attend`."""
+    table = relation.rows
+    layout = relation.layout(product, along)
+    assert score == "gat"
+    return gat(
+        value, source, target, edge, layout, table.ptr, table.source, table.edge, along, table.longest, rows, heads, slope
+    )
+
+
+_REDUCE = {"sum": propagation.SUM, "mean": propagation.MEAN, "max": propagation.MAX}
+
+
+def _propagation_arguments(x, term, layout, ptr, column, order, along, relu, reduce):
+    term_ = x.new_empty(0).numpy() if term is None else term.detach().contiguous().view(-1).numpy()
+    structure = (along, layout.numpy(), ptr.numpy(), column.numpy(), order.numpy(), x.size(1))
+    return (*structure, *flat(x), term_, term is not None, relu, reduce)
+
+
+@torch.library.custom_op("coset::propagate", mutates_args=())
+def propagate_op(
+    x: Tensor, term: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor, order: Tensor, along: int, rows: int,
+    relu: bool, reduce: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    out = x.new_empty(rows, x.size(1))
+    winner = torch.empty(out.shape if reduce == propagation.MAX else (0, x.size(1)), dtype=torch.int64)
+    arguments = _propagation_arguments(x, term, layout, ptr, column, order, along, relu, reduce)
+    threads.run(
+        propagation.forward, item_bounds(layout, ptr), *arguments, out.view(-1).numpy(), winner.view(-1).numpy()
+    )
+    return out, winner
+
+
+@propagate_op.register_fake
+def _(x, term, layout, ptr, column, order, along, rows, relu, reduce):
+    shape = (rows, x.size(1)) if reduce == propagation.MAX else (0, x.size(1))
+    return x.new_empty(rows, x.size(1)), x.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.custom_op("coset::propagate_backward", mutates_args=())
+def propagate_backward(
+    grad: Tensor, winner: Tensor, x: Tensor, term: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor, order: Tensor,
+    along: int, relu: bool, reduce: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    d_x = x.new_zeros(x.shape)
+    bounds = item_bounds(layout, ptr)
+    d_term = x.new_zeros(len(bounds) - 1, 0 if term is None else term.numel())
+    arguments = _propagation_arguments(x, term, layout, ptr, column, order, along, relu, reduce)
+    threads.run(
+        propagation.backward, bounds, *arguments, grad.contiguous().view(-1).numpy(), winner.view(-1).numpy(),
+        d_x.view(-1).numpy(), d_term.numpy(),
+    )  # fmt: skip
+    return d_x, d_term.sum(0).view(-1, x.size(1))
+
+
+@propagate_backward.register_fake
+def _(grad, winner, x, term, layout, ptr, column, order, along, relu, reduce):
+    return x.new_empty(x.shape), x.new_empty(0 if term is None else term.size(0), x.size(1))
+
+
+def _save_propagate(ctx, inputs, output):
+    x, term, layout, ptr, column, order, along, _, relu, reduce = inputs
+    ctx.save_for_backward(output[1], x, term, layout, ptr, column, order)
+    ctx.options = (along, relu, reduce)
+
+
+def _backward_propagate(ctx, grad, _):
+    winner, x, term, *structure = ctx.saved_tensors
+    d_x, d_term = propagate_backward(grad, winner, x, term, *structure, *ctx.options)
+    return d_x, None if term is None else d_term, *[None] * 8
+
+
+propagate_op.register_autograd(_backward_propagate, setup_context=_save_propagate)
+
+
+def propagate(x, edge, relation: Relation, product: Product | None, along, rows, relu, reduce):
+    """Fused :func:`coset.relations.propagate`."""
+    table, layout = relation.rows, relation.layout(product, along)
+    return propagate_op(x, edge, layout, table.ptr, table.source, table.edge, along, rows, relu, _REDUCE[reduce])[0]
