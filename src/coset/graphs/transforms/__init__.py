@@ -1,0 +1,32 @@
+"""What is added to a graph before a network sees it: distances, spectra, product encodings, sampled roots.
+
+All are PyG transforms and compose with ``torch_geometric.transforms.Compose``; :func:`precompute` applies them to a
+whole data set, fast.
+"""
+
+from coset.graphs.transforms.distances import ShortestPathDistances, distance_matrix, shortest_path_distances
+from coset.graphs.transforms.equal_sizes import EqualSizeTransform, precompute, stack_adjacency
+from coset.graphs.transforms.product_encoding import (
+    ProductPositionalEncoding,
+    product_eigenvectors,
+    product_frequencies,
+)
+from coset.graphs.transforms.roots import SampleRoots, keep_roots
+from coset.graphs.transforms.spectra import LaplacianEigenvectors, laplacian, laplacian_spectrum
+
+__all__ = [
+    "EqualSizeTransform",
+    "LaplacianEigenvectors",
+    "ProductPositionalEncoding",
+    "SampleRoots",
+    "ShortestPathDistances",
+    "distance_matrix",
+    "keep_roots",
+    "laplacian",
+    "laplacian_spectrum",
+    "precompute",
+    "product_eigenvectors",
+    "product_frequencies",
+    "shortest_path_distances",
+    "stack_adjacency",
+]
