@@ -348,12 +348,16 @@ def _target_columns(targets: str | Sequence[str], frame: pd.DataFrame) -> list[s
 def _check_column(frame: pd.DataFrame, column: str, file: Path) -> None:
     if column in frame.columns:
         return
-    folded = {str(name).lower(): str(name) for name in frame.columns}
-    near = difflib.get_close_matches(column.lower(), list(folded), n=1, cutoff=0.6)
-    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
-    raise CosetError(
-        f"{file} has no column {column!r}: its columns are {', '.join(map(repr, map(str, frame.columns)))}{hint}"
-    )
+    names = [str(name) for name in frame.columns]
+    listed = ", ".join(map(repr, names))
+    raise CosetError(f"{file} has no column {column!r}: its columns are {listed}{_nearest(column, names)}")
+
+
+def _nearest(word: str, names: Sequence[str]) -> str:
+    """A question that names the most similar word, if one is similar."""
+    folded = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), list(folded), n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarray:
@@ -429,8 +433,7 @@ def _open_pyg(name: str, root: Path) -> Sequence[Data] | dict[str, Sequence[Data
 
     kind, _, member = name.partition("/")
     if not hasattr(datasets, kind):
-        near = difflib.get_close_matches(kind, datasets.__all__, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = _nearest(kind, datasets.__all__)
         raise CosetError(
             f"PyG has no data set {kind!r}: write ZINC, MoleculeNet/ESOL, TUDataset/MUTAG or the like{hint}"
         )

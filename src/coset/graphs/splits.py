@@ -57,8 +57,8 @@ def scaffold_split(groups: Sequence[Hashable], fractions: Sequence[float] = (0.8
     for name, rows, size in zip(NAMES, (train, val, test), sizes):
         if size and not rows:
             raise CosetError(
-                f"scaffold split leaves {name} empty: {len(groups)} molecules have only {len(members)} scaffolds; "
-                "use split=random"
+                f"scaffold split leaves {name} empty: {len(members)} scaffolds for {len(groups)} molecules, "
+                f"the largest with {max(map(len, members.values()))} of them; use split=random"
             )
     return {name: torch.tensor(rows, dtype=torch.long) for name, rows in zip(NAMES, (train, val, test))}
 

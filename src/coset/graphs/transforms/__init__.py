@@ -5,7 +5,7 @@ whole data set, fast.
 """
 
 from coset.graphs.transforms.distances import ShortestPathDistances, distance_matrix, shortest_path_distances
-from coset.graphs.transforms.equal_sizes import EqualSizeTransform, precompute, stack_adjacency
+from coset.graphs.transforms.equal_sizes import EqualSizeTransform, GraphStack, precompute
 from coset.graphs.transforms.product_encoding import (
     ProductPositionalEncoding,
     product_eigenvectors,
@@ -16,6 +16,7 @@ from coset.graphs.transforms.spectra import LaplacianEigenvectors, laplacian, la
 
 __all__ = [
     "EqualSizeTransform",
+    "GraphStack",
     "LaplacianEigenvectors",
     "ProductPositionalEncoding",
     "SampleRoots",
@@ -28,5 +29,4 @@ __all__ = [
     "product_eigenvectors",
     "product_frequencies",
     "shortest_path_distances",
-    "stack_adjacency",
 ]

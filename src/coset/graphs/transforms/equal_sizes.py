@@ -10,29 +10,82 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from rich.progress import Progress
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.errors import CosetError
 
-MAX_CELLS = 1 << 20  # cells of a stack [graphs, n, n]: float64 work arrays of 8 MB
+MAX_CELLS = 1 << 17  # cells of a stack [graphs, n, n]: a float64 work array is 1 MB and stays in cache
+
+
+class GraphStack:
+    """Graphs with equally many nodes n, and what several transforms need of them, computed once.
+
+    Raises:
+        CosetError: An edge has no reverse, or names a node that is not there.
+    """
+
+    def __init__(self, graphs: Sequence[Data]):
+        self.graphs = graphs
+        self.n = int(graphs[0].num_nodes or 0)
+        edges = [data.edge_index for data in graphs]
+        graph = torch.arange(len(graphs)).repeat_interleave(torch.tensor([edge.size(1) for edge in edges]))
+        source, target = torch.cat(edges, dim=1).cpu()
+        ends = torch.cat([source, target])
+        if ends.numel() and (int(ends.min()) < 0 or int(ends.max()) >= self.n):
+            outside = (source < 0) | (target < 0) | (source >= self.n) | (target >= self.n)
+            raise CosetError(f"{self._name(graph[outside][0])}: edge_index names a node outside 0 to {self.n - 1}")
+        self._tails, self._heads = graph * self.n + source, target
+
+    @cached_property
+    def adjacency(self) -> Bool[Tensor, "graphs n n"]:
+        """Without self-loops; multiple edges count once."""
+        adjacency = torch.zeros(len(self.graphs) * self.n * self.n, dtype=torch.bool)
+        adjacency[self._tails * self.n + self._heads] = True
+        adjacency = adjacency.view(len(self.graphs), self.n, self.n)
+        adjacency.diagonal(dim1=1, dim2=2).fill_(False)
+        if not torch.equal(adjacency, adjacency.mT):
+            where, source, target = (adjacency & ~adjacency.mT).nonzero()[0]
+            raise CosetError(
+                f"{self._name(where)}: edge {int(source)} -> {int(target)} has no reverse; graphs are undirected, "
+                "list every edge in both directions (torch_geometric.transforms.ToUndirected)"
+            )
+        return adjacency
+
+    @cached_property
+    def components(self) -> Int[Tensor, "graphs n"]:
+        """A number for every node, the same within a component and different between components (and graphs)."""
+        total = len(self.graphs) * self.n
+        tails = self._tails.numpy()
+        heads = self._heads.numpy() + tails // max(1, self.n) * self.n
+        union = coo_array((np.ones(len(tails), dtype=np.int8), (tails, heads)), shape=(total, total))
+        _, labels = connected_components(union, directed=False)
+        return torch.from_numpy(labels).long().view(len(self.graphs), self.n)
+
+    def _name(self, row: Tensor) -> str:
+        data = self.graphs[int(row)]
+        return f"graph {data.id!r}" if "id" in data else f"graph {int(row)}"
 
 
 class EqualSizeTransform(BaseTransform):
-    """A PyG transform written for a list of graphs that have equally many nodes."""
+    """A PyG transform written for a stack of graphs that have equally many nodes."""
 
     @abstractmethod
-    def forward_stack(self, graphs: Sequence[Data], adjacency: Bool[Tensor, "graphs n n"]) -> None:
+    def forward_stack(self, stack: GraphStack) -> None:
         """Add this transform's attributes to every graph, in place."""
 
     def forward(self, data: Data) -> Data:
-        self.forward_stack([data], stack_adjacency([data]))
+        self.forward_stack(GraphStack([data]))
         return data
 
 
@@ -52,63 +105,31 @@ def precompute(graphs: Sequence[Data], *transforms: Any, progress: bool = False)
     done = [copy(data) for data in graphs]
     with Progress(transient=True, disable=not progress) as bar:
         task = bar.add_task("encoding graphs", total=len(done))
-        for rows in _stacks([int(data.num_nodes or 0) for data in done]):
-            stack = [done[row] for row in rows]
-            for step, adjacency in _with_adjacency(steps, stack):
-                if adjacency is None:
-                    stack = [step(data) for data in stack]
-                else:
-                    step.forward_stack(stack, adjacency)
-            for row, data in zip(rows, stack):
+        for rows in _equal_sizes([int(data.num_nodes or 0) for data in done]):
+            for row, data in zip(rows, _apply(steps, [done[row] for row in rows])):
                 done[row] = data
             bar.advance(task, len(rows))
     return done
 
 
-def stack_adjacency(graphs: Sequence[Data]) -> Bool[Tensor, "graphs n n"]:
-    """Adjacency matrices of graphs with equally many nodes; self-loops are left out, multiple edges count once.
-
-    Raises:
-        CosetError: An edge has no reverse, or names a node that is not there.
-    """
-    n = int(graphs[0].num_nodes or 0)
-    edges = [data.edge_index for data in graphs]
-    counts = torch.tensor([edge.size(1) for edge in edges])
-    graph = torch.arange(len(graphs)).repeat_interleave(counts)
-    source, target = torch.cat(edges, dim=1).cpu()
-    if (
-        source.numel()
-        and not 0 <= int(torch.min(source.min(), target.min())) <= int(torch.max(source.max(), target.max())) < n
-    ):
-        outside = (source < 0) | (target < 0) | (source >= n) | (target >= n)
-        raise CosetError(f"{_name(graphs, graph[outside][0])}: edge_index names a node outside 0 to {n - 1}")
-    adjacency = torch.zeros(len(graphs) * n * n, dtype=torch.bool)
-    adjacency[(graph * n + source) * n + target] = True
-    adjacency = adjacency.view(len(graphs), n, n)
-    adjacency.diagonal(dim1=1, dim2=2).fill_(False)
-    if not torch.equal(adjacency, adjacency.mT):
-        where, source, target = (adjacency & ~adjacency.mT).nonzero()[0]
-        raise CosetError(
-            f"{_name(graphs, where)}: edge {int(source)} -> {int(target)} has no reverse; graphs are undirected, "
-            "list every edge in both directions (torch_geometric.transforms.ToUndirected)"
-        )
-    return adjacency
-
-
-def _name(graphs: Sequence[Data], row: Tensor) -> str:
-    data = graphs[int(row)]
-    return f"graph {data.id!r}" if "id" in data else f"graph {int(row)}"
+def _apply(steps: Sequence[Any], graphs: list[Data]) -> list[Data]:
+    stack: GraphStack | None = None
+    for step in steps:
+        if isinstance(step, EqualSizeTransform):
+            stack = stack or GraphStack(graphs)
+            step.forward_stack(stack)
+        else:
+            graphs, stack = [step(data) for data in graphs], None  # it may have changed edges
+    return graphs
 
 
 def _steps(transform: Any) -> list[Any]:
-    return (
-        [step for inner in transform.transforms for step in _steps(inner)]
-        if isinstance(transform, Compose)
-        else [transform]
-    )
+    if not isinstance(transform, Compose):
+        return [transform]
+    return [step for inner in transform.transforms for step in _steps(inner)]
 
 
-def _stacks(sizes: Sequence[int]) -> Iterator[list[int]]:
+def _equal_sizes(sizes: Sequence[int]) -> Iterator[list[int]]:
     """Rows of equally large graphs, in stacks of a bounded number of cells."""
     buckets: dict[int, list[int]] = {}
     for row, size in enumerate(sizes):
@@ -117,15 +138,3 @@ def _stacks(sizes: Sequence[int]) -> Iterator[list[int]]:
         most = max(1, MAX_CELLS // max(1, size * size))
         for start in range(0, len(rows), most):
             yield rows[start : start + most]
-
-
-def _with_adjacency(steps: Sequence[Any], stack: Sequence[Data]) -> Iterator[tuple[Any, Tensor | None]]:
-    """Each step with the adjacency it needs, built again only after a foreign transform, which may change edges."""
-    adjacency = None
-    for step in steps:
-        if not isinstance(step, EqualSizeTransform):
-            yield step, None
-            adjacency = None
-            continue
-        adjacency = stack_adjacency(stack) if adjacency is None else adjacency
-        yield step, adjacency

@@ -11,14 +11,12 @@ never stored, only its factors and the list of pairs. Flipping the sign of u_i l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch_geometric.data import Data
 
-from coset.graphs.transforms.equal_sizes import EqualSizeTransform
+from coset.graphs.transforms.equal_sizes import EqualSizeTransform, GraphStack
 from coset.graphs.transforms.spectra import check_spectrum_arguments, laplacian_spectrum, store_spectrum
 
 _DIGITS = 8  # sums equal to this many decimals are ties: they are equal in exact arithmetic far more often than not
@@ -42,12 +40,13 @@ class ProductPositionalEncoding(EqualSizeTransform):
         check_spectrum_arguments(k, normalization)
         self.k, self.include_constant, self.normalization = k, include_constant, normalization
 
-    def forward_stack(self, graphs: Sequence[Data], adjacency: Bool[Tensor, "graphs n n"]) -> None:
-        values, vectors = laplacian_spectrum(adjacency, self.normalization)
-        frequencies = product_frequencies(values, self.k, self.include_constant)
-        store_spectrum(graphs, values, vectors, self.k if self.include_constant else self.k + 1)
-        for data, pairs in zip(graphs, frequencies):
-            data.product_frequencies = pairs.clone().unsqueeze(0)
+    def forward_stack(self, stack: GraphStack) -> None:
+        columns = self.k if self.include_constant else self.k + 1
+        values, vectors = laplacian_spectrum(stack, self.normalization, columns)
+        store_spectrum(stack.graphs, values, vectors, columns)
+        frequencies = product_frequencies(values, self.k, self.include_constant).unsqueeze(1)
+        for data, pairs in zip(stack.graphs, frequencies.unbind()):
+            data.product_frequencies = pairs.clone()
 
     def __repr__(self) -> str:
         return (

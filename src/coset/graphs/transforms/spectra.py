@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from torch_geometric.data import Data
 
-from coset.graphs.transforms.distances import reachable
-from coset.graphs.transforms.equal_sizes import EqualSizeTransform
+from coset.graphs.transforms.equal_sizes import EqualSizeTransform, GraphStack
 
 NORMALIZATIONS = (None, "sym", "rw")
 _TIE = 1e-6  # entries this close in magnitude count as equally large when a sign is chosen
@@ -44,10 +44,10 @@ class LaplacianEigenvectors(EqualSizeTransform):
         check_spectrum_arguments(k, normalization)
         self.k, self.include_constant, self.normalization = k, include_constant, normalization
 
-    def forward_stack(self, graphs: Sequence[Data], adjacency: Bool[Tensor, "graphs n n"]) -> None:
-        values, vectors = laplacian_spectrum(adjacency, self.normalization)
+    def forward_stack(self, stack: GraphStack) -> None:
         first = 0 if self.include_constant else 1
-        store_spectrum(graphs, values[:, first:], vectors[..., first:], self.k)
+        values, vectors = laplacian_spectrum(stack, self.normalization, first + self.k)
+        store_spectrum(stack.graphs, values[:, first:], vectors[..., first:], self.k)
 
     def __repr__(self) -> str:
         return (
@@ -57,21 +57,26 @@ class LaplacianEigenvectors(EqualSizeTransform):
 
 
 def laplacian_spectrum(
-    adjacency: Bool[Tensor, "graphs n n"], normalization: str | None = None
-) -> tuple[Float[Tensor, "graphs n"], Float[Tensor, "graphs n n"]]:
-    """All eigenvalues, ascending, and eigenvectors as columns, in float64; the trivial vector is column 0.
+    stack: GraphStack, normalization: str | None = None, columns: int | None = None
+) -> tuple[Float[Tensor, "graphs m"], Float[Tensor, "graphs n m"]]:
+    """Eigenvalues, ascending, and eigenvectors as columns, in float64; the trivial vector is column 0.
 
     With ``"sym"`` the trivial vector is proportional to the square root of degrees (1 for isolated nodes), with
     ``"rw"`` and without normalisation it is constant.
+
+    Args:
+        stack: Graphs of one size n.
+        normalization: ``None``, ``"sym"`` or ``"rw"``.
+        columns: How many to return, at most n; all of them otherwise.
     """
-    values, vectors = torch.linalg.eigh(laplacian(adjacency, normalization))
-    weight = _trivial_weight(adjacency, normalization)
-    same = reachable(adjacency)
-    trivial = weight / weight.norm(dim=-1, keepdim=True)
-    values[:, 0], vectors[..., 0] = 0, trivial
-    for graph in (~same.all(dim=(1, 2))).nonzero().flatten().tolist():
-        null = _component_basis(same[graph], weight[graph])
+    values, vectors = torch.linalg.eigh(laplacian(stack.adjacency, normalization))
+    weight = _trivial_weight(stack.adjacency, normalization)
+    values[:, 0], vectors[..., 0] = 0, weight / weight.norm(dim=-1, keepdim=True)
+    labels = stack.components
+    for graph in (labels != labels[:, :1]).any(dim=1).nonzero().flatten().tolist():
+        null = _component_basis(labels[graph], weight[graph])
         values[graph, : null.size(1)], vectors[graph, :, : null.size(1)] = 0, null
+    values, vectors = values[:, :columns], vectors[..., :columns]
     if normalization == "rw":
         vectors = vectors / weight.unsqueeze(-1)
         vectors = vectors / vectors.norm(dim=1, keepdim=True)
@@ -99,14 +104,11 @@ def store_spectrum(
     graphs: Sequence[Data], values: Float[Tensor, "graphs m"], vectors: Float[Tensor, "graphs n m"], k: int
 ) -> None:
     """Write k columns into every graph, padded with zeros (and NaN for eigenvalues) where there are fewer."""
-    have = min(k, vectors.size(2))
-    for row, data in enumerate(graphs):
-        table = torch.zeros(vectors.size(1), k)
-        table[:, :have] = vectors[row, :, :have]
-        data.laplacian_eigenvectors = table
-        sums = torch.full((1, k), torch.nan)
-        sums[0, :have] = values[row, :have]
-        data.laplacian_eigenvalues = sums
+    missing = max(0, k - vectors.size(2))
+    tables = F.pad(vectors[..., :k].float(), (0, missing))
+    padded = F.pad(values[:, :k].float(), (0, missing), value=torch.nan).unsqueeze(1)
+    for data, table, row in zip(graphs, tables.unbind(), padded.unbind()):
+        data.laplacian_eigenvectors, data.laplacian_eigenvalues = table.clone(), row.clone()
 
 
 def check_spectrum_arguments(k: int, normalization: str | None) -> None:
@@ -121,12 +123,10 @@ def _trivial_weight(adjacency: Tensor, normalization: str | None) -> Float[Tenso
     return torch.ones_like(degree) if normalization is None else degree.clamp(min=1).sqrt()
 
 
-def _component_basis(same: Bool[Tensor, "n n"], weight: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
+def _component_basis(labels: Int[Tensor, " n"], weight: Float[Tensor, " n"]) -> Float[Tensor, "n c"]:
     """Orthonormal basis of the null space: the trivial vector, then components against the rest, largest first."""
-    label = same.to(torch.uint8).argmax(dim=1)  # the first node of each node's component
-    roots = (label == torch.arange(label.numel())).nonzero().flatten()
-    sizes = same[roots].sum(dim=1)
-    roots = roots[torch.argsort(sizes, descending=True, stable=True)]
-    indicators = (label.unsqueeze(1) == roots[:-1]).double()
-    columns = torch.cat([torch.ones_like(indicators[:, :1]), indicators], dim=1) * weight.unsqueeze(1)
+    names, sizes = labels.unique(return_counts=True)
+    names = names[torch.argsort(sizes, descending=True, stable=True)]
+    indicators = labels.unsqueeze(1) == names[:-1]
+    columns = torch.cat([torch.ones(len(labels), 1), indicators], dim=1) * weight.unsqueeze(1)
     return torch.linalg.qr(columns).Q
