@@ -13,7 +13,6 @@ from torch_geometric.utils import to_networkx
 from coset.errors import CosetError
 from coset.graphs.collections import (
     BREC_CATEGORIES,
-    find_collection,
     graph_atlas,
     parse_graph6,
     read_brec,
@@ -72,13 +71,10 @@ def test_bad_line_is_named(tmp_path):
 def test_missing_collection_says_where_it_was_sought(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COSET_DATA", str(tmp_path / "mine"))
-    with pytest.raises(CosetError, match=r"mine/expressivity/brec.*set COSET_DATA"):
-        find_collection("brec")
-    (tmp_path / "mine/expressivity/brec").mkdir(parents=True)
-    assert find_collection("brec") == tmp_path / "mine/expressivity/brec"
-    assert find_collection("brec", tmp_path / "mine") == tmp_path / "mine/expressivity/brec"
-    with pytest.raises(CosetError, match=r"basic.npy is missing"):
+    with pytest.raises(CosetError, match=r"mine/expressivity/brec/basic.npy.*COSET_DATA"):
         read_brec()
+    with pytest.raises(CosetError, match=r"sr25.g6 is not found"):
+        read_sr25()
 
 
 def test_pickled_arrays_are_refused(tmp_path):

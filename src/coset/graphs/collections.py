@@ -9,7 +9,6 @@ elsewhere, so nothing in them is ever unpickled: BREC's arrays hold plain string
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxtyping import Bool, Int
 from torch_geometric.data import Data
 
 from coset.errors import CosetError
+from coset.graphs.datasets import data_file
 
 BREC_CATEGORIES = {
     "basic": range(0, 60),
@@ -48,29 +48,6 @@ class GraphPair:
     index: int
     first: Data
     second: Data
-
-
-def find_collection(name: str, path: str | Path | None = None) -> Path:
-    """The file or folder ``expressivity/NAME`` of the data directory.
-
-    Looked for under ``path`` if given (which may also be the file or folder itself); otherwise under ``$COSET_DATA``,
-    ``./data`` and ``../shared/data``, in this order.
-
-    Raises:
-        CosetError: It is in none of these places.
-    """
-    if path is not None:
-        given = Path(path)
-        inside = [given / "expressivity" / name, given / name]
-        candidates = [given] if given.name == name or given.is_file() else inside
-    else:
-        roots = [Path(os.environ["COSET_DATA"])] if os.environ.get("COSET_DATA") else []
-        candidates = [root / "expressivity" / name for root in (*roots, Path("data"), Path("../shared/data"))]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    tried = ", ".join(str(place) for place in candidates)
-    raise CosetError(f"no {name} at {tried}: set COSET_DATA to the folder that holds expressivity/{name}")
 
 
 def parse_graph6(text: str | bytes) -> Data:
@@ -118,7 +95,8 @@ def read_brec(path: str | Path | None = None, categories: Iterable[str] | None =
     """The pairs of BREC, by official number.
 
     Args:
-        path: Folder with ``basic.npy``, ``regular.npy`` and so on, or a data directory; see :func:`find_collection`.
+        path: Folder with ``basic.npy``, ``regular.npy`` and so on, or the data directory that holds it as
+            ``expressivity/brec``; by default looked for as in :func:`coset.graphs.datasets.data_file`.
         categories: Which parts to read, by default all of :data:`BREC_CATEGORIES`.
 
     Raises:
@@ -128,13 +106,12 @@ def read_brec(path: str | Path | None = None, categories: Iterable[str] | None =
     for category in chosen:
         if category not in BREC_CATEGORIES:
             raise CosetError(f"BREC has no category {category!r}: choose from {', '.join(BREC_CATEGORIES)}")
-    folder = Path(path) if path is not None and (Path(path) / "basic.npy").exists() else find_collection("brec", path)
-    return [pair for category in BREC_CATEGORIES if category in chosen for pair in _brec_category(folder, category)]
+    return [pair for category in BREC_CATEGORIES if category in chosen for pair in _brec_category(path, category)]
 
 
 def read_sr25(path: str | Path | None = None) -> list[Data]:
     """The 15 strongly regular graphs with parameters (25, 12, 5, 6)."""
-    return read_graph6(find_collection("sr25.g6", path))
+    return read_graph6(data_file("expressivity/sr25.g6", path))
 
 
 def read_exp(path: str | Path | None = None) -> list[GraphPair]:
@@ -142,7 +119,7 @@ def read_exp(path: str | Path | None = None) -> list[GraphPair]:
 
     Graphs carry ``x`` long [n, 1] (two node types) and ``y`` long [1].
     """
-    file = find_collection("exp.g6.tsv.gz", path)
+    file = data_file("expressivity/exp.g6.tsv.gz", path)
     graphs = [
         _exp_graph(line, f"{file}, line {number}") for number, line in _lines(file) if not line.startswith("label")
     ]
@@ -153,7 +130,7 @@ def read_counting(split: str, path: str | Path | None = None) -> list[Data]:
     """Random graphs of the substructure-counting benchmark: ``split`` is ``train`` or ``val``."""
     if split not in ("train", "val"):
         raise CosetError(f"the counting graphs have no split {split!r}: choose train or val")
-    return read_graph6(find_collection(f"counting_{split}.g6.gz", path))
+    return read_graph6(data_file(f"expressivity/counting_{split}.g6.gz", path))
 
 
 def graph_atlas(connected: bool = False) -> list[Data]:
@@ -181,13 +158,11 @@ def _graph6_size(values: Int[np.ndarray, " length"]) -> tuple[int, int]:
     return nodes, skip + width
 
 
-def _brec_category(folder: Path, category: str) -> list[GraphPair]:
+def _brec_category(path: str | Path | None, category: str) -> list[GraphPair]:
     """Pairs are items 2k and 2k + 1 of the flat files, row k of the two-column ones: the same once flattened."""
-    file = folder / f"{category}.npy"
+    file = data_file(f"expressivity/brec/{category}.npy", path)
     try:
         stored = np.load(file, allow_pickle=False).reshape(-1)
-    except FileNotFoundError:
-        raise CosetError(f"{file} is missing: the folder of BREC holds one .npy file for each category") from None
     except (ValueError, EOFError) as error:
         raise CosetError(f"{file} is not an array of graph6 strings: {error}") from None
     numbers = BREC_CATEGORIES[category]
