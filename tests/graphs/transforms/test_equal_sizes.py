@@ -1,5 +1,3 @@
-import pickle
-
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
@@ -38,9 +36,11 @@ def assert_same(left, right):
 GRAPHS = [random_graph(n, p, seed) for seed, p in enumerate((0.0, 0.2, 0.5)) for n in (1, 2, 5, 9, 5, 1)]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("cells", [1, 60, 1 << 17])
-def test_precompute_is_the_same_as_one_by_one(cells, monkeypatch):
+def test_precompute_is_the_same_as_one_by_one(cells, threads, monkeypatch):
     monkeypatch.setattr(equal_sizes, "MAX_CELLS", cells)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     transform = Compose([ShortestPathDistances(2), ProductPositionalEncoding(3)])
     done = precompute(GRAPHS, transform)
     assert [data.id for data in done] == [data.id for data in GRAPHS]
@@ -68,6 +68,25 @@ def test_foreign_transforms_go_one_by_one_and_may_change_edges():
     assert sorted(after.pair_distance.unique().tolist()) == [0, 6]
 
 
+def test_random_transforms_draw_in_the_order_of_the_graphs():
+    done = precompute(GRAPHS, ShortestPathDistances(), SampleRoots(fraction=0.5, seed=3))
+    sample = SampleRoots(fraction=0.5, seed=3)
+    assert [data.root_index.tolist() for data in done] == [sample(data).root_index.tolist() for data in GRAPHS]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_is_left_as_it_was(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        precompute(GRAPHS, LaplacianEigenvectors(2))
+        with pytest.raises(CosetError, match="no reverse"):
+            precompute([Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2)], LaplacianEigenvectors(2))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_directed_edges_are_errors_that_name_the_graph():
     bad = Data(x=torch.zeros(5, 1), edge_index=torch.tensor([[0, 1, 3], [1, 0, 4]]), id="bad")
     with pytest.raises(CosetError, match=r"graph 'bad': edge 3 -> 4 has no reverse.*ToUndirected"):
@@ -87,8 +106,16 @@ def test_components():
     first = Data(edge_index=torch.tensor([[0, 2, 1, 3], [2, 0, 3, 1]]), num_nodes=4)
     second = Data(edge_index=torch.empty(2, 0, dtype=torch.long), num_nodes=4)
     labels = GraphStack([first, second]).components
-    assert labels[0, 0] == labels[0, 2] != labels[0, 1] == labels[0, 3]
-    assert len(labels.unique()) == 2 + 4
+    assert labels.tolist() == [[0, 1, 0, 1], [4, 5, 6, 7]]
+
+
+def test_components_of_long_paths_with_shuffled_nodes():
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    forward = torch.stack([order[:-1], order[1:]])
+    forward = forward[:, (torch.arange(199) + 1) % 100 != 0]  # two paths of 100 nodes
+    labels = GraphStack([Data(edge_index=torch.cat([forward, forward.flip(0)], dim=1), num_nodes=200)]).components[0]
+    assert labels.unique().tolist() == sorted([int(order[:100].min()), int(order[100:].min())])
+    assert labels[order[:100]].unique().tolist() == [int(order[:100].min())]
 
 
 def test_batches_keep_every_attribute_in_order():
@@ -124,11 +151,10 @@ def test_workers_see_the_same():
 
 
 def test_a_graph_does_not_carry_its_neighbours_in_the_stack():
-    alone = [random_graph(12, 0.3, 0)]
     many = [random_graph(12, 0.3, seed) for seed in range(50)]
-    transforms = ShortestPathDistances(), ProductPositionalEncoding(4)
-    sizes = [len(pickle.dumps(precompute(graphs, *transforms)[0])) for graphs in (alone, many)]
-    assert sizes[0] == sizes[1]
+    for data in precompute(many, ShortestPathDistances(), ProductPositionalEncoding(4)):
+        for key in ("pair_distance", "laplacian_eigenvectors", "laplacian_eigenvalues", "product_frequencies"):
+            assert data[key].untyped_storage().nbytes() == data[key].nbytes
 
 
 def test_renumbering_nodes_renumbers_the_rows():

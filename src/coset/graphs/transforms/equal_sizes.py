@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from rich.progress import Progress
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform, Compose
@@ -64,13 +63,15 @@ class GraphStack:
 
     @cached_property
     def components(self) -> Int[Tensor, "graphs n"]:
-        """A number for every node, the same within a component and different between components (and graphs)."""
-        total = len(self.graphs) * self.n
-        tails = self._tails.numpy()
-        heads = self._heads.numpy() + tails // max(1, self.n) * self.n
-        union = coo_array((np.ones(len(tails), dtype=np.int8), (tails, heads)), shape=(total, total))
-        _, labels = connected_components(union, directed=False)
-        return torch.from_numpy(labels).long().view(len(self.graphs), self.n)
+        """The number, within the stack, of the first node of each node's component."""
+        heads = self._tails - self._tails % max(1, self.n) + self._heads
+        labels = torch.arange(len(self.graphs) * self.n)
+        while True:  # labels flow along edges, then jump to the label of their label: about log2 of the diameter rounds
+            lower = labels.scatter_reduce(0, heads, labels[self._tails], "amin")
+            lower = lower[lower]
+            if torch.equal(lower, labels):
+                return labels.view(len(self.graphs), self.n)
+            labels = lower
 
     def _name(self, row: Tensor) -> str:
         data = self.graphs[int(row)]
@@ -92,10 +93,12 @@ class EqualSizeTransform(BaseTransform):
 def precompute(graphs: Sequence[Data], *transforms: Any, progress: bool = False) -> list[Data]:
     """The graphs with transforms applied, in their order: the same as one by one, much faster.
 
+    Stacks of graphs are shared among as many threads as PyTorch has (``torch.set_num_threads``).
+
     Args:
         graphs: Any number of graphs; they are not changed.
         transforms: PyG transforms in the order of their application, ``T.Compose`` included. Those of this package
-            get all graphs of one size at once, others one graph after another.
+            get all graphs of one size at once, others one graph after another, in the order of the graphs.
         progress: Show a progress bar.
 
     Raises:
@@ -103,24 +106,41 @@ def precompute(graphs: Sequence[Data], *transforms: Any, progress: bool = False)
     """
     steps = [step for transform in transforms for step in _steps(transform)]
     done = [copy(data) for data in graphs]
+    runs = [(stacked, list(run)) for stacked, run in groupby(steps, lambda step: isinstance(step, EqualSizeTransform))]
     with Progress(transient=True, disable=not progress) as bar:
-        task = bar.add_task("encoding graphs", total=len(done))
-        for rows in _equal_sizes([int(data.num_nodes or 0) for data in done]):
-            for row, data in zip(rows, _apply(steps, [done[row] for row in rows])):
+        task = bar.add_task("encoding graphs", total=len(done) * len(runs))
+        for stacked, run in runs:
+            if stacked:
+                for count in _in_stacks(run, done):
+                    bar.advance(task, count)
+                continue
+            for row, data in enumerate(done):
+                for step in run:
+                    data = step(data)
                 done[row] = data
-            bar.advance(task, len(rows))
+                bar.advance(task)
     return done
 
 
-def _apply(steps: Sequence[Any], graphs: list[Data]) -> list[Data]:
-    stack: GraphStack | None = None
-    for step in steps:
-        if isinstance(step, EqualSizeTransform):
-            stack = stack or GraphStack(graphs)
+def _in_stacks(steps: Sequence[EqualSizeTransform], graphs: list[Data]) -> Iterator[int]:
+    """Apply steps to all graphs, in place; yields how many graphs each stack had as it is done."""
+
+    def work(rows: list[int]) -> int:
+        stack = GraphStack([graphs[row] for row in rows])
+        for step in steps:
             step.forward_stack(stack)
-        else:
-            graphs, stack = [step(data) for data in graphs], None  # it may have changed edges
-    return graphs
+        return len(rows)
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(work, _equal_sizes(graphs))
+        return
+    torch.set_num_threads(1)  # a thread a stack: the operations inside one are too small to share
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(work, _equal_sizes(graphs))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _steps(transform: Any) -> list[Any]:
@@ -129,11 +149,11 @@ def _steps(transform: Any) -> list[Any]:
     return [step for inner in transform.transforms for step in _steps(inner)]
 
 
-def _equal_sizes(sizes: Sequence[int]) -> Iterator[list[int]]:
+def _equal_sizes(graphs: Sequence[Data]) -> Iterator[list[int]]:
     """Rows of equally large graphs, in stacks of a bounded number of cells."""
     buckets: dict[int, list[int]] = {}
-    for row, size in enumerate(sizes):
-        buckets.setdefault(size, []).append(row)
+    for row, data in enumerate(graphs):
+        buckets.setdefault(int(data.num_nodes or 0), []).append(row)
     for size, rows in sorted(buckets.items()):
         most = max(1, MAX_CELLS // max(1, size * size))
         for start in range(0, len(rows), most):
