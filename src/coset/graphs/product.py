@@ -1,8 +1,9 @@
 """The product of a batch of graphs with itself: what the subgraph networks of this package run on.
 
-Pairs (s, v) of a marked root s and a node v of the same graph carry the features. The Cartesian product graph G [] G joins
-(s, v) to (s, v') along the edges of G ("internal", inside the copy rooted at s) and to (s', v) ("external", between copies
-whose roots are neighbours). Neither is written down: both are the relation of G, taken along axis 1 or axis 0.
+Pairs (s, v) of a marked root s and a node v of the same graph carry the features. The Cartesian product graph G [] G
+joins (s, v) to (s, v') along the edges of G ("internal", inside the copy rooted at s) and to (s', v) ("external",
+between copies whose roots are neighbours). Neither is written down: both are the relation of G, taken along axis 1
+or axis 0.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class PairGraph:
     def from_batch(cls, data: Batch | Data) -> PairGraph:
         """Read a PyG batch (or one graph).
 
-        Attributes used: ``edge_index`` (both directions of every edge), ``edge_attr``, and ``root_index`` with ``num_roots``
-        if roots were sampled (:class:`coset.graphs.transforms.SampleRoots`).
+        Attributes used: ``edge_index`` (both directions of every edge), ``edge_attr``, and ``root_index`` with
+        ``num_roots`` if roots were sampled (:class:`coset.graphs.transforms.SampleRoots`).
 
         Raises:
             ValueError: The graph has directed edges, or no nodes at all.
@@ -115,7 +116,9 @@ class PairEncoder(nn.Module):
         if marking not in ("distance", "root", "none"):
             raise ValueError(f"marking={marking!r}: choose distance, root or none")
         if not 0 <= positional_encoding < width:
-            raise ValueError(f"positional_encoding={positional_encoding} must be at least 0 and below the width {width}")
+            raise ValueError(
+                f"positional_encoding={positional_encoding} must be at least 0 and below the width {width}"
+            )
         inner = width - positional_encoding
         self.max_distance, self.k, self.marking = max_distance, positional_encoding, marking
         self.node_features = node_features
@@ -151,12 +154,17 @@ class PairEncoder(nn.Module):
 def product_encoding(data: Batch | Data, graph: PairGraph, k: int) -> Float[Tensor, "pairs k"]:
     """The first k eigenvectors of the Laplacian of G [] G, from those of G: PE_c(s, v) = u_{i_c}(s) u_{j_c}(v).
 
-    Reads ``laplacian_eigenvectors`` and ``product_frequencies`` (:class:`coset.graphs.transforms.ProductPositionalEncoding`).
+    Reads ``laplacian_eigenvectors`` and ``product_frequencies``
+    (:class:`coset.graphs.transforms.ProductPositionalEncoding`).
     """
     if "product_frequencies" not in data:
-        raise ValueError("product_frequencies is missing: apply coset.graphs.transforms.ProductPositionalEncoding first")
+        raise ValueError(
+            "product_frequencies is missing: apply coset.graphs.transforms.ProductPositionalEncoding first"
+        )
     if data.product_frequencies.size(1) < k:
-        raise ValueError(f"the data carries {data.product_frequencies.size(1)} product eigenvectors; this model needs {k}")
+        raise ValueError(
+            f"the data carries {data.product_frequencies.size(1)} product eigenvectors; this model needs {k}"
+        )
     frequencies = data.product_frequencies[:, :k][graph.nodes.batch]  # [nodes, k, 2], -1 where a graph has fewer
     vectors = data.laplacian_eigenvectors
     first, second = (

@@ -1,8 +1,8 @@
 r"""Subgraphormer, GNN-SSWL+ and their ancestors: message passing and attention on the product of a graph with itself.
 
-Bar-Shalom, Bevilacqua, Maron, "Subgraphormer: Unifying Subgraph GNNs and Graph Transformers via Graph Products", ICML 2024;
-Zhang, Feng, Du, He, Wang, "A Complete Expressiveness Hierarchy for Subgraph GNNs via Subgraph Weisfeiler-Lehman Tests",
-ICML 2023. Group: S_n permutes the nodes, and so both indices of X(s, v) at once.
+Bar-Shalom, Bevilacqua, Maron, "Subgraphormer: Unifying Subgraph GNNs and Graph Transformers via Graph Products",
+ICML 2024; Zhang, Feng, Du, He, Wang, "A Complete Expressiveness Hierarchy for Subgraph GNNs via Subgraph
+Weisfeiler-Lehman Tests", ICML 2023. Group: S_n permutes the nodes, and so both indices of X(s, v) at once.
 
 One layer gathers along some of these relations, each with its own weights, and combines what they bring:
 
@@ -39,14 +39,15 @@ from torch_geometric.data import Batch, Data
 
 from coset.graphs.product import PairEncoder, PairGraph
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
-from coset.relations import attend, broadcast, marginalise, pool, propagate
-from coset.symmetry import Claim, NodePermutation, TrivialAction
+from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate
+from coset.relations.verbs import Score
+from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, PairRowPermutation, TrivialAction
 
 RELATIONS = ("uL", "vL", "vv", "uG", "vG")
 AXIS = {"uL": 1, "vL": 0, "uG": 1, "vG": 0}
 
 
-def _loops(width: int, relation: str) -> None:
+def _check_relation(relation: str) -> None:
     if relation not in RELATIONS:
         raise ValueError(f"relation {relation!r} is unknown: choose from {', '.join(RELATIONS)}")
 
@@ -54,8 +55,9 @@ def _loops(width: int, relation: str) -> None:
 class PairAttention(nn.Module):
     """Softmax attention along the edges of one axis: ``uL`` or ``vL``.
 
-    ``gat`` and ``gatv2`` let every pair also look at itself, with the mean of its incoming edge features on that loop; bond
-    features move the logits only. ``transformer`` has no loop, a linear root term, and edge features in keys and values.
+    ``gat`` and ``gatv2`` let every pair also look at itself, with the mean of its incoming edge features on that
+    loop; bond features move the logits only. ``transformer`` has no loop, a linear root term, and edge features in
+    keys and values.
 
     Args:
         width: Columns in.
@@ -72,29 +74,24 @@ class PairAttention(nn.Module):
         outputs: int,
         heads: int,
         axis: int,
-        score: str = "gat",
+        score: Score = "gat",
         edge_features: Sequence[int] | int | None = None,
     ):
         super().__init__()
         if score not in ("gat", "gatv2", "transformer"):
             raise ValueError(f"attention={score!r}: choose gat, gatv2 or transformer")
-        self.heads, self.axis, self.score, self.outputs = heads, axis, score, outputs
-        biased = score != "gat"
-        self.value = nn.Linear(width, outputs, bias=biased)
-        self.target = nn.Linear(width, outputs) if biased else None
-        self.key = nn.Linear(width, outputs) if score == "transformer" else None
-        self.root = nn.Linear(width, outputs) if score == "transformer" else None
+        self.heads, self.axis, self.score = heads, axis, score
+        self.value = nn.Linear(width, outputs, bias=score != "gat")
+        others: dict[str, tuple[str, ...]] = {"gat": (), "gatv2": ("target",), "transformer": ("key", "query", "root")}
+        self.maps = nn.ModuleDict({name: nn.Linear(width, outputs) for name in others[score]})
+        sides: dict[str, tuple[str, ...]] = {"gat": ("source", "target"), "gatv2": ("both",), "transformer": ()}
+        if score == "gat" and edge_features is not None:
+            sides["gat"] += ("edge",)
         channels = outputs // heads
-        names = {"gat": ("att_source", "att_target"), "gatv2": ("att",), "transformer": ()}[score]
-        for name in names:
-            self.register_parameter(name, nn.Parameter(torch.empty(heads, channels)))
+        self.vectors = nn.ParameterDict({name: nn.Parameter(torch.empty(heads, channels)) for name in sides[score]})
         self.bias = None if score == "transformer" else nn.Parameter(torch.zeros(outputs))
-        self.edge_encoder = self.edge = self.att_edge = None
-        if edge_features is not None:
-            self.edge_encoder = FeatureEncoder(edge_features, width)
-            self.edge = nn.Linear(width, outputs, bias=False)
-            if score == "gat":
-                self.att_edge = nn.Parameter(torch.empty(heads, channels))
+        self.edge_encoder = None if edge_features is None else FeatureEncoder(edge_features, width)
+        self.edge = None if edge_features is None else nn.Linear(width, outputs, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -121,7 +118,7 @@ class PairAttention(nn.Module):
         encoded = encoded.relu() if self.edge_encoder.categorical else encoded
         assert self.edge is not None
         if self.score == "gat":
-            term = F.linear(encoded, self._logit_weight(self.edge.weight, self.att_edge))
+            term = F.linear(encoded, self._logit_weight(self.edge.weight, self.vectors["edge"]))
         else:
             term = self.edge(encoded)
         if self.axis == 0 and graph.external_edges is not None:
@@ -130,22 +127,29 @@ class PairAttention(nn.Module):
         return relation.loop_means(term) if loops else term
 
     def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs outputs"]:
-        loops = self.score != "transformer"
         relation = graph.internal if self.axis else graph.external
-        relation = relation.with_self_loops if loops else relation
-        edge = self._edge_terms(graph, loops)
-        where = {"heads": self.heads, "edge": edge, "product": graph.pairs, "along": self.axis}
-        if self.score == "gat":
-            weight = self.value.weight
-            logits = [self._logit_weight(weight, att) for att in (self.att_source, self.att_target)]
-            projected = F.linear(x, torch.cat([weight, *logits]))
-            value, source, target = projected.split([self.outputs, self.heads, self.heads], dim=1)
-            return attend(value, source, target, relation, **where) + self.bias
+        if self.score == "transformer":
+            edge = self._edge_terms(graph, loops=False)
+            terms = self.value(x), self.maps["key"](x), self.maps["query"](x)
+            out = self._attend(*terms, relation, edge, graph)
+            return out + self.maps["root"](x)
+        edge = self._edge_terms(graph, loops=True)
         if self.score == "gatv2":
             value = self.value(x)
-            return attend(value, value, self.target(x), relation, score="gatv2", vector=self.att, **where) + self.bias
-        out = attend(self.value(x), self.key(x), self.target(x), relation, score="transformer", **where)
-        return out + self.root(x)
+            terms = value, value, self.maps["target"](x)
+        else:
+            logits = [self._logit_weight(self.value.weight, self.vectors[side]) for side in ("source", "target")]
+            projected = F.linear(x, torch.cat([self.value.weight, *logits]))
+            terms = projected.split([self.value.out_features, self.heads, self.heads], dim=1)
+        assert self.bias is not None
+        return self._attend(*terms, relation.with_self_loops, edge, graph) + self.bias
+
+    def _attend(self, value, source, target, relation: Relation, edge: Tensor | None, graph: PairGraph) -> Tensor:
+        vector = self.vectors["both"] if self.score == "gatv2" else None
+        return attend(
+            value, source, target, relation, heads=self.heads, score=self.score, edge=edge, vector=vector,
+            product=graph.pairs, along=self.axis,
+        )  # fmt: skip
 
 
 class PairSum(nn.Module):
@@ -225,7 +229,7 @@ class SubgraphAttentionBlock(nn.Module):
         width: int,
         relations: Sequence[str] = ("uL", "vL", "vv"),
         heads: int = 4,
-        attention: str = "gat",
+        attention: Score = "gat",
         edge_features: Sequence[int] | int | None = None,
         linear: bool = False,
         residual: bool = False,
@@ -237,7 +241,7 @@ class SubgraphAttentionBlock(nn.Module):
             raise ValueError(f"width={width} gives each relation {width // 3} columns, fewer than {heads} heads")
         self.gather = nn.ModuleDict()
         for relation in relations:
-            _loops(width, relation)
+            _check_relation(relation)
             if relation in ("uL", "vL"):
                 self.gather[relation] = PairAttention(width, share, heads, AXIS[relation], attention, edge_features)
             else:
@@ -272,7 +276,7 @@ class PairSumBlock(nn.Module):
         super().__init__()
         self.gather = nn.ModuleDict()
         for relation in relations:
-            _loops(width, relation)
+            _check_relation(relation)
             if relation in ("uL", "vL"):
                 self.gather[relation] = PairSum(width, AXIS[relation], edge_features)
             else:
@@ -294,6 +298,7 @@ class _PairModel(nn.Module):
     encoder: PairEncoder
     layers: nn.ModuleList
     head: nn.Module
+    level: str
 
     def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], PairGraph]:
         """X(s, v) after the last layer, and the pairs it lives on."""
@@ -309,7 +314,9 @@ class _PairModel(nn.Module):
         return marginalise(x, graph.pairs, along=0) / graph.roots.sizes[graph.nodes.batch].unsqueeze(1)
 
     def symmetry(self) -> tuple[Claim, ...]:
-        return (Claim(NodePermutation(), TrivialAction(), "renumbering the nodes changes no prediction"),)
+        rows: dict[str, Action] = {"graph": TrivialAction(), "node": NodeRowPermutation(), "pair": PairRowPermutation()}
+        effect = {"graph": "changes no prediction", "node": "renumbers the rows", "pair": "renumbers rows on both axes"}
+        return (Claim(NodePermutation(), rows[self.level], f"renumbering the nodes {effect[self.level]}"),)
 
     def _readout(self, x: Tensor, graph: PairGraph, how: str) -> Tensor:
         """Mean over roots of the sum (or mean) over nodes; under sampling the mean is over the roots that were kept."""
@@ -356,7 +363,7 @@ class Subgraphormer(_PairModel):
         width: int = 96,
         layers: int = 6,
         heads: int = 4,
-        attention: str = "gat",
+        attention: Score = "gat",
         relations: Sequence[str] = ("uL", "vL", "vv"),
         positional_encoding: int = 0,
         max_distance: int = 5,
@@ -391,7 +398,8 @@ class GNNSSWLPlus(_PairModel):
     ReLU(BN(MLP((1 + eps) sum_w X(s, w)))), and the mean over pairs is predicted from.
 
     Args:
-        outputs, node_features, edge_features, width, layers, relations, max_distance, marking, residual, dropout, level: As for
+        outputs, node_features, edge_features, width, layers, relations, max_distance, marking, residual, dropout,
+        level: As for
             :class:`Subgraphormer`.
         positional_encoding: Number of product eigenvectors (not in the paper; 0 by default).
     """

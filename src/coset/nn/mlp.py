@@ -1,7 +1,7 @@
 """Multi-layer perceptrons and feature encoders.
 
-The middle of Linear - BatchNorm - ReLU - Linear is one operation here: ReLU(BatchNorm(x)) is computed again in the backward
-pass instead of being kept, which saves two activations of the size of ``x``.
+The middle of Linear - BatchNorm - ReLU - Linear is one operation here: ReLU(BatchNorm(x)) is computed again in the
+backward pass instead of being kept, which saves two activations of the size of ``x``.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,7 @@ class _NormReLULinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, gamma, beta, running_mean, running_var, training, momentum, eps, weight, bias):
-        y, mean, inverse = torch.native_batch_norm(
-            x, gamma, beta, running_mean, running_var, training, momentum, eps
-        )
+        y, mean, inverse = torch.native_batch_norm(x, gamma, beta, running_mean, running_var, training, momentum, eps)
         if not training:
             mean, inverse = running_mean, (running_var + eps).rsqrt()
         ctx.save_for_backward(x, gamma, beta, running_mean, running_var, mean, inverse, weight)
@@ -51,7 +49,12 @@ def norm_relu_linear(
 
     Any other ``norm`` module works, at the ordinary cost.
     """
-    if type(norm) is not nn.BatchNorm1d or not norm.affine or norm.running_mean is None or torch.is_autocast_enabled("cpu"):
+    if (
+        type(norm) is not nn.BatchNorm1d
+        or not norm.affine
+        or norm.running_mean is None
+        or torch.is_autocast_enabled("cpu")
+    ):
         return linear(F.relu(norm(x)))
     if norm.training:
         if x.size(0) < 2:
@@ -98,8 +101,8 @@ class CategoricalEncoder(nn.Module):
         super().__init__()
         self.sizes = tuple(sizes)
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
-        for table in self.tables:
-            nn.init.xavier_uniform_(table.weight)
+        for weight in self.parameters():
+            nn.init.xavier_uniform_(weight)
 
     def forward(self, x: Int[Tensor, "rows columns"]) -> Float[Tensor, "rows width"]:
         x = x.unsqueeze(1) if x.dim() == 1 else x
@@ -110,7 +113,9 @@ class CategoricalEncoder(nn.Module):
             if bool(outside.any()):
                 column = int(outside.nonzero()[0])
                 low, high = int(x[:, column].min()), int(x[:, column].max())
-                raise ValueError(f"column {column} holds {low} to {high}, but its table has categories 0 to {self.sizes[column] - 1}")
+                raise ValueError(
+                    f"column {column} holds {low} to {high}, but its table has categories 0 to {self.sizes[column] - 1}"
+                )
         return torch.stack([table(x[:, i]) for i, table in enumerate(self.tables)]).sum(0)
 
 

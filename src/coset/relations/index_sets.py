@@ -24,7 +24,9 @@ class IndexSet:
 
     def __init__(self, sizes: Int[Tensor, " graphs"]):
         if sizes.dim() != 1 or sizes.is_floating_point():
-            raise ValueError(f"sizes must be a vector of whole numbers, one a graph; got {sizes.dtype} {tuple(sizes.shape)}")
+            raise ValueError(
+                f"sizes must be a vector of whole numbers, one a graph; got {sizes.dtype} {tuple(sizes.shape)}"
+            )
         self.sizes = sizes.long()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The fused kernels as PyTorch operators: registered with ``torch.library``, so autograd, ``torch.compile`` and fake tensors know them."""
+"""The fused kernels as PyTorch operators, registered with ``torch.library``: so autograd knows them."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ def flat(x: Tensor) -> tuple[np.ndarray, int]:
     x = x.detach()
     if x.numel() == 0:
         return np.empty(0, x.numpy().dtype), max(x.size(-1), 1)
-    if x.stride(-1) != 1 and x.size(-1) > 1 or x.stride(0) < x.size(1):
+    if (x.stride(-1) != 1 and x.size(-1) > 1) or x.stride(0) < x.size(1):
         x = x.contiguous()
     ld = x.stride(0) if x.size(0) > 1 else x.size(1)
     return x.as_strided(((x.size(0) - 1) * ld + x.size(1),), (1,)).numpy(), ld
@@ -76,7 +76,9 @@ def gat_backward(
 @gat_backward.register_fake
 def _(grad, value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope):
     d_edge = value.new_empty(0 if edge is None else edge.size(0), heads)
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (value, source, target)) + (d_edge,)
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (value, source, target)) + (
+        d_edge,
+    )
 
 
 def _save(ctx, inputs, output):
@@ -87,23 +89,33 @@ def _save(ctx, inputs, output):
 
 def _backward(ctx, grad):
     value, source, target, edge, *structure = ctx.saved_tensors
-    d_value, d_source, d_target, d_edge = gat_backward(
-        grad, value, source, target, edge, *structure, *ctx.options
-    )
+    d_value, d_source, d_target, d_edge = gat_backward(grad, value, source, target, edge, *structure, *ctx.options)
     return d_value, d_source, d_target, None if edge is None else d_edge, *[None] * 9
 
 
 gat.register_autograd(_backward, setup_context=_save)
 
 
-def attend(value, source, target, edge, vector, relation: Relation, product: Product | None, along, rows, heads, score, slope):
+def covers(score: str, columns: int) -> bool:
+    """Whether a fused kernel exists: additive logits, and rows that fit the machine's registers a few times over."""
+    return score == "gat" and columns <= 256
+
+
+def attend(
+    terms: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+    relation: Relation,
+    product: Product | None,
+    along: int,
+    rows: int,
+    heads: int,
+    score: str,
+    slope: float,
+) -> Tensor:
     """Fused :func:`coset.relations.attend`."""
-    table = relation.rows
-    layout = relation.layout(product, along)
-    assert score == "gat"
-    return gat(
-        value, source, target, edge, layout, table.ptr, table.source, table.edge, along, table.longest, rows, heads, slope
-    )
+    value, source, target, edge, _ = terms
+    table, layout = relation.rows, relation.layout(product, along)
+    structure = (layout, table.ptr, table.source, table.edge)
+    return gat(value, source, target, edge, *structure, along, table.longest, rows, heads, slope)
 
 
 _REDUCE = {"sum": propagation.SUM, "mean": propagation.MEAN, "max": propagation.MAX}
@@ -137,7 +149,8 @@ def _(x, term, layout, ptr, column, order, along, rows, relu, reduce):
 
 @torch.library.custom_op("coset::propagate_backward", mutates_args=())
 def propagate_backward(
-    grad: Tensor, winner: Tensor, x: Tensor, term: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor, order: Tensor,
+    grad: Tensor, winner: Tensor, x: Tensor, term: Tensor | None, layout: Tensor, ptr: Tensor, column:
+    Tensor, order: Tensor,
     along: int, relu: bool, reduce: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     d_x = x.new_zeros(x.shape)

@@ -22,7 +22,8 @@ class Rows(NamedTuple):
 
 
 class Relation:
-    """A sparse map between two index sets: target ``i`` receives from source ``k`` for every column (k, i) of ``index``.
+    """A sparse map between two index sets: target ``i`` receives from source ``k`` for every column (k, i)
+    of ``index``.
 
     Args:
         source: Set that messages come from.
@@ -82,7 +83,7 @@ class Relation:
         return Relation(self.source, self.target, torch.cat([self.index, loops], dim=1))
 
     def loop_means(self, attribute: Float[Tensor, "edges channels"]) -> Float[Tensor, "edges+targets channels"]:
-        """Edge attributes for :attr:`with_self_loops`: a loop's is the mean over its node's incoming edges (0 without)."""
+        """Edge attributes for :attr:`with_self_loops`: a loop's is its node's incoming mean (0 without)."""
         index = self.index[1].unsqueeze(1).expand_as(attribute)
         total = attribute.new_zeros(self.target.total, attribute.size(1)).scatter_add(0, index, attribute)
         return torch.cat([attribute, total / self.degree.clamp(min=1).unsqueeze(1)])

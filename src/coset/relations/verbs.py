@@ -7,13 +7,13 @@ On the CPU in float32 and float64 they run fused kernels (:mod:`coset.relations.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coset.relations import reference
+from coset.relations import operators, reference
 from coset.relations.index_sets import IndexSet, Product
 from coset.relations.relation import Relation
 
@@ -46,14 +46,12 @@ def _sizes(relation: Relation, product: Product | None, along: int) -> tuple[int
     """Number of input and of output rows."""
     if product is None:
         return relation.source.total, relation.target.total
-    if product.axis(along) is not relation.source and not torch.equal(
-        product.axis(along).sizes, relation.source.sizes
-    ):
+    if product.axis(along) is not relation.source and not torch.equal(product.axis(along).sizes, relation.source.sizes):
         raise ValueError(f"the relation starts from another set than axis {along} of the product")
     return product.total, product.replace(along, relation.target).total
 
 
-def _common(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def _common(*tensors: Any) -> tuple[Any, ...]:
     """Bring all to one precision that the kernels know: float64 if any is, else float32."""
     wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
     dtype = torch.float64 if wide else torch.float32
@@ -72,7 +70,8 @@ def propagate(
 ) -> Float[Tensor, "outputs channels"]:
     """Send features along the edges of a relation and reduce them at the targets.
 
-    out[i] = reduce over edges e = (k, i) of phi(x[k] + edge[e]), phi the identity or ReLU (Xu et al. 2019, Hu et al. 2020).
+    out[i] = reduce over edges e = (k, i) of phi(x[k] + edge[e]), phi the identity or ReLU (Xu et al. 2019,
+    Hu et al. 2020).
     On a product the relation acts on axis ``along`` and every index of the other axis is carried along.
 
     Args:
@@ -95,8 +94,6 @@ def propagate(
         _check_rows("edge", edge, relation.edges, "one row an edge of the relation")
     if not _fused(x):
         return reference.propagate(x, relation.expand(product, along), rows_out, edge, relu, reduce)
-    from coset.relations import operators
-
     dtype = x.dtype
     x_, edge_ = _common(x, edge)
     return operators.propagate(x_, edge_, relation, product, along, rows_out, relu, reduce).to(dtype)
@@ -159,15 +156,14 @@ def attend(
         _check_rows("edge", edge, relation.edges, "one row an edge of the relation")
     if (vector is not None) != (score == "gatv2"):
         raise ValueError("vector goes with score='gatv2', and only with it")
-    if not _fused(value):
+    if not _fused(value) or not operators.covers(score, value.size(1)):
         return reference.attend(
             value, source, target, relation.expand(product, along), rows_out, heads, score, edge, vector, slope
         )
-    from coset.relations import operators
-
     dtype = value.dtype
-    tensors = _common(value, source, target, edge, vector)
-    return operators.attend(*tensors, relation, product, along, rows_out, heads, score, slope).to(dtype)
+    value, source, target, edge, vector = _common(value, source, target, edge, vector)
+    terms = (value, source, target, edge, vector)
+    return operators.attend(terms, relation, product, along, rows_out, heads, score, slope).to(dtype)
 
 
 def marginalise(

@@ -1,11 +1,11 @@
 """Edge-softmax attention on one axis of a product, forward and backward, for the three kinds of logit.
 
-Work is split by item: one element of the *other* axis. An item owns the rows of its copy of the graph (``along=1``: contiguous;
-``along=0``: a column), so every scatter of the backward pass is free of races. Nothing of the softmax is saved: the backward
-pass computes it again.
+Work is split by item: one element of the *other* axis. An item owns the rows of its copy of the graph (``along=1``:
+contiguous; ``along=0``: a column), so every scatter of the backward pass is free of races. Nothing of the softmax is
+saved: the backward pass computes it again.
 
-Arrays are flat; a matrix comes with its leading dimension ``ld_*``, so a slice of columns needs no copy. ``H`` and ``W`` are
-tuples whose lengths are the number of heads and of columns (heads times channels): see :mod:`.simd`.
+Arrays are flat; a matrix comes with its leading dimension ``ld_*``, so a slice of columns needs no copy. ``H`` and
+``W`` are tuples whose lengths are the number of heads and of columns (heads times channels): see :mod:`.simd`.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def gat_forward(
     begin, end, part, along, layout, ptr, column, edge, longest, H, W,
     value, ld_v, source, ld_s, target, ld_t, term, has_term, slope, out, ld_o,
 ):  # fmt: skip
-    heads, width = len(H), len(W)
+    heads = len(H)
     logit = np.empty((longest + 1) * heads, value.dtype)
     graph = np.searchsorted(layout[0], begin, side="right") - 1
     for item in range(begin, end):

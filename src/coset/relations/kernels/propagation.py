@@ -1,6 +1,7 @@
 """Neighbourhood sums, means and maxima on one axis of a product, forward and backward.
 
-Items and layout as in :mod:`.attention`. ``edge`` numbers the edge of each entry of the compressed rows; a term of width 0 means none.
+Items and layout as in :mod:`.attention`. ``edge`` numbers the edge of each entry of the compressed rows; a
+term of width 0 means none.
 """
 
 import numpy as np
@@ -12,8 +13,10 @@ SUM, MEAN, MAX = 0, 1, 2
 
 
 @njit(**OPTIONS)
-def forward(begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, out, winner):
-    """``winner`` (only for MAX) remembers the entry that gave each maximum, for the backward pass; -1 without entries."""
+def forward(
+    begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, out, winner
+):
+    """``winner`` (only for MAX) remembers the entry that gave each maximum; -1 without entries."""
     graph = np.searchsorted(layout[0], begin, side="right") - 1
     for item in range(begin, end):
         while item >= layout[0, graph + 1]:
@@ -48,7 +51,8 @@ def forward(begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, 
 
 @njit(**OPTIONS)
 def backward(
-    begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, grad, winner, d_x, d_term,
+    begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, grad,
+    winner, d_x, d_term,
 ):  # fmt: skip
     """Gradients; ``d_x`` comes zeroed, ``d_term[part]`` is this thread's own."""
     d_own = d_term[part]

@@ -1,7 +1,9 @@
 """Short vectors of fixed length inside Numba kernels.
 
-Plain loops over a handful of heads or channels stay scalar (LLVM cannot rule out that arrays overlap), so the attention kernels
-say what they mean: a vector of one lane a head, or of one lane a channel of every head. The number of lanes is part of the type;
+Plain loops over a handful of heads or channels stay scalar (LLVM cannot rule out that arrays overlap), so
+the attention kernels
+say what they mean: a vector of one lane a head, or of one lane a channel of every head. The number of lanes
+is part of the type;
 kernels receive it as the length of a tuple, which keeps them ordinary module-level functions that Numba caches on disk.
 
 Any length works; LLVM splits it over the registers that the machine has.
@@ -114,7 +116,9 @@ add = _binary(lambda builder, a, b: builder.fadd(a, b, flags=FAST), "a + b")
 subtract = _binary(lambda builder, a, b: builder.fsub(a, b, flags=FAST), "a - b")
 multiply = _binary(lambda builder, a, b: builder.fmul(a, b, flags=FAST), "a * b")
 divide = _binary(lambda builder, a, b: builder.fdiv(a, b), "a / b")
-maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b), "the larger, lane by lane")
+maximum = _binary(
+    lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b), "the larger, lane by lane"
+)
 
 
 @intrinsic
@@ -187,7 +191,7 @@ def fold(typing_context, a, like):
 
 
 def _exp32(builder, x, lanes):
-    """exp for x <= 0: x = n ln 2 + r, a polynomial of degree 6 in |r| <= ln(2) / 2, n shifted into the exponent bits."""
+    """exp for x <= 0: x = n ln 2 + r, a polynomial in |r| <= ln(2) / 2, n shifted into the exponent bits."""
 
     def constant(value):
         return _constant(types.float32, lanes, value)
@@ -206,9 +210,7 @@ def _exp32(builder, x, lanes):
     p = constant(1 / 720)
     for value in (1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0):
         p = horner(p, value)
-    bits = builder.shl(
-        builder.add(n, ir.Constant(integers, [127] * lanes)), ir.Constant(integers, [23] * lanes)
-    )
+    bits = builder.shl(builder.add(n, ir.Constant(integers, [127] * lanes)), ir.Constant(integers, [23] * lanes))
     return builder.fmul(p, builder.bitcast(bits, x.type))
 
 

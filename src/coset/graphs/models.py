@@ -1,0 +1,77 @@
+"""Models by name, and what each needs added to a graph: what recipes are built from."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch_geometric.transforms import BaseTransform, Compose
+
+from coset.graphs.gin import GIN
+from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
+from coset.graphs.transforms import ProductPositionalEncoding, ShortestPathDistances
+
+Features = list[int] | int | None
+Relations = list[Literal["uL", "vL", "vv", "uG", "vG"]]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    width: int = Field(96, ge=1, description="columns of the features")
+    layers: int = Field(6, ge=1, le=64)
+    residual: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        """The network for given features and outputs."""
+        raise NotImplementedError
+
+    def transform(self) -> BaseTransform:
+        """What the network needs to find on a graph."""
+        return Compose([])
+
+    root_fraction: float = Field(1.0, gt=0, le=1, description="share of the nodes that are marked as roots")
+    votes: int = Field(1, ge=1, description="draws of roots that a prediction is averaged over")
+
+
+class _PairOptions(_Options):
+    max_distance: int = Field(5, ge=1, le=250, description="largest distance of the marking")
+    marking: Literal["distance", "root", "none"] = "distance"
+    positional_encoding: int = Field(0, ge=0, description="product Laplacian eigenvectors appended to the input")
+    relations: Relations = ["uL", "vL", "vv"]
+
+    def transform(self) -> BaseTransform:
+        steps: list[Any] = [ShortestPathDistances(self.max_distance)]
+        if self.positional_encoding:
+            steps.append(ProductPositionalEncoding(self.positional_encoding))
+        return Compose(steps)
+
+    def _arguments(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"name", "root_fraction", "votes"})
+
+
+class SubgraphormerOptions(_PairOptions):
+    name: Literal["subgraphormer"] = "subgraphormer"
+    heads: int = Field(4, ge=1)
+    attention: Literal["gat", "gatv2", "transformer"] = "gat"
+    readout: Literal["sum", "mean"] = "sum"
+    linear: bool = Field(False, description="single linear maps instead of two-layer perceptrons")
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return Subgraphormer(outputs, node_features, edge_features, **self._arguments())
+
+
+class GNNSSWLPlusOptions(_PairOptions):
+    name: Literal["gnn-sswl-plus"] = "gnn-sswl-plus"
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return GNNSSWLPlus(outputs, node_features, edge_features, **self._arguments())
+
+
+class GINOptions(_Options):
+    name: Literal["gin"] = "gin"
+    readout: Literal["sum", "mean"] = "sum"
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        options = self.model_dump(exclude={"name", "root_fraction", "votes"})
+        return GIN(outputs, node_features, edge_features, **options)
