@@ -45,7 +45,7 @@ def scores(
     """Attention logits of every edge from its gathered source, target and edge terms."""
 
     def split(t: Tensor) -> Tensor:
-        return t.view(t.size(0), heads, -1)
+        return t.unflatten(1, (heads, t.size(1) // heads))
 
     leaky = torch.nn.functional.leaky_relu
     if kind == "transformer":
@@ -79,5 +79,5 @@ def attend(
     message = value[row_in]
     if kind == "transformer" and term is not None:
         message = message + term
-    message = message.view(message.size(0), heads, -1) * weight.unsqueeze(-1)
+    message = message.unflatten(1, (heads, message.size(1) // heads)) * weight.unsqueeze(-1)
     return scatter(message, row_out, rows, "sum").flatten(1)

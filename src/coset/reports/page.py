@@ -103,7 +103,8 @@ def _worst(frame: pd.DataFrame, count: int = 8) -> str:
     rows["error"] = (rows[prediction] - rows[target]).abs()
     figures = [
         f"<figure>{drawing(str(row['smiles']))}<figcaption><b>{escape(str(row['id']))}</b><br>"
-        f"{escape(str(row['smiles']))}<br>measured {row[target]:.3g}, predicted {row[prediction]:.3g}</figcaption></figure>"
+        f"{escape(str(row['smiles']))}<br>measured {row[target]:.3g}, predicted {row[prediction]:.3g}"
+        "</figcaption></figure>"
         for _, row in rows.nlargest(count, "error").iterrows()
     ]
     return f'<h2>Worst of the {last} molecules</h2><div class="molecules">{"".join(figures)}</div>'
@@ -123,7 +124,8 @@ def _certificate(folder: Path) -> str:
 def _reproduce(folder: Path, metrics: dict[str, Any]) -> str:
     recipe = escape((folder / "recipe.yaml").read_text(encoding="utf-8"))
     versions = escape(", ".join(f"{name} {version}" for name, version in metrics.get("versions", {}).items()))
-    return f"<h2>How to repeat this</h2><p>Save as recipe.yaml, then <code>coset run recipe.yaml</code>. {versions}</p><pre>{recipe}</pre>"
+    how = f"<p>Save as recipe.yaml, then <code>coset run recipe.yaml</code>. {versions}</p>"
+    return f"<h2>How to repeat this</h2>{how}<pre>{recipe}</pre>"
 
 
 def write_report(folder: Path) -> Path:

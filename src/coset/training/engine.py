@@ -59,12 +59,11 @@ class History(pl.Callback):
         self.started = time.monotonic()
         self.before = self.rows[-1]["seconds"] if self.rows else 0.0
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = self.before + time.monotonic() - self.started
-        losses = pl_module._losses  # the loss is logged after validation
+        assert isinstance(pl_module, GraphTask)
+        losses = pl_module.losses
         row = {"epoch": trainer.current_epoch, "train_loss": float(torch.stack(losses).mean()), "lr": rate}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
         row["seconds"] = round(seconds, 3)

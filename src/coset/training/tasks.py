@@ -12,7 +12,15 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
 Task = Literal["regression", "classification"]
-MONITOR = {"rmse": "min", "mae": "min", "r2": "max", "auroc": "max", "ap": "max", "accuracy": "max", "loss": "min"}
+MONITOR: dict[str, Literal["min", "max"]] = {
+    "rmse": "min",
+    "mae": "min",
+    "r2": "max",
+    "auroc": "max",
+    "ap": "max",
+    "accuracy": "max",
+    "loss": "min",
+}
 
 
 def metrics_of(
@@ -20,7 +28,8 @@ def metrics_of(
 ) -> dict[str, float]:
     """Metrics averaged over targets; NaN is left out, and targets that a metric cannot judge are skipped.
 
-    Regression: rmse, mae, r2 in the units of the target. Classification (predictions are probabilities): auroc, ap, accuracy.
+    Regression: rmse, mae, r2 in the units of the target.
+    Classification (predictions are probabilities): auroc, ap, accuracy.
     """
     collected: dict[str, list[float]] = {}
     for p, t in zip(prediction.T, target.T):
@@ -53,8 +62,8 @@ def _classification(p: Tensor, t: Tensor) -> dict[str, float]:
 class GraphTask(pl.LightningModule):
     """A graph network with its loss, target scaling and optimiser.
 
-    Targets of a regression are standardised with the training set's mean and deviation inside the module, so predictions
-    come out in the user's units and a checkpoint carries the scale with it.
+    Targets of a regression are standardised with the training set's mean and deviation inside the module, so
+    predictions come out in the user's units and a checkpoint carries the scale with it.
 
     Args:
         model: PyG batch -> ``[graphs, targets]``.
@@ -91,7 +100,7 @@ class GraphTask(pl.LightningModule):
     ):
         super().__init__()
         self.model, self.task, self.loss, self.monitor, self.seed = model, task, loss, monitor, seed
-        self.optimiser = {"lr": learning_rate, "weight_decay": weight_decay}
+        self.optimiser: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
         self.schedule, self.patience, self.warmup, self.epochs = schedule, patience, warmup, epochs
         mean, scale = torch.zeros(targets.size(1)), torch.ones(targets.size(1))
         if task == "regression":
@@ -101,7 +110,7 @@ class GraphTask(pl.LightningModule):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
         self._outputs: list[tuple[Tensor, Tensor]] = []
-        self._losses: list[Tensor] = []
+        self.losses: list[Tensor] = []
 
     def forward(self, batch: Batch) -> Float[Tensor, "graphs targets"]:
         """Predictions: values in the target's units, or probabilities."""
@@ -120,15 +129,15 @@ class GraphTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.seed * 100_003 + self.current_epoch)
-        self._losses = []
+        self.losses = []
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         loss = self._loss(batch)
-        self._losses.append(loss.detach())
+        self.losses.append(loss.detach())
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.log("train_loss", torch.stack(self._losses).mean(), sync_dist=True)
+        self.log("train_loss", torch.stack(self.losses).mean(), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         self._outputs = []
@@ -139,7 +148,7 @@ class GraphTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         prediction, target = (torch.cat(column) for column in zip(*self._outputs))
         if self.trainer.world_size > 1:
-            prediction, target = (self.all_gather(t).flatten(0, 1) for t in (prediction, target))
+            prediction, target = (torch.cat(list(self.all_gather(t))) for t in (prediction, target))
         for name, value in metrics_of(self.task, prediction.float(), target.float()).items():
             self.log(f"val_{name}", value, prog_bar=name == self.monitor, rank_zero_only=False, sync_dist=True)
 

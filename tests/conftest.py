@@ -1,0 +1,22 @@
+"""Settings that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("coset", deadline=None)
+settings.load_profile("coset")
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture
+def small_csv(tmp_path: Path) -> Path:
+    """Twelve molecules with a made-up target: the number of carbon atoms."""
+    smiles = ["C", "CC", "CCC", "CCO", "c1ccccc1", "CC(C)C", "CCN", "C1CC1", "CCCC", "CO", "CCCCC", "CC(=O)O"]
+    file = tmp_path / "small.csv"
+    rows = [f"{s},{s.upper().count('C')}" for s in smiles]
+    file.write_text("smiles,carbons\n" + "\n".join(rows) + "\n")
+    return file

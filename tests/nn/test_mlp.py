@@ -1,0 +1,41 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from coset.nn import MLP, CategoricalEncoder, norm_relu_linear
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_relu_linear_equals_its_parts(training):
+    torch.manual_seed(0)
+    x = torch.randn(20, 5, dtype=torch.float64, requires_grad=True)
+    norm, linear = nn.BatchNorm1d(5).double().train(training), nn.Linear(5, 3).double()
+    other = nn.BatchNorm1d(5).double().train(training)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.normal_()
+    other.load_state_dict(norm.state_dict())
+    results = []
+    for function, n in ((lambda: norm_relu_linear(x, norm, linear), norm), (lambda: linear(F.relu(other(x))), other)):
+        out = function()
+        grads = torch.autograd.grad(out.square().sum(), [x, n.weight, n.bias, linear.weight, linear.bias])
+        results.append((out, *grads, n.running_mean, n.running_var))
+    for ours, reference in zip(*results):
+        assert torch.allclose(ours, reference, atol=1e-12)
+
+
+def test_gradcheck():
+    norm, linear = nn.BatchNorm1d(3).double(), nn.Linear(3, 2).double()
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: norm_relu_linear(x, norm, linear), x)
+
+
+def test_one_row_in_training_is_refused():
+    with pytest.raises(ValueError, match="at least two rows"):
+        MLP(3, 2)(torch.randn(1, 3))
+
+
+def test_category_outside_its_table_is_named():
+    with pytest.raises(ValueError, match="column 1 holds 0 to 9, but its table has categories 0 to 3"):
+        CategoricalEncoder([2, 4], 8)(torch.tensor([[0, 0], [1, 9]]))
