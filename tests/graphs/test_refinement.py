@@ -92,6 +92,37 @@ def test_strongly_regular_graphs_look_alike(refinement):
     assert not compare(ROOK, SHRIKHANDE, refinement)
 
 
+def test_twisted_pairs_that_order_the_refinements():
+    # Pairs of Fuerer's construction over a net, a dumbbell, and a triangle with a triangle on each side: what one copy
+    # sees (uL) misses the second; everything on pairs along edges misses the third.
+    net = parse_graph6("N?dbCaiTQsSgo?B??E?"), parse_graph6("N?YSbAiTQsSgo?B??E?")
+    dumbbell = parse_graph6("OQhRC_K?oE@_?I?D?EO?Y"), parse_graph6("OKhRC_K?oE@_?I?D?EO?Y")
+    sun = nx.from_edgelist([(0, 1), (1, 2), (2, 0), (0, 3), (1, 3), (1, 4), (2, 4), (2, 5), (0, 5)])
+    triangles = twisted(sun, None), twisted(sun, (0, 1))
+    tests = (WL, SWL, PairRefinement(("uL", "vv")), PairRefinement(("uL", "vG")), SSWL, FWL)
+    found = [[bool(compare(*pair, test)) for test in tests] for pair in (net, dumbbell, triangles)]
+    assert found == [[False] + [True] * 5, [False, False] + [True] * 4, [False] * 5 + [True]]
+
+
+def twisted(base: nx.Graph, twist: tuple[int, int] | None) -> Data:
+    """Nodes (x, S), S an even set of neighbours of x; (x, S) ~ (y, T) if xy is an edge and y in S iff x in T.
+
+    On the twisted edge it is the other way round.
+    """
+    nodes = [
+        (x, frozenset(s))
+        for x in sorted(base)
+        for k in range(0, base.degree(x) + 1, 2)
+        for s in itertools.combinations(base[x], k)
+    ]
+    graph = nx.Graph()
+    graph.add_nodes_from(nodes)
+    for (x, s), (y, t) in itertools.combinations(nodes, 2):
+        if base.has_edge(x, y) and ((y in s) == (x in t)) != (twist is not None and {x, y} == set(twist)):
+            graph.add_edge((x, s), (y, t))
+    return data(graph)
+
+
 def test_no_marking_sees_no_more_than_message_passing():
     blind = PairRefinement(("uL", "vL", "vv"), marking="none")
     assert not any(compare(first, second, blind) for first, second in SEPARABLE)
