@@ -67,6 +67,7 @@ def test_resume_ends_where_an_uninterrupted_run_ends(finished, small_csv, tmp_pa
         (["run", "csv", "data.path=/nowhere.csv", "data.target=y"], "/nowhere.csv"),
         (["predict", "nothing", "new.csv", "--output", "out.csv"], "holds no run"),
         (["bench", "speed"], "choose from expressivity"),
+        (["bench", "expressivity", "part=cfi"], "key one of category, data, networks, seeds"),
     ],
 )
 def test_mistakes_get_one_line(arguments, message, tmp_path):

@@ -146,18 +146,28 @@ def report(
     console.print(f"{page}", highlight=False)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command()
 def bench(
-    name: str,
+    name: Annotated[str, typer.Argument(help="Name of a bench: expressivity.")],
+    options: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. category=cfi networks=none")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run a benchmark. Example: coset bench expressivity"""
+    """Run a benchmark. Example: coset bench expressivity category=basic networks=none"""
     import importlib
+    import inspect
 
     if name not in BENCHES:
         raise CosetError(f"no bench {name!r}; choose from {', '.join(BENCHES)}")
-    module, function = BENCHES[name].split(":")
-    getattr(importlib.import_module(module), function)(json=json)
+    module, attribute = BENCHES[name].split(":")
+    function = getattr(importlib.import_module(module), attribute)
+    known = [key for key in inspect.signature(function).parameters if key != "json"]
+    chosen: dict[str, Any] = {}
+    for option in options or []:
+        key, _, value = option.partition("=")
+        if key not in known or not value:
+            raise CosetError(f"bench {name}: option {option!r} must read key=value with key one of {', '.join(known)}")
+        chosen[key] = int(value) if value.isdigit() else value
+    function(json=json, **chosen)
 
 
 def main() -> None:
