@@ -1,5 +1,20 @@
-"""The page that a run leaves for people: one HTML file that opens without a network."""
+"""Reports: one self-contained HTML page about a run, or about several.
 
-from coset.reports.page import write_comparison, write_report
+:func:`write_report` reads a run's folder, :func:`write_comparison` several. Where a model looks is handed over as
+plain arrays: :func:`attention_record` packs them, :func:`skeleton` says where the atoms of a molecule are drawn, and
+:func:`write_attention` puts the records where the report finds them.
+"""
 
-__all__ = ["write_comparison", "write_report"]
+from coset.reports.attention import AttentionRecord, attention_record, write_attention
+from coset.reports.comparison import write_comparison
+from coset.reports.molecules import skeleton
+from coset.reports.run_report import write_report
+
+__all__ = [
+    "AttentionRecord",
+    "attention_record",
+    "skeleton",
+    "write_attention",
+    "write_comparison",
+    "write_report",
+]
