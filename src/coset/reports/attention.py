@@ -12,6 +12,7 @@ Nothing here knows of HTML or of any model. ``attention.json`` in a run's folder
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,8 +155,6 @@ def attention_record(
 
 def write_attention(run_dir: Path, records: Sequence[AttentionRecord]) -> Path:
     """Write ``attention.json`` into a run's folder, where :func:`coset.reports.write_report` looks for it."""
-    import json
-
     path = Path(run_dir) / "attention.json"
     write_text(path, json.dumps([record.to_dict() for record in records], separators=(",", ":")) + "\n")
     return path

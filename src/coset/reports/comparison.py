@@ -72,7 +72,7 @@ def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path
         colours=[plots.run_colour(i) for i in range(len(groups))],
         count=len(folders),
         dots=[figures.add(_dots(metric, groups, split)) for metric in metrics],
-        curves=[figures.add(panel, wide=True) for panel in plots.overlaid_curves(_histories(groups))],
+        curves=[figures.add(panel) for panel in plots.overlaid_curves(_histories(groups))],
         figures=figures.specifications,
     )
     return write_page(Path(output), html)

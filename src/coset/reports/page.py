@@ -59,14 +59,14 @@ class Figures:
     def __init__(self) -> None:
         self.specifications: dict[str, Any] = {}
 
-    def add(self, panel: Panel, wide: bool = False) -> dict[str, Any]:
+    def add(self, panel: Panel) -> dict[str, Any]:
         """Keep a figure; returns what the template needs to place it."""
         key = f"figure-{len(self.specifications)}"
-        # Plotly writes NaN and arrays in its own way; the template of styles is the page's business.
+        # How figures look is the page's business: Plotly's own template goes.
         specification = json.loads(panel.figure.to_json())
         specification["layout"].pop("template", None)
         self.specifications[key] = specification
-        return {"key": key, "title": panel.title, "note": panel.note, "wide": wide}
+        return {"key": key, "title": panel.title, "note": panel.note}
 
 
 def script_json(value: Any) -> Markup:

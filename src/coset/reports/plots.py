@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from coset.reports.scores import label, number, roc_curve
+from coset.reports.scores import label, number, roc_curve, score
 from coset.reports.targets import Target
 
 SPLIT_COLOURS = {"train": "#8593a8", "val": "#2b83e2", "test": "#e0701f"}
@@ -122,20 +122,18 @@ def score_histogram(target: Target) -> Panel:
 
 
 def overlaid_curves(runs: Sequence[tuple[str, int, pd.DataFrame]]) -> list[Panel]:
-    """One panel a quantity: runs as (legend, group number, history), a colour a group."""
+    """One panel a quantity: runs as (name, group number, history), a colour a group; the page has the legend."""
     quantities = dict.fromkeys(q for _, _, history in runs for q in _quantities(history) if q != "lr")
     panels = []
     for quantity in quantities:
         figure = go.Figure()
-        named: set[int] = set()
-        for legend, group, history in runs:
+        for name, group, history in runs:
             column = next((c for c in (f"val_{quantity}", f"train_{quantity}") if c in history), None)
             if column is None:
                 continue
-            _curve(figure, history, column, legend, run_colour(group))
-            figure.data[-1].update(legendgroup=str(group), showlegend=group not in named, opacity=0.8)
-            named.add(group)
-        figure.update_layout(xaxis_title="epoch", showlegend=True)
+            _curve(figure, history, column, name, run_colour(group))
+            figure.data[-1].update(opacity=0.8)
+        figure.update_layout(xaxis_title="epoch", showlegend=False)
         _log_if_wide(figure)
         validated = any(f"val_{quantity}" in history for _, _, history in runs)
         panels.append(Panel(f"{label(quantity)}, {'validation' if validated else 'training'}", figure))
@@ -145,33 +143,30 @@ def overlaid_curves(runs: Sequence[tuple[str, int, pd.DataFrame]]) -> list[Panel
 def seed_dots(
     metric: str, split: str, groups: Sequence[tuple[str, int, Sequence[float]]], baseline: float | None = None
 ) -> Panel:
-    """One row a recipe, given as (name, group number, values): a dot a seed, a bar for mean and deviation."""
+    """One row a recipe, given as (name, group number, values): a dot a run, a bar for mean and deviation."""
     figure = go.Figure()
     for row, (name, group, values) in enumerate(groups):
         mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        colour = run_colour(group)
+        colour, extra = run_colour(group), f"<extra>{escape(name)}</extra>"
+        # Names stand above their rows: beside them they would leave a narrow screen no room.
+        where = {"x": 0, "xref": "paper", "xanchor": "left", "y": row - 0.2, "yanchor": "bottom"}
+        figure.add_annotation(text=escape(name), showarrow=False, **where)
+        dots = {"color": colour, "size": 8, "opacity": 0.6}
         figure.add_scatter(
-            x=list(values),
-            y=[row] * len(values),
-            mode="markers",
-            marker={"color": colour, "size": 7, "opacity": 0.55},
-            hovertemplate="%{x:.4~g}<extra>" + escape(name) + "</extra>",
+            x=list(values), y=[row] * len(values), mode="markers", marker=dots, hovertemplate="%{x:.4~g}" + extra
         )
         figure.add_scatter(
             x=[mean],
             y=[row],
             mode="markers",
-            marker={"color": colour, "size": 16, "symbol": "line-ns-open", "line": {"width": 3, "color": colour}},
-            error_x={"array": [deviation], "thickness": 2, "width": 6, "color": colour},
-            hovertemplate=f"mean {mean:.4g} ± {deviation:.2g}<extra>{escape(name)}</extra>",
+            marker={"symbol": "line-ns-open", "size": 16, "line": {"width": 3}, "color": colour},
+            error_x={"array": [deviation], "thickness": 1.5, "width": 5, "color": colour},
+            hovertemplate=f"mean {mean:.4g} ± {deviation:.2g}{extra}",
         )
-    if baseline is not None:
-        figure.add_vline(x=baseline, line={"dash": "dash", "width": 1, "color": "#8593a8"})
-    names = [escape(name) for name, _, _ in groups]
-    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "automargin": True}
-    figure.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5], showgrid=False, zeroline=False)
-    figure.update_layout(xaxis_title=label(metric), showlegend=False, height=110 + 44 * max(1, len(names)))
-    return Panel(f"{label(metric)}, {split}", figure, "" if baseline is None else "Dashed: the baseline.")
+    figure.update_yaxes(range=[len(groups) - 0.5, -0.7], visible=False)
+    figure.update_layout(xaxis_title=label(metric), showlegend=False, height=90 + 58 * max(1, len(groups)))
+    note = "" if baseline is None else f"Always predicting the mean or the prior gives {score(baseline, metric)}."
+    return Panel(f"{label(metric)}, {split}", figure, note)
 
 
 def run_colour(group: int) -> str:
@@ -192,7 +187,7 @@ def _quantities(history: pd.DataFrame) -> list[str]:
 
 
 def _curve(figure: go.Figure, history: pd.DataFrame, column: str, name: str, colour: str) -> None:
-    value = pd.to_numeric(history[column], errors="coerce")
+    value = history[column]
     rows = value.notna()
     epoch = history["epoch"] if "epoch" in history else pd.Series(range(len(history)), index=history.index)
     figure.add_scatter(

@@ -15,6 +15,7 @@ from coset.errors import CosetError
 from coset.reports.attention import AttentionRecord
 
 SPLITS = ("train", "val", "test")
+TEXT = ("id", "smiles", "split")
 FILES = ("metrics.json", "history.csv", "predictions.csv", "recipe.yaml")
 
 
@@ -134,15 +135,16 @@ def _json(path: Path, kind: type) -> Any:
 def _table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     if not path.is_file() or path.stat().st_size == 0:
         return pd.DataFrame()
-    # Names such as "NA" or "nan" are names; only numbers may be missing.
-    text_columns = dict.fromkeys(("id", "smiles", "split"), lambda value: value)
     try:
-        frame = pd.read_csv(path, converters=text_columns)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
-        raise CosetError(f"{path} cannot be read: {error}") from error
+        raise CosetError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     missing = [name for name in required if name not in frame]
     if missing:
         raise CosetError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(str, frame.columns))}")
+    # Molecules may be called "NA", "nan" or "007"; in other columns only numbers count.
+    for name in frame.columns.difference(list(TEXT)):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce")
     return frame
 
 

@@ -14,7 +14,7 @@ from coset.reports import plots
 from coset.reports.molecules import draw
 from coset.reports.page import Figures, render, write_page
 from coset.reports.run_folder import RunFolder
-from coset.reports.scores import against_baseline, measure, number
+from coset.reports.scores import against_baseline, duration, measure, number
 from coset.reports.targets import Target, is_classification, targets_of
 
 TARGETS = 24  # with plots and drawings of their own; all are in the table of targets
@@ -70,8 +70,6 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
     if "params" in m:
         facts.append(("parameters", number(m["params"])))
     if "seconds" in m:
-        from coset.reports.scores import duration
-
         facts.append(("time", duration(float(m["seconds"]))))
     if "epochs" in m:
         best = f", best {number(m['best_epoch'])}" if m.get("best_epoch") is not None else ""

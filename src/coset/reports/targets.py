@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
 from coset.reports.run_folder import SPLITS, RunFolder
@@ -65,8 +64,8 @@ def targets_of(run: RunFolder) -> list[Target]:
             continue
         target = Target(
             name=suffix[1:] or _only_name(run),
-            true=_numeric(frame[column]),
-            predicted=_numeric(frame[f"prediction{suffix}"]),
+            true=frame[column].to_numpy(dtype=float),
+            predicted=frame[f"prediction{suffix}"].to_numpy(dtype=float),
             split=frame["split"].to_numpy(dtype=object),
             ids=frame["id"].to_numpy(dtype=object),
         )
@@ -87,10 +86,6 @@ def is_classification(run: RunFolder, targets: list[Target]) -> bool:
         np.isin(t.true[t.known], (0, 1)).all() and ((t.predicted[t.known] >= 0) & (t.predicted[t.known] <= 1)).all()
         for t in targets
     )
-
-
-def _numeric(column: pd.Series) -> Float[np.ndarray, " rows"]:
-    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
 
 
 def _only_name(run: RunFolder) -> str:

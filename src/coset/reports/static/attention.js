@@ -20,7 +20,7 @@
   const html = (tag, attributes, ...children) => node(null, tag, attributes, ...children);
   const svg = (tag, attributes, ...children) => node(SVG, tag, attributes, ...children);
   const options = (names) => names.map((name, i) => html("option", { value: i }, name));
-  const percent = (share) => `${Math.round(100 * share)} %`;
+  const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
   // Wide molecules lie down, so that they fill the drawing.
   function placed(record) {
@@ -121,7 +121,7 @@
   function symbol(x, y, i) {
     const element = record().atoms[i].symbol;
     if (!element) return svg("text", { class: "symbol", x, y }, String(i + 1));
-    return svg("text", { class: "symbol", x, y }, element, svg("tspan", { class: "ordinal", dy: 2.5 }, String(i + 1)));
+    return svg("text", { class: "symbol", x, y }, element, svg("tspan", { class: "ordinal" }, String(i + 1)));
   }
   // A bond as one, two or three thin lines.
   function lines(place, [i, j, order]) {
@@ -221,10 +221,10 @@
     const at = name(state.root);
     if (kind === "internal") {
       if (eye === null) return `The copy rooted at ${at}, all atoms at once. Point at one, or choose it above, for its numbers.`;
-      const where = list.map(([i, share]) => `${i === eye ? "itself" : name(i)} ${percent(share)}`);
+      const where = list.map(([i, share]) => `${i === eye ? "itself" : name(i)} (${percent(share)})`);
       return `In the copy rooted at ${at}, ${name(eye)} looks at ${where.join(", ") || "nothing"}.`;
     }
-    const where = list.map(([i, share]) => `${i === state.root ? "its own copy" : `the copy rooted at ${name(i)}`} ${percent(share)}`);
+    const where = list.map(([i, share]) => `${i === state.root ? "its own copy" : `the copy rooted at ${name(i)}`} (${percent(share)})`);
     const who = eye === null ? "the average atom" : name(eye);
     return `From the copy rooted at ${at}, ${who} looks into ${where.join(", ") || "nothing"}.`;
   }

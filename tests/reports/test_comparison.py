@@ -1,0 +1,63 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coset.errors import CosetError
+from coset.reports import write_comparison
+from coset.reports.comparison import group_runs
+from coset.reports.run_folder import RunFolder
+
+
+def text(html: str) -> str:
+    """What is read, without tags and scripts."""
+    html = re.sub(r"<(script|style)\b.*?</\1>", " ", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
+
+
+def test_seeds_are_averaged_and_the_best_is_first(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    runs = [make_run("poor", recipe="gin/made-up", error=2.0)]
+    runs += [make_run(f"good{seed}", seed=seed, error=error) for seed, error in enumerate((0.4, 0.6))]
+    page = write_comparison(runs, tmp_path / "all.html")
+    shown = text(page.read_text())
+    assert "2 recipes, 3 runs" in shown
+    # Test MAE is 0.8 * 3 * error: 0.96 and 1.44, mean 1.2, sample deviation 0.339.
+    assert "subgraphormer/made-up 2 1.200 ± 0.34" in shown
+    assert "gin/made-up 1 4.800 6 0.750" in shown
+    assert shown.index("subgraphormer/made-up") < shown.index("gin/made-up")
+
+
+def test_runs_of_one_name_are_told_apart_by_what_differs(make_run: Callable[..., Path]) -> None:
+    runs = [make_run("a"), make_run("b", seed=1), make_run("c", layers=6)]
+    groups = group_runs([RunFolder.read(run) for run in runs])
+    names = [group.name for group in groups]
+    assert names == ["subgraphormer/made-up, model.layers=3", "subgraphormer/made-up, model.layers=6"]
+    assert [len(group.runs) for group in groups] == [2, 1]
+
+
+def test_one_folder_named_twice_is_one_run(run_dir: Path, tmp_path: Path) -> None:
+    html = write_comparison([run_dir, f"{run_dir}/"], tmp_path / "all.html").read_text()
+    assert "1 recipe, 1 run" in text(html)
+
+
+def test_names_are_escaped(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    html = write_comparison([make_run("x", recipe="<i>x</i>")], tmp_path / "all.html").read_text()
+    assert "<i>" not in html
+    assert "&lt;i&gt;x" in html
+
+
+def test_runs_without_metrics_are_listed(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run("a")
+    (run / "metrics.json").unlink()
+    assert "Runs recipe seed" in text(write_comparison([run], tmp_path / "all.html").read_text())
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    with pytest.raises(CosetError, match="nothing to compare"):
+        write_comparison([], tmp_path / "all.html")
+
+
+def test_a_missing_folder_of_the_output_is_named(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(CosetError, match="cannot write"):
+        write_comparison([run_dir], tmp_path / "nowhere" / "all.html")
