@@ -4,7 +4,7 @@ import json as json_module
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -33,7 +33,10 @@ def _root(
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the recipes. Example: coset list"""
+    """List the recipes.
+
+    Example: coset list
+    """
     from coset.recipes import names
 
     table = Table("recipe", "what it runs", box=None)
@@ -44,7 +47,10 @@ def list_recipes() -> None:
 
 @app.command()
 def show(recipe: str) -> None:
-    """Print a recipe, ready to be copied and changed. Example: coset show subgraphormer/freesolv"""
+    """Print a recipe, ready to be copied and changed.
+
+    Example: coset show subgraphormer/freesolv > mine.yaml; coset run mine.yaml
+    """
     from coset.recipes import show as text
 
     typer.echo(text(recipe))
@@ -59,36 +65,38 @@ def run(
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
-    """Run a recipe. Example: coset run subgraphormer/freesolv training.epochs=20 --seed 1"""
+    """Run a recipe, or go on with a run that was stopped.
+
+    Example: coset run subgraphormer/freesolv training.epochs=20 --seed 1
+
+    Example: coset run --resume runs/subgraphormer-freesolv-20250131-120000
+    """
     from coset.recipes import load
+    from coset.reports import write_report
     from coset.training import run_directory
 
     if resume is not None:
+        if recipe is not None or output is not None or seed is not None:
+            raise CosetError("--resume takes recipe, seed and folder from the run: give it alone")
         folder = run_directory.existing(resume)
-        checked = load(str(folder / "recipe.yaml"))
         if not (folder / "last.ckpt").is_file():
-            raise CosetError(f"{folder} was stopped before its first epoch ended: start it again")
+            raise CosetError(f"{folder} was stopped before its first epoch ended: start it again with --output")
+        metrics = load(str(folder / "recipe.yaml")).run(folder, resume=True, quiet=quiet)
     else:
         if recipe is None:
             raise CosetError("name a recipe (coset list), or continue a run with --resume DIR")
-        changes = list(overrides or []) + ([] if seed is None else [f"seed={seed}"])
-        checked = load(recipe, changes)
+        checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = run_directory.create(output or Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
-    metrics = checked.run(folder, resume=resume is not None, quiet=quiet)
-    _report(folder)
-    _print_metrics(metrics, folder)
-
-
-def _report(folder: Path) -> None:
-    from coset.reports import write_report
-
+        wanted = output or run_directory.unused(Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
+        with run_directory.claimed(wanted, checked.to_yaml()) as folder:
+            metrics = checked.run(folder, quiet=quiet)
     write_report(folder)
+    _print_metrics(metrics, folder)
 
 
 def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
     splits = [name for name in ("train", "val", "test") if name in metrics]
-    table = Table("metric", *splits, "predicting the mean", box=None)
+    table = Table("metric", *splits, f"{splits[-1]}, predicting the mean", box=None)
     last = splits[-1]
     for name in metrics[last]:
         values = [f"{metrics[split].get(name, float('nan')):.4f}" for split in splits]
@@ -104,14 +112,20 @@ def predict(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
     data: Annotated[Path, typer.Argument(help="CSV with a column of SMILES.")],
     output: Annotated[Path, typer.Option(help="CSV to write.")],
-    smiles: Annotated[str, typer.Option(help="Name of the SMILES column.")] = "smiles",
+    smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
-    """Predict for new molecules. Example: coset predict runs/mine new.csv --output predictions.csv"""
+    """Predict for new molecules: their CSV again, with predictions beside them.
+
+    Example: coset predict runs/mine new.csv --output predictions.csv
+    """
     from coset.recipes.prediction import predict_csv
 
-    count = predict_csv(run_folder, data, output, smiles, skip_bad_rows)
-    console.print(f"{count} predictions written to {output}", highlight=False)
+    count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, progress=not quiet)
+    for note in notes:
+        problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{count} predictions written to {output}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -119,15 +133,18 @@ def verify(
     target: Annotated[str, typer.Argument(help="A recipe, or the folder of a run.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the symmetry that a model claims. Example: coset verify subgraphormer/freesolv"""
+    """Measure the symmetry that a model claims; exit code 1 if it is broken.
+
+    Example: coset verify subgraphormer/freesolv
+    """
     from coset.recipes.prediction import certificate
 
-    reports = certificate(target)
+    reports = certificate(target, progress=not json)
     if json:
         typer.echo(json_module.dumps([report.to_dict() for report in reports], indent=2))
     else:
         for report in reports:
-            console.print(str(report), highlight=False)
+            console.print(str(report), highlight=False, markup=False, soft_wrap=True)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -137,7 +154,10 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are compared.")],
     output: Annotated[Path, typer.Option(help="Page that compares several runs.")] = Path("comparison.html"),
 ) -> None:
-    """Write the HTML report of a run, or a comparison of several. Example: coset report runs/a runs/b"""
+    """Write the HTML report of a run, or a comparison of several.
+
+    Example: coset report runs/a runs/b --output comparison.html
+    """
     from coset.reports import write_comparison, write_report
     from coset.training.run_directory import existing
 
@@ -152,7 +172,10 @@ def bench(
     options: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. category=cfi networks=none")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run a benchmark. Example: coset bench expressivity category=basic networks=none"""
+    """Run a benchmark.
+
+    Example: coset bench expressivity category=basic networks=none
+    """
     import importlib
     import inspect
 
@@ -171,11 +194,23 @@ def bench(
 
 
 def main() -> None:
-    """Entry point: one line and exit code 1 for a mistake of the user's, a traceback only with ``--debug``."""
+    """Entry point: one line and exit code 1 for a mistake, 2 for a mistyped command; a traceback with ``--debug``."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(standalone_mode=True)
-    except (CosetError, ValueError, OSError) as error:
-        if "--debug" in sys.argv:
+        sys.exit(app(arguments, prog_name="coset", standalone_mode=False))
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("stopped", 130)
+    except Exception as error:
+        if debug:
             raise
-        problems.print(f"error: {' '.join(str(error).split())}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(1)
+        if hasattr(error, "format_message"):  # Typer's own: a missing argument, an unknown option
+            context = getattr(error, "ctx", None)
+            _fail(f"{error.format_message()} ({context.command_path if context else 'coset'} --help)", 2)
+        known = isinstance(error, CosetError | ValueError | OSError)
+        _fail(str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    problems.print(f"error: {' '.join(text.split())}", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)

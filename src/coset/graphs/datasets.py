@@ -233,7 +233,7 @@ def csv(
             or no number, or the rows cannot be split. The message names file, row and column.
     """
     file = Path(path)
-    frame = _read(file)
+    frame = read_rows(file)
     names = _target_columns(targets, frame)
     for column in [smiles, *names, *([id] if id else []), *([split_column] if split == "column" else [])]:
         _check_column(frame, column, file)
@@ -315,7 +315,7 @@ def data_file(name: str, path: str | Path | None = None) -> Path:
     )
 
 
-def _read(file: Path) -> pd.DataFrame:
+def read_rows(file: Path) -> pd.DataFrame:
     """All cells as text; the index counts rows as a spreadsheet does, and wholly blank rows are gone."""
     if not file.is_file():
         raise CosetError(f"{file}: no such file")

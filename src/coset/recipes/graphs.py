@@ -1,210 +1,262 @@
 """Recipes of kind ``graphs``: a data set of graphs, a model, and how to train it."""
 
 import os
+import platform
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+from rich.console import Console
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
 from coset.errors import CosetError
-from coset.graphs import datasets
 from coset.graphs.datasets import GraphTable
-from coset.graphs.models import GINOptions, GNNSSWLPlusOptions, SubgraphormerOptions
 from coset.graphs.transforms import SampleRoots, precompute
+from coset.recipes.schema import DataOptions, ModelOptions, Options, TrainerOptions, TrainingOptions
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.training import run_directory
+from coset.training.checkpoints import LAST, check_belongs, read_checkpoint
 from coset.training.engine import Fit, first_batch, fit, predict
-from coset.training.tasks import GraphTask, metrics_of
+from coset.training.loaders import View
+from coset.training.metrics import metrics_of
+from coset.training.tasks import GraphTask
 
-ModelOptions = Annotated[SubgraphormerOptions | GNNSSWLPlusOptions | GINOptions, Field(discriminator="name")]
-
-
-class DataOptions(BaseModel):
-    """Which graphs, and how they are split."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Literal["freesolv", "esol", "zinc12k", "hiv", "csv", "pyg"]
-    path: str | None = Field(None, description="file or folder of the data")
-    dataset: str | None = Field(None, description="for pyg: ZINC, MoleculeNet:ESOL, TUDataset:MUTAG, ...")
-    smiles: str = "smiles"
-    target: list[str] = []
-    id: str | None = None
-    split: Literal["random", "scaffold", "column"] = "random"
-    split_column: str = "split"
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    split_seed: int | None = Field(None, description="seed of the split; the run's seed by default")
-    skip_bad_rows: bool = False
-    drop_missing: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names(cls, values: Any) -> Any:
-        """``data.target=a,b`` names two columns."""
-        if isinstance(values, dict) and isinstance(values.get("target"), str):
-            values = {**values, "target": [name.strip() for name in values["target"].split(",")]}
-        return values
-
-    def load(self, seed: int, progress: bool) -> GraphTable:
-        """Read the graphs."""
-        seed = seed if self.split_seed is None else self.split_seed
-        where: dict[str, Any] = {"split": self.split, "fractions": self.fractions, "seed": seed, "progress": progress}
-        if self.name == "freesolv":
-            return datasets.freesolv(**where)
-        if self.name in ("esol", "hiv"):
-            return getattr(datasets, self.name)(self.path, **where)
-        if self.name == "zinc12k":
-            return datasets.zinc12k(self.path, progress=progress)
-        if self.name == "pyg":
-            if self.dataset is None:
-                raise CosetError("data.dataset is missing: name a PyG data set, e.g. data.dataset=ZINC")
-            return datasets.from_pyg(self.dataset, self.path or "data", seed=seed)
-        if self.path is None or not self.target:
-            missing = "data.path" if self.path is None else "data.target"
-            raise CosetError(
-                f"{missing} is missing: coset run csv data.path=FILE data.smiles=COLUMN data.target=COLUMN"
-            )
-        return datasets.csv(
-            self.path, self.smiles, self.target, id=self.id, split_column=self.split_column,
-            skip_bad_rows=self.skip_bad_rows, drop_missing=self.drop_missing, **where,
-        )  # fmt: skip
+CERTIFIED = 8  # graphs that a symmetry is measured on
+MAY_CHANGE = {"epochs", "early_stopping", "max_minutes", "workers"}  # of training, when a run is resumed
+PACKAGES = ("coset", "torch", "torch_geometric", "pytorch-lightning", "torchmetrics", "numba", "numpy", "rdkit")
 
 
-class TrainingOptions(BaseModel):
-    """How to train."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    task: Literal["regression", "classification"] = "regression"
-    loss: Literal["l1", "mse"] = "l1"
-    monitor: Literal["rmse", "mae", "r2", "auroc", "ap", "accuracy"] = "mae"
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(32, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "plateau", "cosine"] = "constant"
-    patience: int = Field(20, ge=1)
-    warmup: int = Field(5, ge=0)
-    gradient_clip: float | None = Field(None, gt=0)
-    early_stopping: int | None = Field(None, ge=1)
-    max_minutes: float | None = Field(None, gt=0)
-
-    @model_validator(mode="after")
-    def _fits(self) -> "TrainingOptions":
-        regression = self.monitor in ("rmse", "mae", "r2")
-        if regression != (self.task == "regression"):
-            right = "rmse, mae or r2" if self.task == "regression" else "auroc, ap or accuracy"
-            raise ValueError(f"monitor={self.monitor} does not fit task={self.task}; choose {right}")
-        return self
-
-
-class GraphRecipe(BaseModel):
+class GraphRecipe(Options):
     """A whole run on graphs."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["graphs"] = "graphs"
     name: str
     description: str = ""
     data: DataOptions
     model: ModelOptions
-    training: TrainingOptions = TrainingOptions()  # type: ignore[call-arg]
-    trainer: dict[str, Any] = Field({}, description="passed to Lightning's Trainer, e.g. devices: 2")
-    seed: int = Field(0, ge=0)
+    training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
+    trainer: TrainerOptions = Field(default_factory=lambda: TrainerOptions.model_validate({}))
+    seed: int = Field(0, ge=0, lt=2**32)
 
-    def table(self, progress: bool) -> GraphTable:
-        """The data, with everything added that the model needs."""
-        table = self.data.load(self.seed, progress)
-        return table.map(lambda graphs: precompute(graphs, self.model.transform(), progress=progress))
+    @model_validator(mode="after")
+    def _model_can_be_built(self) -> "GraphRecipe":
+        """What only the network knows, such as a width too small for the heads, is said before any data is read."""
+        if self.model.name == "gin" and self.model.root_fraction < 1:
+            raise ValueError(f"model.root_fraction={self.model.root_fraction}: gin has no roots; leave it at 1")
+        if self.model.votes > 1 and self.model.root_fraction == 1:
+            raise ValueError(f"model.votes={self.model.votes} needs model.root_fraction below 1: all draws are equal")
+        with torch.device("meta"):
+            try:
+                self.model.build(1, None, None)
+            except ValueError as error:
+                raise ValueError(f"model.{error}") from error
+        return self
 
-    def view(self, seed: int) -> Callable | None:
+    def to_yaml(self) -> str:
+        """Everything settled: what ``recipe.yaml`` of a run holds."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
+
+    def load(self, progress: bool = False) -> GraphTable:
+        """The data as it was read.
+
+        Raises:
+            CosetError: It is missing or malformed; options are named as a recipe names them.
+        """
+        try:
+            return self.data.load(self.seed, progress)
+        except CosetError as error:
+            message = str(error)
+            for option in ("skip_bad_rows=true", "drop_missing=true", "split=random"):
+                message = message.replace(option, f"data.{option}")
+            raise CosetError(message) from error
+
+    def encode(self, graphs: list[Data], progress: bool = False) -> list[Data]:
+        """The graphs with everything added that the model needs."""
+        return precompute(graphs, self.model.transform(), progress=progress)
+
+    @property
+    def view(self) -> View | None:
         """A fresh sample of roots at each access, if roots are sampled."""
-        return SampleRoots(fraction=self.model.root_fraction) if self.model.root_fraction < 1 else None
+        fraction = self.model.root_fraction
+        return None if fraction == 1 else lambda graph, seed: SampleRoots(fraction=fraction, seed=seed)(graph)
 
-    def network(self, table: GraphTable, outputs: int) -> nn.Module:
-        """The untrained model."""
+    def network(self, table: GraphTable) -> nn.Module:
+        """The untrained model; its weights follow from the seed."""
         torch.manual_seed(self.seed)
-        return self.model.build(outputs, table.node_features, table.edge_features)
+        return self.model.build(len(table.target_names), table.node_features, table.edge_features)
 
     def task(self, table: GraphTable) -> GraphTask:
         """The model with loss and target scale of the training set."""
         t = self.training
         targets = torch.cat([graph.y for graph in table.subset("train")])
         return GraphTask(
-            self.network(table, targets.size(1)), t.task, targets, loss=t.loss, learning_rate=t.learning_rate,
+            self.network(table), t.task, targets, loss=t.loss, learning_rate=t.learning_rate,
             weight_decay=t.weight_decay, schedule=t.schedule, patience=t.patience, warmup=t.warmup, epochs=t.epochs,
             monitor=t.monitor, seed=self.seed,
         )  # fmt: skip
 
-    def certificate(self, model: nn.Module, table: GraphTable) -> list[EquivarianceReport]:
-        """The model's claims, measured on the first graphs of the data in float64."""
-        return verify_claims(model, first_batch(table.graphs))
+    def identity(self, table: GraphTable) -> dict[str, Any]:
+        """What a checkpoint carries, to be used without the data and never for another recipe."""
+        return {
+            "recipe": self.model_dump(mode="json"),
+            "targets": list(table.target_names),
+            "node_features": table.node_features,
+            "edge_features": table.edge_features,
+        }
+
+    def certificate(self, model: nn.Module, graphs: list[Data]) -> list[EquivarianceReport]:
+        """The model's claims, measured on the first of these (encoded) graphs in float64."""
+        return verify_claims(model, first_batch(graphs, CERTIFIED))
 
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Train, test and write the run's folder; returns the metrics."""
+        """Train, test and write the run's folder; returns the metrics.
+
+        Raises:
+            CosetError: The data or the recipe does not allow it.
+        """
         started = time.monotonic()
-        run_directory.write_text(folder / "recipe.yaml", OmegaConf.to_yaml(self.model_dump(mode="json")))
-        table = self.table(progress=not quiet)
+        table = self.load(progress=not quiet)
+        _need_targets(table)
         task = self.task(table)
-        t = self.training
-        view = self.view(self.seed)
-        how = Fit(t.epochs, t.batch_size, t.gradient_clip, t.early_stopping, t.max_minutes, self.trainer)
-        val = table.subset("val") or table.subset("train")
-        best = fit(task, table.subset("train"), val, how, folder, view=view, seed=self.seed, resume=resume, quiet=quiet)
-        torch.manual_seed(self.seed)
-        predictions = predict(task, table.graphs, view=view, votes=self.model.votes)
-        run_directory.write_text(folder / "predictions.csv", _prediction_table(table, predictions).to_csv(index=False))
-        certificate = [report.to_dict() for report in self.certificate(task.model, table)]
-        run_directory.write_json(folder / "certificate.json", certificate)
-        metrics = _metrics(t.task, table, predictions)
-        metrics |= {
+        if not quiet:
+            _announce(self.name, table, task, folder)
+        if resume:
+            stored = read_checkpoint(folder / LAST).get("identity", {})
+            check_belongs(folder / LAST, stored.get("recipe", {}), self._kept())
+        table = table.map(lambda graphs: self.encode(graphs, progress=not quiet))
+        val, notes = table.subset("val") if len(table.splits.get("val", ())) else [], list(table.notes)
+        if not val:
+            notes.append("there is no validation split: the best epoch was chosen on the training set")
+            val = table.subset("train")
+        if not resume:
+            run_directory.begin(folder, self.to_yaml())
+        how = self._fit(table, quiet)
+        best = fit(task, table.subset("train"), val, how, folder, view=self.view, resume=resume)
+        predictions = self.predict(task, table.graphs, progress=not quiet)
+        metrics = metrics_by_split(task, table, predictions) | {
             "params": sum(p.numel() for p in task.model.parameters()),
             "seconds": round(time.monotonic() - started, 1),
             "best_epoch": best,
             "epochs": len(pd.read_csv(folder / "history.csv")),
             "seed": self.seed,
             "recipe": self.name,
-            "notes": list(table.notes),
-            "versions": _versions(),
+            "notes": notes,
+            "versions": versions(),
             "machine": {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()},
         }
-        run_directory.write_json(folder / "metrics.json", metrics)
+        self._write(folder, table, task, predictions, metrics)
         return metrics
 
+    def predict(self, task: GraphTask, graphs: list[Data], progress: bool = False) -> Tensor:
+        """Predictions for encoded graphs; with sampled roots the mean over the votes."""
+        return predict(task, graphs, view=self.view, votes=self.model.votes, seed=self.seed, progress=progress)
 
-def _prediction_table(table: GraphTable, predictions: Tensor) -> pd.DataFrame:
+    def _fit(self, table: GraphTable, quiet: bool) -> Fit:
+        t = self.training
+        options = self.trainer.model_dump(exclude_none=True)
+        return Fit(
+            epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
+            max_minutes=t.max_minutes, workers=t.workers, seed=self.seed, trainer=options, quiet=quiet,
+            identity=self.identity(table),
+        )  # fmt: skip
+
+    def _kept(self) -> dict[str, Any]:
+        """What must not have changed when a run is resumed."""
+        recipe = self.model_dump(mode="json")
+        training = {key: value for key, value in recipe["training"].items() if key not in MAY_CHANGE}
+        return {**{key: recipe[key] for key in ("kind", "data", "model", "seed")}, "training": training}
+
+    def _write(
+        self, folder: Path, table: GraphTable, task: GraphTask, predictions: Tensor, metrics: dict[str, Any]
+    ) -> None:
+        """metrics.json comes last: where it is, the run is whole."""
+        run_directory.write_text(folder / "predictions.csv", prediction_table(table, predictions).to_csv(index=False))
+        certificate = [report.to_dict() for report in self.certificate(task.model, table.graphs)]
+        run_directory.write_json(folder / "certificate.json", certificate)
+        run_directory.write_json(folder / "metrics.json", metrics)
+
+
+def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
+    """Recipe and trained task of a run, and an empty table that says what its data looked like.
+
+    Raises:
+        CosetError: The folder holds no run with a checkpoint, or its checkpoint belongs to another recipe.
+    """
+    from coset.recipes.registry import load
+
+    recipe = load(str(run_directory.existing(folder) / "recipe.yaml"))
+    checkpoint = folder / "checkpoint.ckpt"
+    state = read_checkpoint(checkpoint)
+    identity = state.get("identity", {})
+    settled = recipe.model_dump(mode="json")
+    wanted = {key: settled[key] for key in ("kind", "data", "model")}
+    check_belongs(checkpoint, identity.get("recipe", {}), {**wanted, "training": {"task": settled["training"]["task"]}})
+    table = GraphTable([], tuple(identity["targets"]))
+    table = replace(table, node_features=identity["node_features"], edge_features=identity["edge_features"])
+    task = GraphTask(recipe.network(table), recipe.training.task, torch.full((1, len(table.target_names)), torch.nan))
+    task.load_state_dict(state["state_dict"])
+    return recipe, task, table
+
+
+def prediction_columns(names: tuple[str, ...], kind: str = "prediction") -> list[str]:
+    """``prediction`` for one target, ``prediction_<name>`` for several."""
+    return [kind] if len(names) == 1 else [f"{kind}_{name}" for name in names]
+
+
+def prediction_table(table: GraphTable, predictions: Tensor) -> pd.DataFrame:
+    """Rows of ``predictions.csv``: id, smiles, split, and target and prediction of each target."""
     frame = pd.DataFrame({"id": table.ids, "smiles": table.smiles, "split": table.split_of()})
-    names = list(table.target_names) or [str(i) for i in range(predictions.size(1))]
-    for column, name in enumerate(names):
-        suffix = "" if len(names) == 1 else f"_{name}"
-        frame[f"target{suffix}"] = table.targets[:, column].numpy()
-        frame[f"prediction{suffix}"] = predictions[:, column].numpy()
+    names, targets = table.target_names, table.targets
+    for column, (target, prediction) in enumerate(
+        zip(prediction_columns(names, "target"), prediction_columns(names), strict=True)
+    ):
+        frame[target] = targets[:, column].numpy()
+        frame[prediction] = predictions[:, column].numpy()
     return frame
 
 
-def _metrics(task: Any, table: GraphTable, predictions: Tensor) -> dict[str, Any]:
-    """Metrics of each split, beside those of always predicting the training mean."""
-    splits = pd.Series(table.split_of())
-    rows = {name: torch.tensor((splits == name).to_numpy()) for name in ("train", "val", "test")}
-    mean = table.targets[rows["train"]].nanmean(0)
-    result: dict[str, Any] = {"baseline": {}}
-    for name, chosen in rows.items():
-        if bool(chosen.any()):
-            target = table.targets[chosen]
-            result[name] = metrics_of(task, predictions[chosen], target)
-            result["baseline"][name] = metrics_of(task, mean.expand_as(target), target)
-    return result
+def metrics_by_split(task: GraphTask, table: GraphTable, predictions: Tensor) -> dict[str, Any]:
+    """Metrics of each split, beside those of always predicting the training mean (for a class: its share)."""
+    targets = table.targets
+    mean = targets[table.splits["train"]].nanmean(0).nan_to_num()
+    result: dict[str, Any] = {}
+    baseline: dict[str, Any] = {}
+    for name in ("train", "val", "test"):
+        rows = table.splits.get(name)
+        if rows is not None and len(rows):
+            result[name] = metrics_of(task.task, predictions[rows], targets[rows])
+            baseline[name] = metrics_of(task.task, mean.expand(len(rows), -1), targets[rows])
+    return {**result, "baseline": baseline}
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
-    return {
-        name: version(name) for name in ("coset", "torch", "torch_geometric", "pytorch-lightning", "numba", "numpy")
-    }
+
+def _need_targets(table: GraphTable) -> None:
+    if not table.target_names:
+        raise CosetError(f"{table.name} has no targets to learn")
+
+
+def _announce(name: str, table: GraphTable, task: GraphTask, folder: Path) -> None:
+    parts = ", ".join(f"{len(rows)} {split}" for split, rows in table.splits.items())
+    targets = f"{len(table.target_names)} target{'s' * (len(table.target_names) != 1)}"
+    size = sum(p.numel() for p in task.model.parameters())
+    console = Console(stderr=True, highlight=False)
+    summary = f"{name}: {table.name}, {len(table)} graphs ({parts}), {targets}; {size:,} parameters -> {folder}"
+    for line in (summary, *(f"note: {note}" for note in table.notes)):
+        console.print(line, markup=False, soft_wrap=True)

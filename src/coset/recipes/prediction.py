@@ -1,70 +1,68 @@
 """Use a finished run: predict for new molecules, and certify the symmetry of its model."""
 
+from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from coset.errors import CosetError
 from coset.graphs import datasets
-from coset.graphs.datasets import GraphTable
-from coset.graphs.transforms import precompute
-from coset.recipes.graphs import GraphRecipe
+from coset.recipes.graphs import CERTIFIED, load_task, prediction_columns
 from coset.recipes.registry import load
+from coset.recipes.schema import CSV, PyG
 from coset.symmetry import EquivarianceReport
-from coset.training.engine import predict
-from coset.training.run_directory import existing, write_text
-from coset.training.tasks import GraphTask
+from coset.training.run_directory import write_text
 
 
-def load_run(folder: Path, table: GraphTable, targets: int) -> tuple[GraphRecipe, GraphTask]:
-    """The recipe and the trained task of a run.
+def predict_csv(
+    folder: Path,
+    data: Path,
+    output: Path,
+    smiles: str | None = None,
+    skip_bad_rows: bool = False,
+    progress: bool = False,
+) -> tuple[int, tuple[str, ...]]:
+    """Write a CSV of SMILES again with columns of predictions added; returns how many rows, and notes.
+
+    Args:
+        folder: Of the run.
+        data: The CSV.
+        output: The CSV to write.
+        smiles: Column of SMILES; by default the one the run was trained on, or ``smiles``.
+        skip_bad_rows: Leave out rows whose SMILES cannot be parsed; an error otherwise.
+        progress: Show progress bars.
 
     Raises:
-        CosetError: The folder holds no finished run, or its checkpoint belongs to another recipe.
+        CosetError: The run cannot be used, or the file holds something that cannot be predicted.
     """
-    recipe = load(str(existing(folder) / "recipe.yaml"))
-    checkpoint = folder / "checkpoint.ckpt"
-    if not checkpoint.is_file():
-        raise CosetError(f"{folder} holds no checkpoint.ckpt: its run has not finished an epoch")
-    task = GraphTask(recipe.network(table, targets), recipe.training.task, torch.zeros(2, targets))
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    recipe, task, described = load_task(folder)
+    if isinstance(recipe.data, PyG):
+        raise CosetError(
+            f"{folder} was trained on PyG's {recipe.data.dataset}, whose features cannot be had from SMILES; "
+            "train on a CSV to predict for one"
+        )
+    smiles = smiles or (recipe.data.smiles if isinstance(recipe.data, CSV) else "smiles")
     try:
-        task.load_state_dict(state)
-    except RuntimeError as error:
-        raise CosetError(f"{checkpoint} belongs to another recipe than {folder / 'recipe.yaml'}") from error
-    return recipe, task
-
-
-def _target_columns(folder: Path) -> list[str]:
-    """Names of the prediction columns that the run wrote."""
-    header = (folder / "predictions.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
-    return [name for name in header if name.startswith("prediction")]
-
-
-def predict_csv(folder: Path, data: Path, output: Path, smiles: str = "smiles", skip_bad_rows: bool = False) -> int:
-    """Write predictions for a CSV of SMILES; returns how many."""
-    names = _target_columns(existing(folder))
-    table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows)
-    recipe, task = load_run(folder, table, len(names))
-    graphs = precompute(table.graphs, recipe.model.transform())
-    torch.manual_seed(recipe.seed)
-    values = predict(task, graphs, view=recipe.view(recipe.seed), votes=recipe.model.votes)
-    import pandas as pd
-
-    frame = pd.DataFrame({"id": table.ids, "smiles": table.smiles})
-    for column, name in enumerate(names):
-        frame[name] = values[:, column].numpy()
+        table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+    except CosetError as error:
+        raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
+    frame = datasets.read_rows(data).loc[[int(row) for row in table.ids]]
+    columns = prediction_columns(described.target_names)
+    for column in columns:
+        if column in frame:
+            raise CosetError(f"{data} has a column {column!r} already; rename it first")
+    values = recipe.predict(task, recipe.encode(table.graphs, progress), progress)
+    for index, column in enumerate(columns):
+        frame[column] = values[:, index].numpy()
     write_text(output, frame.to_csv(index=False))
-    return len(frame)
+    return len(frame), table.notes
 
 
-def certificate(target: str) -> list[EquivarianceReport]:
-    """Measure what the model of a recipe (untrained) or of a run (trained) claims."""
-    if (Path(target) / "recipe.yaml").is_file():
-        folder = Path(target)
-        recipe = load(str(folder / "recipe.yaml"))
-        table = recipe.table(progress=False)
-        return recipe.certificate(load_run(folder, table, table.targets.size(1))[1].model, table)
-    recipe = load(target)
-    table = recipe.table(progress=False)
-    return recipe.certificate(recipe.network(table, table.targets.size(1)), table)
+def certificate(target: str, progress: bool = False) -> list[EquivarianceReport]:
+    """Measure what the model of a recipe (untrained) or of a run (trained) claims, on the first of its graphs."""
+    trained = Path(target).is_dir()
+    if trained:
+        recipe, task, _ = load_task(Path(target))
+    else:
+        recipe = load(target)
+    table = recipe.load(progress)
+    model = task.model if trained else recipe.network(replace(table, target_names=table.target_names or ("y",)))
+    return recipe.certificate(model, recipe.encode(table.graphs[:CERTIFIED]))

@@ -1,21 +1,22 @@
 """Find recipes by name, apply ``key=value`` overrides, and check them before anything starts."""
 
 import difflib
-from collections.abc import Sequence
+import importlib
+import re
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from coset.errors import CosetError
 
-
-def _folder() -> Path:
-    return Path(str(resources.files("coset.recipes")))
+KINDS = {"graphs": "coset.recipes.graphs:GraphRecipe"}
+"""Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 
 
 def names() -> dict[str, str]:
@@ -38,11 +39,11 @@ def path_of(name: str) -> Path:
         if Path(name).is_file():
             return Path(name)
         raise CosetError(f"recipe file {name} does not exist")
-    file = _folder() / f"{name}.yaml"
-    if file.is_file():
-        return file
-    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
-    raise CosetError(f"no recipe {name!r}" + (f"; did you mean {near[0]!r}?" if near else "") + " (coset list)")
+    known = names()
+    if name in known:
+        return _folder() / f"{name}.yaml"
+    near = _nearest(name, known)
+    raise CosetError(f"no recipe {name!r}" + (f"; did you mean {near!r}?" if near else "") + " (coset list)")
 
 
 def show(name: str) -> str:
@@ -60,53 +61,98 @@ def load(name: str, overrides: Sequence[str] = ()) -> Any:
     Raises:
         CosetError: Unknown recipe or key, wrong type, impossible value: one line.
     """
+    file = path_of(name)
     for override in overrides:
-        if "=" not in override:
+        if not re.match(r"[^=\s]+=", override):
             raise CosetError(f"override {override!r} must read key=value, e.g. training.epochs=20")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path_of(name)), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise CosetError(f"recipe {name} cannot be read: {str(error).splitlines()[0]}") from error
+        read = OmegaConf.load(file)
+        if not isinstance(read, DictConfig):
+            raise CosetError(f"recipe {name} must hold keys and values")
+        values = OmegaConf.to_container(OmegaConf.merge(read, OmegaConf.from_dotlist(list(overrides))), resolve=True)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise CosetError(f"recipe {name} cannot be read: {' '.join(str(error).split())}") from error
+    assert isinstance(values, dict)
     return check(values, name)
 
 
-def check(values: Any, name: str) -> Any:
-    """Validate the values of a recipe against the schema of its ``kind``."""
-    from coset.recipes.graphs import GraphRecipe
+def check(values: dict[Any, Any], name: str) -> Any:
+    """Validate the values of a recipe against the schema of its ``kind``.
 
-    kinds: dict[str, type[BaseModel]] = {"graphs": GraphRecipe}
-    kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in kinds:
-        raise CosetError(f"recipe {name}: kind={kind!r}; choose from {', '.join(kinds)}")
+    Raises:
+        CosetError: A key or value is wrong; one clause for each.
+    """
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise CosetError(f"recipe {name}: kind={kind!r} is unknown; choose from {', '.join(KINDS)}")
+    module, attribute = KINDS[kind].split(":")
+    schema: type[BaseModel] = getattr(importlib.import_module(module), attribute)
     try:
-        return kinds[kind].model_validate({**values, "name": values.get("name") or name})
+        return schema.model_validate({**values, "name": values.get("name") or name.removesuffix(".yaml")})
     except ValidationError as error:
-        raise CosetError(f"recipe {name}: " + "; ".join(_explain(e, kinds[kind]) for e in error.errors())) from error
+        clauses = dict.fromkeys(_explain(e, values, schema) for e in error.errors())
+        raise CosetError(f"recipe {name}: {'; '.join(clauses)}") from error
 
 
-def _explain(error: Any, schema: type[BaseModel]) -> str:
+def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str:
     """One clause: the key, its value, and what would be right."""
-    model_names = {"subgraphormer", "gnn-sswl-plus", "gin"}
-    location = [str(part) for part in error["loc"] if str(part) not in model_names]
-    key = ".".join(location)
+    # Where one of several schemas was chosen by its name, the location carries that name after the key: left out.
+    parts: list[str] = []
+    inside: Any = values
+    for part in error["loc"]:
+        if isinstance(inside, dict) and part not in inside and inside.get("name") == part:
+            continue
+        parts.append(str(part))
+        inside = inside.get(part) if isinstance(inside, dict) else None
+    key, value, context = ".".join(parts), error["input"], error.get("ctx", {})
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, sorted(_keys(schema)), n=1, cutoff=0.3)
-        return f"unknown key {key}={error['input']!r}" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{key}={error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+        near = _nearest(key, _keys(schema, values))
+        return f"unknown key {key}={value!r}" + (f"; did you mean {near}?" if near else "")
+    if error["type"] == "missing":
+        what = _description(schema, values, key)
+        return f"{key} is missing" + (f": {what}, e.g. {key}=..." if what else "")
+    if error["type"].startswith("union_tag"):
+        key, value = f"{key}.name", context.get("tag", (value or {}).get("name") if isinstance(value, dict) else value)
+        message = f"choose from {context.get('expected_tags', 'the names in coset show csv')}"
+    if isinstance(value, dict | BaseModel):
+        return message if message.startswith(("training.", "model.", "data.")) else f"{key}: {message}"
+    near = _nearest(str(value), re.findall(r"'([^']+)'", context.get("expected", context.get("expected_tags", ""))))
+    return f"{key}={value!r}: {message}" + (f"; did you mean {near!r}?" if near else "")
 
 
-def _keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
-    """All dotted keys of a schema."""
-    keys: set[str] = set()
+def _keys(schema: type[BaseModel], values: Any, prefix: str = "") -> dict[str, str]:
+    """All dotted keys of a schema with their descriptions; of several schemas for one key, those of the name given."""
+    keys: dict[str, str] = {}
     for name, field in schema.model_fields.items():
-        keys.add(prefix + name)
-        for model in _models(field.annotation):
-            keys |= _keys(model, f"{prefix}{name}.")
+        keys[prefix + name] = field.description or ""
+        given = values.get(name) if isinstance(values, dict) else None
+        options = _models(field.annotation)
+        chosen = [model for model in options if isinstance(given, dict) and _is_called(model, given.get("name"))]
+        for model in chosen or options:
+            keys |= _keys(model, given, f"{prefix}{name}.")
     return keys
+
+
+def _description(schema: type[BaseModel], values: Any, key: str) -> str:
+    return _keys(schema, values).get(key, "")
+
+
+def _is_called(model: type[BaseModel], name: Any) -> bool:
+    field = model.model_fields.get("name")
+    return field is not None and name in getattr(field.annotation, "__args__", ())
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.4)
+    return near[0] if near else None
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("coset.recipes")))

@@ -1,87 +1,59 @@
 """Fit a task with Lightning, keep the best epoch, predict with it."""
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from jaxtyping import Float
+from rich.progress import Progress
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.multiprocessing import ProcessRaisedException
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 
+from coset.errors import CosetError
+from coset.training.checkpoints import BEST, LAST, AtomicFiles, Checkpoints, Patience, read_checkpoint
+from coset.training.loaders import FIRST_VOTE, EpochBatches, OrderedBatches, View, Views, loader
+from coset.training.metrics import direction, metrics_of
 from coset.training.run_directory import write_text
-from coset.training.tasks import MONITOR, GraphTask
-
-
-class EpochSampler(Sampler[int]):
-    """A new order every epoch that depends only on seed and epoch, so that a resumed run sees the same batches."""
-
-    def __init__(self, size: int, seed: int):
-        self.size, self.seed, self.epoch = size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
-
-
-class Views(torch.utils.data.Dataset):
-    """Graphs with a random transform (sampled roots) applied afresh at each access."""
-
-    def __init__(self, graphs: Sequence[Data], view: Any | None):
-        self.graphs, self.view = graphs, view
-
-    def __len__(self) -> int:
-        return len(self.graphs)
-
-    def __getitem__(self, row: int) -> Data:
-        graph = self.graphs[row]
-        return graph if self.view is None else self.view(graph.clone())
-
-
-class History(pl.Callback):
-    """One row an epoch: losses, validation metrics, learning rate, seconds; rewritten whole after each."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[dict[str, float]] = pd.read_csv(path).to_dict("records") if path.exists() else []  # type: ignore[assignment]
-        self.started = time.monotonic()
-        self.before = self.rows[-1]["seconds"] if self.rows else 0.0
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        seconds = self.before + time.monotonic() - self.started
-        assert isinstance(pl_module, GraphTask)
-        losses = pl_module.losses
-        row = {"epoch": trainer.current_epoch, "train_loss": float(torch.stack(losses).mean()), "lr": rate}
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
-        row["seconds"] = round(seconds, 3)
-        self.rows = [old for old in self.rows if old["epoch"] < trainer.current_epoch] + [row]
-        if trainer.is_global_zero:
-            write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+from coset.training.tasks import GraphTask
 
 
 @dataclass
 class Fit:
-    """How to fit: what of a recipe the engine needs."""
+    """How to fit.
+
+    Attributes:
+        epochs: The most there will be.
+        batch_size: Graphs a step, those of all processes together.
+        gradient_clip: Largest norm of the gradient.
+        early_stopping: Epochs without a better validation metric after which to stop.
+        max_minutes: Stop training then; the best epoch so far counts.
+        workers: Processes that load batches; 0 loads them in the training process.
+        seed: Order of the graphs, dropout and sampled roots follow from it and the epoch.
+        trainer: Passed to Lightning's ``Trainer``, e.g. ``devices``.
+        quiet: No progress bar.
+        identity: Stored in every checkpoint: what it was made with.
+    """
 
     epochs: int = 100
     batch_size: int = 32
     gradient_clip: float | None = None
     early_stopping: int | None = None
     max_minutes: float | None = None
-    trainer: dict[str, Any] = field(default_factory=dict)
+    workers: int = 0
+    seed: int = 0
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    quiet: bool = False
+    identity: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -91,55 +63,159 @@ def fit(
     how: Fit,
     folder: Path,
     *,
-    view: Any | None = None,
-    seed: int = 0,
+    view: View | None = None,
     resume: bool = False,
-    quiet: bool = False,
 ) -> int:
     """Train, and leave the weights of the best validation epoch in ``task``; returns that epoch.
 
     ``folder`` gets ``history.csv``, ``checkpoint.ckpt`` (best) and ``last.ckpt`` (to resume from).
+
+    Raises:
+        CosetError: Too few graphs, a validation set that the metric cannot judge, or training diverged.
     """
-    drop_last = len(train) % how.batch_size == 1 and len(train) > 1  # batch statistics of one graph say nothing
-    loader = DataLoader(Views(train, view), how.batch_size, sampler=EpochSampler(len(train), seed), drop_last=drop_last)
-    val_loader = DataLoader(Views(val, view), how.batch_size)
-    monitor, mode = f"val_{task.monitor}", MONITOR[task.monitor]
-    best = ModelCheckpoint(folder, "checkpoint", monitor=monitor, mode=mode, enable_version_counter=False)
-    last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    callbacks: list[pl.Callback] = [History(folder / "history.csv"), best, last]
-    if how.early_stopping:
-        callbacks.append(EarlyStopping(monitor, patience=how.early_stopping, mode=mode))
-    trainer = pl.Trainer(
-        accelerator="cpu" if not torch.cuda.is_available() else "auto",
-        **{"devices": 1, **how.trainer},
-        max_epochs=how.epochs,
-        max_time=None if how.max_minutes is None else {"seconds": int(how.max_minutes * 60)},
-        gradient_clip_val=how.gradient_clip,
-        callbacks=callbacks,
-        logger=False,
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
+    _check(task, train, val, how)
+    start = int(read_checkpoint(folder / LAST)["epoch"]) + 1 if resume else 0
+    task.identity = how.identity
+    # Lightning opens the first epoch's batches before it says which epoch it is: hence ``start``.
+    batches = EpochBatches(len(train), how.batch_size, how.seed, start)
+    loaders = (
+        loader(Views(train, view, how.seed), batches, how.workers),
+        loader(Views(val, view, how.seed), OrderedBatches(len(val), how.batch_size)),
     )
-    trainer.fit(task, loader, val_loader, ckpt_path=folder / "last.ckpt" if resume else None, weights_only=True)
-    state = torch.load(folder / "checkpoint.ckpt", map_location="cpu", weights_only=True)
+    with _without_chatter():
+        trainer = _trainer(task, how, folder)
+        try:
+            trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+        except (ProcessRaisedException, ValueError) as error:
+            raise _in_one_line(error) from error
+    state = read_checkpoint(folder / BEST)
     task.load_state_dict(state["state_dict"])
     return int(state["epoch"])
 
 
 @torch.inference_mode()
 def predict(
-    task: GraphTask, graphs: Sequence[Data], batch_size: int = 64, view: Any | None = None, votes: int = 1
-) -> Tensor:
-    """Predictions ``[graphs, targets]`` in evaluation mode; with a random view the mean over ``votes`` draws."""
+    task: GraphTask,
+    graphs: Sequence[Data],
+    *,
+    batch_size: int = 64,
+    view: View | None = None,
+    votes: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> Float[Tensor, "graphs targets"]:
+    """Predictions in evaluation mode; with a random view the mean over ``votes`` draws of it."""
     task.eval()
-    draws = [
-        torch.cat([task(batch) for batch in DataLoader(Views(graphs, view), batch_size)])
-        for _ in range(votes if view is not None else 1)
-    ]
-    return torch.stack(draws).mean(0)
+    views, votes = Views(graphs, view, seed), votes if view is not None else 1
+    total = torch.zeros(len(graphs), len(task.mean), dtype=torch.float64)
+    with Progress(transient=True, disable=not progress) as bar:
+        shown = bar.add_task("predicting", total=votes * len(graphs))
+        for vote in range(votes):
+            done = 0
+            for batch in loader(views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
+                total[done : done + batch.num_graphs] += task(batch.to(task.device)).cpu()
+                done += batch.num_graphs
+                bar.advance(shown, batch.num_graphs)
+    return (total / votes).float()
 
 
 def first_batch(graphs: Sequence[Data], size: int = 8) -> Batch:
+    """The first few graphs, to look at a model with."""
     return Batch.from_data_list(list(graphs[:size]))
+
+
+class History(pl.Callback):
+    """One row an epoch: losses, validation metrics, learning rate, seconds; rewritten whole after each."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.started = self.before = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch and self.path.exists():  # a row may be ahead of the checkpoint that was resumed
+            rows = pd.read_csv(self.path).to_dict("records")
+            self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]  # type: ignore[misc]
+        self.started, self.before = time.monotonic(), self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, GraphTask)
+        loss = trainer.strategy.reduce(torch.stack(pl_module.losses).mean(), reduce_op="mean")
+        row = {"epoch": trainer.current_epoch, "train_loss": float(loss)}
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = round(self.before + time.monotonic() - self.started, 3)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+
+
+def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
+    callbacks: list[pl.Callback] = [History(folder / "history.csv"), Checkpoints(folder, task.monitor)]
+    if how.early_stopping:
+        mode = direction(task.monitor)
+        callbacks.append(Patience(f"val_{task.monitor}", patience=how.early_stopping, mode=mode))
+    options = {"accelerator": "auto" if torch.cuda.is_available() else "cpu", "devices": 1, **how.trainer}
+    if "strategy" not in options and options["devices"] != 1:
+        options["strategy"] = "ddp_spawn"  # plain ddp would run the whole command once more for each process
+    return pl.Trainer(
+        **options,
+        max_epochs=how.epochs,
+        max_time=None if how.max_minutes is None else timedelta(minutes=how.max_minutes),
+        gradient_clip_val=how.gradient_clip,
+        callbacks=callbacks,
+        plugins=[AtomicFiles()],
+        default_root_dir=folder,
+        use_distributed_sampler=False,  # the batches share themselves out
+        logger=False,
+        enable_progress_bar=not how.quiet,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit) -> None:
+    if len(train) < 2:
+        raise CosetError(f"{len(train)} graph{'s' * (len(train) != 1)} to train on: at least 2 are needed")
+    devices = how.trainer.get("devices", 1)
+    smallest = len(train) // -(-len(train) // how.batch_size)
+    if isinstance(devices, int) and smallest < devices:
+        raise CosetError(
+            f"trainer.devices={devices} cannot share batches of {smallest}: raise training.batch_size, "
+            f"or give more than the {len(train)} graphs to train on"
+        )
+    target = torch.cat([graph.y for graph in val])
+    if task.monitor not in metrics_of(task.task, target, target):
+        needed = "two different values" if task.task == "regression" else "both labels, 0 and 1,"
+        raise CosetError(
+            f"training.monitor={task.monitor} cannot choose the best epoch: it needs {needed} in val "
+            f"({len(val)} graphs); choose another metric or another split"
+        )
+
+
+def _in_one_line(error: Exception) -> Exception:
+    """What went wrong in another process, without its traceback; and what batch normalisation means."""
+    *_, last = str(error).strip().splitlines()
+    if "Expected more than 1 value per channel" in last:
+        return CosetError("a process got a single node to take batch statistics of; raise training.batch_size")
+    if isinstance(error, ProcessRaisedException):
+        _, found, message = last.partition("CosetError: ")
+        return CosetError(message) if found else RuntimeError(last)
+    return error
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Lightning's notes on hardware, and its advice on loaders and loggers that here is settled, are left out."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", message=r".*(num_workers|LeafSpec|sampler).*")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,48 +1,93 @@
 """The folder that a run leaves behind, written file by file, each whole or not at all."""
 
 import json
+import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from coset.errors import CosetError
 
+FILES = (
+    "recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json", "attention.json",
+    "report.html", "checkpoint.ckpt", "last.ckpt", ".checkpoint.ckpt.part", ".last.ckpt.part",
+)  # fmt: skip
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that no reader ever sees half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file under a temporary name and rename it, so that no reader ever sees half of it.
+
+    Raises:
+        CosetError: Its folder is missing or cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise CosetError(f"cannot write {path}: {_reason(error)}") from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CosetError(f"cannot write {path}: {_reason(error)}") from error
         raise
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
+    """Strict JSON: numbers that are not finite become null."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def create(path: Path) -> Path:
-    """Make an empty folder for a run.
+@contextmanager
+def claimed(path: Path, recipe: str) -> Iterator[Path]:
+    """A folder for a run of this recipe: an empty one, or one with an earlier run of exactly the same.
+
+    Nothing in it is touched before :func:`begin`. If the body fails before a first epoch was saved, what was made here
+    is removed again.
+
+    Args:
+        path: The folder; made if missing.
+        recipe: The resolved recipe.
 
     Raises:
-        CosetError: It holds files already, or cannot be written.
+        CosetError: It holds something else, or cannot be written.
     """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    fresh = not (path.is_dir() and any(path.iterdir()))
+    if not fresh:
+        _check_same(path, recipe)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / ".writable", "")
-        (path / ".writable").unlink()
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise CosetError(
-            f"cannot write to {path}: {error.strerror or error}; choose another folder with --output"
-        ) from error
-    if any(path.iterdir()):
-        raise CosetError(f"{path} is not empty; choose another --output, or continue its run with --resume {path}")
-    return path
+        _remove(missing)
+        raise CosetError(f"cannot write to {path}: {_reason(error)}; choose another folder with --output") from error
+    try:
+        yield path
+    except BaseException:
+        if fresh and not (path / "last.ckpt").exists():
+            clear(path)
+            _remove(missing)
+        raise
+
+
+def begin(path: Path, recipe: str) -> None:
+    """Clear an earlier run away and write down the recipe of this one."""
+    path.mkdir(parents=True, exist_ok=True)
+    clear(path)
+    write_text(path / "recipe.yaml", recipe)
+
+
+def clear(path: Path) -> None:
+    """Remove the files of a run, and nothing else."""
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
 
 
 def existing(path: Path) -> Path:
@@ -54,3 +99,43 @@ def existing(path: Path) -> Path:
     if not (path / "recipe.yaml").is_file():
         raise CosetError(f"{path} holds no run: recipe.yaml is missing")
     return path
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, ... that does not exist."""
+    number, candidate = 2, path
+    while candidate.exists():
+        candidate = path.with_name(f"{path.name}-{number}")
+        number += 1
+    return candidate
+
+
+def _check_same(path: Path, recipe: str) -> None:
+    file = path / "recipe.yaml"
+    if not file.is_file():
+        raise CosetError(f"{path} is not empty and holds no run; choose another folder with --output")
+    if file.read_text(encoding="utf-8") != recipe:
+        raise CosetError(
+            f"{path} holds a run of another recipe (see {file}); choose another folder with --output, "
+            f"or continue that run with --resume {path}"
+        )
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove folders, innermost first, as far as they are there and empty."""
+    for folder in folders:
+        if not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,5 +1,6 @@
 """Supervised learning on whole graphs: regression, binary and multi-label classification, missing labels masked."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -8,55 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
-from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
-Task = Literal["regression", "classification"]
-MONITOR: dict[str, Literal["min", "max"]] = {
-    "rmse": "min",
-    "mae": "min",
-    "r2": "max",
-    "auroc": "max",
-    "ap": "max",
-    "accuracy": "max",
-    "loss": "min",
-}
-
-
-def metrics_of(
-    task: Task, prediction: Float[Tensor, "graphs targets"], target: Float[Tensor, "graphs targets"]
-) -> dict[str, float]:
-    """Metrics averaged over targets; NaN is left out, and targets that a metric cannot judge are skipped.
-
-    Regression: rmse, mae, r2 in the units of the target.
-    Classification (predictions are probabilities): auroc, ap, accuracy.
-    """
-    collected: dict[str, list[float]] = {}
-    for p, t in zip(prediction.T, target.T):
-        known = ~t.isnan()
-        p, t = p[known], t[known]
-        for name, value in (_regression(p, t) if task == "regression" else _classification(p, t)).items():
-            collected.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in collected.items()}
-
-
-def _regression(p: Tensor, t: Tensor) -> dict[str, float]:
-    if not len(t):
-        return {}
-    p, t = p.double(), t.double()
-    result = {"rmse": float(mean_squared_error(p, t, squared=False)), "mae": float(mean_absolute_error(p, t))}
-    if len(t) > 1 and float(t.var()) > 0:
-        result["r2"] = float(r2_score(p, t))
-    return result
-
-
-def _classification(p: Tensor, t: Tensor) -> dict[str, float]:
-    if not len(t):
-        return {}
-    result = {"accuracy": float(((p > 0.5) == (t > 0.5)).double().mean())}
-    if 0 < float(t.sum()) < len(t):
-        result |= {"auroc": float(binary_auroc(p, t.long())), "ap": float(binary_average_precision(p, t.long()))}
-    return result
+from coset.errors import CosetError
+from coset.training import schedules
+from coset.training.loaders import place, seed_everything
+from coset.training.metrics import Task, direction, metrics_of
 
 
 class GraphTask(pl.LightningModule):
@@ -70,13 +27,17 @@ class GraphTask(pl.LightningModule):
         task: ``regression`` or ``classification`` (one logit a target).
         targets: Training targets ``[graphs, targets]``, for the scale; NaN marks missing ones.
         loss: ``l1`` or ``mse`` for regression; classification always uses cross-entropy.
-        learning_rate, weight_decay: Of AdamW (Adam when the decay is 0).
+        learning_rate: Of the optimiser, before the schedule.
+        weight_decay: AdamW if above 0, else Adam.
         schedule: ``constant``, ``plateau`` (halves when validation stalls) or ``cosine`` (with a linear warm-up).
         patience: Epochs without progress before ``plateau`` halves the rate.
         warmup: Epochs of warm-up for ``cosine``.
         epochs: Length of the cosine.
         monitor: Validation metric that the plateau watches.
         seed: Randomness of epoch e derives from (seed, e), so a resumed run repeats an uninterrupted one.
+
+    Raises:
+        CosetError: A target of a classification is neither 0 nor 1.
     """
 
     mean: Tensor
@@ -88,10 +49,10 @@ class GraphTask(pl.LightningModule):
         task: Task,
         targets: Float[Tensor, "graphs targets"],
         *,
-        loss: str = "l1",
+        loss: Literal["l1", "mse"] = "l1",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
-        schedule: str = "constant",
+        schedule: Literal["constant", "plateau", "cosine"] = "constant",
         patience: int = 20,
         warmup: int = 5,
         epochs: int = 100,
@@ -100,75 +61,114 @@ class GraphTask(pl.LightningModule):
     ):
         super().__init__()
         self.model, self.task, self.loss, self.monitor, self.seed = model, task, loss, monitor, seed
-        self.optimiser: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.schedule, self.patience, self.warmup, self.epochs = schedule, patience, warmup, epochs
-        mean, scale = torch.zeros(targets.size(1)), torch.ones(targets.size(1))
-        if task == "regression":
-            mean = targets.double().nanmean(0).nan_to_num().float()
-            spread = ((targets - mean) ** 2).double().nanmean(0).sqrt().float()
-            scale = torch.where(spread > 0, spread, torch.ones_like(spread)).nan_to_num(1.0)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
-        self._outputs: list[tuple[Tensor, Tensor]] = []
+        if task == "classification":
+            _check_labels(targets)
+        mean, scale = _standard(targets) if task == "regression" else (torch.zeros(1), torch.ones(1))
+        self.register_buffer("mean", mean.expand(targets.size(1)).clone())
+        self.register_buffer("scale", scale.expand(targets.size(1)).clone())
+        self.watched: list[float] = []
+        """The monitored metric after each epoch: all that the plateau needs to know."""
+        self.identity: dict[str, Any] = {}
+        """Stored in every checkpoint: what it was made with."""
         self.losses: list[Tensor] = []
+        self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Float[Tensor, "graphs targets"]:
         """Predictions: values in the target's units, or probabilities."""
         out = self.model(batch)
         return out * self.scale + self.mean if self.task == "regression" else out.sigmoid()
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
+        """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
         known: Bool[Tensor, "graphs targets"] = ~batch.y.isnan()
-        out = self.model(batch)[known]
+        out = self.model(batch).float()
         target = ((batch.y - self.mean) / self.scale)[known]
-        if not len(target):
-            return self.model(batch).sum() * 0
         if self.task == "classification":
-            return F.binary_cross_entropy_with_logits(out, target)
-        return F.l1_loss(out, target) if self.loss == "l1" else F.mse_loss(out, target)
+            total = F.binary_cross_entropy_with_logits(out[known], target, reduction="sum")
+        else:
+            function = F.l1_loss if self.loss == "l1" else F.mse_loss
+            total = function(out[known], target, reduction="sum")
+        count, processes = known.sum(), place()[1]
+        if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
+            torch.distributed.all_reduce(count)
+        return total * processes / count.clamp(min=1)
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """What the schedule says, given the validation so far."""
+        factor = 1.0
+        if self.schedule == "cosine":
+            factor = schedules.cosine(epoch, self.epochs, self.warmup)
+        elif self.schedule == "plateau":
+            factor = schedules.plateau(self.watched, direction(self.monitor), self.patience)
+        return self.learning_rate * factor
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
+        return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
         self.losses = []
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.learning_rate_at(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Once an epoch is not enough: whether a loader draws from the stream after that depends on a resume.
+        seed_everything(self.seed, self.current_epoch, batch_idx, place()[0])
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        loss = self._loss(batch)
+        loss = self.loss_of(batch)
+        if not torch.isfinite(loss):
+            raise CosetError(
+                f"training diverged in epoch {self.current_epoch}: the loss is {float(loss.detach())}; "
+                "lower training.learning_rate or set training.gradient_clip"
+            )
         self.losses.append(loss.detach())
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        self.log("train_loss", torch.stack(self.losses).mean(), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         self._outputs = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self._outputs.append((self(batch), batch.y))
+        self._outputs.append((self(batch).float(), batch.y.float()))
 
     def on_validation_epoch_end(self) -> None:
-        prediction, target = (torch.cat(column) for column in zip(*self._outputs))
-        if self.trainer.world_size > 1:
-            prediction, target = (torch.cat(list(self.all_gather(t))) for t in (prediction, target))
-        for name, value in metrics_of(self.task, prediction.float(), target.float()).items():
-            self.log(f"val_{name}", value, prog_bar=name == self.monitor, rank_zero_only=False, sync_dist=True)
+        prediction, target = _from_all_processes(self._outputs)
+        metrics = metrics_of(self.task, prediction, target)
+        for name, value in metrics.items():
+            # Every process has computed the same value; saying so (sync_dist) keeps Lightning from warning.
+            self.log(f"val_{name}", torch.tensor(value), prog_bar=name == self.monitor, sync_dist=True)
+        self.watched.append(metrics[self.monitor])
 
-    def configure_optimizers(self) -> Any:
-        kind = torch.optim.AdamW if self.optimiser["weight_decay"] else torch.optim.Adam
-        optimiser = kind(self.parameters(), **self.optimiser)
-        if self.schedule == "plateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimiser, MONITOR[self.monitor], factor=0.5, patience=self.patience, min_lr=1e-6
-            )
-            return {
-                "optimizer": optimiser,
-                "lr_scheduler": {"scheduler": plateau, "monitor": f"val_{self.monitor}", "strict": False},
-            }
-        if self.schedule == "cosine":
-            return {"optimizer": optimiser, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimiser, self._cosine)}
-        return optimiser
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"watched": list(self.watched), "identity": self.identity}
 
-    def _cosine(self, epoch: int) -> float:
-        if epoch < self.warmup:
-            return (epoch + 1) / (self.warmup + 1)
-        progress = (epoch - self.warmup) / max(1, self.epochs - self.warmup)
-        return 0.5 * (1 + float(torch.cos(torch.tensor(min(progress, 1.0) * torch.pi))))
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.watched = list(checkpoint.get("watched", []))
+
+
+def _standard(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each target over its known labels; 0 and 1 where they say nothing."""
+    targets = targets.double()
+    mean = targets.nanmean(0).nan_to_num()
+    spread = ((targets - mean) ** 2).nanmean(0).sqrt().nan_to_num()
+    # A constant target leaves rounding, not spread.
+    return mean.float(), torch.where(spread > 1e-12 * mean.abs(), spread, torch.ones_like(spread)).float()
+
+
+def _check_labels(targets: Tensor) -> None:
+    wrong = ~(targets.isnan() | (targets == 0) | (targets == 1))
+    if wrong.any():
+        value = float(targets[wrong][0])
+        raise CosetError(f"a label is {value:g}, but classification needs 0 or 1; use training.task=regression")
+
+
+def _from_all_processes(outputs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    prediction, target = (torch.cat(column).cpu() for column in zip(*outputs))
+    processes = place()[1]
+    if processes == 1:
+        return prediction, target
+    parts: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(parts, (prediction, target))
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])

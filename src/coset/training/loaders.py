@@ -1,0 +1,109 @@
+"""Batches that depend on nothing but (seed, epoch): the same after a resume, and for any number of processes."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torch_geometric.data import Batch, Data
+
+View = Callable[[Data, int], Data]
+"""A random transform: graph, seed -> graph."""
+Key = tuple[int, int]
+"""Row of a graph, and the number of the draw of its view."""
+
+FIRST_VOTE = 1_000_000_000  # draws in training count epochs from 0; those of an evaluation count votes from here
+
+
+def derived_seed(*parts: int) -> int:
+    """One seed from several numbers, e.g. (seed, epoch, row); neighbours give unrelated streams."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed Python, NumPy and PyTorch."""
+    seed = derived_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (for transforms of others that draw from NumPy's global stream)
+    torch.manual_seed(seed)
+
+
+class Views(Dataset):
+    """Graphs by lists of keys, with a random transform applied afresh at each draw."""
+
+    def __init__(self, graphs: Sequence[Data], view: View | None, seed: int):
+        self.graphs, self.view, self.seed = graphs, view, seed
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def __getitem__(self, keys: list[Key]) -> list[Data]:
+        return [self._draw(row, draw) for row, draw in keys]
+
+    def _draw(self, row: int, draw: int) -> Data:
+        graph = self.graphs[row]
+        return graph if self.view is None else self.view(graph.clone(), derived_seed(self.seed, draw, row))
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """A new order every epoch, cut into batches whose sizes differ by at most one.
+
+    Equal sizes leave no small remainder, whose batch statistics would say little. Of every batch each of several
+    processes takes its share, so that their mean gradient is that of the whole batch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, epoch: int = 0):
+        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, (rank, processes) = self.epoch, place()
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(derived_seed(self.seed, epoch)))
+        for batch in order.tensor_split(len(self)):
+            yield [(row, epoch) for row in batch[rank::processes].tolist()]
+
+
+class OrderedBatches(Sampler[list[Key]]):
+    """Every row once, in order, always with the same draw; several processes share the rows."""
+
+    def __init__(self, size: int, batch_size: int, draw: int = FIRST_VOTE):
+        self.size, self.batch_size, self.draw = size, batch_size, draw
+
+    def _rows(self) -> list[int]:
+        rank, processes = place()
+        # With fewer rows than processes those left out take all: every row then counts equally often.
+        return list(range(self.size))[rank::processes] or list(range(self.size))
+
+    def __len__(self) -> int:
+        return -(-len(self._rows()) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rows = self._rows()
+        for start in range(0, len(rows), self.batch_size):
+            yield [(row, self.draw) for row in rows[start : start + self.batch_size]]
+
+
+def place() -> tuple[int, int]:
+    """Rank of this process, and how many train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def loader(graphs: Views, batches: EpochBatches | OrderedBatches, workers: int = 0) -> DataLoader:
+    """PyG batches of these graphs."""
+    return DataLoader(
+        graphs,
+        batch_size=None,
+        sampler=batches,
+        collate_fn=Batch.from_data_list,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
