@@ -71,8 +71,7 @@ def run(
 
     Example: coset run --resume runs/subgraphormer-freesolv-20250131-120000
     """
-    from coset.recipes import load
-    from coset.reports import write_report
+    from coset.recipes import load, load_run
     from coset.training import run_directory
 
     if resume is not None:
@@ -81,7 +80,8 @@ def run(
         folder = run_directory.existing(resume)
         if not (folder / "last.ckpt").is_file():
             raise CosetError(f"{folder} was stopped before its first epoch ended: start it again with --output")
-        metrics = load(str(folder / "recipe.yaml")).run(folder, resume=True, quiet=quiet)
+        checked = load_run(folder)
+        metrics = checked.run(folder, resume=True, quiet=quiet)
     else:
         if recipe is None:
             raise CosetError("name a recipe (coset list), or continue a run with --resume DIR")
@@ -90,21 +90,17 @@ def run(
         wanted = output or run_directory.unused(Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
         with run_directory.claimed(wanted, checked.to_yaml()) as folder:
             metrics = checked.run(folder, quiet=quiet)
-    write_report(folder)
-    _print_metrics(metrics, folder)
+    checked.report(folder)
+    _print_summary(*checked.summary(metrics))
+    size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
+    console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
 
 
-def _print_metrics(metrics: dict[str, Any], folder: Path) -> None:
-    splits = [name for name in ("train", "val", "test") if name in metrics]
-    table = Table("metric", *splits, f"{splits[-1]}, predicting the mean", box=None)
-    last = splits[-1]
-    for name in metrics[last]:
-        values = [f"{metrics[split].get(name, float('nan')):.4f}" for split in splits]
-        table.add_row(name, *values, f"{metrics['baseline'][last].get(name, float('nan')):.4f}")
+def _print_summary(columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    console.print(
-        f"{metrics['params']:,} parameters, {metrics['seconds']} s; everything is in {folder}", highlight=False
-    )
 
 
 @app.command()
@@ -137,9 +133,9 @@ def verify(
 
     Example: coset verify subgraphormer/freesolv
     """
-    from coset.recipes.prediction import certificate
+    from coset.recipes import verify as measure
 
-    reports = certificate(target, progress=not json)
+    reports = measure(target, progress=not json)
     if json:
         typer.echo(json_module.dumps([report.to_dict() for report in reports], indent=2))
     else:
@@ -158,11 +154,11 @@ def report(
 
     Example: coset report runs/a runs/b --output comparison.html
     """
-    from coset.reports import write_comparison, write_report
-    from coset.training.run_directory import existing
+    from coset.recipes import load_run
+    from coset.reports import write_comparison
 
-    folders = [existing(folder) for folder in runs]
-    page = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, output)
+    recipes = [load_run(folder) for folder in runs]
+    page = recipes[0].report(runs[0]) if len(runs) == 1 else write_comparison(runs, output)
     console.print(f"{page}", highlight=False)
 
 

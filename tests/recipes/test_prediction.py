@@ -3,8 +3,8 @@ import pytest
 
 from coset import CosetError
 from coset.graphs.subgraphormer import Subgraphormer
-from coset.recipes import load
-from coset.recipes.prediction import certificate, predict_csv
+from coset.recipes import load, verify
+from coset.recipes.prediction import predict_csv
 
 SMALL = ["model.width=12", "model.layers=1", "model.heads=2", "model.positional_encoding=2", "training.epochs=1"]
 SMALL += ["training.batch_size=4", "data.fractions=[0.5,0.25,0.25]", "data.target=carbons"]
@@ -66,7 +66,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(run, small_csv, tmp_path):
 def test_certificates_of_recipe_and_run(run, small_csv):
     recipe = run / "recipe.yaml"
     for target in (str(run), str(recipe)):
-        (report,) = certificate(target)
+        (report,) = verify(target)
         assert report.passed
         assert report.moved
 
@@ -76,10 +76,10 @@ def test_a_broken_claim_is_found(run, monkeypatch):
         return x[: graph.roots.sizes.numel()]
 
     monkeypatch.setattr(Subgraphormer, "_readout", first_node)
-    assert not certificate(str(run))[0].passed
+    assert not verify(str(run))[0].passed
 
 
 def test_one_line_for_a_model_without_claims(run, monkeypatch):
     monkeypatch.setattr(Subgraphormer, "symmetry", None)
     with pytest.raises(CosetError, match="Subgraphormer declares no symmetry"):
-        certificate(str(run))
+        verify(str(run))

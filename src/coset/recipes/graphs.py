@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from pydantic import Field, model_validator
 from rich.console import Console
 from torch import Tensor, nn
@@ -19,7 +18,9 @@ from torch_geometric.data import Data
 from coset.errors import CosetError
 from coset.graphs.datasets import GraphTable
 from coset.graphs.transforms import SampleRoots, precompute
-from coset.recipes.schema import DataOptions, ModelOptions, Options, TrainerOptions, TrainingOptions
+from coset.recipes.recipe import Recipe
+from coset.recipes.schema import DataOptions, ModelOptions, TrainerOptions, TrainingOptions
+from coset.reports import write_report
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.training import run_directory
 from coset.training.checkpoints import LAST, check_belongs, read_checkpoint
@@ -33,17 +34,14 @@ MAY_CHANGE = {"epochs", "early_stopping", "max_minutes", "workers"}  # of traini
 PACKAGES = ("coset", "torch", "torch_geometric", "pytorch-lightning", "torchmetrics", "numba", "numpy", "rdkit")
 
 
-class GraphRecipe(Options):
+class GraphRecipe(Recipe):
     """A whole run on graphs."""
 
     kind: Literal["graphs"] = "graphs"
-    name: str
-    description: str = ""
     data: DataOptions
     model: ModelOptions
     training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
     trainer: TrainerOptions = Field(default_factory=lambda: TrainerOptions.model_validate({}))
-    seed: int = Field(0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _model_can_be_built(self) -> "GraphRecipe":
@@ -58,10 +56,6 @@ class GraphRecipe(Options):
             except ValueError as error:
                 raise ValueError(f"model.{error}") from error
         return self
-
-    def to_yaml(self) -> str:
-        """Everything settled: what ``recipe.yaml`` of a run holds."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
 
     def load(self, progress: bool = False) -> GraphTable:
         """The data as it was read.
@@ -154,6 +148,30 @@ class GraphRecipe(Options):
         self._write(folder, table, task, predictions, metrics)
         return metrics
 
+    def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
+        """The certificate of the trained model of a run, or of an untrained one, on the first of its graphs."""
+        recipe, model = self, None
+        if folder is not None:
+            recipe, task, _ = load_task(folder)
+            model = task.model
+        table = recipe.load(progress)
+        if model is None:
+            model = recipe.network(replace(table, target_names=table.target_names or ("y",)))
+        return recipe.certificate(model, recipe.encode(table.graphs[:CERTIFIED]))
+
+    def report(self, folder: Path) -> Path:
+        return write_report(folder)
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        """A row a metric, a column a split, and what predicting the mean gives on the last of them."""
+        splits = [name for name in ("train", "val", "test") if name in metrics]
+        last = splits[-1]
+        rows = [
+            [name, *(_rounded(metrics[s].get(name)) for s in splits), _rounded(metrics["baseline"][last].get(name))]
+            for name in metrics[last]
+        ]
+        return ["metric", *splits, f"{last}, predicting the mean"], rows
+
     def predict(self, task: GraphTask, graphs: list[Data], progress: bool = False) -> Tensor:
         """Predictions for encoded graphs; with sampled roots the mean over the votes."""
         return predict(task, graphs, view=self.view, votes=self.model.votes, seed=self.seed, progress=progress)
@@ -189,9 +207,11 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     Raises:
         CosetError: The folder holds no run with a checkpoint, or its checkpoint belongs to another recipe.
     """
-    from coset.recipes.registry import load
+    from coset.recipes.registry import load_run
 
-    recipe = load(str(run_directory.existing(folder) / "recipe.yaml"))
+    recipe = load_run(folder)
+    if not isinstance(recipe, GraphRecipe):
+        raise CosetError(f"{folder} holds a run of kind {recipe.kind}, which has no predictions for molecules")
     checkpoint = folder / "checkpoint.ckpt"
     state = read_checkpoint(checkpoint)
     identity = state.get("identity", {})
@@ -245,6 +265,10 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _rounded(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _need_targets(table: GraphTable) -> None:

@@ -1,14 +1,11 @@
-"""Use a finished run: predict for new molecules, and certify the symmetry of its model."""
+"""Use a finished run on new molecules."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from coset.errors import CosetError
 from coset.graphs import datasets
-from coset.recipes.graphs import CERTIFIED, load_task, prediction_columns
-from coset.recipes.registry import load
+from coset.recipes.graphs import load_task, prediction_columns
 from coset.recipes.schema import CSV, PyG
-from coset.symmetry import EquivarianceReport
 from coset.training.run_directory import write_text
 
 
@@ -54,15 +51,3 @@ def predict_csv(
         frame[column] = values[:, index].numpy()
     write_text(output, frame.to_csv(index=False))
     return len(frame), table.notes
-
-
-def certificate(target: str, progress: bool = False) -> list[EquivarianceReport]:
-    """Measure what the model of a recipe (untrained) or of a run (trained) claims, on the first of its graphs."""
-    trained = Path(target).is_dir()
-    if trained:
-        recipe, task, _ = load_task(Path(target))
-    else:
-        recipe = load(target)
-    table = recipe.load(progress)
-    model = task.model if trained else recipe.network(replace(table, target_names=table.target_names or ("y",)))
-    return recipe.certificate(model, recipe.encode(table.graphs[:CERTIFIED]))

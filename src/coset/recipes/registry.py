@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +14,10 @@ from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from coset.errors import CosetError
+from coset.recipes.recipe import Recipe
+
+if TYPE_CHECKING:  # listing recipes should not import PyTorch
+    from coset.symmetry import EquivarianceReport
 
 KINDS = {"graphs": "coset.recipes.graphs:GraphRecipe"}
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
@@ -51,7 +55,7 @@ def show(name: str) -> str:
     return path_of(name).read_text(encoding="utf-8")
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Any:
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """A checked recipe with overrides applied.
 
     Args:
@@ -76,7 +80,26 @@ def load(name: str, overrides: Sequence[str] = ()) -> Any:
     return check(values, name)
 
 
-def check(values: dict[Any, Any], name: str) -> Any:
+def load_run(folder: Path) -> Recipe:
+    """The recipe that a run's folder was made with.
+
+    Raises:
+        CosetError: The folder holds no run.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        raise CosetError(f"{folder} holds no run: recipe.yaml is missing")
+    return load(str(folder / "recipe.yaml"))
+
+
+def verify(target: str, progress: bool = False) -> "list[EquivarianceReport]":
+    """Measure what the model of a recipe (untrained) or of a run's folder (trained) claims."""
+    folder = Path(target)
+    if folder.is_dir():
+        return load_run(folder).verify(folder, progress)
+    return load(target).verify(None, progress)
+
+
+def check(values: dict[Any, Any], name: str) -> Recipe:
     """Validate the values of a recipe against the schema of its ``kind``.
 
     Raises:
@@ -86,7 +109,7 @@ def check(values: dict[Any, Any], name: str) -> Any:
     if kind not in KINDS:
         raise CosetError(f"recipe {name}: kind={kind!r} is unknown; choose from {', '.join(KINDS)}")
     module, attribute = KINDS[kind].split(":")
-    schema: type[BaseModel] = getattr(importlib.import_module(module), attribute)
+    schema: type[Recipe] = getattr(importlib.import_module(module), attribute)
     try:
         return schema.model_validate({**values, "name": values.get("name") or name.removesuffix(".yaml")})
     except ValidationError as error:

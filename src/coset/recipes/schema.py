@@ -4,20 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coset.errors import CosetError
 from coset.graphs import datasets
 from coset.graphs.datasets import GraphTable
 from coset.graphs.models import GINOptions, GNNSSWLPlusOptions, SubgraphormerOptions
 from coset.graphs.splits import split_sizes
+from coset.recipes.recipe import Options
 from coset.training.metrics import METRICS
-
-
-class Options(BaseModel):
-    """Options that refuse what they do not know."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
 class _Data(Options):
