@@ -8,16 +8,24 @@ or axis 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import one_hot
 from torch_geometric.data import Batch, Data
 
 from coset.nn import FeatureEncoder
+from coset.nn.buffers import buffers
+from coset.nn.norm_relu import add_repeated, covers, sum_repeated
 from coset.relations import IndexSet, Product, Relation, broadcast
+from coset.relations.verbs import kernels_apply
+
+CHUNK = 1 << 14  # rows of pairs that are marked at a time
 
 
 @dataclass
@@ -131,12 +139,14 @@ class PairEncoder(nn.Module):
             node = self.nodes(torch.zeros(graph.nodes.total, dtype=torch.long, device=data.edge_index.device))
         else:
             node = self.nodes(data.x)
-        x = broadcast(node, graph.pairs, along=0)
-        if self.marking != "none":
-            x = x + self.distances(self._marks(data, graph))
-        if self.k:
-            x = torch.cat([x, product_encoding(data, graph, self.k).to(x.dtype)], dim=1)
-        return x
+        encoding = product_encoding(data, graph, self.k).to(node.dtype) if self.k else None
+        if self.marking == "none":
+            parts = [broadcast(node, graph.pairs, along=0)]
+        elif kernels_apply(node) and covers(node.size(1)) and node.dtype == self.distances.weight.dtype:
+            return _MarkedPairs.apply(node, self.distances.weight, self._marks(data, graph), encoding, graph.pairs)
+        else:
+            parts = [broadcast(node, graph.pairs, along=0) + self.distances(self._marks(data, graph))]
+        return torch.cat(parts + ([] if encoding is None else [encoding]), dim=1)
 
     def _marks(self, data: Batch | Data, graph: PairGraph) -> Int[Tensor, " pairs"]:
         if self.marking == "root":
@@ -149,6 +159,36 @@ class PairEncoder(nn.Module):
                 f"pair_distance has {data.pair_distance.numel()} entries, but the graphs have {graph.pairs.total} pairs"
             )
         return data.pair_distance.long().clamp(max=self.last)
+
+
+class _MarkedPairs(torch.autograd.Function):
+    """[node[v] + table[mark] | encoding] for every pair, without intermediate results of that size."""
+
+    @staticmethod
+    def forward(ctx, node, table, marks, encoding, pairs):
+        inner = node.size(1)
+        out = buffers.empty(pairs.total, inner + (0 if encoding is None else encoding.size(1)), node)
+        for rows in _chunks(pairs.total):
+            out[rows, :inner] = table.index_select(0, marks[rows])
+        if encoding is not None:
+            out[:, inner:] = encoding
+        add_repeated(out[:, :inner], node, pairs)
+        ctx.settled = marks, pairs, inner, table.size(0)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        marks, pairs, inner, entries = ctx.settled
+        grad = grad[:, :inner]
+        d_table = grad.new_zeros(entries, inner)
+        for rows in _chunks(pairs.total):  # a product with indicators: sums of few groups of many rows
+            d_table.addmm_(one_hot(marks[rows], entries).to(grad.dtype).t(), grad[rows])
+        return sum_repeated(grad, pairs), d_table, None, None, None
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    return (slice(first, min(first + CHUNK, rows)) for first in range(0, rows, CHUNK))
 
 
 def product_encoding(data: Batch | Data, graph: PairGraph, k: int) -> Float[Tensor, "pairs k"]:

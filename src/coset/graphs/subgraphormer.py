@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from coset.graphs import attention_block
 from coset.graphs.product import PairEncoder, PairGraph
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
 from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate
@@ -253,10 +254,13 @@ class SubgraphAttentionBlock(nn.Module):
         self.residual, self.dropout = residual, dropout
 
     def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
-        joined = torch.cat([module(x, graph) for module in self.gather.values()], dim=1)
-        combine = self.linear if self.linear is not None else self.mlp
-        assert combine is not None
-        out = F.relu(self.norm(combine(joined)), inplace=True)
+        if attention_block.applies(self, x):
+            out = attention_block.attention_block(self, x, graph)
+        else:
+            joined = torch.cat([module(x, graph) for module in self.gather.values()], dim=1)
+            combine = self.linear if self.linear is not None else self.mlp
+            assert combine is not None
+            out = F.relu(self.norm(combine(joined)), inplace=True)
         if self.dropout:
             out = F.dropout(out, self.dropout, self.training)
         return out + x if self.residual else out

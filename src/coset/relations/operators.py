@@ -38,14 +38,31 @@ def _arguments(value, source, target, edge, layout, ptr, column, order, along, l
     )  # fmt: skip
 
 
+def gat_into(out, value, source, target, edge, structure, along, longest, heads, slope) -> None:
+    """Write the result of ``gat`` attention to ``out``; all matrices may be slices of columns of larger ones."""
+    layout, ptr, column, order = structure
+    arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
+    threads.run(kernels.gat_forward, item_bounds(layout, ptr), *arguments, *flat(out))
+
+
+def gat_backward_into(out, grad, value, source, target, edge, structure, along, longest, heads, slope) -> Tensor:
+    """Write the gradients of value, source and target to the matrices ``out``; that of edge is returned."""
+    layout, ptr, column, order = structure
+    bounds = item_bounds(layout, ptr)
+    d_edge = value.new_zeros(len(bounds) - 1, 0 if edge is None else edge.numel())
+    arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
+    outputs = [part for matrix in out for part in flat(matrix)]
+    threads.run(kernels.gat_backward, bounds, *arguments, *flat(grad), *outputs, d_edge.numpy())
+    return d_edge.sum(0).view(-1, heads)
+
+
 @torch.library.custom_op("coset::gat", mutates_args=())
 def gat(
     value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor,
     order: Tensor, along: int, longest: int, rows: int, heads: int, slope: float,
 ) -> Tensor:  # fmt: skip
     out = value.new_empty(rows, value.size(1))
-    arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
-    threads.run(kernels.gat_forward, item_bounds(layout, ptr), *arguments, *flat(out))
+    gat_into(out, value, source, target, edge, (layout, ptr, column, order), along, longest, heads, slope)
     return out
 
 
@@ -59,18 +76,12 @@ def gat_backward(
     grad: Tensor, value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor,
     column: Tensor, order: Tensor, along: int, longest: int, heads: int, slope: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    d_value = value.new_zeros(value.shape)
-    d_source = value.new_zeros(source.shape)
-    d_target = value.new_empty(target.shape)
-    bounds = item_bounds(layout, ptr)
-    parts = len(bounds) - 1
-    d_edge = value.new_zeros(parts, 0 if edge is None else edge.numel())
-    arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
-    threads.run(
-        kernels.gat_backward, bounds, *arguments, *flat(grad),
-        d_value.view(-1).numpy(), d_source.view(-1).numpy(), d_target.view(-1).numpy(), d_edge.numpy(),
+    d_value, d_source, d_target = (value.new_empty(term.shape) for term in (value, source, target))
+    d_edge = gat_backward_into(
+        (d_value, d_source, d_target), grad, value, source, target, edge, (layout, ptr, column, order), along, longest,
+        heads, slope,
     )  # fmt: skip
-    return d_value, d_source, d_target, d_edge.sum(0).view(-1, heads)
+    return d_value, d_source, d_target, d_edge
 
 
 @gat_backward.register_fake

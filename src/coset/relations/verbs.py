@@ -33,7 +33,8 @@ def use_kernels(enabled: bool) -> Iterator[None]:
         _kernels.reset(token)
 
 
-def _fused(x: Tensor) -> bool:
+def kernels_apply(x: Tensor) -> bool:
+    """Whether fused kernels are wanted, and made for where ``x`` lives."""
     return _kernels.get() and x.device.type == "cpu"
 
 
@@ -92,7 +93,7 @@ def propagate(
     _check_rows("x", x, rows_in, "one row an input")
     if edge is not None:
         _check_rows("edge", edge, relation.edges, "one row an edge of the relation")
-    if not _fused(x):
+    if not kernels_apply(x):
         return reference.propagate(x, relation.expand(product, along), rows_out, edge, relu, reduce)
     dtype = x.dtype
     x_, edge_ = _common(x, edge)
@@ -156,7 +157,7 @@ def attend(
         _check_rows("edge", edge, relation.edges, "one row an edge of the relation")
     if (vector is not None) != (score == "gatv2"):
         raise ValueError("vector goes with score='gatv2', and only with it")
-    if not _fused(value) or not operators.covers(score, value.size(1)):
+    if not kernels_apply(value) or not operators.covers(score, value.size(1)):
         return reference.attend(
             value, source, target, relation.expand(product, along), rows_out, heads, score, edge, vector, slope
         )

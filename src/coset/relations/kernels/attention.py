@@ -90,10 +90,10 @@ def gat_forward(
 def gat_backward(
     begin, end, part, along, layout, ptr, column, edge, longest, H, W,
     value, ld_v, source, ld_s, target, ld_t, term, has_term, slope, grad, ld_g,
-    d_value, d_source, d_target, d_term,
+    d_value, ld_dv, d_source, ld_ds, d_target, ld_dt, d_term,
 ):  # fmt: skip
-    """Gradients; ``d_value`` and ``d_source`` come zeroed, ``d_term[part]`` is this thread's own."""
-    heads, width = len(H), len(W)
+    """Gradients, of every row; ``d_term[part]`` comes zeroed and is this thread's own."""
+    heads = len(H)
     logit = np.empty((longest + 1) * heads, value.dtype)
     weight = np.empty((longest + 1) * heads, value.dtype)
     inner = np.empty((longest + 1) * heads, value.dtype)
@@ -103,12 +103,15 @@ def gat_backward(
         while item >= layout[0, graph + 1]:
             graph += 1
         base_in, step_in, base_out, step_out = item_rows(item, graph, along, layout)
+        for k in range(layout[1, graph + 1] - layout[1, graph]):
+            store(d_value, (base_in + k * step_in) * ld_dv, zeros(value, W))
+            store(d_source, (base_in + k * step_in) * ld_ds, zeros(value, H))
         offset = layout[2, graph]
         for i in range(layout[2, graph + 1] - offset):
             row_out = base_out + i * step_out
             first, last = ptr[offset + i], ptr[offset + i + 1]
             if first == last:
-                store(d_target, row_out * heads, zeros(value, H))
+                store(d_target, row_out * ld_dt, zeros(value, H))
                 continue
             own = load(target, row_out * ld_t, H)
             top = lowest(value, H)
@@ -130,7 +133,7 @@ def gat_backward(
                 row = base_in + column[e] * step_in
                 w = divide(load(weight, (e - first) * heads, H), total)
                 dot = fold(multiply(g, load(value, row * ld_v, W)), H)
-                store(d_value, row * width, multiply_add(expand(w, W), g, load(d_value, row * width, W)))
+                store(d_value, row * ld_dv, multiply_add(expand(w, W), g, load(d_value, row * ld_dv, W)))
                 store(weight, (e - first) * heads, w)
                 store(inner, (e - first) * heads, dot)
                 mean = multiply_add(w, dot, mean)
@@ -141,7 +144,7 @@ def gat_backward(
                 d = multiply(load(weight, at, H), subtract(load(inner, at, H), mean))
                 d = where_positive(load(logit, at, H), d, scale(d, slope))
                 received = add(received, d)
-                store(d_source, row * heads, add(load(d_source, row * heads, H), d))
+                store(d_source, row * ld_ds, add(load(d_source, row * ld_ds, H), d))
                 if has_term:
                     store(d_own, edge[e] * heads, add(load(d_own, edge[e] * heads, H), d))
-            store(d_target, row_out * heads, received)
+            store(d_target, row_out * ld_dt, received)

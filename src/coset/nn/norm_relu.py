@@ -1,0 +1,131 @@
+"""ReLU(BatchNorm(x)) of a tall matrix and its gradient, in as few passes over memory as the mathematics allows.
+
+With scale = gamma / sqrt(var + eps) and shift = beta - mean scale, y = ReLU(scale x + shift). For a gradient g of y and
+g' = g where y > 0, else 0, over n rows:
+
+    d beta = sum g'        d gamma = sum g' (x - mean) / std
+    d x    = scale (g' - mean(g') - (x - mean) / var * mean(g' (x - mean)))        (the last two with batch statistics)
+
+Nothing but x is kept for the backward pass. Two more kernels go with these: a term repeated over the roots of a
+product, and its adjoint. Columns come in vectors of 16 lanes, or of 8.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coset.relations.kernels import rows, threads
+from coset.relations.operators import flat
+
+
+def covers(columns: int) -> bool:
+    """Whether the kernels take rows of so many columns."""
+    return columns % 8 == 0
+
+
+def _lanes(columns: int) -> tuple[int, ...]:
+    return (0,) * (8 if columns % 16 else 16)
+
+
+def add_repeated(x: Tensor, term: Tensor, product) -> None:
+    """Add ``term[v]`` to every row (s, v) of ``x``, in place."""
+    _on_graphs(rows.add_repeated, x, product, term.contiguous().view(-1).numpy())
+
+
+def sum_repeated(x: Tensor, product) -> Tensor:
+    """The sum over s of the rows (s, v), one row a v: the adjoint of :func:`add_repeated`."""
+    out = x.new_zeros(product.right.total, x.size(1))
+    _on_graphs(rows.sum_repeated, x, product, out.view(-1).numpy())
+    return out
+
+
+def _on_graphs(kernel, x: Tensor, product, other: np.ndarray) -> None:
+    ptr = product.ptr.numpy()
+    bounds = threads.balanced(np.arange(len(ptr)), np.diff(ptr))
+    structure = (product.left.ptr.numpy(), product.right.ptr.numpy(), ptr)
+    threads.run(kernel, bounds, *flat(x), x.size(1), _lanes(x.size(1)), *structure, other)
+
+
+@dataclass
+class NormReLU:
+    """The affine map of a batch norm, settled for one batch: y = ReLU(scale x + shift).
+
+    Attributes:
+        mean: Of each column of x.
+        inverse: 1 / sqrt(var + eps).
+        scale: gamma times ``inverse``.
+        shift: beta minus ``mean`` times ``scale``.
+        batch: Whether mean and variance are those of the batch, so that they depend on x.
+    """
+
+    mean: Tensor
+    inverse: Tensor
+    scale: Tensor
+    shift: Tensor
+    batch: bool
+
+    @classmethod
+    def of(cls, x: Tensor, norm: nn.BatchNorm1d, gamma: Tensor, beta: Tensor, bias: Tensor | None = None) -> "NormReLU":
+        """Take the statistics of ``x + bias`` (training), or the running ones; ``bias`` itself is not added to x.
+
+        In training a bias ahead of the norm changes nothing but the running mean.
+        """
+        if norm.training:
+            mean, variance = _statistics(x)
+            _follow(norm, mean if bias is None else mean + bias, variance, x.size(0))
+        else:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            mean, variance = norm.running_mean, norm.running_var
+            mean = mean if bias is None else mean - bias
+        inverse = (variance + norm.eps).rsqrt()
+        scale = gamma * inverse
+        return cls(mean, inverse, scale, beta - mean * scale, norm.training)
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        """Write ReLU(scale x + shift) to ``out``."""
+        vectors = (self.scale.numpy(), self.shift.numpy())
+        _on_rows(rows.norm_relu, x, *flat(x), x.size(1), _lanes(x.size(1)), *vectors, *flat(out))
+        return out
+
+    def backward(self, x: Tensor, grad: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of x, written to ``out`` (which may be ``grad``), of gamma and of beta."""
+        sums = np.zeros((threads.thread_count(), 2, x.size(1)))
+        both = (*flat(x), *flat(grad), x.size(1), _lanes(x.size(1)), self.scale.numpy(), self.shift.numpy())
+        _on_rows(rows.gradient_sums, x, *both, self.mean.numpy(), sums)
+        d_beta, moved = torch.from_numpy(sums.sum(0)).unbind()
+        slope, constant = torch.zeros_like(d_beta), torch.zeros_like(d_beta)
+        if self.batch:
+            slope = -self.scale * self.inverse.double().square() * moved / x.size(0)
+            constant = -self.scale * d_beta / x.size(0) - slope * self.mean
+        rest = (slope.to(x.dtype).numpy(), constant.to(x.dtype).numpy())
+        _on_rows(rows.gradient, x, *both, *rest, *flat(out))
+        return out, (moved * self.inverse).to(x.dtype), d_beta.to(x.dtype)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of every column, about the first row so that nothing cancels."""
+    sums = np.zeros((threads.thread_count(), 2, x.size(1)))
+    about = x[0].contiguous()
+    _on_rows(rows.moments, x, *flat(x), x.size(1), _lanes(x.size(1)), about.numpy(), sums)
+    first, second = torch.from_numpy(sums.sum(0) / x.size(0)).unbind()
+    return (about + first).to(x.dtype), (second - first.square()).clamp(min=0).to(x.dtype)
+
+
+def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move the running statistics towards the batch's."""
+    if count < 2:
+        raise ValueError("batch normalisation needs at least two rows in training; this batch has one")
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked or 1)
+    assert norm.running_mean is not None
+    norm.running_mean.lerp_(mean, momentum)
+    assert norm.running_var is not None
+    norm.running_var.lerp_(variance * (count / (count - 1)), momentum)
+
+
+def _on_rows(kernel, x: Tensor, *arguments) -> None:
+    threads.run(kernel, threads.even(x.size(0)), *arguments)
