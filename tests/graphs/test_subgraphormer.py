@@ -132,3 +132,28 @@ def test_errors_name_what_is_missing():
         Subgraphormer(width=12, heads=2)(data)
     with pytest.raises(ValueError, match="fewer than 8 heads"):
         Subgraphormer(width=12, heads=8)
+
+
+@pytest.mark.parametrize("attention", ["gat", "gatv2", "transformer"])
+def test_attention_weights_are_those_of_the_forward_pass(attention):
+    """Weights sum to one at every pair; with values in place of X they give what the layer's attention gives."""
+    model = settle(Subgraphormer(*FEATURES, heads=1, attention=attention, **SMALL))
+    data = molecules()[0]
+    n, edges = data.num_nodes, data.num_edges
+    found = model.attention(data)
+    graph = PairGraph.from_batch(data)
+    x = model.encoder(data, graph)
+    loops = 0 if attention == "transformer" else n
+    target = torch.cat([data.edge_index[1], torch.arange(n)])[: edges + loops]
+    for axis, kind, name in ((1, "internal", "uL"), (0, "external", "vL")):
+        assert found[kind].shape == (2, n, edges + loops)
+        sums = torch.zeros(2, n, n, dtype=torch.float64).index_add(2, target, found[kind])
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+        if attention == "gat":
+            module = model.layers[0].gather[name]
+            source = torch.cat([data.edge_index[0], torch.arange(n)])
+            value = (x @ module.value.weight.t()).view(n, n, -1)
+            value = value if axis else value.transpose(0, 1)  # [other, along, channels]
+            mixed = torch.zeros_like(value).index_add(1, target, found[kind][0].unsqueeze(2) * value[:, source])
+            mixed = (mixed if axis else mixed.transpose(0, 1)).reshape(n * n, -1) + module.bias
+            torch.testing.assert_close(mixed, module(x, graph))

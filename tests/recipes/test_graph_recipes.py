@@ -33,7 +33,11 @@ def finish(recipe, folder, **options):
 def test_a_run_leaves_its_folder(small_csv, tmp_path):
     recipe_for(small_csv).run(tmp_path / "run", quiet=True)
     files = {"recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json"}
-    assert {file.name for file in (tmp_path / "run").iterdir()} == files | {"checkpoint.ckpt", "last.ckpt"}
+    assert {file.name for file in (tmp_path / "run").iterdir()} == files | {
+        "attention.json", "checkpoint.ckpt", "last.ckpt",
+    }  # fmt: skip
+    records = json.loads((tmp_path / "run" / "attention.json").read_text())
+    assert all(len(record["layers"]) == 1 for record in records)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(metrics) == {
         "train", "val", "test", "baseline", "params", "seconds", "best_epoch", "epochs", "seed", "recipe", "notes",

@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 from coset.graphs.product import node_counts
 from coset.nn import MLP, FeatureEncoder
 from coset.relations import IndexSet, Relation, pool, propagate
-from coset.symmetry import Claim, NodePermutation, TrivialAction
+from coset.symmetry import Claim, NodePermutation, NodeRowPermutation, TrivialAction
 
 
 class GIN(nn.Module):
@@ -29,9 +29,10 @@ class GIN(nn.Module):
         readout: ``sum`` or ``mean`` over the nodes.
         residual: Residual connections.
         dropout: Probability.
+        level: ``graph`` or ``node``: one row of output a graph or a node.
 
     Shape:
-        PyG batch -> ``[graphs, outputs]``.
+        PyG batch -> ``[graphs, outputs]``, or ``[nodes, outputs]``.
     """
 
     def __init__(
@@ -45,8 +46,11 @@ class GIN(nn.Module):
         readout: str = "sum",
         residual: bool = False,
         dropout: float = 0.0,
+        level: str = "graph",
     ):
         super().__init__()
+        if level not in ("graph", "node"):
+            raise ValueError(f"level={level!r}: choose graph or node")
         if readout not in ("sum", "mean"):
             raise ValueError(f"readout={readout!r}: choose sum or mean")
         self.encoder = nn.Embedding(1, width) if node_features is None else FeatureEncoder(node_features, width)
@@ -58,9 +62,9 @@ class GIN(nn.Module):
         self.mlps = nn.ModuleList(MLP(width, width) for _ in range(layers))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(layers))
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
-        self.readout, self.residual, self.dropout = readout, residual, dropout
+        self.readout, self.residual, self.dropout, self.level = readout, residual, dropout, level
 
-    def forward(self, data: Batch | Data) -> Float[Tensor, "graphs outputs"]:
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         nodes = IndexSet(node_counts(data))
         relation = Relation(nodes, nodes, data.edge_index)
         x = self.encoder(data.edge_index.new_zeros(nodes.total) if self.bare else data.x)
@@ -70,7 +74,11 @@ class GIN(nn.Module):
             out = F.relu(norm(mlp(gathered + (1 + self.eps[layer]) * x)))
             out = F.dropout(out, self.dropout, self.training)
             x = out + x if self.residual else out
+        if self.level == "node":
+            return self.head(x)
         return self.head(pool(x, nodes, "sum" if self.readout == "sum" else "mean"))
 
     def symmetry(self) -> tuple[Claim, ...]:
+        if self.level == "node":
+            return (Claim(NodePermutation(), NodeRowPermutation(), "renumbering the nodes renumbers the rows"),)
         return (Claim(NodePermutation(), TrivialAction(), "renumbering the nodes changes no prediction"),)

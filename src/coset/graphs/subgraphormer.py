@@ -40,7 +40,7 @@ from torch_geometric.data import Batch, Data
 from coset.graphs import attention_block
 from coset.graphs.product import PairEncoder, PairGraph
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
-from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate
+from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate, reference
 from coset.relations.verbs import Score
 from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, PairRowPermutation, TrivialAction
 
@@ -127,30 +127,46 @@ class PairAttention(nn.Module):
         relation = graph.internal if self.axis else graph.external
         return relation.loop_means(term) if loops else term
 
-    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs outputs"]:
+    def _terms(self, x: Tensor, graph: PairGraph) -> tuple[Tensor, Tensor, Tensor, Relation, Tensor | None]:
+        """Values, source and target terms of the logits, and the relation with its edge terms."""
         relation = graph.internal if self.axis else graph.external
         if self.score == "transformer":
             edge = self._edge_terms(graph, loops=False)
-            terms = self.value(x), self.maps["key"](x), self.maps["query"](x)
-            out = self._attend(*terms, relation, edge, graph)
-            return out + self.maps["root"](x)
+            return self.value(x), self.maps["key"](x), self.maps["query"](x), relation, edge
         edge = self._edge_terms(graph, loops=True)
         if self.score == "gatv2":
             value = self.value(x)
-            terms = value, value, self.maps["target"](x)
-        else:
-            logits = [self._logit_weight(self.value.weight, self.vectors[side]) for side in ("source", "target")]
-            projected = F.linear(x, torch.cat([self.value.weight, *logits]))
-            terms = projected.split([self.value.out_features, self.heads, self.heads], dim=1)
-        assert self.bias is not None
-        return self._attend(*terms, relation.with_self_loops, edge, graph) + self.bias
+            return value, value, self.maps["target"](x), relation.with_self_loops, edge
+        logits = [self._logit_weight(self.value.weight, self.vectors[side]) for side in ("source", "target")]
+        projected = F.linear(x, torch.cat([self.value.weight, *logits]))
+        value, source, target = projected.split([self.value.out_features, self.heads, self.heads], dim=1)
+        return value, source, target, relation.with_self_loops, edge
 
-    def _attend(self, value, source, target, relation: Relation, edge: Tensor | None, graph: PairGraph) -> Tensor:
-        vector = self.vectors["both"] if self.score == "gatv2" else None
-        return attend(
-            value, source, target, relation, heads=self.heads, score=self.score, edge=edge, vector=vector,
+    @property
+    def _vector(self) -> Tensor | None:
+        return self.vectors["both"] if self.score == "gatv2" else None
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs outputs"]:
+        value, source, target, relation, edge = self._terms(x, graph)
+        out = attend(
+            value, source, target, relation, heads=self.heads, score=self.score, edge=edge, vector=self._vector,
             product=graph.pairs, along=self.axis,
         )  # fmt: skip
+        return out + (self.maps["root"](x) if self.bias is None else self.bias)
+
+    def weights(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "others edges"]:
+        """Softmax weights, averaged over heads: row s (for ``uL``) or v (``vL``), a column an edge, loops last.
+
+        Memory is that of the product's edges: meant for looking at a few graphs.
+        """
+        _, source, target, relation, edge = self._terms(x, graph)
+        edges = relation.expand(graph.pairs, self.axis)
+        weight = reference.attention_weights(
+            source, target, edges, graph.pairs.total, self.heads, self.score, edge, self._vector, 0.2
+        ).mean(1)
+        other = graph.pairs.coordinates[1 - self.axis][edges[1]]
+        table = weight.new_zeros(graph.pairs.axis(1 - self.axis).total, relation.edges)
+        return table.index_put((other, edges[2]), weight)
 
 
 class PairSum(nn.Module):
@@ -387,6 +403,27 @@ class Subgraphormer(_PairModel):
         self.layers = nn.ModuleList(SubgraphAttentionBlock(*block) for _ in range(layers))
         self.head = _head(width, outputs)
         self.readout, self.level = readout, level
+
+    @torch.no_grad()
+    def attention(self, data: Data) -> dict[str, Float[Tensor, "layers others edges"]]:
+        """Where every pair of one graph looks: softmax weights averaged over heads, self-loops after the edges.
+
+        ``internal[l, s, e]`` with e = (v', v) is how much (s, v) looks at (s, v') in layer l, ``external[l, v, e]``
+        with e = (s', s) how much (s, v) looks at (s', v). A relation that the model lacks is left out. Call it in
+        evaluation mode.
+        """
+        graph = PairGraph.from_batch(data)
+        x = self.encoder(data, graph)
+        found: dict[str, list[Tensor]] = {"internal": [], "external": []}
+        for layer in self.layers:
+            assert isinstance(layer, SubgraphAttentionBlock)
+            for name, kind in (("uL", "internal"), ("vL", "external")):
+                if name in layer.gather:
+                    gather = layer.gather[name]
+                    assert isinstance(gather, PairAttention)
+                    found[kind].append(gather.weights(x, graph))
+            x = layer(x, graph)
+        return {kind: torch.stack(weights) for kind, weights in found.items() if weights}
 
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         if self.level == "node":

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.errors import CosetError
+from coset.graphs import Subgraphormer
 from coset.graphs.datasets import GraphTable
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.recipes.recipe import Recipe
 from coset.recipes.schema import DataOptions, ModelOptions, TrainerOptions, TrainingOptions
-from coset.reports import write_report
+from coset.reports import AttentionRecord, attention_record, skeleton, write_attention, write_report
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.training import run_directory
 from coset.training.checkpoints import LAST, check_belongs, read_checkpoint
@@ -30,6 +31,7 @@ from coset.training.metrics import metrics_of
 from coset.training.tasks import GraphTask
 
 CERTIFIED = 8  # graphs that a symmetry is measured on
+SHOWN, LARGEST_SHOWN = 12, 40  # molecules whose attention the report shows, and the most atoms of one
 MAY_CHANGE = {"epochs", "early_stopping", "max_minutes", "workers"}  # of training, when a run is resumed
 PACKAGES = ("coset", "torch", "torch_geometric", "pytorch-lightning", "torchmetrics", "numba", "numpy", "rdkit")
 
@@ -198,7 +200,30 @@ class GraphRecipe(Recipe):
         run_directory.write_text(folder / "predictions.csv", prediction_table(table, predictions).to_csv(index=False))
         certificate = [report.to_dict() for report in self.certificate(task.model, table.graphs)]
         run_directory.write_json(folder / "certificate.json", certificate)
+        records = attention_records(task.model, table)
+        if records:
+            write_attention(folder, records)
         run_directory.write_json(folder / "metrics.json", metrics)
+
+
+def attention_records(model: nn.Module, table: GraphTable) -> list[AttentionRecord]:
+    """Where the model looks in the first molecules of the last split that are small enough to draw; none if it has no
+    attention, or the graphs are no molecules."""
+    if not isinstance(model, Subgraphormer):
+        return []
+    split = next(name for name in ("test", "val", "train") if len(table.splits.get(name, ())))
+    chosen = [int(i) for i in table.splits[split] if table.smiles[i] and 1 < table.graphs[i].num_nodes <= LARGEST_SHOWN]
+    model.eval()
+    return [_attention_record(model, table, i) for i in chosen[:SHOWN]]
+
+
+def _attention_record(model: Subgraphormer, table: GraphTable, i: int) -> AttentionRecord:
+    weights = {kind: value.numpy() for kind, value in model.attention(table.graphs[i]).items()}
+    internal, external = weights.get("internal"), weights.get("external")
+    drawing, smiles, edge_index = skeleton(table.smiles[i]), table.smiles[i], table.graphs[i].edge_index.numpy()
+    return attention_record(
+        id=table.ids[i], smiles=smiles, edge_index=edge_index, internal=internal, external=external, **drawing
+    )
 
 
 def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:

@@ -58,6 +58,26 @@ def scores(
     return (split(leaky(logit, slope)) * vector).sum(-1)
 
 
+def attention_weights(
+    source: Tensor,
+    target: Tensor,
+    edges: tuple[Tensor, Tensor, Tensor],
+    rows: int,
+    heads: int,
+    kind: str,
+    edge: Tensor | None,
+    vector: Tensor | None,
+    slope: float,
+) -> Float[Tensor, "edges heads"]:
+    """The softmax over the edges that arrive at one row, for every edge."""
+    row_in, row_out, number = edges
+    term = None if edge is None else edge[number]
+    logit = scores(kind, source[row_in], target[row_out], term, vector, heads, slope)
+    top = scatter(logit.detach(), row_out, rows, "max")
+    weight = (logit - top[row_out]).exp()
+    return weight / scatter(weight, row_out, rows, "sum")[row_out]
+
+
 def attend(
     value: Float[Tensor, "inputs hc"],
     source: Tensor,
@@ -71,13 +91,9 @@ def attend(
     slope: float,
 ) -> Float[Tensor, "outputs hc"]:
     row_in, row_out, number = edges
-    term = None if edge is None else edge[number]
-    logit = scores(kind, source[row_in], target[row_out], term, vector, heads, slope)
-    top = scatter(logit.detach(), row_out, rows, "max")
-    weight = (logit - top[row_out]).exp()
-    weight = weight / scatter(weight, row_out, rows, "sum")[row_out]
+    weight = attention_weights(source, target, edges, rows, heads, kind, edge, vector, slope)
     message = value[row_in]
-    if kind == "transformer" and term is not None:
-        message = message + term
+    if kind == "transformer" and edge is not None:
+        message = message + edge[number]
     message = message.unflatten(1, (heads, message.size(1) // heads)) * weight.unsqueeze(-1)
     return scatter(message, row_out, rows, "sum").flatten(1)
