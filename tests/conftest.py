@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as on the command line: see coset.cli
+
 import pytest
 import torch
 from hypothesis import settings

@@ -19,7 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console, problems = Console(), Console(stderr=True)
-BENCHES = {"expressivity": "coset.graphs.expressivity:main", "counting": "coset.graphs.counting_bench:main"}
+BENCHES = {
+    "expressivity": "coset.graphs.expressivity:main",
+    "counting": "coset.graphs.counting_bench:main",
+    "norms": "coset.graphs.norm_bench:main",
+}
 
 
 def _version(wanted: bool) -> None:
@@ -169,7 +173,7 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="Name of a bench: expressivity or counting.")],
+    name: Annotated[str, typer.Argument(help="Name of a bench: expressivity, counting or norms.")],
     options: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. category=cfi networks=none")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

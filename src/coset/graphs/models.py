@@ -7,6 +7,7 @@ from torch import nn
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.graphs.gin import GIN
+from coset.graphs.norms import NormName
 from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
 from coset.graphs.transforms import ProductPositionalEncoding, ShortestPathDistances
 
@@ -68,10 +69,25 @@ class GNNSSWLPlusOptions(_PairOptions):
         return GNNSSWLPlus(outputs, node_features, edge_features, **self._arguments())
 
 
+class GranolaOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    depth: int = Field(2, ge=1, description="layers of the network that predicts the affine part")
+    noise_channels: int | None = Field(None, ge=0, description="random features a node; the width by default")
+    init: Literal["identity", "paper"] = "identity"
+
+
 class GINOptions(_Options):
     name: Literal["gin"] = "gin"
     readout: Literal["sum", "mean"] = "sum"
+    norm: NormName = Field("batch", description="normalisation after each layer")
+    granola: GranolaOptions | None = Field(None, description="for norm=granola")
+    draws: int = Field(1, ge=1, description="passes with other noise that a prediction is the mean of")
 
     def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        if self.norm not in ("granola", "granola-no-rnf") and self.granola is not None:
+            raise ValueError(f"granola: norm={self.norm} has no such options; set norm=granola")
+        if self.norm != "granola" and self.draws > 1:
+            raise ValueError(f"draws={self.draws}: norm={self.norm} draws no noise; leave it at 1")
         options = self.model_dump(exclude={"name", "root_fraction", "votes"})
         return GIN(outputs, node_features, edge_features, **options)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.errors import CosetError
-from coset.graphs import Subgraphormer
+from coset.graphs import GIN, Subgraphormer
 from coset.graphs.datasets import GraphTable
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.recipes.recipe import Recipe
@@ -109,7 +109,8 @@ class GraphRecipe(Recipe):
 
     def certificate(self, model: nn.Module, graphs: list[Data]) -> list[EquivarianceReport]:
         """The model's claims, measured on the first of these (encoded) graphs in float64."""
-        return verify_claims(model, first_batch(graphs, CERTIFIED))
+        batch = first_batch(graphs, CERTIFIED)
+        return verify_claims(model, model.with_noise(batch) if isinstance(model, GIN) else batch)
 
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
         """Train, test and write the run's folder; returns the metrics.

@@ -1,0 +1,108 @@
+"""Normalisations of node features by name, all called alike: the static ones of PyG, and GRANOLA.
+
+==================  ====================================================================================
+``batch``           mean and deviation of a channel over all nodes of all graphs
+``instance``        of a channel over the nodes of one graph
+``layer-node``      of a node over its channels
+``layer-graph``     of a graph over its nodes and channels
+``graph``           GraphNorm: ``instance`` with a learnt share of the mean (Cai et al. 2021)
+``graph-size``      divides by the square root of the number of nodes (Dwivedi et al. 2020)
+``mean``            takes a graph's mean off (Yang et al. 2020)
+``pair``            PairNorm: takes it off and fixes the total variance (Zhao, Akoglu 2020)
+``group``           DiffGroupNorm: batch norms of ten soft groups of nodes (Zhou et al. 2020)
+``identity``        nothing
+``granola``         :class:`coset.graphs.granola.GranolaNorm`
+``granola-no-rnf``  the same without random features
+==================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch_geometric.nn import norm as pyg
+
+from coset.graphs.granola import GranolaNorm
+from coset.relations import Relation
+
+NormName = Literal[
+    "batch", "instance", "layer-node", "layer-graph", "graph", "graph-size", "mean", "pair", "group", "identity",
+    "granola", "granola-no-rnf",
+]  # fmt: skip
+
+_STATIC: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "instance": lambda channels: pyg.InstanceNorm(channels, affine=True),
+    "layer-node": lambda channels: pyg.LayerNorm(channels, mode="node"),
+    "layer-graph": lambda channels: pyg.LayerNorm(channels, mode="graph"),
+    "graph": pyg.GraphNorm,
+    "graph-size": lambda channels: pyg.GraphSizeNorm(),
+    "mean": lambda channels: pyg.MeanSubtractionNorm(),
+    "pair": lambda channels: pyg.PairNorm(),
+    "group": lambda channels: pyg.DiffGroupNorm(channels, 10),
+    "identity": lambda channels: nn.Identity(),
+}
+_READS_BATCH = ("instance", "layer-graph", "graph", "graph-size", "mean", "pair")
+
+
+class StaticNorm(nn.Module):
+    """A normalisation that does not look at the edges."""
+
+    def __init__(self, name: str, channels: int):
+        super().__init__()
+        self.norm = _STATIC[name](channels)
+        self.reads_batch = name in _READS_BATCH
+
+    def forward(
+        self,
+        x: Float[Tensor, "nodes channels"],
+        edges: Relation | Int[Tensor, "2 edges"],
+        batch: Int[Tensor, " nodes"],
+        *,
+        edge_attr: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Float[Tensor, "nodes channels"]:
+        return self.norm(x, batch) if self.reads_batch else self.norm(x)
+
+
+class AdaptiveNorm(nn.Module):
+    """GRANOLA behind the call that all normalisations share."""
+
+    def __init__(self, channels: int, **options: Any):
+        super().__init__()
+        self.norm = GranolaNorm(channels, **options)
+
+    def forward(
+        self,
+        x: Float[Tensor, "nodes channels"],
+        edges: Relation | Int[Tensor, "2 edges"],
+        batch: Int[Tensor, " nodes"],
+        *,
+        edge_attr: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Float[Tensor, "nodes channels"]:
+        return self.norm(x, edges, edge_attr=edge_attr, noise=noise)
+
+
+def make_norm(name: str, channels: int, edge_channels: int | None = None, **granola: Any) -> StaticNorm | AdaptiveNorm:
+    """A normalisation, called as ``norm(x, edges, batch, edge_attr=, noise=)``.
+
+    Args:
+        name: One of the table above.
+        channels: Columns of the features.
+        edge_channels: Columns of encoded edge features, for GRANOLA; the others do not read them.
+        granola: ``depth``, ``noise_channels``, ``init``, ``eval_seed`` of GRANOLA.
+
+    Raises:
+        ValueError: The name is unknown, or options were given to a norm that has none.
+    """
+    if name not in get_args(NormName):
+        raise ValueError(f"norm={name!r}: choose {', '.join(get_args(NormName))}")
+    if name in _STATIC:
+        return StaticNorm(name, channels)
+    if name == "granola-no-rnf":
+        granola["noise_channels"] = 0
+    return AdaptiveNorm(channels, edge_channels=edge_channels, **granola)

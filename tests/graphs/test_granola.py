@@ -1,0 +1,203 @@
+import copy
+
+import networkx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from torch_geometric.data import Batch
+
+from coset.graphs import GIN, GranolaNorm, make_norm
+from coset.graphs.collections import graph_from_adjacency
+from coset.graphs.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
+from coset.graphs.norm_bench import degree_survives, explained_triangles, main, random_features
+from coset.symmetry import verify_claims
+
+D = torch.float64
+STATIC = ["batch", "instance", "layer-node", "layer-graph", "graph", "graph-size", "mean", "pair", "group", "identity"]
+
+
+def of_networkx(graph):
+    return graph_from_adjacency(networkx.to_numpy_array(graph) > 0)
+
+
+def layer(**options):
+    torch.manual_seed(0)
+    return GranolaNorm(8, **{"init": "paper"} | options).double()
+
+
+def random_graph(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    forward = torch.triu_indices(n, n, 1)
+    forward = forward[:, torch.rand(forward.size(1), generator=generator) < 0.4]
+    return torch.cat([forward, forward.flip(0)], dim=1), torch.randn(n, 8, dtype=D, generator=generator)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 9), seed=st.integers(0, 99), depth=st.integers(1, 3))
+def test_renumbering_nodes_and_noise_renumbers_the_rows(n, seed, depth):
+    edges, x = random_graph(n, seed)
+    norm = layer(depth=depth)
+    noise, images = torch.randn(n, 8, dtype=D), torch.randperm(n)
+    moved_x, moved_noise = torch.empty_like(x), torch.empty_like(noise)
+    moved_x[images], moved_noise[images] = x, noise
+    moved = norm(moved_x, images[edges], noise=moved_noise)
+    torch.testing.assert_close(moved[images], norm(x, edges, noise=noise), rtol=0, atol=1e-12)
+
+
+def test_a_batch_equals_its_graphs_one_by_one():
+    graphs = [random_graph(n, n) for n in (3, 1, 6)]
+    noise = [torch.randn(len(x), 8, dtype=D) for _, x in graphs]
+    offsets = torch.tensor([0, 3, 4])
+    edges = torch.cat([e + o for (e, _), o in zip(graphs, offsets)], dim=1)
+    norm = layer()
+    together = norm(torch.cat([x for _, x in graphs]), edges, noise=torch.cat(noise))
+    alone = torch.cat([norm(x, e, noise=r) for (e, x), r in zip(graphs, noise)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+
+
+def test_it_starts_as_a_layer_norm_whatever_the_noise():
+    edges, x = random_graph(6, 0)
+    norm = GranolaNorm(8).double()
+    torch.testing.assert_close(norm(x, edges), F.layer_norm(x, (8,)))
+    norm(x, edges).square().sum().backward()
+    assert norm.scale.weight.grad.abs().sum() > 0
+    assert norm.first[0].weight.grad.abs().sum() == 0  # behind heads that are still zero
+
+
+def test_hand_computed_statistics_and_affine():
+    x = torch.tensor([[1.0, 2, 3, 6]], dtype=D)
+    norm = GranolaNorm(4).double()
+    none = torch.empty(2, 0, dtype=torch.long)
+    expected = torch.tensor([[-1.06904, -0.53452, 0, 1.60357]], dtype=D)
+    torch.testing.assert_close(norm(x, none), expected, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        norm.scale.bias.copy_(torch.tensor([0.0, 1, 0, -0.5]))  # gamma = 1 + f1
+        norm.shift.bias.copy_(torch.tensor([0.0, 0, 1, 0]))
+    expected = torch.tensor([[-1.06904, -1.06904, 1, 0.80179]], dtype=D)
+    torch.testing.assert_close(norm(x, none), expected, rtol=0, atol=1e-5)
+
+
+def test_projecting_before_the_sum_is_the_sum_projected():
+    edges, x = random_graph(7, 3)
+    norm, noise = layer(depth=1), torch.randn(7, 8, dtype=D)
+    joined = torch.cat([x, noise], dim=1)
+    summed = torch.zeros_like(joined).index_add(0, edges[1], joined[edges[0]]) + (1 + norm.eps) * joined
+    weight = torch.cat([norm.first[0].weight, norm.noise.weight], dim=1)
+    z = norm.second[0]((F.linear(summed, weight, norm.first[0].bias)).relu())
+    gamma, beta = (head(part) for head, part in zip((norm.scale, norm.shift), norm.hidden(z).relu().chunk(2, dim=1)))
+    expected = gamma * F.layer_norm(x, (8,)) + beta
+    torch.testing.assert_close(norm(x, edges, noise=noise), expected)
+
+
+def test_edge_features_enter_as_in_gine_and_gradients_are_right():
+    edges, x = random_graph(4, 5)
+    norm = layer(edge_channels=3)
+    edge_attr = torch.randn(edges.size(1), 3, dtype=D)
+    noise = torch.randn(4, 8, dtype=D)
+    without = norm(x, edges, edge_attr=0 * edge_attr, noise=noise)
+    assert not torch.allclose(norm(x, edges, edge_attr=edge_attr, noise=noise), without)
+    x, edge_attr = x.requires_grad_(), edge_attr.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, e: norm(x, edges, edge_attr=e, noise=noise), (x, edge_attr))
+
+
+def test_noise_is_fresh_in_training_and_settled_in_evaluation():
+    edges, x = random_graph(5, 1)
+    norm = layer()
+    assert not torch.equal(norm(x, edges), norm(x, edges))
+    norm.eval()
+    assert torch.equal(norm(x, edges), norm(x, edges))
+    again = copy.deepcopy(norm)
+    again.load_state_dict(norm.state_dict())
+    assert torch.equal(again(x, edges), norm(x, edges))
+    fresh = layer(eval_seed=None).eval()
+    assert not torch.equal(fresh(x, edges), fresh(x, edges))
+
+
+def test_only_noise_separates_a_hexagon_from_two_triangles():
+    triangle = networkx.cycle_graph(3)
+    graphs = [of_networkx(networkx.cycle_graph(6)), of_networkx(networkx.disjoint_union(triangle, triangle))]
+    batch = Batch.from_data_list(graphs)
+    without = random_features("granola-no-rnf", batch, 1, 2, 0)
+    assert without.abs().max() < 1e-5  # all twelve nodes alike
+    copies = 4000
+    edges = (batch.edge_index[:, None] + 12 * torch.arange(copies)[:, None]).reshape(2, -1)
+    norm = layer(eval_seed=None)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        out = norm(torch.ones(12 * copies, 8, dtype=D), edges).relu()
+    draws = out.view(copies, 2, 6, -1).mean(2)
+    gap = draws[:, 0] - draws[:, 1]
+    z = gap.mean(0).abs() / (gap.std(0) / len(gap) ** 0.5 + 1e-12)
+    assert z.max() > 6
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_static_norms_cannot_see_triangles(name):
+    assert abs(explained_triangles(name)) < 0.02
+
+
+@pytest.mark.slow
+def test_granola_sees_triangles_from_depth_two_on():
+    assert explained_triangles("granola-no-rnf") < 0.02
+    assert explained_triangles("granola", depth=1) < 0.1
+    assert explained_triangles("granola", draws=512) > 0.6
+
+
+def test_which_norms_keep_the_degree_of_regular_graphs():
+    kept = {name: degree_survives(name) for name in [*STATIC, "granola", "granola-no-rnf"]}
+    erased = {"instance", "graph", "mean", "pair", "layer-node", "layer-graph"}
+    assert {name for name, survives in kept.items() if not survives} == erased
+
+
+def test_batch_statistics_merge_two_degrees():
+    """P3 and K6 in one batch: degrees 1 and 2 both fall below the mean, and ReLU makes them one."""
+    degrees = torch.tensor([1.0, 2, 1, 5, 5, 5, 5, 5, 5], dtype=D)[:, None]
+    out = make_norm("batch", 1).double().train()(degrees, None, None)
+    torch.testing.assert_close(out[[0, 1, 3], 0], torch.tensor([-1.5875, -1.0160, 0.6985], dtype=D), rtol=0, atol=1e-4)
+    assert out.relu()[0] == out.relu()[1] == 0
+
+
+@pytest.mark.parametrize("norm", [*STATIC, "granola", "granola-no-rnf"])
+def test_gin_with_any_norm_is_invariant(norm):
+    torch.manual_seed(0)
+    model = GIN(1, list(ATOM_SIZES), list(BOND_SIZES), width=16, layers=2, norm=norm).double()
+    batch = Batch.from_data_list([smiles_to_data(s) for s in ("CCO", "C", "c1ccccc1C(=O)O", "C.C")])
+    model(batch)  # running statistics
+    assert all(report.passed for report in verify_claims(model.eval(), model.with_noise(batch)))
+    assert model(batch).isfinite().all()
+
+
+def test_a_prediction_is_the_mean_over_draws():
+    torch.manual_seed(0)
+    model = GIN(norm="granola", granola={"init": "paper"}, width=16, layers=2, draws=3).eval()
+    batch = Batch.from_data_list([of_networkx(networkx.cycle_graph(n)) for n in (3, 5)])
+    generator = torch.Generator().manual_seed(0)
+    passes = []
+    for _ in range(3):
+        data = copy.copy(batch)
+        data.noise = torch.randn(8, 32, generator=generator)
+        passes.append(model(data))
+    torch.testing.assert_close(model(batch), torch.stack(passes).mean(0))
+
+
+def test_mistakes_are_explained():
+    edges, x = random_graph(3, 0)
+    for call, message in (
+        (lambda: GranolaNorm(1), "at least 2"),
+        (lambda: GranolaNorm(8, depth=0), "at least one layer"),
+        (lambda: GranolaNorm(8, init="ones"), "choose identity or paper"),
+        (lambda: layer()(x[:, :4], edges), r"\[nodes, 8\]"),
+        (lambda: layer()(x, edges, edge_attr=torch.ones(1, 2)), "without edge features"),
+        (lambda: layer()(x, edges, noise=x[:2]), "noise must have shape"),
+        (lambda: make_norm("batchnorm", 8), "choose batch"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert layer()(x[:0], edges[:, :0]).shape == (0, 8)
+
+
+def test_bench_as_json(capsys):
+    main(json=True, norms="batch,granola-no-rnf")
+    assert '"degree": true' in capsys.readouterr().out
