@@ -14,7 +14,11 @@ from coset import CosetError, __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console, problems = Console(), Console(stderr=True)
-BENCHES = {"expressivity": "coset.graphs.expressivity:main"}
+BENCHES = {
+    "expressivity": "coset.graphs.expressivity:main",
+    "torus": "coset.topology.blindspots:main",
+    "blindspots": "coset.topology.blindspots:gallery",
+}
 
 
 def _version(wanted: bool) -> None:
@@ -164,7 +168,7 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="Name of a bench: expressivity.")],
+    name: Annotated[str, typer.Argument(help="Name of a bench: expressivity, torus, blindspots.")],
     options: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. category=cfi networks=none")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -46,8 +46,10 @@ def to_toponetx(complex_: Complex) -> Any:
     tnx = require("toponetx", "topology")
     if complex_.kind == "cell":
         result = tnx.CellComplex()
-        result.add_nodes_from(range(len(complex_.cells[0])))
-        result.add_edges_from(complex_.cells.get(1, []))
+        for (vertex,) in complex_.cells[0]:
+            result.add_node(vertex)
+        for edge in complex_.cells.get(1, []):
+            result.add_edge(*edge)
         for cell in complex_.cells.get(2, []):
             result.add_cell(list(cell), rank=2)
         return result

@@ -118,6 +118,11 @@ class CellBatch:
         self.cells = [IndexSet(counts[:, rank]) for rank in range(counts.size(1))]
         self._neighbours: dict[tuple[int, int, int | None], Neighbours] = {}
 
+    @classmethod
+    def of(cls, data: Batch | Data | CellBatch) -> CellBatch:
+        """Read a batch, or take one that was read before with all that was derived from it."""
+        return data if isinstance(data, cls) else cls(data)
+
     @property
     def top(self) -> int:
         return len(self.cells) - 1

@@ -214,16 +214,17 @@ class HOMP(nn.Module):
         self.layers = nn.ModuleList(HOMPLayer(width, neighbourhoods, norm, dropout=dropout) for _ in range(layers))
         self.readout = CellReadout(width, outputs, range(len(features)), readout, dropout)
 
-    def cochains(self, data: Batch | Data) -> Cochains:
+    def cochains(self, data: Batch | Data | CellBatch) -> Cochains:
         """Features of the cells of each rank after the last layer."""
-        cells = CellBatch(data)
+        cells = CellBatch.of(data)
         h = self.encoder(cells)
         for layer in self.layers:
             h = layer(h, cells)
         return h
 
-    def forward(self, data: Batch | Data) -> Float[Tensor, "complexes outputs"]:
-        return self.readout(self.cochains(data), CellBatch(data))
+    def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "complexes outputs"]:
+        cells = CellBatch.of(data)
+        return self.readout(self.cochains(cells), cells)
 
     def symmetry(self) -> tuple[Claim, ...]:
         statement = "renumbering the cells of each rank changes no prediction"

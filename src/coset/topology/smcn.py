@@ -198,9 +198,9 @@ class SMCN(nn.Module):
         ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))
         self.readout = CellReadout(width, outputs, ranks_read, readout, dropout)
 
-    def bag_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], Cochains, CellBatch]:
-        """X(x, s) after the last subcomplex layer, with the cochains beside it."""
-        cells = CellBatch(data)
+    def bag_features(self, data: Batch | Data | CellBatch) -> tuple[Tensor, Cochains, CellBatch]:
+        """X(x, s) [pairs, width] after the last subcomplex layer, with the cochains beside it."""
+        cells = CellBatch.of(data)
         h = self.encoder(cells)
         for layer in self.before:
             h = layer(h, cells)
@@ -209,7 +209,7 @@ class SMCN(nn.Module):
             x = layer(x, h, cells)
         return x, h, cells
 
-    def forward(self, data: Batch | Data) -> Float[Tensor, "complexes outputs"]:
+    def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "complexes outputs"]:
         x, h, cells = self.bag_features(data)
         product, (first, second) = cells.pairs(*self.ranks), self.ranks
         pooled = list(h)
