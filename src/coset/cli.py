@@ -23,6 +23,8 @@ BENCHES = {
     "expressivity": "coset.graphs.expressivity:main",
     "counting": "coset.graphs.counting_bench:main",
     "norms": "coset.graphs.norm_bench:main",
+    "torus": "coset.topology.blindspots:main",
+    "blindspots": "coset.topology.blindspots:gallery",
 }
 
 
@@ -173,7 +175,7 @@ def report(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="Name of a bench: expressivity, counting or norms.")],
+    name: Annotated[str, typer.Argument(help=f"Name of a bench: {', '.join(BENCHES)}.")],
     options: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. category=cfi networks=none")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from coset.graphs.datasets import GraphTable
 from coset.graphs.models import GINOptions, GNNSSWLPlusOptions, SubgraphormerOptions
 from coset.graphs.splits import split_sizes
 from coset.recipes.recipe import Options
+from coset.topology.models import HOMPOptions, SMCNOptions
 from coset.training.metrics import METRICS
 
 
@@ -70,6 +71,27 @@ class ZINC12k(_Data):
         return datasets.zinc12k(self.path, progress=progress)
 
 
+class RingProperty(_Split):
+    """A property of the ring complexes of the molecules of FreeSolv, ESOL or ZINC-12k, bare of atom types."""
+
+    name: Literal["ring-property"]
+    property: Literal["cross_diameter", "betti2"] = "cross_diameter"
+    molecules: Literal["freesolv", "esol", "zinc12k"] = "zinc12k"
+    longest: int = Field(18, ge=3, description="atoms of the longest cycle that counts as a ring")
+    path: str | None = Field(None, description="file or folder of the molecules")
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        from coset.recipes.topological_targets import ring_property
+
+        if self.molecules == "zinc12k":
+            table = datasets.zinc12k(self.path, progress=progress)
+        elif self.molecules == "esol":
+            table = datasets.esol(self.path, **self._how(seed, progress))
+        else:
+            table = datasets.freesolv(**self._how(seed, progress))
+        return ring_property(table, self.property, self.longest, progress)
+
+
 class CSV(_Split):
     """One's own molecules."""
 
@@ -117,8 +139,10 @@ class PyG(_Data):
         return datasets.from_pyg(self.dataset, self.path, fractions=self.fractions, seed=seed)
 
 
-DataOptions = Annotated[FreeSolv | MoleculeNet | ZINC12k | CSV | PyG, Field(discriminator="name")]
-ModelOptions = Annotated[SubgraphormerOptions | GNNSSWLPlusOptions | GINOptions, Field(discriminator="name")]
+DataOptions = Annotated[FreeSolv | MoleculeNet | ZINC12k | RingProperty | CSV | PyG, Field(discriminator="name")]
+ModelOptions = Annotated[
+    SubgraphormerOptions | GNNSSWLPlusOptions | GINOptions | HOMPOptions | SMCNOptions, Field(discriminator="name")
+]
 
 
 class TrainingOptions(Options):
