@@ -133,7 +133,7 @@ class LoraRecipe(Recipe):
     kind: Literal["lora"] = "lora"
     data: Annotated[DigitsData | ZooData, Field(discriminator="name")]
     models: list[str] = Field(list(fitting.MODELS), min_length=1)
-    model: LoraModelOptions = Field(default_factory=LoraModelOptions)
+    model: LoraModelOptions = Field(default_factory=lambda: LoraModelOptions.model_validate({}))
     training: LoraTrainingOptions
 
     @field_validator("models")
@@ -194,14 +194,14 @@ class LoraRecipe(Recipe):
         part = {split: select(data.factors, rows) for split, rows in splits.items()}
         training, validation = ((part[s], y[splits[s]]) for s in ("train", "val"))
         started, history, t = time.process_time(), [], self.training
+        model: nn.Module
         if name == "kernel":
-            model: nn.Module = fitting.fit_kernel(t.task, training, validation)
+            model = fitting.fit_kernel(t.task, training, validation)
         else:
-            model = fitting.build(
-                name, data.layout, part["train"], y.size(1), seed=self.seed, **self.model.model_dump()
-            )
+            sizes = self.model.model_dump()
+            model = built = fitting.build(name, data.layout, part["train"], y.size(1), seed=self.seed, **sizes)
             history = fitting.fit(
-                model, t.task, training, validation, epochs=t.epochs, batch_size=t.batch_size,
+                built, t.task, training, validation, epochs=t.epochs, batch_size=t.batch_size,
                 learning_rate=t.learning_rate, weight_decay=t.weight_decay, seed=self.seed,
             )  # fmt: skip
         fitted = time.process_time() - started
@@ -522,6 +522,7 @@ class LoraZooRecipe(Recipe):
         from coset.weights.lora.writing import save_peft
 
         s = self.source
+        assert isinstance(s, DigitsSource)
         zoo = make_digits_zoo(self.adapters, s.rank, shared_init=s.shared_init, seed=self.seed)
         names = [f"{i:05d}" for i in range(count(zoo.factors))]
         rows = []

@@ -29,8 +29,8 @@ def write_run_page(recipe: Recipe, folder: Path) -> Path:
     sections = [
         Section(
             "Models",
-            "Test adapters are also written with other factors U R, V R^-T of the same updates, R random orthogonal, or "
-            "invertible with a condition number up to 10. * marks the model with the best validation score, which is kept.",
+            "Test adapters are also written with other factors U R, V R^-T of the same updates, R orthogonal, or "
+            "invertible with a condition number up to 10. * marks the best validation score; that model is kept.",
             [Table(columns, [[_number(cell) for cell in row] for row in rows])],
             [Panel("Scores before and after", figure), Panel("Size", size)],
             notes=metrics["notes"],
@@ -42,7 +42,7 @@ def write_run_page(recipe: Recipe, folder: Path) -> Path:
         ),
         Section(
             "Predictions",
-            f"Of {metrics['best']} on test adapters.",
+            f"Of {metrics['best']}.",
             _tables(predictions),
             _panels(predictions, metrics),
         ),
@@ -76,15 +76,11 @@ def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | No
     """A point an adapter, with its name; coloured by a label."""
     marker: dict[str, Any] = {"size": 7}
     if colours is not None:
-        marker |= {
-            "color": colours.to_list(),
-            "colorscale": "Viridis",
-            "showscale": True,
-            "colorbar": {"title": colours.name},
-        }
+        bar = {"title": str(colours.name)}
+        marker |= {"color": colours.to_list(), "colorscale": "Viridis", "showscale": True, "colorbar": bar}
     figure = go.Figure(go.Scatter(x=places[:, 0], y=places[:, 1], mode="markers", text=names, marker=marker))
     figure.update_layout(xaxis_title="first component", yaxis_title="second component")
-    text = "Kernel principal components of the cosines between updates: points that lie close are alike, however factorised."
+    text = "Kernel principal components of the cosines between updates; those that lie close are alike."
     return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", figure)])])
 
 

@@ -194,7 +194,7 @@ def test_damage_is_named(spoil, message):
 
 def test_configuration_must_agree_with_the_tensors():
     state = {"a.lora_A.weight": torch.ones(4, 5), "a.lora_B.weight": torch.ones(3, 4)}
-    with pytest.raises(CosetError, match="a has rank 4, but adapter_config.json says 8"):
+    with pytest.raises(CosetError, match=r"a has rank 4, but adapter_config\.json says 8"):
         load_lora(state, {"r": 8, "lora_alpha": 8})
     with pytest.raises(CosetError, match="unsupported tuner LOHA"):
         load_lora(state, {"peft_type": "LOHA"})

@@ -8,6 +8,7 @@ labelled with that subset and with its accuracy on the shifted task over all cla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ def _base(x: Tensor, y: Tensor, seed: int) -> nn.Sequential:
     return base.requires_grad_(False)
 
 
-def _forward(base: nn.Sequential, x: Tensor, down: tuple[Tensor, ...], up: tuple[Tensor, ...]) -> Tensor:
+def _forward(base: Any, x: Tensor, down: tuple[Tensor, ...], up: tuple[Tensor, ...]) -> Tensor:
     """Logits ``[adapters, batch, 10]`` of every adapter on its own batch."""
     for i, layer in enumerate((base[0], base[2])):
         x = F.relu(F.linear(x, layer.weight, layer.bias) + 2.0 * (x @ down[i].mT) @ up[i].mT)

@@ -93,9 +93,7 @@ def padded(adapter: LoraAdapter, name: str, shape: tuple[int, int], rank: int) -
     if pair is None:
         return torch.zeros(shape[0], rank), torch.zeros(shape[1], rank)
     if pair.shape != shape:
-        raise CosetError(
-            f"{adapter.name}: {name} is {pair.shape}, elsewhere {shape}: was it made for another base model?"
-        )
+        raise CosetError(f"{adapter.name}: {name} is {pair.shape}, elsewhere {shape}: another base model?")
     if pair.rank > rank:
         raise CosetError(f"{adapter.name}: {name} has rank {pair.rank}; at most {rank} was expected")
     u, v = pair.factors()

@@ -132,7 +132,7 @@ class MiniLM:
                 parts.append(hidden)
         return torch.cat(parts)
 
-    def _above(self, model: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+    def _above(self, model: Any, hidden: Tensor, mask: Tensor) -> Tensor:
         for layer in model.encoder.layer[-self.adapted :]:
             hidden = _run(layer, hidden, mask)
         weight = mask.unsqueeze(-1).to(hidden.dtype)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from coset.weights.lora.factors import Factors, Layout, count, select
 from coset.weights.lora.kernel import KernelRidge
-from coset.weights.lora.models import Alignment, FeatureModel, GLNet, flat, products, spectra
+from coset.weights.lora.models import Alignment, FeatureModel, GLNet, LolModel, flat, products, spectra
 
 Task = Literal["classification", "regression"]
 MODELS = ("flat", "o_align", "balanced", "svd", "dense", "glnet", "glnet2", "kernel")
@@ -23,7 +23,7 @@ MODELS = ("flat", "o_align", "balanced", "svd", "dense", "glnet", "glnet2", "ker
 def build(
     name: str, layout: Layout, training: Factors, outputs: int, *, width: int = 16, hidden: int = 128,
     dense_hidden: int = 32, norm: bool = False, dropout: float = 0.0, seed: int = 0,
-) -> nn.Module:  # fmt: skip
+) -> LolModel:  # fmt: skip
     """An untrained model; its weights, and the template of an aligning one, follow from the seed."""
     torch.manual_seed(seed)
     template = select(training, torch.randint(count(training), (1,)))
@@ -43,7 +43,7 @@ def build(
 
 
 def fit(
-    model: nn.Module,
+    model: LolModel,
     task: Task,
     training: tuple[Factors, Tensor],
     validation: tuple[Factors, Tensor],
@@ -76,7 +76,7 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += float(loss) * len(rows)
+            total += float(loss.detach()) * len(rows)
         model.eval()
         with torch.no_grad():
             value = float(loss_of(task, model.predict(held_out), validation[1]))
@@ -111,7 +111,7 @@ def predict(model: nn.Module, factors: Factors, batch_size: int = 256) -> Float[
 
 
 def score(task: Task, prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Averages over outputs. Classification: accuracy at 0, AUROC; regression: R2, Kendall's tau, root mean square error."""
+    """Averages over outputs. Classification: accuracy at 0, AUROC; regression: R2, Kendall's tau, RMSE."""
     from torchmetrics.functional.classification import binary_auroc
 
     p, t = prediction.double(), target.double()

@@ -63,6 +63,9 @@ class KernelRidge(nn.Module):
     ):
         super().__init__()
         self.groups, self.log_norm = len(training), log_norm
+        self.bandwidth: Tensor
+        self.weights: Tensor
+        self.mean: Tensor
         for i, (u, v) in enumerate(training):
             self.register_buffer(f"u_{i}", u.clone())
             self.register_buffer(f"v_{i}", v.clone())

@@ -16,6 +16,7 @@ The linear GL(r)-equivariant maps are exactly (U, V) -> (Phi U, Psi V): no bias,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -90,7 +91,25 @@ class Alignment(nn.Module):
         return flat(self.align(factors))
 
 
-class FeatureModel(nn.Module):
+class LolModel(nn.Module):
+    """What is the same in every epoch is computed once: ``forward(x)`` is ``predict(precompute(x))``."""
+
+    def precompute(self, factors: Factors) -> Any:
+        """What does not change during training."""
+        return factors
+
+    def predict(self, prepared: Any) -> Tensor:
+        """``[batch, outputs]`` from what :meth:`precompute` gave."""
+        raise NotImplementedError
+
+    def forward(self, factors: Factors) -> Float[Tensor, "batch outputs"]:
+        return self.predict(self.precompute(factors))
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        raise NotImplementedError
+
+
+class FeatureModel(LolModel):
     """A head on features that have nothing to learn; they are standardised by the training set.
 
     Args:
@@ -112,21 +131,18 @@ class FeatureModel(nn.Module):
     ):
         super().__init__()
         self.features, self.condition = features, condition
+        self.mean: Tensor
+        self.deviation: Tensor
         found = features(training)
         self.register_buffer("mean", found.mean(0))
         self.register_buffer("deviation", found.std(0).clamp(min=1e-3 * float(found.std()) + EPSILON))
         self.head = Head(found.size(1), hidden, outputs)
 
     def precompute(self, factors: Factors) -> Float[Tensor, "batch features"]:
-        """What does not change during training."""
         return (self.features(factors) - self.mean) / self.deviation
 
-    def predict(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
-        """From what :meth:`precompute` gave."""
-        return self.head(features)
-
-    def forward(self, factors: Factors) -> Float[Tensor, "batch outputs"]:
-        return self.predict(self.precompute(factors))
+    def predict(self, prepared: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
+        return self.head(prepared)
 
     def symmetry(self) -> tuple[Claim, ...]:
         if self.condition is None:
@@ -216,7 +232,7 @@ class RowDropout(nn.Module):
         return u * keep[0] / (1 - self.p), v * keep[1] / (1 - self.p)
 
 
-class GLNet(nn.Module):
+class GLNet(LolModel):
     r"""Equivariant linear layers with gates between, then an MLP on the invariants Phi U (Psi V)^T of each layer.
 
     Args:
@@ -276,15 +292,8 @@ class GLNet(nn.Module):
         features = product.mean((-2, -1)).unsqueeze(-1) if self.pooled else product.flatten(-2)
         return torch.cat([features, *extra], -1)
 
-    def precompute(self, factors: Factors) -> Factors:
-        """Everything depends on weights: the factors themselves."""
-        return factors
-
-    def predict(self, factors: Factors) -> Float[Tensor, "batch outputs"]:
-        return self.forward(factors)
-
-    def forward(self, factors: Factors) -> Float[Tensor, "batch outputs"]:
-        return self.head(self.invariants(factors).flatten(1))
+    def predict(self, prepared: Factors) -> Float[Tensor, "batch outputs"]:
+        return self.head(self.invariants(prepared).flatten(1))
 
     def symmetry(self) -> tuple[Claim, ...]:
         return (Claim(LayerwiseGL(), TrivialAction(), "invariant under GL(r) on the factors"),)

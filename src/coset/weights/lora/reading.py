@@ -48,6 +48,7 @@ def load_lora(
         CosetError: There is no adapter, or it is damaged, ambiguous or of another kind; one line says which.
     """
     notes: list[str] = []
+    state: Mapping[str, Tensor]
     if isinstance(source, nn.Module):
         state, config = _from_model(source, adapter)
         name = name or adapter or "adapter"
@@ -101,9 +102,7 @@ def _locate(path: Path, adapter: str | None) -> tuple[Path, dict[str, Any]]:
     inside = sorted(p.parent.name for p in folder.glob("*/adapter_config.json"))
     if inside:
         raise CosetError(f"{folder} holds several adapters ({', '.join(inside[:5])}): give the folder of one")
-    what = (
-        f"{len(several)} safetensors files: give one of them" if several else "no adapter (adapter_model.safetensors)"
-    )
+    what = f"{len(several)} safetensors files: give one" if several else "no adapter (adapter_model.safetensors)"
     raise CosetError(f"{folder} holds {what}")
 
 
@@ -166,9 +165,7 @@ def _check_kind(config: dict[str, Any], notes: list[str]) -> None:
         raise CosetError(f"unsupported tuner {kind}: only LoRA, DoRA and AdaLoRA are read")
     start = str(config.get("init_lora_weights", "")).lower()
     if any(start.startswith(mark) for mark in _CHANGED_BASE):
-        notes.append(
-            f"initialised with {start}, which changed the base weights: B A is not the whole change; convert it"
-        )
+        notes.append(f"initialised with {start}, which changed the base weights: B A is not all of it; convert it")
     if config.get("modules_to_save"):
         notes.append(f"modules trained in full are ignored: {', '.join(config['modules_to_save'])}")
 
@@ -223,7 +220,7 @@ def _pairs(layer: str, parts: dict[str, Tensor], config: dict[str, Any], experts
         return [("", pair)]
     down, up = _both(layer, parts, "down", "up")
     if "mid" in parts:
-        # CP decomposition: mid [r, r, h, w] between down [r, in, 1, 1] and up; contracted, what is left is an ordinary pair.
+        # CP decomposition: mid [r, r, h, w] between down [r, in, 1, 1] and up; contracted, a plain pair is left.
         down = torch.einsum("rshw,si->rihw", parts["mid"], down.flatten(1))
     rank = down.size(0)
     settled = _setting(layer, config, "r", "rank_pattern")

@@ -54,8 +54,8 @@ class LoraZoo:
         groups = []
         for i in range(len(self.layout.groups)):
             u, v = (np.load(self.folder / f"{side}_{i}.npy", mmap_mode="r")[chosen] for side in "uv")
-            groups.append(tuple(torch.from_numpy(np.array(t, dtype=np.float32)) for t in (u, v)))
-        return tuple(groups)  # type: ignore[return-value]
+            groups.append((torch.from_numpy(np.array(u, np.float32)), torch.from_numpy(np.array(v, np.float32))))
+        return tuple(groups)
 
     def verify(self) -> None:
         """Compare the checksums of all arrays.
@@ -106,9 +106,7 @@ def find_adapters(folder: Path) -> list[Path]:
         elif file.suffix == ".safetensors":
             found.add(file.parent if file.name == "pytorch_lora_weights.safetensors" else file)
     if not found:
-        raise CosetError(
-            f"{folder} holds no adapters (adapter_model.safetensors, pytorch_lora_weights.safetensors, ...)"
-        )
+        raise CosetError(f"{folder} holds no adapters (adapter_model.safetensors, *.safetensors)")
     return sorted(found, key=lambda path: natural_key(str(path)))
 
 
@@ -227,9 +225,9 @@ def _fill(
     for i, ((n, m), names) in enumerate(layout.groups):
         pair = []
         for side, size in (("u", n), ("v", m)):
-            shape, file = (len(sources), len(names), size, rank), output / f"{side}_{i}.npy"
+            full, file = (len(sources), len(names), size, rank), output / f"{side}_{i}.npy"
             mode: Any = "r+" if done and file.is_file() else "w+"
-            pair.append(np.lib.format.open_memmap(file, mode=mode, dtype=dtype, shape=shape))
+            pair.append(np.lib.format.open_memmap(file, mode=mode, dtype=dtype, shape=full))
         arrays.append(pair)
     for row, path in enumerate(progress(sources, "writing the collection")):
         if row < done:
@@ -246,7 +244,8 @@ def _fill(
 
 
 def _write_row(
-    adapter: LoraAdapter, row: int, u: np.ndarray, v: np.ndarray, shape: tuple[int, int], names: tuple[str, ...], rank: int
+    adapter: LoraAdapter, row: int, u: np.ndarray, v: np.ndarray, shape: tuple[int, int], names: tuple[str, ...],
+    rank: int,
 ) -> None:  # fmt: skip
     for i, name in enumerate(names):
         left, right = padded(adapter, name, shape, rank)
