@@ -26,6 +26,8 @@ BENCHES = {
     "torus": "coset.topology.blindspots:main",
     "blindspots": "coset.topology.blindspots:gallery",
 }
+lora = typer.Typer(no_args_is_help=True, help="LoRA adapters: look into them, collect, search, map.")
+app.add_typer(lora, name="lora")
 
 
 def _version(wanted: bool) -> None:
@@ -117,19 +119,26 @@ def _print_summary(columns: list[str], rows: list[list[str]]) -> None:
 @app.command()
 def predict(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    data: Annotated[Path, typer.Argument(help="CSV with a column of SMILES.")],
+    data: Annotated[Path, typer.Argument(help="CSV with a column of SMILES; for LoRAs an adapter, or a folder.")],
     output: Annotated[Path, typer.Option(help="CSV to write.")],
     smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
-    """Predict for new molecules: their CSV again, with predictions beside them.
+    """Predict for new molecules (their CSV again, with predictions beside them), or for LoRA adapters.
 
     Example: coset predict runs/mine new.csv --output predictions.csv
     """
-    from coset.recipes.prediction import predict_csv
+    from coset.recipes import load_run
 
-    count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, progress=not quiet)
+    if load_run(run_folder).kind == "lora":
+        from coset.recipes.lora import predict_adapters
+
+        count, notes = predict_adapters(run_folder, data, output, skip_bad_rows)
+    else:
+        from coset.recipes.prediction import predict_csv
+
+        count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, progress=not quiet)
     for note in notes:
         problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"{count} predictions written to {output}", highlight=False, soft_wrap=True)
@@ -198,6 +207,160 @@ def bench(
             raise CosetError(f"bench {name}: option {option!r} must read key=value with key one of {', '.join(known)}")
         chosen[key] = int(value) if value.isdigit() else value
     function(json=json, **chosen)
+
+
+@lora.command("inspect")
+def lora_inspect(
+    path: Annotated[Path, typer.Argument(help="PEFT or diffusers folder, or a file of weights.")],
+    adapter: Annotated[str | None, typer.Option(help="Which adapter, where there are several.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Layers, ranks, scales, norms and effective ranks of an adapter.
+
+    Example: coset lora inspect my-adapter
+    """
+    from coset.weights.lora import inspect, load_lora
+
+    facts = inspect(load_lora(path, adapter=adapter))
+    if json:
+        typer.echo(json_module.dumps(facts.to_dict(), indent=2))
+        return
+    rows = [
+        [f.name, f.kind, f"{f.n} x {f.m}", str(f.rank), f"{f.scale:g}", f"{f.norm:.4g}", f"{f.effective_rank:.2f}"]
+        for f in facts.layers
+    ]
+    _print_summary(["layer", "kind", "shape", "rank", "scale", "norm", "effective rank"], rows)
+    base = f", base model {facts.base_model}" if facts.base_model else ""
+    console.print(
+        f"{facts.name} ({facts.source_format}{base}): {len(rows)} layers, {facts.parameters:,} numbers for "
+        f"{facts.dense_parameters:,} of the updates, norm {facts.norm:.4g}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+    _print_notes(facts.notes)
+
+
+@lora.command("convert")
+def lora_convert(
+    path: Annotated[Path, typer.Argument(help="Any adapter that can be read.")],
+    output: Annotated[Path, typer.Argument(help="PEFT folder, or a .safetensors file in kohya's naming.")],
+    rank: Annotated[int | None, typer.Option(help="Best approximation of this rank.")] = None,
+) -> None:
+    """Write an adapter in another form.
+
+    Example: coset lora convert style.safetensors style-peft
+    """
+    from coset.weights.lora import load_lora, save_kohya, save_peft
+
+    adapter = load_lora(path)
+    adapter = adapter if rank is None else adapter.truncate(rank)
+    written = (save_kohya if output.suffix == ".safetensors" else save_peft)(adapter, output)
+    _print_notes(adapter.notes)
+    console.print(f"{len(adapter.layers)} layers written to {written}", highlight=False, soft_wrap=True)
+
+
+@lora.command("collect")
+def lora_collect(
+    folder: Annotated[Path, typer.Argument(help="Folder of adapters, at any depth.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the collection.")],
+    layers: Annotated[str, typer.Option(help="same, intersection or union, where layers differ.")] = "same",
+    skip_bad: Annotated[bool, typer.Option(help="Leave out adapters that cannot be read.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """Read many adapters into one collection of memory-mapped arrays.
+
+    Example: coset lora collect adapters zoo --skip-bad
+    """
+    from rich.progress import track
+
+    from coset.weights.lora.zoo import build_zoo, find_adapters
+
+    def bar(items: Any, what: str) -> Any:
+        return items if quiet else track(items, description=what, console=problems)
+
+    sources = find_adapters(folder)
+    zoo = build_zoo(sources, output, root=folder, layers=layers, skip_bad=skip_bad, dtype=dtype, progress=bar)
+    _print_notes((*zoo.notes, *(f"skipped {name}: {reason}" for name, reason in zoo.skipped)))
+    console.print(f"{len(zoo)} adapters, rank {zoo.rank}, in {output}", highlight=False, soft_wrap=True)
+
+
+@lora.command("zoo")
+def lora_zoo(
+    recipe: Annotated[str, typer.Argument(help="Recipe of kind lora-zoo, e.g. lol/minilm-zoo.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. adapters=50")] = None,
+    output: Annotated[Path, typer.Option(help="Folder; one that was interrupted is completed.")] = Path("runs/zoo"),
+    seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """Make a collection: finetune many adapters and label them.
+
+    Example: coset lora zoo lol/minilm-zoo --output runs/minilm-zoo
+    """
+    from coset.recipes import load
+    from coset.recipes.lora import LoraZooRecipe
+
+    checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
+    if not isinstance(checked, LoraZooRecipe):
+        raise CosetError(f"{recipe} is of kind {checked.kind}; coset lora zoo takes lora-zoo, e.g. lol/minilm-zoo")
+    metrics = checked.make(output, quiet=quiet)
+    _print_summary(*checked.summary(metrics))
+    console.print(f"{metrics['seconds']} s; everything is in {output}", highlight=False)
+
+
+@lora.command("search")
+def lora_search(
+    adapter: Annotated[Path, typer.Argument(help="An adapter.")],
+    collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
+    top: Annotated[int, typer.Option(help="How many.")] = 10,
+) -> None:
+    """The adapters of a collection that are most like this one, however they are factorised.
+
+    Example: coset lora search mine zoo
+    """
+    from coset.recipes.lora import search_folder
+
+    _print_summary(
+        ["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, collection, top)]
+    )
+
+
+@lora.command("duplicates")
+def lora_duplicates(
+    collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
+    threshold: Annotated[float, typer.Option(help="Smallest cosine that counts.")] = 0.99,
+) -> None:
+    """Pairs of adapters with nearly the same update.
+
+    Example: coset lora duplicates zoo --threshold 0.95
+    """
+    from coset.recipes.lora import opened
+    from coset.weights.lora.neighbours import duplicates
+
+    zoo = opened(collection)
+    found = duplicates(zoo.factors(), zoo.names, threshold)
+    _print_summary(["adapter", "and", "cosine"], [[a, b, f"{c:.4f}"] for a, b, c in found])
+    console.print(f"{len(found)} pairs among {len(zoo)} adapters", highlight=False)
+
+
+@lora.command("map")
+def lora_map(
+    collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
+    output: Annotated[Path, typer.Option(help="The page.")] = Path("map.html"),
+    labels: Annotated[Path | None, typer.Option(help="CSV with a column id; labels.csv by default.")] = None,
+    colour: Annotated[str | None, typer.Option(help="Column of it that colours the points.")] = None,
+) -> None:
+    """A page with every adapter as a point, near those that are like it.
+
+    Example: coset lora map runs/minilm-zoo --colour accuracy
+    """
+    from coset.recipes.lora import map_folder
+
+    console.print(f"{map_folder(collection, output, labels, colour)}", highlight=False, soft_wrap=True)
+
+
+def _print_notes(notes: Any) -> None:
+    for note in notes:
+        problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def test_a_recipe_of_ones_own(tmp_path):
         (ZINC, ["seed=-1"], "seed=-1: Input should be greater than or equal to 0"),
         (ZINC, ["training.schedule=cosin"], "training.schedule='cosin': Input should be 'constant', 'plateau' or 'cos"),
         (ZINC, ["training.schedule=cosin"], "; did you mean 'cosine'?"),
-        (ZINC, ["model.name=gn"], "model.name='gn': choose from 'subgraphormer', 'gnn-sswl-plus', 'gin', 'homp', 'smcn'"),
+        (ZINC, ["model.name=gn"], "model.name='gn': choose from 'subgraphormer', 'gnn-sswl-plus', 'gin', 'homp'"),
         (ZINC, ["model.relations=[uL,xx]"], "model.relations.1='xx': Input should be 'uL', 'vL', 'vv', 'uG' or 'vG'"),
         (ZINC, ["model=gin"], "model='gin': Input should be a valid dictionary"),
         (ZINC, ["model.width=8"], "model.positional_encoding=8 must be at least 0 and below the width 8"),
@@ -78,7 +78,7 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("csv", [*CSV, "data.split=scafold"], "data.split='scafold': Input should be 'random', 'scaffold' or 'column'"),
         ("csv", ["data.name=pyg"], "data.dataset is missing: ZINC, MoleculeNet/ESOL"),
         (ZINC, ["width"], "override 'width' must read key=value, e.g. training.epochs=20"),
-        (ZINC, ["kind=graph"], "kind='graph' is unknown; choose from graphs"),
+        (ZINC, ["kind=graph"], "kind='graph' is unknown; choose from graphs, lora, lora-zoo"),
         (ZINC, ["data.path=${nothing}"], "cannot be read: "),
     ],
 )

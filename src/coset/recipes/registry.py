@@ -19,7 +19,11 @@ from coset.recipes.recipe import Recipe
 if TYPE_CHECKING:  # listing recipes should not import PyTorch
     from coset.symmetry import EquivarianceReport
 
-KINDS = {"graphs": "coset.recipes.graphs:GraphRecipe"}
+KINDS = {
+    "graphs": "coset.recipes.graphs:GraphRecipe",
+    "lora": "coset.recipes.lora:LoraRecipe",
+    "lora-zoo": "coset.recipes.lora:LoraZooRecipe",
+}
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 
 

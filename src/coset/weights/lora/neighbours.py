@@ -1,0 +1,60 @@
+"""Nearest adapters, duplicates and a map of a collection, by the angle between updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coset.errors import CosetError
+from coset.weights.lora.factors import Factors, count
+from coset.weights.lora.kernel import cosines
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An adapter of the collection and the cosine of its angle to the one asked for."""
+
+    name: str
+    cosine: float
+
+
+def search(query: Factors, collection: Factors, names: tuple[str, ...], top: int = 10) -> list[list[Neighbour]]:
+    """For each query the adapters with the largest cosine, best first."""
+    found = cosines(query, collection)
+    best = found.topk(min(top, len(names)), dim=1)
+    return [
+        [Neighbour(names[int(i)], float(c)) for c, i in zip(row_values, row_places, strict=True)]
+        for row_values, row_places in zip(best.values, best.indices, strict=True)
+    ]
+
+
+def duplicates(collection: Factors, names: tuple[str, ...], threshold: float = 0.99) -> list[tuple[str, str, float]]:
+    """Pairs with a cosine of at least ``threshold``, the most alike first; factors may differ by any element of GL(r).
+
+    Raises:
+        CosetError: The threshold is no cosine.
+    """
+    if not 0 < threshold <= 1:
+        raise CosetError(f"threshold={threshold}: a cosine above 0 and at most 1 was expected")
+    found = cosines(collection, collection).triu(diagonal=1)
+    pairs = (found >= threshold - 1e-6).nonzero()
+    rows = [(names[int(i)], names[int(j)], float(found[i, j])) for i, j in pairs]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def map_of(collection: Factors, dimensions: int = 2) -> Float[Tensor, "adapters dimensions"]:
+    """Coordinates by kernel principal components of the cosines.
+
+    Raises:
+        CosetError: There are fewer adapters than dimensions.
+    """
+    if count(collection) <= dimensions:
+        raise CosetError(f"a map in {dimensions} dimensions needs more than {dimensions} adapters")
+    kernel = cosines(collection, collection)
+    centred = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+    values, vectors = torch.linalg.eigh(centred)
+    picked = torch.argsort(values, descending=True)[:dimensions]
+    return vectors[:, picked] * values[picked].clamp(min=0).sqrt()
