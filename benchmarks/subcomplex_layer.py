@@ -67,7 +67,7 @@ def main(molecules: int = 128, width: int = 70) -> None:
         "written out": lambda: written_out(layer, x, h, low, inc, product.total),
         "product": lambda: layer(x, h, cells),
     }
-    difference = (forms["written out"]() - forms["product"]()).abs().max()
+    difference = (forms["written out"]() - forms["product"]()).detach().abs().max()
     print(f"{molecules} molecules, {product.total:,} pairs, width {width}; largest difference {float(difference):.1e}")
 
     def aggregate(form: str) -> torch.Tensor:

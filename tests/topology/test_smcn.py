@@ -162,7 +162,7 @@ def test_copies_are_alike_to_a_mean_and_not_to_marked_copies():
 
 def test_networks_see_what_refinement_says():
     def gap(model, a, b):
-        return float((model(to_data(a)) - model(to_data(b))).abs().max())
+        return float((model(to_data(a)) - model(to_data(b))).detach().abs().max())
 
     cylinder, moebius = strip(5), strip(5, twisted=True)
     assert gap(made("homp natural"), cylinder, moebius) < 1e-9
