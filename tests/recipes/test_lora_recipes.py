@@ -14,6 +14,15 @@ pytest.importorskip("sklearn")
 QUICK = ["data.adapters=80", "data.other_ranks=[2]", "training.epochs=3", "models=[flat,glnet,kernel]"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors here are so small that a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collection") / "zoo"

@@ -24,7 +24,7 @@ from coset.weights.lora.factors import Factors, Layout, count, pad_rank, regauge
 from coset.weights.lora.finetune import TEXTS, MiniLM, draw
 from coset.weights.lora.neighbours import Neighbour, map_of, search
 from coset.weights.lora.reading import load_lora
-from coset.weights.lora.zoo import INDEX, build_zoo, find_adapters, open_zoo
+from coset.weights.lora.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
 
 GAUGED = (("O(r)", 1.0), ("GL(r)", 10.0))
 CERTIFIED = 4  # adapters that a symmetry is measured on
@@ -95,13 +95,19 @@ class ZooData(Options):
         return Collection(zoo.layout, factors, list(table["id"]), table, notes)
 
 
-def opened(folder: Path, layers: str = "same", skip_bad: bool = False):
-    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when first needed."""
+def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZoo:
+    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when needed."""
     if (folder / INDEX).is_file():
         return open_zoo(folder)
-    if (folder / ".zoo" / INDEX).is_file():
-        return open_zoo(folder / ".zoo")
-    sources = [path for path in find_adapters(folder) if ".zoo" not in path.parts]
+    sources = find_adapters(folder)
+    index = folder / ".zoo" / INDEX
+    if index.is_file():
+        built = open_zoo(folder / ".zoo")
+        held = {*built.names, *(name for name, _ in built.skipped)}
+        newest = max(f.stat().st_mtime for p in sources for f in (p, *(p.iterdir() if p.is_dir() else ())))
+        same_rule = skip_bad or not built.skipped
+        if held == {str(p.relative_to(folder)) for p in sources} and newest <= index.stat().st_mtime and same_rule:
+            return built
     return build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
 
 
