@@ -56,6 +56,10 @@ def main() -> None:
     grouped, looped = median(lambda: net(x)), median(per_layer)
     times = f"stacked {grouped * 1e3:.1f} ms, layer by layer {looped * 1e3:.1f} ms"
     print(f"GL-net forward: {times}: {looped / grouped:.2f} x")
+    with torch.no_grad():
+        grouped, looped = median(lambda: net(x)), median(per_layer)
+    times = f"stacked {grouped * 1e3:.1f} ms, layer by layer {looped * 1e3:.1f} ms"
+    print(f"GL-net forward without gradients: {times}: {looped / grouped:.2f} x")
     g, s = median(step(lambda: net(x))), median(step(per_layer))
     print(f"GL-net forward and backward: {g * 1e3:.1f} ms, layer by layer {s * 1e3:.1f} ms: {s / g:.2f} x")
     dense_numbers = layout.dense_numbers()
