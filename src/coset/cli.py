@@ -297,7 +297,7 @@ def lora_zoo(
     Example: coset lora zoo lol/minilm-zoo --output runs/minilm-zoo
     """
     from coset.recipes import load
-    from coset.recipes.lora import LoraZooRecipe
+    from coset.recipes.lora_zoo import LoraZooRecipe
 
     checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
     if not isinstance(checked, LoraZooRecipe):

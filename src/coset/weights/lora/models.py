@@ -163,9 +163,11 @@ class GLLinear(nn.Module):
         self.phi = nn.ParameterList(torch.randn(count, width, n) / n**0.5 for n, _, count in shapes)
         self.psi = nn.ParameterList(torch.randn(count, width, m) / m**0.5 for _, m, count in shapes)
 
-    def forward(self, factors: Factors) -> tuple[Tensor, Tensor]:
-        u = torch.cat([rows(phi, u) for phi, (u, _) in zip(self.phi, factors, strict=True)], 1)
-        v = torch.cat([rows(psi, v) for psi, (_, v) in zip(self.psi, factors, strict=True)], 1)
+    def forward(self, factors: Factors, sizes: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """With ``sizes``, numbers by which the factors of each layer are multiplied: weights are, which are smaller."""
+        by = sizes or [torch.ones((), dtype=u.dtype, device=u.device) for u, _ in factors]
+        u = torch.cat([rows(phi * s, u) for phi, s, (u, _) in zip(self.phi, by, factors, strict=True)], 1)
+        v = torch.cat([rows(psi * s, v) for psi, s, (_, v) in zip(self.psi, by, factors, strict=True)], 1)
         return u, v
 
 
@@ -281,7 +283,7 @@ class GLNet(LolModel):
         """U V^T of the last equivariant layer."""
         self.layout.check(factors)
         sizes = [self.get_buffer(f"size_{i}") for i in range(len(factors))]
-        u, v = self.first(tuple((u * s, v * s) for (u, v), s in zip(factors, sizes, strict=True)))
+        u, v = self.first(factors, sizes)
         extra = []
         if self.norm is not None:
             extra.append(0.5 * torch.log(squared_norm(u, v).clamp(min=0) + EPSILON).unsqueeze(-1))
