@@ -126,7 +126,8 @@ def _open(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except CosetError:
         raise
     except Exception as error:  # each library has errors of its own for a damaged file
-        raise CosetError(f"{file} cannot be read: it is truncated or not a file of tensors ({error})") from error
+        # What they say is about their own options, not about the file.
+        raise CosetError(f"{file} cannot be read: it is truncated, or not a file of tensors") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CosetError(f"{file} holds no state dict: names and tensors were expected")
     return state, {}

@@ -135,7 +135,6 @@ def build_zoo(
     Raises:
         CosetError: An adapter is damaged or belongs to another base model; all such are named together.
     """
-    output.mkdir(parents=True, exist_ok=True)
     called = {path: str(path.relative_to(root)) if root else str(path) for path in sources}
     shapes, bad = _survey(sources, called, progress)
     if bad and not skip_bad:
@@ -147,6 +146,7 @@ def build_zoo(
     layout, notes = _common_layout({called[path]: shapes[path] for path in good}, layers)
     rank = max(r for path in good for (_, _, r) in shapes[path].values())
     names = [called[path] for path in good]
+    output.mkdir(parents=True, exist_ok=True)
     plan = {"names": names, "groups": [[list(s), list(n)] for s, n in layout.groups], "rank": rank, "dtype": dtype}
     _fill(output, good, plan, layout, dtype, progress)
     files = [f"{side}_{i}.npy" for i in range(len(layout.groups)) for side in "uv"]
