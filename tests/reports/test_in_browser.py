@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import plotly.graph_objects as go
 import pytest
 
-from coset.reports import write_comparison, write_report
+from coset.reports import Panel, Picture, Section, Table, write_comparison, write_report, write_sections
 
 pytestmark = pytest.mark.browser
 
@@ -156,3 +158,22 @@ def test_comparison(browser: Any, make_run: Callable[..., Path], tmp_path: Path,
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert requests(browser) == []
     assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_page_of_sections_shows_tables_plots_and_pictures(
+    browser: Any, tmp_path: Path, width: int, scheme: str
+) -> None:
+    table = Table(
+        ["method", "a rather long name of a column", "another one"], [["<b>a</b>", 0.25, 1e6], ["b", None, 3]]
+    )
+    plot = Panel("curve", go.Figure(go.Scatter(x=[0, 1, 2], y=[1, 3, 2])))
+    picture = Picture(np.full((20, 30, 3), 200, np.uint8), "a picture", scale=40)
+    sections = [Section("Numbers", "text", tables=[table]), Section("Shown", panels=[plot], pictures=[picture])]
+    open_page(browser, write_sections(tmp_path / "page.html", "a title", sections, command="coset list"), width, scheme)
+    assert browser.execute_script("return document.querySelectorAll('.plot .trace').length") > 0
+    assert browser.execute_script("return document.querySelector('.picture img').naturalWidth") == 30
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script("return document.querySelector('tbody td').textContent") == "<b>a</b>"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert requests(browser) == []
