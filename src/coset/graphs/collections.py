@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int
 from torch_geometric.data import Data
 
 from coset.errors import CosetError
-from coset.graphs.datasets import data_file
+from coset.data_files import data_file
 
 BREC_CATEGORIES = {
     "basic": range(0, 60),
@@ -96,7 +96,7 @@ def read_brec(path: str | Path | None = None, categories: Iterable[str] | None =
 
     Args:
         path: Folder with ``basic.npy``, ``regular.npy`` and so on, or the data directory that holds it as
-            ``expressivity/brec``; by default looked for as in :func:`coset.graphs.datasets.data_file`.
+            ``expressivity/brec``; by default looked for as in :func:`coset.data_files.data_file`.
         categories: Which parts to read, by default all of :data:`BREC_CATEGORIES`.
 
     Raises:

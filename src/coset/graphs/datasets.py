@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from rich.progress import track
 from torch import Tensor
 from torch_geometric.data import Data
 
+from coset.data_files import data_file
 from coset.errors import CosetError
 from coset.graphs.molecules import ATOM_SIZES, BOND_SIZES, molecule_to_data, parse_smiles, scaffold
 from coset.graphs.splits import Splits, column_split, random_split, scaffold_split
@@ -288,31 +288,6 @@ def from_pyg(
     width = graphs[0].y.size(1) if "y" in graphs[0] else 0
     targets = ("y",) if width == 1 else tuple(f"y{column}" for column in range(width))
     return GraphTable(graphs, targets, splits, str(name), _features(graphs, "x"), _features(graphs, "edge_attr"))
-
-
-def data_file(name: str, path: str | Path | None = None) -> Path:
-    """Where a data file is: ``path`` if given (a file, or the folder that holds it), else the first folder that has it.
-
-    The folders are ``$COSET_DATA``, ``./data`` and ``../shared/data``; the file is looked for under its full name and
-    its last part.
-
-    Raises:
-        CosetError: It is in none of them; the message lists the places.
-    """
-    if path is not None:
-        given = Path(path)
-        places = [given / name, given / Path(name).name] if given.is_dir() else [given]
-    else:
-        folders = [Path(os.environ["COSET_DATA"])] if os.environ.get("COSET_DATA") else []
-        folders += [Path("data"), Path("../shared/data")]
-        places = [folder / part for folder in folders for part in (name, Path(name).name)]
-    for place in places:
-        if place.is_file():
-            return place
-    raise CosetError(
-        f"{Path(name).name} is not found at {', '.join(map(str, places))}; "
-        "give its path, or set COSET_DATA to the folder that holds it"
-    )
 
 
 def read_rows(file: Path) -> pd.DataFrame:
