@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,8 +29,7 @@ from coset.errors import CosetError
 from coset.weights.figlu import FiGLU
 from coset.weights.fixed_entries import FixedEntries, fixed_entries, named_generator
 
-Number = TypeVar("Number", int, float)
-PerLayer = Number | Sequence[Number] | Mapping[str, Number]
+PerLayer = float | Sequence[float] | Mapping[str, float]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -106,12 +105,21 @@ def deasymmetrize(model: nn.Module) -> nn.Module:
     """A copy that computes the same and needs nothing of this package: plain weights, gates as ``torch.fx`` graphs."""
     model = copy.deepcopy(model)
     for _, module in list(model.named_modules()):
+        if _parametrized(module):
+            _own_class(module)
         for tensor in _parametrized(module):
             parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
     for name, module in list(model.named_modules()):
         if isinstance(module, FiGLU):
             _put(model, name, fx.symbolic_trace(module))
     return model
+
+
+def _own_class(module: nn.Module) -> None:
+    """A copied module shares the class that PyTorch made for the original; what is removed there is gone for both."""
+    shared = type(module)
+    own = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, own)
 
 
 def asymmetries(model: nn.Module) -> list[LayerAsymmetry]:
@@ -122,7 +130,7 @@ def asymmetries(model: nn.Module) -> list[LayerAsymmetry]:
             w = module.weight
             found.append(LayerAsymmetry(name, "gate", tuple(w.shape), w.numel(), _scale(w)))
         for tensor in _parametrized(module):
-            fixed = module.parametrizations[tensor][0]  # type: ignore[union-attr, index]
+            fixed = module.parametrizations[tensor][0]
             shape = tuple(getattr(module, tensor).shape)
             where = f"{name}.{tensor}".lstrip(".")
             found.append(LayerAsymmetry(where, "entries", shape, fixed.index.numel(), _scale(fixed.values)))
@@ -156,7 +164,7 @@ def trainable_masks(model: nn.Module) -> dict[str, Tensor]:
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters()}
     for name, module in model.named_modules():
         for tensor in _parametrized(module):
-            fixed = module.parametrizations[tensor][0]  # type: ignore[union-attr, index]
+            fixed = module.parametrizations[tensor][0]
             masks[f"{name}.parametrizations.{tensor}.original".lstrip(".")].view(-1)[fixed.index] = False
     return masks
 
@@ -261,9 +269,7 @@ def _replace_activations(
     return model
 
 
-def _widths(
-    model: nn.Module, places: Mapping[str, nn.Module], example: tuple[Any, ...]
-) -> dict[str, tuple[int, int]]:
+def _widths(model: nn.Module, places: Mapping[str, nn.Module], example: tuple[Any, ...]) -> dict[str, tuple[int, int]]:
     """Channels and their axis at each activation: axis 1 behind a convolution, else the last."""
     found: dict[str, tuple[int, int]] = {}
 
@@ -272,7 +278,9 @@ def _widths(
             x = arguments[0]
             axis = 1 if x.dim() >= 4 or (x.dim() == 3 and "Conv1d" in kinds) else -1
             if found.setdefault(name, (x.size(axis), axis)) != (x.size(axis), axis):
-                raise CosetError(f"activation {name} sees {found[name][0]} and {x.size(axis)} channels: give each its own")
+                raise CosetError(
+                    f"activation {name} sees {found[name][0]} and {x.size(axis)} channels: give each its own"
+                )
 
         return hook
 
@@ -315,7 +323,7 @@ def _plain_linear_maps(model: nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if type(module).__name__ == "Linear" and type(module).__module__.startswith("torch_geometric"):
             _refuse_unsized(name, module)
-            weight: Tensor = module.weight  # type: ignore[assignment]
+            weight: Tensor = module.weight
             plain = nn.Linear(weight.size(1), weight.size(0), module.bias is not None)
             plain.load_state_dict(module.state_dict())
             _put(model, name, plain.to(weight.device))

@@ -202,7 +202,7 @@ def stacked(model: nn.Module, states: Sequence[State]) -> State:
                 )
             if name in shared and not torch.equal(value, shared[name].to(value)):
                 raise CosetError(
-                    f"network {k + 1}: {name} differs from the model's: networks with different fixed entries cannot be "
+                    f"network {k + 1}: {name} differs from the model's: networks with other fixed entries cannot be "
                     "mixed (asymmetrize with one seed)"
                 )
     return {name: torch.stack([state[name] for state in states]) for name in own if name not in shared}
@@ -265,7 +265,9 @@ def plane(ensemble: Ensemble, data: Data, *, resolution: int = 21, statistics: T
     corners = torch.tensor([[0.0, 0.0], [width, 0.0], [along, height]], dtype=torch.float64)
     low, high = corners.min(0).values, corners.max(0).values
     margin = 0.2 * (high - low)
-    x, y = (torch.linspace(float(a), float(b), resolution, dtype=torch.float64) for a, b in zip(low - margin, high + margin))
+    x, y = (
+        torch.linspace(float(a), float(b), resolution, dtype=torch.float64) for a, b in zip(low - margin, high + margin)
+    )
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(-1, 2)
     third = grid[:, 1] / height
     second = (grid[:, 0] - third * along) / width

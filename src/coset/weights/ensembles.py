@@ -1,9 +1,9 @@
 r"""Many networks of one architecture, trained at once.
 
 Parameters of N networks are stacked, [N, ...]; :func:`torch.func.vmap` runs all of them, each on its own batches, and
-one backward pass of the sum of losses gives each its own gradient, since the losses share nothing. AdamW acts entrywise,
-with a rate for each network. Every network is drawn, and its batches are, from a seed of its own: trained with others
-or alone, it becomes the same up to rounding.
+one backward pass of the sum of losses gives each its own gradient, since the losses share nothing. AdamW acts
+entrywise, with a rate for each network. Every network is drawn, and its batches are, from a
+seed of its own: trained with others or alone, it becomes the same up to rounding.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def initialise(build: Callable[[], nn.Module], model: nn.Module, seeds: Sequence
 def train(
     model: nn.Module,
     state: State,
-    inputs: Float[Tensor, "rows *shape"],
+    inputs: Float[Tensor, rows * shape],
     targets: Tensor,
     how: Training,
     *,

@@ -7,15 +7,11 @@ their groups; what is not understood pins them. See :mod:`coset.weights.permutat
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.nn import functional
 
 from coset.errors import CosetError
 from coset.weights.asymmetric import ACTIVATIONS, CONVOLUTIONS
@@ -242,9 +238,10 @@ class _Reader:
 
 
 ENTRYWISE = {
-    "relu", "relu_", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "mish", "dropout", "contiguous",
-    "clone", "detach", "neg", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "to", "float", "boolean_dispatch",
+    "relu", "relu_", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "mish", "dropout",
+    "contiguous", "clone", "detach", "neg", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d",
+    "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
+    "to", "float", "boolean_dispatch",
 }  # fmt: skip
 JOINING = {"add", "iadd", "add_", "sub", "isub", "mul", "imul", "mul_"}
 METADATA = {"size", "dim", "getattr", "numel"}
@@ -354,7 +351,9 @@ def _encoder_layer(reader: _Reader, name: str, module: Any, x: Any, *rest: Any, 
         hidden = _linear(reader, f"{name}.linear1", module.linear1, y)
         if isinstance(module.activation, nn.Module):
             handler = _handler(module.activation)
-            hidden = handler(reader, f"{name}.activation", module.activation, hidden) if handler else reader._unknown(hidden)
+            hidden = (
+                handler(reader, f"{name}.activation", module.activation, hidden) if handler else reader._unknown(hidden)
+            )
         return _linear(reader, f"{name}.linear2", module.linear2, hidden)
 
     def norm(part: str, y: Any) -> Any:
@@ -375,7 +374,11 @@ def _message_passing(reader: _Reader, name: str, module: Any, x: Any, *rest: Any
     if kind == "SimpleConv":
         return x
     if kind == "GINConv":
-        return reader._unknown(x) if not isinstance(module.nn, nn.Sequential) else _sequence(reader, f"{name}.nn", module.nn, x)
+        return (
+            reader._unknown(x)
+            if not isinstance(module.nn, nn.Sequential)
+            else _sequence(reader, f"{name}.nn", module.nn, x)
+        )
     parts = {"GCNConv": ["lin"], "SAGEConv": ["lin_l", "lin_r"], "GraphConv": ["lin_rel", "lin_root"]}[kind]
     made = None
     for part in parts:
