@@ -19,7 +19,10 @@ from coset.recipes.recipe import Recipe
 if TYPE_CHECKING:  # listing recipes should not import PyTorch
     from coset.symmetry import EquivarianceReport
 
-KINDS = {"graphs": "coset.recipes.graphs:GraphRecipe"}
+KINDS = {
+    "graphs": "coset.recipes.graphs:GraphRecipe",
+    "motion": "coset.recipes.motion:MotionRecipe",
+}
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 
 
