@@ -32,6 +32,7 @@ def rotation_from_6d(numbers: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batc
     parallel = across.detach().norm(dim=-1, keepdim=True) < PARALLEL
     across = torch.where(parallel, spare - (v1 * spare).sum(-1, keepdim=True) * v1, across)
     v2 = _unit(across)
+    v2 = _unit(v2 - (v1 * v2).sum(-1, keepdim=True) * v1)  # once more: of nearly parallel vectors little was left
     return torch.stack((v1, v2, torch.linalg.cross(v1, v2)), -2)
 
 
