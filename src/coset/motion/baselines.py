@@ -152,7 +152,7 @@ def _affine(
 
 
 def _metric_upgrade(motion: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
-    """The A that makes rows of M_i A orthogonal and equally long (Tomasi and Kanade; scales from Poelman and Kanade)."""
+    """The A that makes rows of M_i A orthogonal and equally long (Poelman and Kanade 1997)."""
     a, b = motion[:, 0], motion[:, 1]
     design = torch.cat([_quadratic(a, a) - _quadratic(b, b), _quadratic(a, b)])
     scaled = _quadratic(a, a)[:1]

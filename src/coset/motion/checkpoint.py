@@ -1,10 +1,8 @@
-"""Networks in files: safetensors with the network's sizes beside the weights, and the one that comes with the package."""
+"""Networks in files: safetensors, the sizes of the network beside the weights; and the one in the package."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 
 from coset.errors import CosetError, require
 from coset.motion.encoder import TracksTo4D
+from coset.motion.files import write_bytes
 
 PRETRAINED = "trackster4d-small.safetensors"
 
@@ -26,14 +25,7 @@ def save_model(model: TracksTo4D, path: Path, about: dict[str, Any] | None = Non
     torch_files = require("safetensors.torch", "motion")
     metadata = {"model": json.dumps(model.options), "about": json.dumps(about or {})}
     content = torch_files.save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata=metadata)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error
+    write_bytes(path, content)
 
 
 def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
@@ -48,7 +40,7 @@ def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: not a mapping
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
         model = TracksTo4D(**json.loads(metadata["model"]))
         model.load_state_dict(state)
     except (safetensors.SafetensorError, OSError) as error:

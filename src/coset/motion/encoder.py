@@ -1,4 +1,4 @@
-r"""TracksTo4D: camera and moving 3D of a casual video from its point tracks, in one pass (Kasten, Lu, Maron, NeurIPS 2024).
+r"""TracksTo4D: camera and moving 3D of a video from its point tracks, in one pass (Kasten, Lu, Maron, NeurIPS 2024).
 
 The group is S_P, renumbering of points; frames are ordered. From tracks [P, N, 3] of (x, y, visible) come cameras
 (R_i, t_i), basis clouds B_1..B_K, coefficients c_ik with c_i1 = 1, and a motion level gamma_p per point:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from coset.errors import CosetError
+from coset.motion.files import make_folder, write_bytes
 from coset.motion.reconstruct import Reconstruction
 
 GREY = 160.0
@@ -27,7 +25,7 @@ def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
         CosetError: Something cannot be written.
     """
     for part in ("ply", "colmap"):
-        _make(folder / part)
+        make_folder(folder / part)
     write_plys(reconstruction, folder / "ply")
     write_colmap(reconstruction, folder / "colmap")
     write_gltf(reconstruction, folder / "scene.glb")
@@ -57,7 +55,7 @@ def write_ply(
     names = {"<f4": "float", "u1": "uchar"}
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
     lines += [f"property {names[t]} {name}" for name, t in kind]
-    _write(path, "\n".join([*lines, "end_header", ""]).encode() + rows.tobytes())
+    write_bytes(path, "\n".join([*lines, "end_header", ""]).encode() + rows.tobytes())
 
 
 def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
@@ -75,7 +73,8 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
     ]
     static = np.flatnonzero(~reconstruction.moving().numpy())
     number = {int(p): i for i, p in enumerate(static, 1)}
-    images, places = ["# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME; POINTS2D[] as (X, Y, POINT3D_ID)"], {}
+    places: dict[int, dict[int, int]] = {}
+    images = ["# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME; POINTS2D[] as (X, Y, POINT3D_ID)"]
     for n, (rotation, position) in enumerate(
         zip(prediction.rotations.numpy(), prediction.positions.numpy(), strict=True)
     ):
@@ -93,11 +92,11 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
     clouds, colours, error = prediction.static.numpy(), colours_of(reconstruction), _errors(reconstruction)
     rows = ["# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)"]
     for p in static:
-        where = " ".join(f"{n + 1} {places[n][int(p)]}" for n in np.flatnonzero(tracks.visible[p]))
+        where = " ".join(f"{n + 1} {places[int(n)][int(p)]}" for n in np.flatnonzero(tracks.visible[p]))
         xyz = " ".join(f"{x:.12g}" for x in clouds[p])
         rows.append(f"{number[int(p)]} {xyz} {' '.join(str(int(c)) for c in colours[p])} {error[p]:.6g} {where}")
     for name, lines in (("cameras", cameras), ("images", images), ("points3D", rows)):
-        _write(folder / f"{name}.txt", ("\n".join(lines) + "\n").encode())
+        write_bytes(folder / f"{name}.txt", ("\n".join(lines) + "\n").encode())
 
 
 def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
@@ -163,10 +162,10 @@ def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
         moving=reconstruction.moving().numpy(),
         intrinsics=reconstruction.tracks.intrinsics.matrix(),
     )
-    _write(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
-def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4"]:
+def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, 4]:
     """(w, x, y, z) with w >= 0, from the largest eigenvector of Bar-Itzhack's symmetric matrix."""
     (a, b, c), (d, e, f), (g, h, i) = rotation
     k = np.array([
@@ -208,9 +207,9 @@ class _Glb:
     kinds = {0: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 
     def __init__(self) -> None:
-        self.buffer, self.views, self.accessors = bytearray(), [], []
-        self.views: list[dict[str, Any]]
-        self.accessors: list[dict[str, Any]]
+        self.buffer = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
 
     def add(self, values: np.ndarray, bounds: bool = False) -> int:
         """Keep an array of float32; returns its accessor."""
@@ -240,23 +239,4 @@ class _Glb:
         text += b" " * (-len(text) % 4)
         binary = bytes(self.buffer) + b"\0" * (-len(self.buffer) % 4)
         chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(binary), 0x004E4942) + binary
-        _write(path, struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CosetError(f"cannot make {folder}: {error.strerror or error}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error
+        write_bytes(path, struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks)

@@ -86,7 +86,7 @@ def untaught(tracks: Float[Tensor, "points frames 3"]) -> Lesson:
     return Lesson(tracks, eye, *nowhere, torch.zeros(points, dtype=torch.bool))
 
 
-def taught(tracks: Float[Tensor, "points frames 3"], pixel: float = 1 / 800) -> Lesson:
+def taught(tracks: Float[Tensor, "points frames 3"], pixel: float = 1 / 600) -> Lesson:
     """A video with what bundle adjustment finds in it, where most of its points then fit within a pixel.
 
     Args:
@@ -95,8 +95,8 @@ def taught(tracks: Float[Tensor, "points frames 3"], pixel: float = 1 / 800) -> 
     """
     start = Prediction(*(part.detach().double() for part in FreeReconstruction(tracks.double())()))
     found = adjust_cameras(start, tracks.double(), BundleOptions())
-    sure = found.gamma < 1.5 * pixel
-    if not (found.gamma.median() < 0.8 * pixel and sure.double().mean() > 0.5):
+    sure = found.gamma < 1.2 * pixel
+    if not (found.gamma.median() < 0.8 * pixel and sure.double().mean() > 0.35):
         return untaught(tracks)
     kind = tracks.dtype
     return Lesson(tracks, found.rotations.to(kind), found.positions.to(kind), found.static.to(kind), sure)

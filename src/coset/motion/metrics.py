@@ -72,10 +72,10 @@ def depth_errors(
             continue
         d, true = depth[rows, n].clamp(min=1e-6), true_depth[rows, n]
         d = d * (true / d).median()
-        errors.append(((d - true).abs() / true))
+        errors.append((d - true).abs() / true)
         ratios.append(torch.maximum(d / true, true / d))
     if not errors:
-        return {name: math.nan for name in ("abs_rel", "delta1", "delta2", "delta3")}
+        return dict.fromkeys(("abs_rel", "delta1", "delta2", "delta3"), math.nan)
     error, ratio = torch.cat(errors), torch.cat(ratios)
     shares = {f"delta{k}": float((ratio < 1.25**k).double().mean()) for k in (1, 2, 3)}
     return {"abs_rel": float(error.mean())} | shares

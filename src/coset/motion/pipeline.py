@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from coset.errors import CosetError, require
 from coset.motion import tracks as track_files
 from coset.motion.checkpoint import load_model, pretrained
 from coset.motion.export import write_all
+from coset.motion.files import json_text, make_folder, write_bytes
 from coset.motion.reconstruct import Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
 from coset.motion.tracks import Intrinsics, Tracks
@@ -98,16 +100,14 @@ def reconstruct_file(
     tracks, frames, notes = read_input(source, progress)
     with _bar(progress, "reconstructing", None) as each:
         result = reconstruct(tracks, network, options, lambda stage: each(stage))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CosetError(f"cannot write to {output}: {error.strerror or error}") from error
+    make_folder(output)
     names = write_all(result, output)
     track_files.save(result.tracks, output / "tracks.npz")
     write_viewer(result, output / "index.html", f"{source.path.name} in 3D", frames)
     notes = [*notes, *result.notes]
     metrics = {**result.metrics(), "refine": options.refine, "window": options.window, "notes": notes}
-    _write_json(output / "metrics.json", {**metrics, "files": ["index.html", "tracks.npz", *names]})
+    content = {**metrics, "files": ["index.html", "tracks.npz", *names]}
+    write_bytes(output / "metrics.json", json_text(content, indent=2).encode())
     return result, notes
 
 
@@ -201,20 +201,9 @@ class _bar:
         self.progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not wanted)
         self.task = self.progress.add_task(text, total=total)
 
-    def __enter__(self):  # type: ignore[no-untyped-def]
+    def __enter__(self) -> Callable[[str], None]:
         self.progress.start()
         return lambda stage: self.progress.update(self.task, advance=1, description=stage)
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    from coset.motion.viewer import _finite
-
-    try:
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error

@@ -16,11 +16,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from coset.errors import CosetError
+from coset.motion.baselines import FreeReconstruction
 from coset.motion.encoder import Prediction, TracksTo4D
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error
-from coset.motion.refinement import BundleOptions, adjust_cameras, adjust_motion
+from coset.motion.refinement import BundleOptions, adjust_cameras, adjust_motion, static_cost
 from coset.motion.tracks import Tracks
 
 PARALLAX = 1.0  # pixels: what a turning camera leaves unexplained, below which nothing can be said of depth
@@ -82,6 +83,7 @@ class Options:
         steps: Updates of fine-tuning.
         learning_rate: Of fine-tuning.
         bundle: Of bundle adjustment.
+        restart: Whether bundle adjustment also starts from a plain guess, and the better of the two is kept.
         weights: Of the losses in fine-tuning.
     """
 
@@ -91,6 +93,7 @@ class Options:
     steps: int = 300
     learning_rate: float = 3e-4
     bundle: BundleOptions = field(default_factory=BundleOptions)
+    restart: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
 
 
@@ -109,7 +112,7 @@ def reconstruct(
         each: Told the stage after every step of it.
 
     Raises:
-        CosetError: The tracks do not allow it: too short, too few, no motion, no parallax, windows without common points.
+        CosetError: The tracks do not allow it: too short, too few, no parallax, windows without common points.
     """
     options = options or Options()
     tracks = tracks.checked()
@@ -128,7 +131,10 @@ def reconstruct(
     if windows > 1:
         notes.append(f"{windows} windows of at most {options.window} frames were aligned on the points they share")
     if options.refine == "bundle":
-        prediction = best_bundle(prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment"))
+        prediction, start = best_bundle(
+            prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment")
+        )
+        notes.append(f"bundle adjustment: the start from the {'network' if start == 'network' else 'plain guess'} won")
         seconds["bundle"] = time.perf_counter() - started
     return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes))
 
@@ -136,7 +142,7 @@ def reconstruct(
 def feed_forward(
     tracks: Tracks, model: TracksTo4D, options: Options, each: Callable[[], object] = lambda: None
 ) -> tuple[Prediction, Bool[Tensor, " points"], int]:
-    """One pass, or one a window; the prediction of the points that could be placed, which these are, how many windows."""
+    """One pass, or one a window: the prediction of the points that could be placed, which these are, and how many."""
     runs = window_runs(tracks.frames, options.window, options.overlap)
     whole = tracks.tensor()
     parts = []
@@ -236,11 +242,21 @@ def low_rank(
 
 def best_bundle(
     prediction: Prediction, tracks: Float[Tensor, "points frames 3"], options: Options, each: Callable[[], object]
-) -> Prediction:
-    """Cameras and static cloud adjusted from the prediction; then the motion."""
+) -> tuple[Prediction, str]:
+    """Cameras and static cloud adjusted, the better of two starts by its own likelihood; then the motion.
+
+    Returns:
+        The refined prediction and which start won, ``network`` or ``plain``.
+    """
     prediction = Prediction(*(part.detach().double() for part in prediction))
     scaled = torch.cat((tracks[..., :2] / prediction.focal[:, None], tracks[..., 2:]), -1)
-    return adjust_motion(adjust_cameras(prediction, scaled, options.bundle, each), scaled, options.bundle, each)
+    starts = {"network": prediction}
+    if options.restart:
+        plain = FreeReconstruction(scaled, basis=prediction.basis.size(1))()
+        starts["plain"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
+    found = {name: adjust_cameras(start, scaled, options.bundle, each) for name, start in starts.items()}
+    winner = min(found, key=lambda name: static_cost(found[name], scaled))
+    return adjust_motion(found[winner], scaled, options.bundle, each), winner
 
 
 def finetune(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coset.motion.encoder import Prediction
 from coset.motion.geometry import NEAREST, project, rotation_from_vector, skew, to_camera
+from coset.motion.losses import observed
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class BundleOptions:
         smoothness: How much coefficients are held smooth in time.
     """
 
-    iterations: int = 40
+    iterations: int = 100
     sweeps: int = 12
     noise: float = 8e-4
     stiffness: float = 1e-3
@@ -98,7 +99,9 @@ def adjust_cameras(
         if not better:
             break
         gain = float(cost - _cost(trial, gamma[p]))
-        rotations, positions, points, squared = new_rotations, new_positions, new_points, trial
+        rotations, positions = new_rotations, new_positions
+        points = _brought_before(rotations, positions, new_points, p, n, target)
+        squared = _residuals(rotations, positions, points, p, n, target)[0].square().sum(-1)
         gamma = motion_levels(squared, p, gamma, options.noise)
         each()
         if gain < 1e-7 * len(p):
@@ -143,7 +146,44 @@ def adjust_motion(
         c, clouds = c / scale, clouds * scale[:, None]
         each()
     basis = torch.cat((prediction.basis[:, :1], clouds), 1)
-    return prediction._replace(basis=basis, coefficients=torch.cat((torch.ones_like(c[:, :1]), c), 1))
+    moved = prediction._replace(basis=basis, coefficients=torch.cat((torch.ones_like(c[:, :1]), c), 1))
+    return _kept_where_better(moved, tracks, depth)
+
+
+def static_cost(prediction: Prediction, tracks: Float[Tensor, "points frames 3"]) -> float:
+    """Mean of the Cauchy likelihood that :func:`adjust_cameras` makes small; lower is better, whatever the start."""
+    p, n = (tracks[..., 2] > 0.5).nonzero(as_tuple=True)
+    target = tracks[..., :2][p, n]
+    squared = (
+        _residuals(prediction.rotations, prediction.positions, prediction.static, p, n, target)[0].square().sum(-1)
+    )
+    return float(_cost(squared, prediction.gamma[p])) / len(p)
+
+
+def _brought_before(
+    rotations: Tensor, positions: Tensor, points: Tensor, p: Tensor, n: Tensor, target: Tensor
+) -> Tensor:
+    """Points that lie behind a camera that sees them go onto the ray of that sight, at the median depth."""
+    inside = to_camera(points[p], rotations[n], positions[n])
+    typical = inside[:, 2].median().clamp(min=NEAREST)
+    behind = inside[:, 2] < 0.02 * typical
+    if not behind.any():
+        return points
+    rays = torch.cat((target[behind], torch.ones_like(target[behind, :1])), 1) * typical
+    fresh = (rotations[n[behind]] @ rays.unsqueeze(-1)).squeeze(-1) + positions[n[behind]]
+    return points.index_copy(0, p[behind], fresh)
+
+
+def _kept_where_better(prediction: Prediction, tracks: Tensor, depth: Tensor) -> Prediction:
+    """Moving clouds only of points that stay well before the cameras and are seen better with them than without."""
+    seen = tracks[..., 2] > 0.5
+    where, moving_depth = observed(prediction.points(), prediction._replace(focal=torch.ones_like(prediction.focal)))
+    still = project(to_camera(prediction.static.unsqueeze(1), prediction.rotations, prediction.positions))
+    errors = [torch.where(seen, (w - tracks[..., :2]).norm(dim=-1), 0.0).sum(1) for w in (where, still)]
+    near = (moving_depth < 0.2 * depth).any(1)
+    keep = (errors[0] < errors[1]) & ~near
+    basis = torch.where(keep[:, None, None], prediction.basis[:, 1:], 0.0)
+    return prediction._replace(basis=torch.cat((prediction.basis[:, :1], basis), 1))
 
 
 def _linear_rows(prediction: Prediction, tracks: Tensor) -> tuple[Tensor, Tensor, Tensor]:

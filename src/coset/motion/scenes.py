@@ -118,7 +118,7 @@ def _try_scene(body: str, options: SceneOptions, rng: np.random.Generator) -> Sc
     pixels, seen = _disturb(pixels[rows], options, rng), seen[rows]
     if (seen.sum(0) < 8).any():
         return None
-    tracks = Tracks(pixels, seen, size, intrinsics=Intrinsics(focal, *centre, "synthetic"))
+    tracks = Tracks(pixels, seen, size, intrinsics=Intrinsics(focal, float(centre[0]), float(centre[1]), "synthetic"))
     return Scene(tracks, world[rows], rotations, positions, moving[rows], body)
 
 
@@ -129,7 +129,7 @@ def _placed(surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     placed = surface @ turn.T
     # A body that runs out of every picture is brought back to a walk.
     path = placed.mean(0) - placed.mean((0, 1))
-    length = np.linalg.norm(path[-1] - path[0])
+    length = float(np.linalg.norm(path[-1] - path[0]))
     placed = placed - path * (1 - min(1.0, 1.2 / max(length, 1e-9))) * np.array([1, 0, 1])
     drift = rng.normal(0, 0.25, 3) * np.array([1, 0.2, 1]) * (rng.uniform() < 0.5)
     return placed + drift * np.linspace(-0.5, 0.5, surface.shape[1])[:, None]
@@ -202,8 +202,8 @@ def _lose(seen: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> 
         count = np.where(bridged[:, n], count + 1, 0)
         run[:, n] = count
     end, length = run.argmax(1), run.max(1)
-    n = np.arange(seen.shape[1])
-    return seen & (n <= end[:, None]) & (n > (end - length)[:, None])
+    frames = np.arange(seen.shape[1])
+    return seen & (frames <= end[:, None]) & (frames > (end - length)[:, None])
 
 
 def _choose(seen: np.ndarray, moving: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> np.ndarray | None:

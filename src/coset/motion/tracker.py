@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxtyping import UInt8
 from coset.errors import CosetError, require
 from coset.motion.tracks import Intrinsics, Tracks
 
+MARGIN = 3.0  # pixels from the edge at which a track ends: the window would look out of the picture
 CUT_CORRELATION, CUT_DIFFERENCE = 0.6, 12.0  # colour histograms; mean difference of small grey pictures of 0..255
 
 
@@ -105,7 +107,7 @@ def shots(video: Video) -> list[slice]:
         and cv2.compareHist(histograms[n], histograms[n + 1], cv2.HISTCMP_CORREL) < CUT_CORRELATION
     ]
     edges = [0, *cuts, len(grey)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def track(
@@ -140,8 +142,8 @@ def track(
     rows = _spread(xy, visible, video.size, options)
     if len(rows) < 20:
         raise CosetError(
-            f"{video.path}: only {len(rows)} points could be followed for {options.least_length} frames; the picture is "
-            "too blurred, too dark or too empty"
+            f"{video.path}: only {len(rows)} points could be followed for {options.least_length} frames; the "
+            "picture is too blurred, too dark or too empty"
         )
     xy, visible, started = xy[rows], visible[rows], started[rows]
     colours = _colours(pictures, xy, started)
@@ -169,7 +171,8 @@ class _Living:
             back, returned = self._flow(following, self.grey, there)
             height, width = following.shape
             good = found & returned & (np.linalg.norm(back - self.at, axis=1) < self.options.backward)
-            good &= (there >= 0).all(1) & (there[:, 0] <= width - 1) & (there[:, 1] <= height - 1)
+            corner = np.array([width, height]) - 1 - MARGIN
+            good &= ((there >= MARGIN) & (there <= corner)).all(1)
             self.at, self.rows = there[good], self.rows[good]
             self._part_from_neighbours()
         self.frame, self.grey = self.frame + 1, following

@@ -5,10 +5,9 @@ A point that is not seen has no place: its coordinates are kept if a file gives 
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coset.errors import CosetError
+from coset.motion.files import write_bytes
 
 LEAST_FRAMES, LEAST_POINTS = 3, 20
 
@@ -84,8 +84,8 @@ class Tracks:
     xy: Float[np.ndarray, "points frames 2"]
     visible: Bool[np.ndarray, "points frames"]
     size: tuple[int, int]
-    started_at: Int[np.ndarray, " points"] = field(default=None)  # type: ignore[assignment]
-    intrinsics: Intrinsics = field(default=None)  # type: ignore[assignment]
+    started_at: Int[np.ndarray, " points"] = None  # type: ignore[assignment]  # settled below
+    intrinsics: Intrinsics = None  # type: ignore[assignment]
     rate: float = 20.0
     colours: Float[np.ndarray, "points 3"] | None = None
 
@@ -167,14 +167,9 @@ def save(tracks: Tracks, path: Path) -> None:
     }
     if tracks.colours is not None:
         arrays["colours"] = tracks.colours.astype(np.uint8)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path, intrinsics: Intrinsics | None = None) -> Tracks:
@@ -232,11 +227,10 @@ def _cotracker(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, n
     if "pred_visibility" not in arrays:
         raise CosetError(f"{path} has pred_tracks but no pred_visibility (1, frames, points)")
     visible = arrays["pred_visibility"]
-    visible = (
-        visible.reshape(visible.shape[-2:])
-        if visible.size == xy.shape[0] * xy.shape[1] and visible.ndim >= 2
-        else visible
-    )
+    if visible.ndim == 4 and visible.shape[-1] == 1:
+        visible = visible[..., 0]
+    if visible.ndim == 3 and visible.shape[0] == 1:
+        visible = visible[0]
     if visible.shape != xy.shape[:2]:
         shape = (1, *xy.shape[:2])
         raise CosetError(f"{path}: pred_visibility has shape {arrays['pred_visibility'].shape}; expected {shape}")

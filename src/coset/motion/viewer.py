@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import json
-import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from coset.errors import CosetError
 from coset.motion.export import colours_of
+from coset.motion.files import json_text, write_bytes
 from coset.motion.reconstruct import Reconstruction
 
 WIDE = 480  # pixels of the pictures kept in the page
@@ -35,12 +33,7 @@ def write_viewer(reconstruction: Reconstruction, path: Path, title: str, frames:
     page = resources.files("coset.motion").joinpath("static", "viewer.html").read_text(encoding="utf-8")
     data = script_text(page_data(reconstruction, frames))
     text = page.replace("__TITLE__", html.escape(title)).replace("__DATA__", data)
-    try:
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error
+    write_bytes(path, text.encode())
 
 
 def page_data(reconstruction: Reconstruction, frames: np.ndarray | None = None) -> dict[str, Any]:
@@ -76,7 +69,7 @@ def page_data(reconstruction: Reconstruction, frames: np.ndarray | None = None) 
 
 def script_text(value: Any) -> str:
     """JSON in which nothing can end the script element that holds it; numbers that are not finite are null."""
-    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    text = json_text(value)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -105,11 +98,3 @@ def _rounded(value: Any) -> Any:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,10 +148,10 @@ class MotionRecipe(Recipe):
         model, history, about = self._network(quiet)
         run_directory.begin(folder, self.to_yaml())
         trained = time.process_time() - used
+        save_model(model, folder / CHECKPOINT, about)
         rows = evaluate(model, groups, self.test, quiet)
         run_directory.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         run_directory.write_text(folder / "predictions.csv", rows.to_csv(index=False))
-        save_model(model, folder / CHECKPOINT, about)
         certificate = [report.to_dict() for report in self._certificate(model, groups["unseen shapes"][0])]
         run_directory.write_json(folder / "certificate.json", certificate)
         metrics = {
@@ -248,7 +249,7 @@ def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[torc
         "trajectory factorisation, rank 3K": trajectory_factorisation,
     }
     for steps in test.optimise:
-        methods[f"per-scene optimisation, {steps} steps"] = lambda tracks, steps=steps: optimise_scene(tracks, steps)
+        methods[f"per-scene optimisation, {steps} steps"] = partial(optimise_scene, steps=steps)
     return methods
 
 
