@@ -125,3 +125,35 @@ def test_bones_keep_their_length():
         assert np.allclose(length, expected, atol=1e-9)
     feet = places[[5, 11], :, 1]
     assert 0 <= feet.min() < 0.15  # the lower ankle comes near the ground, y = 0
+
+
+@pytest.mark.skipif(not has_data(), reason="the motion data is not there")
+def test_trimesh_puts_the_resting_robot_where_we_do():
+    trimesh = pytest.importorskip("trimesh")
+    from coset.motion.gltf_bodies import AnimatedFile
+
+    path = data_file("robot_expressive.glb")
+    file = AnimatedFile(path)
+    assert "Walking" in file.animations()
+    file.content["animations"].append({"name": "rest", "channels": [], "samplers": []})
+    vertices, faces = file.surface("rest", np.zeros(1))
+    assert faces.max() == vertices.shape[1] - 1
+    scene = trimesh.load(path)
+    torsos = [
+        trimesh.transform_points(scene.geometry[name].vertices, scene.graph.get(node)[0])
+        for node in scene.graph.nodes_geometry
+        for name in [scene.graph.get(node)[1]]
+        if name.startswith("Torso")
+    ]
+    assert len(torsos) > 0
+    for torso in torsos:
+        distance = np.linalg.norm(vertices[0][None] - torso[:50, None], axis=-1).min(1)
+        assert distance.max() < 1e-4 * np.ptp(vertices[0], axis=0).max()
+
+
+def test_a_file_that_is_no_gltf(tmp_path):
+    from coset.motion.gltf_bodies import AnimatedFile
+
+    (tmp_path / "a.glb").write_text("no glTF at all, only text")
+    with pytest.raises(CosetError, match="is no binary glTF"):
+        AnimatedFile(tmp_path / "a.glb")

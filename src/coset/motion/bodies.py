@@ -18,10 +18,12 @@ import numpy as np
 from jaxtyping import Float
 
 from coset.errors import CosetError
+from coset.motion.gltf_bodies import opened, rotations_of
 
 Points = Float[np.ndarray, "points frames 3"]
 Maker = Callable[[int, int, np.random.Generator], Points]
 RATE = 20.0  # frames a second of the scenes
+ROBOT_MOTIONS = ("Dance", "Jump", "Punch", "Running", "Walking", "Wave", "No")
 
 
 def bending_rod(points: int, frames: int, rng: np.random.Generator) -> Points:
@@ -89,6 +91,17 @@ def motion_capture(skeleton: str, clip: str) -> Maker:
         return _scaled(_tubes(joints, turns, places, points, rng), 1.4)
 
     return make
+
+
+def skinned_robot(points: int, frames: int, rng: np.random.Generator) -> Points:
+    """A robot of rigid and skinned parts in one of its recorded motions (``robot_expressive.glb``)."""
+    file = opened(data_file("robot_expressive.glb"))
+    name = str(rng.choice(ROBOT_MOTIONS))
+    length = file.duration(name)
+    times = rng.uniform(0, length) + np.arange(frames) / RATE * rng.uniform(0.5, 1.0)
+    # Back and forth, since not every motion ends where it began.
+    shapes, faces = file.surface(name, length - np.abs(times % (2 * length) - length))
+    return _scaled(_on_faces(shapes, faces, points, rng), 1.4)
 
 
 def data_file(name: str) -> Path:
@@ -208,12 +221,7 @@ def _rotations(vectors: np.ndarray) -> np.ndarray:
 
 def _from_quaternions(q: np.ndarray) -> np.ndarray:
     """Rotation matrices of quaternions (w, x, y, z), of any length but zero."""
-    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
-    return np.stack([
-        1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
-        2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
-        2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
-    ], 1).reshape(-1, 3, 3)  # fmt: skip
+    return rotations_of(q / np.linalg.norm(q, axis=1, keepdims=True))
 
 
 @cache
@@ -233,7 +241,7 @@ TRAINING: dict[str, Maker] = PROCEDURAL | {
 }
 """Bodies that training sees."""
 
-UNSEEN_SHAPES: dict[str, Maker] = {"stork": key_shape_mesh("stork"), "sphere": breathing_sphere}
+UNSEEN_SHAPES: dict[str, Maker] = {"stork": key_shape_mesh("stork"), "sphere": breathing_sphere, "robot": skinned_robot}
 UNSEEN_MOTIONS: dict[str, Maker] = {
     "dog-canter": motion_capture("dog3d", "canter"),
     "human-cartwheel": motion_capture("humanoid3d", "cartwheel"),

@@ -94,13 +94,25 @@ def reconstruct_file(
     Raises:
         CosetError: The input cannot be used, or a file cannot be written.
     """
+    fresh = not output.exists()
+    make_folder(output)
+    try:
+        return _reconstruct(source, output, options, model, progress)
+    except BaseException:
+        if fresh and not any(output.iterdir()):
+            output.rmdir()
+        raise
+
+
+def _reconstruct(
+    source: Input, output: Path, options: Options, model: Path | None, progress: bool
+) -> tuple[Reconstruction, list[str]]:
     network, about = pretrained() if model is None else load_model(model)
     options = replace(options, window=min(options.window, int(about.get("window", options.window))))
     options = replace(options, overlap=min(options.overlap, options.window - 1))
     tracks, frames, notes = read_input(source, progress)
     with _bar(progress, "reconstructing", None) as each:
         result = reconstruct(tracks, network, options, lambda stage: each(stage))
-    make_folder(output)
     names = write_all(result, output)
     track_files.save(result.tracks, output / "tracks.npz")
     write_viewer(result, output / "index.html", f"{source.path.name} in 3D", frames)
