@@ -1,0 +1,221 @@
+"""What ``coset track`` and ``coset reconstruct`` do: files in, files out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coset.errors import CosetError, require
+from coset.motion import tracks as track_files
+from coset.motion.checkpoint import load_model, pretrained
+from coset.motion.export import write_all
+from coset.motion.files import json_text, make_folder, write_bytes
+from coset.motion.reconstruct import Options, Reconstruction, reconstruct
+from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
+from coset.motion.tracks import Intrinsics, Tracks
+from coset.motion.viewer import write_viewer
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where tracks come from and how a video is read.
+
+    Attributes:
+        path: NPZ of tracks, or a video.
+        intrinsics: File, or numbers ``f,cx,cy`` or ``fx,fy,cx,cy``, in pixels of the frames as stored; assumed if None.
+        points: Most tracks to follow in a video.
+        most_frames: Read no more frames of a video.
+        stride: Take every so many frames of a video.
+        shot: Which shot of a video with cuts, from 1; the longest if None.
+    """
+
+    path: Path
+    intrinsics: str | None = None
+    points: int = 600
+    most_frames: int | None = None
+    stride: int = 1
+    shot: int | None = None
+
+
+def track_video(source: Input, output: Path, picture: Path | None = None, progress: bool = False) -> list[str]:
+    """Write tracks of a video: one NPZ a shot (``tracks.npz``, ``tracks-2.npz``, ...); returns lines to print.
+
+    Args:
+        source: The video.
+        output: NPZ to write.
+        picture: PNG of a frame with the tracks drawn, if wanted.
+        progress: Show a bar.
+
+    Raises:
+        CosetError: The video cannot be read or followed, or a file cannot be written.
+    """
+    video = read_video(source.path, source.most_frames, source.stride)
+    intrinsics = read_intrinsics(source.intrinsics, video)
+    runs = [run for run in shots(video) if run.stop - run.start >= 3]
+    if not runs:
+        raise CosetError(f"{source.path}: {len(video.frames)} frames; tracks need a shot of at least 3")
+    chosen = [_shot(runs, source.shot, source.path)] if source.shot else runs
+    lines = []
+    for number, run in enumerate(chosen, 1):
+        found = _follow(video, run, source, intrinsics, progress)
+        file = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
+        track_files.save(found, file)
+        length = found.visible.sum(1).mean()
+        lines.append(f"{found.points} tracks of {length:.1f} frames over frames {run.start} to {run.stop - 1}: {file}")
+        if picture is not None and number == 1:
+            middle = found.frames // 2
+            shot = replace(video, frames=video.frames[run])
+            write_picture(preview(shot, found, middle), picture)
+            lines.append(f"frame {run.start + middle} with its tracks: {picture}")
+    lines += [_focal_note(found.intrinsics)]
+    return lines
+
+
+def reconstruct_file(
+    source: Input, output: Path, options: Options, model: Path | None = None, progress: bool = False
+) -> tuple[Reconstruction, list[str]]:
+    """Reconstruct a video or its tracks into a folder; returns the reconstruction and notes.
+
+    The folder gets ``index.html``, ``metrics.json``, ``tracks.npz``, ``reconstruction.npz``, ``scene.glb``, ``ply/``
+    and ``colmap/``.
+
+    Args:
+        source: Video or NPZ.
+        output: Folder; made if missing.
+        options: How to reconstruct.
+        model: Checkpoint; the one of the package if None.
+        progress: Show bars.
+
+    Raises:
+        CosetError: The input cannot be used, or a file cannot be written.
+    """
+    fresh = not output.exists()
+    make_folder(output)
+    try:
+        return _reconstruct(source, output, options, model, progress)
+    except BaseException:
+        if fresh and not any(output.iterdir()):
+            output.rmdir()
+        raise
+
+
+def _reconstruct(
+    source: Input, output: Path, options: Options, model: Path | None, progress: bool
+) -> tuple[Reconstruction, list[str]]:
+    network, about = pretrained() if model is None else load_model(model)
+    options = replace(options, window=min(options.window, int(about.get("window", options.window))))
+    options = replace(options, overlap=min(options.overlap, options.window - 1))
+    tracks, frames, notes = read_input(source, progress)
+    with _bar(progress, "reconstructing", None) as each:
+        result = reconstruct(tracks, network, options, lambda stage: each(stage))
+    names = write_all(result, output)
+    track_files.save(result.tracks, output / "tracks.npz")
+    write_viewer(result, output / "index.html", f"{source.path.name} in 3D", frames)
+    notes = [*notes, *result.notes]
+    metrics = {**result.metrics(), "refine": options.refine, "window": options.window, "notes": notes}
+    content = {**metrics, "files": ["index.html", "tracks.npz", *names]}
+    write_bytes(output / "metrics.json", json_text(content, indent=2).encode())
+    return result, notes
+
+
+def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None, list[str]]:
+    """Tracks of an NPZ, or of the longest (or chosen) shot of a video with its frames; notes."""
+    if source.path.suffix.lower() == ".npz":
+        found = track_files.load(source.path, read_intrinsics(source.intrinsics, None))
+        return found, None, []
+    video = read_video(source.path, source.most_frames, source.stride)
+    runs = [run for run in shots(video) if run.stop - run.start >= 3]
+    if not runs:
+        raise CosetError(f"{source.path}: {len(video.frames)} frames; a reconstruction needs a shot of at least 3")
+    run = _shot(runs, source.shot, source.path)
+    notes = []
+    if len(runs) > 1:
+        notes.append(f"the video has {len(runs)} shots; frames {run.start} to {run.stop - 1} are used (--shot chooses)")
+    return _follow(video, run, source, read_intrinsics(source.intrinsics, video), progress), video.frames[run], notes
+
+
+def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None:
+    """From a text or JSON file, or numbers; scaled along if the video's frames were made smaller.
+
+    Raises:
+        CosetError: They cannot be read or make no pinhole.
+    """
+    if value is None:
+        return None
+    numbers: Any
+    try:
+        if Path(value).is_file():
+            text = Path(value).read_text(encoding="utf-8")
+            numbers = json.loads(text) if text.lstrip().startswith(("[", "{")) else np.loadtxt(text.splitlines())
+            numbers = numbers.get("K", numbers.get("intrinsics")) if isinstance(numbers, dict) else numbers
+        else:
+            numbers = [float(part) for part in value.split(",")]
+        parsed = Intrinsics.parse(numbers)
+    except (ValueError, TypeError, OSError) as error:
+        raise CosetError(f"intrinsics {value!r}: give f,cx,cy or fx,fy,cx,cy, or a file of a 3 x 3 matrix") from error
+    scale = 1.0 if video is None else video.scale
+    return Intrinsics(parsed.focal * scale, parsed.cx * scale, parsed.cy * scale, "given")
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write an image in the format that the name asks for.
+
+    Raises:
+        CosetError: It cannot be written.
+    """
+    cv2 = require("cv2", "motion")
+    try:
+        good, content = cv2.imencode(path.suffix or ".png", picture[..., ::-1])
+        if not good:
+            raise OSError("unknown format")
+        path.write_bytes(content.tobytes())
+    except (OSError, cv2.error) as error:
+        raise CosetError(
+            f"cannot write {path}: give a name that ends in .png or .jpg in a folder that exists"
+        ) from error
+
+
+def _follow(video: Video, run: slice, source: Input, intrinsics: Intrinsics | None, progress: bool) -> Tracks:
+    with _bar(progress, "tracking", run.stop - run.start - 1) as each:
+        return track(video, run, TrackerOptions(points=source.points), intrinsics, lambda: each("tracking"))
+
+
+def _shot(runs: list[slice], number: int | None, path: Path) -> slice:
+    if number is None:
+        return max(runs, key=lambda run: run.stop - run.start)
+    if not 1 <= number <= len(runs):
+        raise CosetError(f"{path} has {len(runs)} shots of 3 frames or more; shot {number} does not exist")
+    return runs[number - 1]
+
+
+def _focal_note(k: Intrinsics) -> str:
+    how = (
+        "assumed (mean of width and height); give --intrinsics if you know better"
+        if k.source == "assumed"
+        else k.source
+    )
+    return f"focal length {k.focal:g} px, {how}"
+
+
+class _bar:
+    """A progress bar whose text is the stage; silent if not wanted."""
+
+    def __init__(self, wanted: bool, text: str, total: int | None):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not wanted)
+        self.task = self.progress.add_task(text, total=total)
+
+    def __enter__(self) -> Callable[[str], None]:
+        self.progress.start()
+        return lambda stage: self.progress.update(self.task, advance=1, description=stage)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()

@@ -1,0 +1,352 @@
+"""From tracks to cameras and moving 3D: one pass of the network, windows for long videos, and refinement.
+
+The world has no scale and no up of its own: the first camera's axes and the network's units are the world's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from coset.errors import CosetError
+from coset.motion.baselines import FreeReconstruction
+from coset.motion.encoder import Prediction, TracksTo4D
+from coset.motion.geometry import align_robustly, to_camera
+from coset.motion.losses import LossWeights, losses, total_loss
+from coset.motion.metrics import mean_rotation, reprojection_error
+from coset.motion.refinement import BundleOptions, adjust_cameras, adjust_motion, static_cost
+from coset.motion.tracks import Tracks
+
+PARALLAX = 1.0  # pixels: what a turning camera leaves unexplained, below which nothing can be said of depth
+SHARED = 12  # observations that two windows must share
+Refine = Literal["none", "bundle", "finetune"]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Cameras and moving 3D of a video.
+
+    Attributes:
+        tracks: The tracks it was made from; points that nothing could be said of are left out.
+        prediction: Cameras, clouds, coefficients, motion levels, in float64.
+        seconds: Time of each stage.
+        notes: What a user should know.
+    """
+
+    tracks: Tracks
+    prediction: Prediction
+    seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+    def points(self) -> Float[Tensor, "points frames 3"]:
+        """Where every point is in every frame."""
+        return self.prediction.points()
+
+    def moving(self) -> Bool[Tensor, " points"]:
+        """Points whose motion level is above 3 pixels and three times the median."""
+        pixels = self.prediction.gamma * self.tracks.intrinsics.focal
+        return (pixels > 3.0) & (pixels > 3 * pixels.median())
+
+    def metrics(self) -> dict[str, float | int | str]:
+        """What can be measured without truth: how far reprojections are from tracks, in pixels; sizes; times."""
+        k = self.tracks.intrinsics
+        error = reprojection_error(self.prediction, self.tracks.tensor().double(), k.focal)
+        return {
+            "frames": self.tracks.frames,
+            "points": self.tracks.points,
+            "observations": int(self.tracks.visible.sum()),
+            "reprojection_median_px": float(error.median()),
+            "reprojection_mean_px": float(error.mean()),
+            "reprojection_mean_percent_of_width": float(100 * error.mean() / self.tracks.size[0]),
+            "moving_points": int(self.moving().sum()),
+            "focal_px": k.focal,
+            "focal_source": k.source,
+            **{f"seconds_{stage}": value for stage, value in self.seconds.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to reconstruct.
+
+    Attributes:
+        refine: Nothing, bundle adjustment, or fine-tuning of the network on this video.
+        window: Most frames of one pass.
+        overlap: Frames that neighbouring windows share at least.
+        steps: Updates of fine-tuning.
+        learning_rate: Of fine-tuning.
+        bundle: Of bundle adjustment.
+        restart: Whether bundle adjustment also starts from a plain guess, and the better of the two is kept.
+        weights: Of the losses in fine-tuning.
+    """
+
+    refine: Refine = "bundle"
+    window: int = 32
+    overlap: int = 12
+    steps: int = 300
+    learning_rate: float = 3e-4
+    bundle: BundleOptions = field(default_factory=BundleOptions)
+    restart: bool = True
+    weights: LossWeights = field(default_factory=LossWeights)
+
+
+def reconstruct(
+    tracks: Tracks,
+    model: TracksTo4D,
+    options: Options | None = None,
+    each: Callable[[str], object] = lambda stage: None,
+) -> Reconstruction:
+    """Cameras and moving 3D from tracks.
+
+    Args:
+        tracks: Of one shot.
+        model: The network, trained.
+        options: How.
+        each: Told the stage after every step of it.
+
+    Raises:
+        CosetError: The tracks do not allow it: too short, too few, no parallax, windows without common points.
+    """
+    options = options or Options()
+    tracks = tracks.checked()
+    check_parallax(tracks)
+    notes = [f"focal length {tracks.intrinsics.focal:g} px is assumed"] if tracks.intrinsics.source == "assumed" else []
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    if options.refine == "finetune":
+        model = finetune(model, tracks, options, lambda: each("fine-tuning"))
+        seconds["finetune"], started = time.perf_counter() - started, time.perf_counter()
+    prediction, kept, windows = feed_forward(tracks, model, options, lambda: each("network"))
+    if not kept.all():
+        notes.append(f"{int((~kept).sum())} points seen in a single frame of every window are left out")
+        tracks = tracks.select(kept.numpy())
+    seconds["network"], started = time.perf_counter() - started, time.perf_counter()
+    if windows > 1:
+        notes.append(f"{windows} windows of at most {options.window} frames were aligned on the points they share")
+    if options.refine == "bundle":
+        prediction, start = best_bundle(
+            prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment")
+        )
+        notes.append(f"bundle adjustment: the start from the {'network' if start == 'network' else 'plain guess'} won")
+        seconds["bundle"] = time.perf_counter() - started
+    return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes))
+
+
+def feed_forward(
+    tracks: Tracks, model: TracksTo4D, options: Options, each: Callable[[], object] = lambda: None
+) -> tuple[Prediction, Bool[Tensor, " points"], int]:
+    """One pass, or one a window: the prediction of the points that could be placed, which these are, and how many."""
+    runs = window_runs(tracks.frames, options.window, options.overlap)
+    whole = tracks.tensor()
+    parts = []
+    for run in runs:
+        clip = whole[:, run]
+        rows = torch.nonzero((clip[..., 2] > 0.5).sum(1) >= 2).squeeze(1)
+        with torch.no_grad():
+            parts.append((run, rows, Prediction(*(part.double() for part in model(clip[rows])))))
+        each()
+    if len(runs) == 1:
+        _, rows, prediction = parts[0]
+        kept = torch.zeros(tracks.points, dtype=torch.bool).index_fill_(0, rows, True)
+        return prediction, kept, 1
+    prediction, kept = merge_windows(parts, whole, model.basis)
+    return prediction, kept, len(runs)
+
+
+def window_runs(frames: int, window: int, overlap: int) -> list[slice]:
+    """Runs of at most ``window`` frames that cover all, evenly spread, neighbours sharing at least ``overlap``.
+
+    Raises:
+        CosetError: The overlap is not below the window.
+    """
+    if overlap >= window:
+        raise CosetError(f"windows of {window} frames cannot overlap by {overlap}")
+    if frames <= window:
+        return [slice(0, frames)]
+    count = -(-(frames - overlap) // (window - overlap))
+    starts = np.round(np.linspace(0, frames - window, count)).astype(int)
+    return [slice(int(start), int(start) + window) for start in starts]
+
+
+def merge_windows(
+    parts: list[tuple[slice, Tensor, Prediction]], tracks: Float[Tensor, "points frames 3"], basis: int
+) -> tuple[Prediction, Bool[Tensor, " points"]]:
+    """Windows brought into the world of the first by similarities on what they share, and blended.
+
+    Raises:
+        CosetError: Two neighbours share too little.
+    """
+    count, frames = tracks.shape[:2]
+    seen = tracks[..., 2] > 0.5
+    placed, weight = torch.zeros(count, frames, 3).double(), torch.zeros(count, frames).double()
+    static, levels = torch.zeros(count, 3).double(), torch.zeros(count, 2).double()
+    rotations, positions = torch.zeros(frames, 3, 3).double(), torch.zeros(frames, 3).double()
+    cameras, focal = torch.zeros(frames).double(), torch.zeros(frames).double()
+    for run, rows, part in parts:
+        points = torch.zeros(count, run.stop - run.start, 3).double().index_copy_(0, rows, part.points())
+        present = torch.zeros(count, dtype=torch.bool).index_fill_(0, rows, True)[:, None]
+        shared = seen[:, run] & present & (weight[:, run] > 0)
+        turned, moved, clouds = part.rotations, part.positions, part.static
+        if run.start > 0:
+            if shared.sum() < SHARED:
+                raise CosetError(
+                    f"frames {run.start} to {run.stop - 1} share {int(shared.sum())} observations with those before; "
+                    f"at least {SHARED} are needed: cut the video there"
+                )
+            found = align_robustly(points[shared], (placed[:, run] / weight[:, run].clamp(min=1e-9)[..., None])[shared])
+            points, clouds = found.points(points), found.points(clouds)
+            turned, moved = found.cameras(turned, moved)
+        # Windows fade into one another: a frame counts by its distance from the window's ends.
+        edge = torch.arange(run.stop - run.start).double()
+        fade = torch.minimum(edge, edge.flip(0)) + 1
+        share = fade * present
+        placed[:, run] += share[..., None] * points
+        weight[:, run] += share
+        static[rows] += clouds
+        levels[rows] += torch.stack((part.gamma.log(), torch.ones_like(part.gamma)), 1)
+        rotations[run] += fade[:, None, None] * turned
+        positions[run] += fade[:, None] * moved
+        focal[run] += fade * part.focal
+        cameras[run] += fade
+    kept = levels[:, 1] > 0
+    static, gamma = static[kept] / levels[kept, 1:], (levels[kept, 0] / levels[kept, 1]).exp()
+    points = torch.where(
+        weight[kept][..., None] > 0, placed[kept] / weight[kept].clamp(min=1e-9)[..., None], static[:, None]
+    )
+    clouds, c = low_rank(points - static[:, None], basis - 1)
+    clouds = torch.cat((static[:, None], clouds), 1)
+    c = torch.cat((torch.ones(frames, 1).double(), c), 1)
+    rotations = torch.stack([mean_rotation(r[None]) for r in rotations])
+    return Prediction(rotations, positions / cameras[:, None], c, focal / cameras, clouds, gamma), kept
+
+
+def low_rank(
+    displacement: Float[Tensor, "points frames 3"], rank: int
+) -> tuple[Float[Tensor, "points basis 3"], Float[Tensor, "frames basis"]]:
+    """Clouds and coefficients whose products are nearest to given displacements."""
+    u, s, v = torch.linalg.svd(displacement.transpose(0, 1).flatten(1), full_matrices=False)
+    clouds = displacement.new_zeros(displacement.size(0), rank, 3)
+    c = displacement.new_zeros(displacement.size(1), rank)
+    rank = min(rank, len(s))
+    c[:, :rank] = u[:, :rank] * len(u) ** 0.5
+    clouds[:, :rank] = (s[:rank, None] * v[:rank] / len(u) ** 0.5).unflatten(1, (-1, 3)).transpose(0, 1)
+    return clouds, c
+
+
+def best_bundle(
+    prediction: Prediction, tracks: Float[Tensor, "points frames 3"], options: Options, each: Callable[[], object]
+) -> tuple[Prediction, str]:
+    """Cameras and static cloud adjusted, the better of two starts by its own likelihood; then the motion.
+
+    Returns:
+        The refined prediction and which start won, ``network`` or ``plain``.
+    """
+    prediction = Prediction(*(part.detach().double() for part in prediction))
+    scaled = torch.cat((tracks[..., :2] / prediction.focal[:, None], tracks[..., 2:]), -1)
+    starts = {"network": prediction}
+    if options.restart:
+        plain = FreeReconstruction(scaled, basis=prediction.basis.size(1))()
+        starts["plain"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
+    found = {name: adjust_cameras(start, scaled, options.bundle, each) for name, start in starts.items()}
+    winner = min(found, key=lambda name: static_cost(found[name], scaled))
+    return adjust_motion(found[winner], scaled, options.bundle, each), winner
+
+
+def finetune(
+    model: TracksTo4D, tracks: Tracks, options: Options, each: Callable[[], object] = lambda: None
+) -> TracksTo4D:
+    """A copy of the network trained on the losses of this video alone, window by window; the best iterate."""
+    import copy
+
+    tuned, best, least = copy.deepcopy(model).train(), copy.deepcopy(model.state_dict()), float("inf")
+    whole = tracks.tensor()
+    runs = window_runs(tracks.frames, options.window, options.overlap)
+    optimizer = torch.optim.Adam(tuned.parameters(), lr=options.learning_rate)
+    recent: list[float] = []
+    for step in range(options.steps):
+        clip = whole[:, runs[step % len(runs)]]
+        clip = clip[(clip[..., 2] > 0.5).sum(1) >= 2]
+        total = total_loss(losses(tuned(clip), clip), options.weights)
+        recent = [*recent, float(total.detach())][-len(runs) :]
+        # All windows count: an iterate is judged once each has been seen since the last.
+        if len(recent) == len(runs) and sum(recent) < least:
+            best, least = copy.deepcopy(tuned.state_dict()), sum(recent)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(tuned.parameters(), 1.0)
+        optimizer.step()
+        each()
+    tuned.load_state_dict(best)
+    return tuned.eval()
+
+
+def check_parallax(tracks: Tracks) -> None:
+    """Depth shows only where a camera moves.
+
+    Raises:
+        CosetError: The points do not move in the picture, or a turning camera explains all.
+    """
+    travel, left = parallax(tracks)
+    if travel < PARALLAX:
+        raise CosetError(f"the points move by {travel:.2f} pixels: without motion there is no depth to be seen")
+    if left < PARALLAX:
+        raise CosetError(
+            f"the camera only turns (rotation explains the tracks within {left:.2f} pixels): depth needs a camera that "
+            "moves from its place"
+        )
+
+
+def parallax(tracks: Tracks) -> tuple[float, float]:
+    """Pixels that points travel between frames far apart, and what is left once a rotation is taken away.
+
+    Both are the 70th percentile over points, the largest over pairs of frames that share enough points: a few moving
+    points before a camera that only turns are no parallax.
+    """
+    k = tracks.intrinsics
+    rays = np.concatenate([(tracks.xy - [k.cx, k.cy]) / k.focal, np.ones((*tracks.visible.shape, 1))], -1)
+    travel = left = 0.0
+    for gap in sorted({max(1, tracks.frames // d) for d in (2, 3, 4, 6, 10)} | {1}):
+        for first in range(0, tracks.frames - gap, max(1, gap // 2)):
+            both = tracks.visible[:, first] & tracks.visible[:, first + gap]
+            if both.sum() < 12:
+                continue
+            a, b = torch.from_numpy(rays[both, first]), torch.from_numpy(rays[both, first + gap])
+            moved = (a - b)[:, :2].norm(dim=1) * k.focal
+            travel = max(travel, float(moved.quantile(0.7)))
+            left = max(left, float((_turned(a, b)).quantile(0.7)) * k.focal)
+    return travel, left
+
+
+def _turned(a: Float[Tensor, "points 3"], b: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+    """Distances in the picture after the rotation of rays ``a`` nearest to ``b``, found robustly."""
+    unit_a, unit_b = (r / r.norm(dim=1, keepdim=True) for r in (a, b))
+    weight = torch.ones(len(a), 1).to(a)
+    distance = torch.zeros(len(a)).to(a)
+    for _ in range(10):
+        turn = mean_rotation(((weight * unit_b).T @ unit_a)[None])
+        seen = unit_a @ turn.T
+        distance = (seen[:, :2] / seen[:, 2:].clamp(min=1e-6) - b[:, :2]).norm(dim=1)
+        weight = (1 / (1 + (distance / distance.median().clamp(min=1e-9)) ** 2)).unsqueeze(1)
+    return distance
+
+
+def in_first_camera(prediction: Prediction) -> Prediction:
+    """The same in the axes of the first camera, which stands at the origin; static depth there has median 1."""
+    turn, centre = prediction.rotations[0].T, prediction.positions[0]
+    depth = to_camera(prediction.static, prediction.rotations[0], centre)[:, 2]
+    front = depth[depth > 0]
+    scale = 1 / front.median() if len(front) else torch.ones(()).to(depth)
+    static = scale * (prediction.basis[:, :1] - centre) @ turn.T
+    moving = scale * prediction.basis[:, 1:] @ turn.T
+    return prediction._replace(
+        rotations=turn @ prediction.rotations,
+        positions=scale * (prediction.positions - centre) @ turn.T,
+        basis=torch.cat((static, moving), 1),
+    )

@@ -1,0 +1,279 @@
+"""Point tracks of a video on a CPU: pyramidal Lucas-Kanade, checked forwards and backwards, seeded anew where lost.
+
+A point that fails the check is gone for good: what Lucas-Kanade finds later at the same place is another track. Needs
+OpenCV (``pip install "coset[motion]"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from coset.errors import CosetError, require
+from coset.motion.tracks import Intrinsics, Tracks
+
+MARGIN = 3.0  # pixels from the edge at which a track ends: the window would look out of the picture
+CUT_CORRELATION, CUT_DIFFERENCE = 0.6, 12.0  # colour histograms; mean difference of small grey pictures of 0..255
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames, upright, red-green-blue."""
+
+    frames: UInt8[np.ndarray, "frames height width 3"]
+    rate: float
+    path: Path
+    scale: float = 1.0  # of the frames against those in the file
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.frames.shape[2], self.frames.shape[1]
+
+
+@dataclass(frozen=True)
+class TrackerOptions:
+    """How points are picked and followed.
+
+    Attributes:
+        points: Most tracks to keep, the longest, spread over picture and time.
+        cells: Cells along the longer side; a cell without a living track is seeded anew.
+        window: Side of the Lucas-Kanade window, pixels.
+        levels: Halvings of the picture above the first.
+        backward: Largest distance, in pixels, between a point and where tracking there and back ends.
+        least_length: Frames that a kept track is seen in.
+    """
+
+    points: int = 600
+    cells: int = 20
+    window: int = 21
+    levels: int = 3
+    backward: float = 1.0
+    least_length: int = 8
+
+
+def read_video(path: Path, most_frames: int | None = None, stride: int = 1, longest_side: int = 960) -> Video:
+    """Decode a video, turned as its rotation flag says, at most ``longest_side`` pixels wide or high.
+
+    Raises:
+        CosetError: There is no such file, or no picture can be decoded from it.
+    """
+    cv2 = require("cv2", "motion")
+    if not path.is_file():
+        raise CosetError(f"{path} does not exist" if not path.exists() else f"{path} is a folder, not a video")
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(str(path))
+        frames: list[np.ndarray] = []
+        rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+        index, scale = 0, 1.0
+        while capture.isOpened() and (most_frames is None or len(frames) < most_frames):
+            if not capture.grab():
+                break
+            if index % stride == 0:
+                good, frame = capture.retrieve()
+                if not good or frame is None:
+                    break
+                scale = min(1.0, longest_side / max(frame.shape[:2]))
+                frames.append(_fitted(cv2, frame, scale))
+            index += 1
+        capture.release()
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+    if not frames:
+        raise CosetError(f"{path}: no picture can be decoded; it is corrupt, has no video stream, or is no video")
+    frames = [frame for frame in frames if frame.shape == frames[0].shape]
+    return Video(np.stack(frames), (rate if 1 <= rate <= 1000 else 20.0) / stride, path, scale)
+
+
+def shots(video: Video) -> list[slice]:
+    """Runs of frames without a cut, by colour histograms and by how much the picture changes at once."""
+    cv2 = require("cv2", "motion")
+    small = np.stack([cv2.resize(frame, (64, 48), interpolation=cv2.INTER_AREA) for frame in video.frames])
+    histograms = [_histogram(cv2, frame) for frame in small]
+    grey = small.astype(np.float32).mean(-1)
+    difference = np.abs(np.diff(grey, axis=0)).mean((1, 2))
+    usual = np.median(difference) if len(difference) else 0.0
+    cuts = [
+        n + 1
+        for n in range(len(grey) - 1)
+        if difference[n] > max(CUT_DIFFERENCE, 4 * usual)
+        and cv2.compareHist(histograms[n], histograms[n + 1], cv2.HISTCMP_CORREL) < CUT_CORRELATION
+    ]
+    edges = [0, *cuts, len(grey)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def track(
+    video: Video,
+    frames: slice | None = None,
+    options: TrackerOptions | None = None,
+    intrinsics: Intrinsics | None = None,
+    each: Callable[[], object] = lambda: None,
+) -> Tracks:
+    """Follow points through one shot.
+
+    Args:
+        video: The video.
+        frames: The shot; all frames by default.
+        options: How.
+        intrinsics: Of the camera, in pixels of the decoded frames; assumed if left out.
+        each: Called after every frame.
+
+    Raises:
+        CosetError: The shot has fewer than 3 frames, or too little to follow.
+    """
+    cv2 = require("cv2", "motion")
+    options = options or TrackerOptions()
+    pictures = video.frames[frames or slice(None)]
+    if len(pictures) < 3:
+        raise CosetError(f"{video.path}: a shot of {len(pictures)} frames; tracks need at least 3")
+    living = _Living(cv2, pictures, options)
+    for _ in range(len(pictures) - 1):
+        living.step()
+        each()
+    xy, visible, started = living.collect()
+    rows = _spread(xy, visible, video.size, options)
+    if len(rows) < 20:
+        raise CosetError(
+            f"{video.path}: only {len(rows)} points could be followed for {options.least_length} frames; the "
+            "picture is too blurred, too dark or too empty"
+        )
+    xy, visible, started = xy[rows], visible[rows], started[rows]
+    colours = _colours(pictures, xy, started)
+    return Tracks(xy, visible, video.size, started, intrinsics or Intrinsics.assumed(*video.size), video.rate, colours)
+
+
+class _Living:
+    """The tracks that are being followed, and all that were."""
+
+    def __init__(self, cv2: Any, pictures: np.ndarray, options: TrackerOptions):
+        self.cv2, self.pictures, self.options = cv2, pictures, options
+        self.frame = 0
+        self.grey = self._grey(0)
+        self.at = np.zeros((0, 2), np.float32)
+        self.rows = np.zeros(0, int)
+        self.history: list[tuple[np.ndarray, np.ndarray]] = []
+        self.started: list[int] = []
+        self._seed()
+
+    def step(self) -> None:
+        """Follow into the next frame, let go of what fails, seed empty cells."""
+        following = self._grey(self.frame + 1)
+        if len(self.at):
+            there, found = self._flow(self.grey, following, self.at)
+            back, returned = self._flow(following, self.grey, there)
+            height, width = following.shape
+            good = found & returned & (np.linalg.norm(back - self.at, axis=1) < self.options.backward)
+            corner = np.array([width, height]) - 1 - MARGIN
+            good &= ((there >= MARGIN) & (there <= corner)).all(1)
+            self.at, self.rows = there[good], self.rows[good]
+            self._part_from_neighbours()
+        self.frame, self.grey = self.frame + 1, following
+        self._seed()
+
+    def collect(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places, visibility and first frames of all tracks."""
+        xy = np.zeros((len(self.started), len(self.history), 2))
+        visible = np.zeros(xy.shape[:2], bool)
+        for n, (rows, at) in enumerate(self.history):
+            xy[rows, n], visible[rows, n] = at, True
+        return xy, visible, np.array(self.started, dtype=np.int64)
+
+    def _seed(self) -> None:
+        height, width = self.grey.shape
+        cell = max(8, int(np.ceil(max(width, height) / self.options.cells)))
+        taken = np.zeros((height, width), np.uint8)
+        for x, y in self.at.astype(int):
+            taken[y // cell * cell : (y // cell + 1) * cell, x // cell * cell : (x // cell + 1) * cell] = 1
+        # The last frames cannot give a track of the least length.
+        if self.frame <= len(self.pictures) - min(self.options.least_length, len(self.pictures)):
+            corners = self.cv2.goodFeaturesToTrack(self.grey, 5000, 0.002, cell * 0.45, mask=(1 - taken) * 255)
+            if corners is not None:
+                fresh = corners.reshape(-1, 2).astype(np.float32)
+                first = len(self.started)
+                self.started += [self.frame] * len(fresh)
+                self.at = np.concatenate([self.at, fresh])
+                self.rows = np.concatenate([self.rows, np.arange(first, first + len(fresh))])
+        self.history.append((self.rows.copy(), self.at.copy()))
+
+    def _part_from_neighbours(self) -> None:
+        """Of tracks that have run into the same pixel, keep the oldest."""
+        cells = np.round(self.at).astype(int)
+        order = np.argsort(self.rows, kind="stable")
+        _, first = np.unique(cells[order], axis=0, return_index=True)
+        kept = np.sort(order[first])
+        self.at, self.rows = self.at[kept], self.rows[kept]
+
+    def _flow(self, a: np.ndarray, b: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        side = self.options.window
+        criteria = (self.cv2.TERM_CRITERIA_EPS | self.cv2.TERM_CRITERIA_COUNT, 30, 0.01)
+        there, status, _ = self.cv2.calcOpticalFlowPyrLK(
+            a, b, at.reshape(-1, 1, 2), None, winSize=(side, side), maxLevel=self.options.levels, criteria=criteria
+        )
+        return there.reshape(-1, 2), status.reshape(-1) == 1
+
+    def _grey(self, n: int) -> np.ndarray:
+        return self.cv2.cvtColor(self.pictures[n], self.cv2.COLOR_RGB2GRAY)
+
+
+def preview(video: Video, tracks: Tracks, frame: int, tail: int = 10) -> UInt8[np.ndarray, "height width 3"]:
+    """A frame with the points seen in it and where each came from."""
+    cv2 = require("cv2", "motion")
+    picture = video.frames[frame].copy()
+    for p in np.flatnonzero(tracks.visible[:, frame]):
+        hue = int(179 * (p * 0.618034 % 1))
+        colour = cv2.cvtColor(np.array([[[hue, 220, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0].tolist()
+        past = np.arange(max(0, frame - tail), frame + 1)
+        path = tracks.xy[p, past[tracks.visible[p, past]]]
+        cv2.polylines(picture, [np.round(path).astype(np.int32)], False, colour, 1, cv2.LINE_AA)
+        x, y = np.round(tracks.xy[p, frame]).astype(int)
+        cv2.circle(picture, (int(x), int(y)), 2, colour, -1, cv2.LINE_AA)
+    return picture
+
+
+def _spread(xy: np.ndarray, visible: np.ndarray, size: tuple[int, int], options: TrackerOptions) -> np.ndarray:
+    """The longest tracks, taken in turn from the cells of picture and time in which they begin."""
+    length = visible.sum(1)
+    least = min(options.least_length, visible.shape[1])
+    fit = np.flatnonzero(length >= least)
+    if len(fit) <= options.points:
+        return fit
+    middle = np.array([xy[p, visible[p]].mean(0) for p in fit])
+    time = np.array([np.flatnonzero(visible[p]).mean() for p in fit])
+    cells = np.stack([middle[:, 0] * 12 // size[0], middle[:, 1] * 12 // size[1], time * 4 // visible.shape[1]], 1)
+    order = np.argsort(-length[fit], kind="stable")
+    _, cell = np.unique(cells, axis=0, return_inverse=True)
+    rank = np.zeros(len(fit), int)
+    counts: dict[int, int] = {}
+    for p in order:
+        rank[p] = counts.get(int(cell[p]), 0)
+        counts[int(cell[p])] = rank[p] + 1
+    chosen = np.lexsort((-length[fit], rank))[: options.points]
+    return np.sort(fit[chosen])
+
+
+def _colours(pictures: np.ndarray, xy: np.ndarray, started: np.ndarray) -> np.ndarray:
+    places = np.round(xy[np.arange(len(xy)), started]).astype(int)
+    limits = np.array([pictures.shape[2] - 1, pictures.shape[1] - 1])
+    x, y = np.clip(places, 0, limits).T
+    return pictures[started, y, x].astype(float)
+
+
+def _histogram(cv2: Any, frame: np.ndarray) -> np.ndarray:
+    histogram = cv2.calcHist([frame], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3)
+    return cv2.normalize(histogram, None).flatten()
+
+
+def _fitted(cv2: Any, frame: np.ndarray, scale: float) -> np.ndarray:
+    frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    if scale == 1:
+        return frame
+    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)

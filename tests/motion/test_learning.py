@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from coset.motion.encoder import Prediction, TracksTo4D
+from coset.motion.geometry import project, to_camera
+from coset.motion.learning import (
+    Lesson,
+    Schedule,
+    draw_clips,
+    in_middle_frame,
+    taught,
+    teach,
+    teacher_loss,
+    train,
+    untaught,
+    warm_up,
+)
+from coset.motion.losses import warm_up_loss
+from coset.motion.metrics import camera_errors
+from coset.motion.scenes import SceneOptions, make_scene
+
+SMALL = Schedule(steps=30, batch=2, points=20, frames=(8, 14), first_frames=8, warm_up=40)
+
+
+def lesson_of(scene):
+    """A lesson that holds the truth."""
+    points = torch.from_numpy(scene.points[:, scene.tracks.frames // 2]).float()
+    rotations, positions = torch.from_numpy(scene.rotations).float(), torch.from_numpy(scene.positions).float()
+    return Lesson(scene.tracks.tensor(), rotations, positions, points, torch.from_numpy(~scene.moving))
+
+
+def test_the_teacher_finds_cameras_from_tracks_alone():
+    scene = make_scene("rod", SceneOptions(points=80, frames=16), 0)
+    lesson = taught(scene.tracks.tensor())
+    assert lesson.sure.any()
+    true = torch.from_numpy(scene.rotations).float(), torch.from_numpy(scene.positions).float()
+    assert camera_errors(lesson.rotations, lesson.positions, *true)["rotation"] < 1
+    assert (~torch.from_numpy(scene.moving)[lesson.sure]).double().mean() > 0.9
+
+
+def test_the_teacher_says_nothing_where_it_does_not_know():
+    noise = torch.rand(40, 10, 3, generator=torch.Generator().manual_seed(0))
+    noise[..., 2] = 1
+    assert not taught(noise).sure.any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_drawn_clips_keep_tracks_and_teacher_consistent(clean_scene, seed):
+    """Mirrored, reversed, cut and re-gauged: the static points are still seen where the tracks say."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = draw_clips([lesson_of(clean_scene)], SMALL, True, generator)
+    inside = to_camera(batch.static[:, :, None], batch.rotations[:, None], batch.positions[:, None])
+    seen = (batch.tracks[..., 2] > 0.5) & batch.sure[..., None]
+    assert seen.any()
+    assert (project(inside) - batch.tracks[..., :2])[seen].abs().max() < 1e-4
+    assert torch.allclose(torch.det(batch.rotations), torch.ones(()), atol=1e-5)
+
+
+def test_the_gauge_of_the_warm_up(clean_scene):
+    clip = in_middle_frame(lesson_of(clean_scene))
+    middle = clip.rotations.size(0) // 2
+    assert torch.allclose(clip.rotations[middle], torch.eye(3), atol=1e-5)
+    assert torch.allclose(clip.positions[middle], torch.tensor([0.0, 0, -15]), atol=1e-4)
+    assert float((clip.static[clip.sure, 2] + 15).median()) == pytest.approx(15, rel=1e-4)
+
+
+def test_a_teacher_that_is_followed_costs_nothing(clean_scene):
+    clip = Lesson(*(part[None] for part in in_middle_frame(lesson_of(clean_scene))))
+    frames, points = clip.rotations.size(1), clip.static.size(1)
+    ones = torch.ones(1, frames, 1)
+    right = Prediction(
+        clip.rotations, clip.positions, ones, ones[..., 0], clip.static[:, :, None], torch.ones(1, points)
+    )
+    assert float(teacher_loss(right, clip)) == 0
+    assert float(teacher_loss(right._replace(positions=right.positions + 1), clip)) > 0
+    assert float(teacher_loss(right, clip._replace(sure=torch.zeros_like(clip.sure)))) == 0
+
+
+def test_the_warm_up_brings_cameras_to_their_start(scene):
+    torch.manual_seed(0)
+    model = TracksTo4D(width=16, blocks=1, heads=2, head_width=8, hidden=16, basis=3, octaves=3, kernel=5, orbit=True)
+    videos = [untaught(scene.tracks.tensor())]
+    before = float(warm_up_loss(model(videos[0].tracks)))
+    warm_up(
+        model, videos, Schedule(batch=2, points=20, warm_up=300, learning_rate=1e-2), torch.Generator().manual_seed(0)
+    )
+    assert float(warm_up_loss(model(videos[0].tracks))) < 0.05 * before
+
+
+@pytest.mark.parametrize("teacher", [0.0, 5.0])
+def test_training_learns_and_repeats_itself(scene, teacher):
+    def run():
+        torch.manual_seed(0)
+        model = TracksTo4D(
+            width=16, blocks=1, heads=2, head_width=8, hidden=16, basis=3, octaves=3, kernel=5, orbit=True
+        )
+        schedule = Schedule(**{**SMALL.__dict__, "teacher": teacher})
+        return train(model, [lesson_of(scene)], schedule, seed=1), model
+
+    (history, model), (again, other) = run(), run()
+    assert history == again
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    assert history[-1]["share"] == 1
+    assert history[-1]["total"] < history[0]["total"]
+    assert ("teacher" in history[0]) == (teacher > 0)
+
+
+def test_every_video_is_taught_or_kept_without():
+    calls = []
+    scenes = [make_scene("boxes", SceneOptions(points=40, frames=10), s).tracks.tensor() for s in range(2)]
+    assert len(teach(scenes, lambda: calls.append(1))) == 2
+    assert len(calls) == 2

@@ -1,0 +1,121 @@
+import math
+
+import pytest
+import torch
+
+from coset.motion.encoder import Prediction
+from coset.motion.geometry import rotation_from_vector
+from coset.motion.losses import (
+    LossWeights,
+    losses,
+    negative_depth_loss,
+    reprojection_loss,
+    sparse_loss,
+    static_loss,
+    total_loss,
+    warm_up_loss,
+)
+
+
+def scene(points=7, frames=5, basis=3, seed=0, grad=False):
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    c = torch.cat((torch.ones(frames, 1).double(), draw(frames, basis - 1)), 1)
+    rotations = rotation_from_vector(0.1 * draw(frames, 3))
+    positions = 0.2 * draw(frames, 3) + torch.tensor([0, 0, -9.0]).double()
+    parts = (rotations, positions, c, torch.ones(frames).double(), draw(points, basis, 3), draw(points).exp())
+    tracks = torch.cat((draw(points, frames, 2), (draw(points, frames, 1) > -0.5).double()), -1)
+    return Prediction(*(p.requires_grad_() if grad else p for p in parts)), tracks
+
+
+def test_static_loss_by_hand():
+    gamma = torch.tensor([0.5, 2.0])
+    assert float(static_loss(torch.zeros(2), gamma)) == pytest.approx((math.log(0.5) + math.log(2.0)) / 2)
+    assert float(static_loss(torch.tensor([4.0]), torch.tensor([2.0]))) == pytest.approx(math.log(4.0))
+
+
+def test_static_loss_is_least_where_gamma_is_the_distance():
+    gamma = torch.linspace(0.05, 1.5, 2000, dtype=torch.float64)
+    values = torch.stack([static_loss(torch.tensor([0.3**2]).double(), g[None]) for g in gamma])
+    assert float(gamma[values.argmin()]) == pytest.approx(0.3, abs=1e-3)
+
+
+def test_negative_depth_by_hand():
+    assert float(negative_depth_loss(torch.tensor([-2.0, 3.0, -1.0]))) == 3
+
+
+def test_reprojection_by_hand():
+    eye = torch.eye(3)[None]
+    still = Prediction(
+        eye, torch.zeros(1, 3), torch.ones(1, 1), torch.ones(1), torch.tensor([[[0.0, 0, 5]]]), torch.ones(1)
+    )
+    tracks = torch.tensor([[[3.0, 4.0, 1.0]]])
+    assert float(reprojection_loss(still, tracks)) == 5
+
+
+def test_the_reprojection_term_teaches_only_the_moving_part():
+    prediction, tracks = scene(grad=True)
+    reprojection_loss(prediction, tracks).backward()
+    assert prediction.rotations.grad is None
+    assert prediction.positions.grad is None
+    assert torch.equal(prediction.basis.grad[:, 0], torch.zeros_like(prediction.basis.grad[:, 0]))
+    assert prediction.basis.grad[:, 1:].abs().sum() > 0
+    assert prediction.coefficients.grad.abs().sum() > 0
+
+
+def test_sparse_loss_does_not_raise_gamma():
+    prediction, _ = scene(grad=True)
+    sparse_loss(prediction).backward()
+    assert prediction.gamma.grad is None
+    expected = (prediction.basis[:, 1:] / prediction.gamma[:, None, None]).abs().mean()
+    assert float(sparse_loss(prediction)) == pytest.approx(float(expected))
+
+
+def test_what_is_not_seen_changes_no_loss():
+    prediction, tracks = scene()
+    other = tracks.clone()
+    other[..., :2][tracks[..., 2] < 0.5] = 1e6
+    assert losses(prediction, tracks) == losses(prediction, other)
+
+
+def test_a_similarity_of_the_world_changes_no_picture():
+    prediction, tracks = scene()
+    turn = rotation_from_vector(torch.tensor([0.3, -1.0, 0.2]).double())
+    shift = torch.tensor([1.0, 2, 3]).double()
+    clouds = 2 * prediction.basis @ turn.T
+    clouds[:, 0] += shift
+    moved = prediction._replace(
+        rotations=turn @ prediction.rotations, positions=2 * prediction.positions @ turn.T + shift, basis=clouds
+    )
+    before, after = losses(prediction, tracks), losses(moved, tracks)
+    for name in ("reprojection", "static"):
+        assert float(before[name]) == pytest.approx(float(after[name]), rel=1e-10)
+
+
+def test_gradients_of_the_static_term():
+    prediction, tracks = scene(points=3, frames=2)
+
+    def cost(rotations, positions, clouds, gamma):
+        changed = prediction._replace(rotations=rotations, positions=positions, basis=clouds, gamma=gamma)
+        return losses(changed, tracks)["static"]
+
+    leaves = (prediction.rotations, prediction.positions, prediction.basis, prediction.gamma)
+    assert torch.autograd.gradcheck(cost, [leaf.clone().requires_grad_() for leaf in leaves])
+
+
+def test_the_sum_and_its_clamp():
+    terms = {name: torch.tensor(v) for name, v in (("reprojection", 3.0), ("static", 2.0), ("negative", 1.0))}
+    assert float(total_loss(terms, LossWeights())) == 153
+    assert float(total_loss(terms, LossWeights(), largest=100.0)) == 100
+
+
+def test_the_warm_up_is_done_at_its_goal():
+    prediction, _ = scene()
+    there = prediction._replace(
+        rotations=torch.eye(3).expand(5, 3, 3), positions=torch.tensor([0, 0, -15.0]).expand(5, 3)
+    )
+    assert float(warm_up_loss(there)) == 0
+    assert float(warm_up_loss(prediction)) > 0

@@ -1,0 +1,124 @@
+"""From the command line: a made-up video of a moving camera in, files out; mistakes in one line."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from coset import cli
+from coset.motion import tracks as files
+from coset.motion.checkpoint import save_model
+
+cv2 = pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """Two textured planes at different depths, and a camera that glides past them."""
+    rng = np.random.default_rng(0)
+    far, near = (
+        cv2.resize(rng.integers(0, 255, size, dtype=np.uint8), None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
+        for size in ((60, 90, 3), (16, 60, 3))
+    )
+    path = tmp_path_factory.mktemp("video") / "glide.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 20, (200, 160))
+    for n in range(16):
+        frame = far[40:200, 40 + 2 * n : 240 + 2 * n].copy()
+        frame[80:] = near[:, 8 * n // 2 : 8 * n // 2 + 200][:80]
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def coset(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["coset", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def checkpoint(network, tmp_path):
+    save_model(network, tmp_path / "model.safetensors", {"window": 10})
+    return tmp_path / "model.safetensors"
+
+
+def test_a_video_becomes_tracks_and_tracks_a_scene(coset, video, checkpoint, tmp_path):
+    code, out, err = coset("track", video, "--output", tmp_path / "t.npz", "--preview", tmp_path / "t.png", "--quiet")
+    assert code == 0, err
+    assert "focal length 180 px, assumed" in out
+    tracks = files.load(tmp_path / "t.npz")
+    assert tracks.points > 40
+    assert cv2.imread(str(tmp_path / "t.png")).shape == (160, 200, 3)
+    scene = tmp_path / "scene"
+    code, out, err = coset("reconstruct", tmp_path / "t.npz", "--output", scene, "--model", checkpoint, "--quiet")
+    assert code == 0, err
+    metrics = json.loads((scene / "metrics.json").read_text())
+    assert metrics["points"] <= tracks.points
+    assert metrics["reprojection_median_px"] < 2
+    for name in (
+        "index.html",
+        "tracks.npz",
+        "reconstruction.npz",
+        "scene.glb",
+        "colmap/images.txt",
+        "ply/frame_0015.ply",
+    ):
+        assert (scene / name).stat().st_size > 0
+    assert "note: focal length 180 px is assumed" in err
+
+
+def test_a_video_becomes_a_scene_at_once(coset, video, checkpoint, tmp_path):
+    arguments = ("--output", tmp_path / "s", "--model", checkpoint, "--refine", "none", "--intrinsics", "170,100,80")
+    code, _, err = coset("reconstruct", video, *arguments, "--max-frames", 12, "--points", 60, "--quiet")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "s" / "metrics.json").read_text())
+    assert (metrics["frames"], metrics["focal_px"], metrics["focal_source"]) == (12, 170.0, "given")
+    assert metrics["points"] <= 60
+    page = (tmp_path / "s" / "index.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 12
+
+
+def test_intrinsics_from_files(coset, video, tmp_path):
+    (tmp_path / "k.json").write_text(json.dumps({"K": [[150, 0, 100], [0, 150, 80], [0, 0, 1]]}))
+    (tmp_path / "k.txt").write_text("150 0 100\n0 150 80\n0 0 1\n")
+    for name in ("k.json", "k.txt"):
+        code, _, err = coset("track", video, "--output", tmp_path / "t.npz", "--intrinsics", tmp_path / name, "--quiet")
+        assert code == 0, err
+        assert files.load(tmp_path / "t.npz").intrinsics.focal == 150
+
+
+def mistakes(video, folder):
+    return [
+        (["track", folder / "no.mp4"], "no.mp4 does not exist"),
+        (["track", video, "--intrinsics", "a,b"], "intrinsics 'a,b': give f,cx,cy"),
+        (["track", video, "--shot", "4"], "has 1 shots of 3 frames or more; shot 4 does not exist"),
+        (["track", video, "--preview", folder / "no" / "a.png"], "cannot write"),
+        (["track", video, "--stride", "14"], "2 frames; tracks need a shot of at least 3"),
+        (["reconstruct", video, "--output", folder / "s", "--refine", "magic"], "--refine magic: choose none, bundle"),
+        (["reconstruct", folder / "text.npz", "--output", folder / "s"], "no readable NPZ of tracks"),
+        (["reconstruct", folder / "text.mp4", "--output", folder / "s"], "no picture can be decoded"),
+        (["reconstruct", video, "--output", folder / "text.npz" / "s"], "cannot make"),
+        (["reconstruct", video, "--output", folder / "s", "--model", folder / "text.npz"], "no readable safetensors"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_mistakes_get_one_line(coset, video, tmp_path, checkpoint, number, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.npz").write_text("none")
+    (tmp_path / "text.mp4").write_text("none")
+    arguments, message = mistakes(video, tmp_path)[number]
+    if arguments[0] == "reconstruct" and "--model" not in arguments:
+        arguments = [*arguments, "--model", checkpoint]
+    code, out, err = coset(*arguments, "--quiet")
+    assert code == 1
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert lines[-1].startswith("error: ")
+    assert message in lines[-1]
+    assert "Traceback" not in err + out

@@ -1,0 +1,167 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from coset import CosetError
+from coset.motion.geometry import to_camera
+from coset.motion.metrics import camera_errors, scene_metrics
+from coset.motion.reconstruct import (
+    Options,
+    check_parallax,
+    finetune,
+    in_first_camera,
+    low_rank,
+    merge_windows,
+    parallax,
+    reconstruct,
+    window_runs,
+)
+from coset.motion.tracks import Intrinsics, Tracks
+
+
+def test_runs_cover_all_frames_and_overlap():
+    assert window_runs(30, 32, 12) == [slice(0, 30)]
+    for frames in (33, 50, 87, 141):
+        runs = window_runs(frames, 32, 12)
+        assert runs[0].start == 0
+        assert runs[-1].stop == frames
+        assert all(run.stop - run.start == 32 for run in runs)
+        assert all(a.stop - b.start >= 12 for a, b in pairwise(runs))
+    with pytest.raises(CosetError, match="cannot overlap"):
+        window_runs(50, 10, 10)
+
+
+@pytest.mark.parametrize("refine", ["none", "bundle", "finetune"])
+def test_a_reconstruction_has_a_camera_a_frame_and_a_place_a_point_and_frame(scene, network, refine):
+    result = reconstruct(scene.tracks, network, Options(refine=refine, steps=3))
+    assert result.points().shape == (60, 14, 3)
+    assert result.prediction.rotations.shape == (14, 3, 3)
+    assert result.points().isfinite().all()
+    metrics = result.metrics()
+    assert metrics["observations"] == scene.tracks.visible.sum()
+    assert set(metrics) >= {"reprojection_median_px", "seconds_network"}
+
+
+def test_the_gauge_is_the_first_camera(scene, network, truth):
+    prediction = in_first_camera(truth(scene))
+    assert torch.allclose(prediction.rotations[0], torch.eye(3).double())
+    assert torch.equal(prediction.positions[0], torch.zeros(3).double())
+    depth = to_camera(prediction.static, prediction.rotations[0], prediction.positions[0])[:, 2]
+    assert float(depth[depth > 0].median()) == pytest.approx(1)
+    before, after = scene_metrics(truth(scene), scene), scene_metrics(prediction, scene)
+    assert before == {k: pytest.approx(v, abs=1e-6, nan_ok=True) for k, v in after.items()}
+
+
+def test_refinement_recovers_cameras_whatever_the_network_says(scene, network):
+    result = reconstruct(scene.tracks, network, Options(refine="bundle"))
+    errors = scene_metrics(result.prediction, scene)
+    assert errors["rotation"] < 1
+    assert errors["auroc"] > 0.9
+    assert any("won" in note for note in result.notes)
+
+
+def test_points_are_numbered_as_they_please(scene, network):
+    order = np.random.default_rng(0).permutation(60)
+    options = Options(refine="none")
+    a = reconstruct(scene.tracks, network, options)
+    b = reconstruct(scene.tracks.select(order), network, options)
+    # The world's units hang on medians, which renumbering leaves.
+    assert torch.allclose(a.points()[torch.from_numpy(order)], b.points(), atol=1e-4)
+    assert torch.allclose(a.prediction.rotations, b.prediction.rotations, atol=1e-5)
+
+
+def test_windows_of_one_truth_are_put_together_again(scene, truth):
+    """Windows, each in a world of its own, give back the whole."""
+    from coset.motion.geometry import Similarity, rotation_from_vector
+
+    whole = truth(scene, basis=3)
+    tracks = scene.tracks.tensor()
+    parts, g = [], torch.Generator().manual_seed(0)
+    for run in (slice(0, 8), slice(4, 14)):
+        turn = rotation_from_vector(torch.randn(3, generator=g).double())
+        world = Similarity(torch.tensor(2.0 + run.start).double(), turn, torch.randn(3, generator=g).double())
+        rotations, positions = world.cameras(whole.rotations[run], whole.positions[run])
+        basis = whole.basis.clone()
+        basis[:, :1] = world.points(basis[:, :1])
+        rows = torch.nonzero((tracks[:, run, 2] > 0.5).sum(1) >= 2).squeeze(1)
+        ones = torch.ones(run.stop - run.start, 3).double()
+        part = whole._replace(
+            rotations=rotations, positions=positions, basis=basis[rows], gamma=whole.gamma[rows],
+            coefficients=ones, focal=ones[:, 0],
+        )  # fmt: skip
+        parts.append((run, rows, part))
+    merged, kept = merge_windows(parts, tracks, 3)
+    true = torch.from_numpy(scene.rotations), torch.from_numpy(scene.positions)
+    errors = camera_errors(merged.rotations, merged.positions, *true)
+    assert max(errors["rotation"], errors["ate"]) < 1e-4
+    assert kept.sum() >= 55
+    with pytest.raises(CosetError, match="share 0 observations with those before"):
+        merge_windows([parts[0], (slice(4, 14), torch.zeros(0).long(), parts[1][2]._replace(
+            basis=parts[1][2].basis[:0], gamma=parts[1][2].gamma[:0]))], tracks, 3)  # fmt: skip
+
+
+def test_long_videos_go_through_windows(scene, network):
+    result = reconstruct(scene.tracks, network, Options(refine="none", window=8, overlap=4))
+    assert result.prediction.rotations.shape[0] == 14
+    assert any("windows of at most 8 frames" in note for note in result.notes)
+    assert torch.allclose(
+        result.prediction.rotations.mT @ result.prediction.rotations, torch.eye(3).double(), atol=1e-6
+    )
+
+
+def test_low_rank_is_exact_at_full_rank():
+    motion = torch.randn(7, 4, 3, generator=torch.Generator().manual_seed(0)).double()
+    clouds, c = low_rank(motion, 6)
+    assert torch.allclose(torch.einsum("pkd,nk->pnd", clouds, c), motion)
+
+
+def test_finetuning_leaves_the_network_and_makes_the_losses_smaller(scene, network):
+    from coset.motion.losses import LossWeights, losses, total_loss
+
+    tracks = scene.tracks.tensor()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    tuned = finetune(network, scene.tracks, Options(steps=30, learning_rate=1e-3))
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    with torch.no_grad():
+        a, b = (float(total_loss(losses(m(tracks), tracks), LossWeights())) for m in (network, tuned))
+    assert b < a
+
+
+def seen_by(rotations, positions, seed=0, points=60):
+    g = np.random.default_rng(seed)
+    cloud = np.concatenate([g.uniform(-1, 1, (points, 2)), g.uniform(2, 6, (points, 1))], 1)
+    inside = np.einsum("pni,nij->pnj", cloud[:, None] - positions, rotations)
+    xy = inside[..., :2] / inside[..., 2:] * 500 + [320, 240]
+    k = Intrinsics(500, 320, 240)
+    return Tracks(xy, np.ones(xy.shape[:2], bool), (640, 480), intrinsics=k)
+
+
+def turning(frames=10):
+    from coset.motion.geometry import rotation_from_vector
+
+    angles = torch.zeros(frames, 3).double()
+    angles[:, 1] = torch.linspace(0, 0.3, frames)
+    return rotation_from_vector(angles).numpy()
+
+
+def test_a_camera_that_only_turns_is_told():
+    tracks = seen_by(turning(), np.zeros((10, 3)))
+    travel, left = parallax(tracks)
+    assert travel > 20
+    assert left < 0.01
+    with pytest.raises(CosetError, match="the camera only turns"):
+        check_parallax(tracks)
+
+
+def test_a_camera_that_moves_is_not():
+    positions = np.zeros((10, 3))
+    positions[:, 0] = np.linspace(0, 0.5, 10)
+    check_parallax(seen_by(turning(), positions))
+
+
+def test_no_motion_at_all_is_told(network):
+    tracks = seen_by(np.eye(3)[None].repeat(10, 0), np.zeros((10, 3)))
+    with pytest.raises(CosetError, match=r"the points move by 0\.00 pixels"):
+        reconstruct(tracks, network)

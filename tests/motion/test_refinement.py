@@ -1,0 +1,118 @@
+import pytest
+import torch
+
+from coset.motion.geometry import rotation_from_vector
+from coset.motion.metrics import reprojection_error, scene_metrics
+from coset.motion.refinement import (
+    BundleOptions,
+    _residuals,
+    _solve,
+    _system,
+    adjust_cameras,
+    bundle_adjust,
+    motion_levels,
+    static_cost,
+)
+
+
+def shaken(prediction, amount, seed=0):
+    g = torch.Generator().manual_seed(seed)
+
+    def noise(like):
+        return amount * torch.randn(like.shape, generator=g, dtype=torch.float64)
+
+    turn = rotation_from_vector(noise(prediction.positions))
+    basis = prediction.basis + noise(prediction.basis)
+    return prediction._replace(
+        rotations=prediction.rotations @ turn, positions=prediction.positions + noise(prediction.positions), basis=basis
+    )
+
+
+def test_motion_levels_are_where_their_likelihood_is_least():
+    squared = torch.tensor([0.04, 0.04, 0.04, 0.01, 0.25, 1.0, 9.0]).double()
+    p = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    levels = motion_levels(squared, p, torch.tensor([1.0, 1.0]).double(), 1e-6, rounds=200)
+    assert float(levels[0]) == pytest.approx(0.2, rel=1e-3)
+    grid = torch.linspace(0.05, 5, 20_000).double()
+    cost = (grid[:, None] + squared[3:] / grid[:, None]).log().sum(1)
+    assert float(levels[1]) == pytest.approx(float(grid[cost.argmin()]), rel=1e-2)
+
+
+def test_levels_stay_above_the_noise():
+    levels = motion_levels(torch.zeros(3).double(), torch.zeros(3).long(), torch.ones(2).double(), 0.1)
+    assert float(levels[0]) == pytest.approx(0.1)
+
+
+def test_a_step_is_the_newton_step_of_dense_normal_equations(scene, truth):
+    """Schur complement and index sums against one dense least-squares problem, differentiated by PyTorch."""
+    tracks = scene.tracks.tensor().double()[:12, :4]
+    whole = shaken(truth(scene), 0.01)
+    rotations, positions, points = whole.rotations[:4], whole.positions[:4], whole.static[:12]
+    p, n = (tracks[..., 2] > 0.5).nonzero(as_tuple=True)
+    target = tracks[p, n, :2]
+    weight = torch.rand(len(p), generator=torch.Generator().manual_seed(0)).double() + 0.1
+
+    def residual(step):
+        cameras, moved = step[:24].view(4, 6), step[24:].view(12, 3)
+        turned = rotations @ rotation_from_vector(cameras[:, :3])
+        placed = positions + (rotations @ cameras[:, 3:, None]).squeeze(-1)
+        return (_residuals(turned, placed, points + moved, p, n, target)[0] * weight.sqrt()[:, None]).reshape(-1)
+
+    zero = torch.zeros(60).double()
+    jacobian, value = torch.autograd.functional.jacobian(residual, zero), residual(zero)
+    normal = jacobian.T @ jacobian
+    for block in range(4):
+        d = normal[6 * block : 6 * block + 6, 6 * block : 6 * block + 6].diagonal()
+        d *= 1.1
+    normal[24:, 24:].diagonal().mul_(1.1)
+    expected = torch.linalg.solve(normal, -jacobian.T @ value)
+    r, inside = _residuals(rotations, positions, points, p, n, target)
+    cameras, moved = _solve(*_system(r, inside, rotations[n], weight, p, n, 12, 4), 0.1)
+    assert torch.allclose(torch.cat((cameras.reshape(-1), moved.reshape(-1))), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_static_scene_without_noise_is_found_exactly(clean_scene, truth):
+    still = torch.from_numpy(~clean_scene.moving)
+    tracks = clean_scene.tracks.tensor().double()[still]
+    start = shaken(truth(clean_scene), 0.05)
+    start = start._replace(basis=start.basis[still], gamma=start.gamma[still])
+    found = adjust_cameras(start, tracks, BundleOptions())
+    error = reprojection_error(found, tracks, clean_scene.tracks.intrinsics.focal)
+    assert float(error.max()) < 1e-3  # pixels; tracks are float32
+
+
+def test_adjustment_makes_its_own_cost_smaller_and_the_truth_nearer(scene, truth):
+    tracks = scene.tracks.tensor().double()
+    start = shaken(truth(scene, basis=6), 0.05)
+    before, after = scene_metrics(start, scene), scene_metrics(bundle_adjust(start, tracks), scene)
+    for name in ("rotation", "ate", "static_points", "reprojection_px"):
+        assert after[name] < 0.2 * before[name], name
+    assert after["auroc"] > 0.9
+    assert static_cost(adjust_cameras(start, tracks, BundleOptions()), tracks) < static_cost(start, tracks)
+
+
+def test_moving_points_are_followed(scene, truth):
+    tracks, focal = scene.tracks.tensor().double(), scene.tracks.intrinsics.focal
+    moving = torch.from_numpy(scene.moving)
+    start = shaken(truth(scene, basis=8), 0.01)
+    fixed = adjust_cameras(start, tracks, BundleOptions())
+    fixed = fixed._replace(basis=fixed.basis * torch.tensor([1.0] + [0.0] * 7).double()[:, None])
+    found = bundle_adjust(start, tracks)
+
+    def error(prediction):
+        kept = prediction._replace(basis=prediction.basis[moving], gamma=prediction.gamma[moving])
+        return float(reprojection_error(kept, tracks[moving], focal).median())
+
+    assert error(found) < 0.3 * error(fixed)
+
+
+def test_points_end_before_the_cameras_and_numbers_stay_finite(scene, truth):
+    tracks = scene.tracks.tensor().double()
+    generator = torch.Generator().manual_seed(0)
+    start = truth(scene, basis=4)
+    wild = start._replace(basis=torch.randn(start.basis.shape, generator=generator).double() * 5)
+    found = bundle_adjust(wild, tracks)
+    assert all(part.isfinite().all() for part in found)
+    still = found._replace(basis=found.basis[:, :1], coefficients=found.coefficients[:, :1])
+    depth = torch.einsum("pnd,nd->pn", still.points() - found.positions, found.rotations[:, :, 2])
+    assert (depth[tracks[..., 2] > 0.5] > 0).double().mean() > 0.98

@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coset import CosetError
+from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
+
+cv2 = pytest.importorskip("cv2")
+
+
+def texture(seed=0, height=200, width=260):
+    noise = np.random.default_rng(seed).uniform(0, 255, (height // 4, width // 4, 3)).astype(np.float32)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+
+
+def gliding(frames=10, step=(1.5, -1.0), seed=0):
+    """A texture that glides: the true motion of every point is known."""
+    whole = texture(seed)
+    size = (160, 120)
+    pictures = []
+    for n in range(frames):
+        shift = np.array([[1, 0, -40 + n * step[0]], [0, 1, -40 + n * step[1]]])
+        pictures.append(cv2.warpAffine(whole, shift, size, flags=cv2.INTER_CUBIC))
+    return Video(np.stack(pictures), 25.0, Path("gliding"))
+
+
+def write(path, pictures, rate=20):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, pictures.shape[2:0:-1])
+    for picture in pictures:
+        writer.write(picture[..., ::-1])
+    writer.release()
+
+
+def test_tracks_follow_a_known_motion():
+    tracks = track(gliding(), options=TrackerOptions(least_length=4))
+    assert tracks.points > 50
+    errors = []
+    for p in range(tracks.points):
+        seen = np.flatnonzero(tracks.visible[p])
+        moved = tracks.xy[p, seen] - tracks.xy[p, seen[0]]
+        expected = (seen - seen[0])[:, None] * np.array([1.5, -1.0])
+        errors.append(np.abs(moved - expected).max())
+        assert seen[0] == tracks.started_at[p]
+        assert (np.diff(seen) == 1).all()
+    assert np.percentile(errors, 90) < 0.3
+    assert max(errors) < 1.0  # at the edges the window looks out of the picture
+
+
+def test_empty_cells_are_seeded_anew():
+    tracks = track(gliding(frames=30, step=(2.0, 0.0)), options=TrackerOptions(least_length=5))
+    assert (tracks.started_at > 10).any()
+    # The picture glides out to the right: what it brings in on the left is tracked too.
+    late = tracks.visible[:, 25]
+    assert tracks.xy[late, 25, 0].min() < 30
+
+
+def test_the_longest_are_kept_when_there_are_too_many():
+    few = track(gliding(), options=TrackerOptions(points=30, least_length=4))
+    assert few.points == 30
+
+
+def test_a_cut_is_found_and_a_shot_tracked():
+    a, b = gliding(seed=0), gliding(seed=1)
+    dark = (b.frames * 0.3).astype(np.uint8)
+    video = Video(np.concatenate([a.frames, dark]), 25.0, Path("cut"))
+    assert shots(video) == [slice(0, 10), slice(10, 20)]
+    assert shots(a) == [slice(0, 10)]
+    assert track(video, shots(video)[1], TrackerOptions(least_length=4)).frames == 10
+
+
+def test_videos_are_read_from_files(tmp_path):
+    video = gliding()
+    write(tmp_path / "a.mp4", video.frames)
+    read = read_video(tmp_path / "a.mp4")
+    assert read.frames.shape == video.frames.shape
+    assert read.rate == pytest.approx(20)
+    assert np.abs(read.frames.astype(float) - video.frames).mean() < 15
+    assert len(read_video(tmp_path / "a.mp4", most_frames=4).frames) == 4
+    assert len(read_video(tmp_path / "a.mp4", stride=3).frames) == 4
+    small = read_video(tmp_path / "a.mp4", longest_side=80)
+    assert (small.size, small.scale) == ((80, 60), 0.5)
+
+
+def test_a_preview_draws_on_a_copy():
+    video = gliding()
+    tracks = track(video, options=TrackerOptions(least_length=4))
+    before = video.frames[5].copy()
+    assert (preview(video, tracks, 5) != before).any()
+    assert (video.frames[5] == before).all()
+
+
+def test_files_that_are_no_videos(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty.mp4").touch()
+    for name in ("text.mp4", "empty.mp4"):
+        with pytest.raises(CosetError, match=r"no picture can be decoded; it is corrupt"):
+            read_video(tmp_path / name)
+    with pytest.raises(CosetError, match="does not exist"):
+        read_video(tmp_path / "missing.mp4")
+    with pytest.raises(CosetError, match="is a folder"):
+        read_video(tmp_path)
+
+
+def test_sound_without_pictures(tmp_path):
+    import wave
+
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(16000))
+    with pytest.raises(CosetError, match="has no video stream"):
+        read_video(tmp_path / "sound.wav")
+
+
+def test_nothing_to_follow():
+    blank = Video(np.full((6, 60, 80, 3), 128, np.uint8), 25.0, Path("blank.mp4"))
+    with pytest.raises(CosetError, match=r"blank.mp4: only 0 points could be followed"):
+        track(blank)
+    with pytest.raises(CosetError, match="a shot of 2 frames"):
+        track(blank, slice(0, 2))
