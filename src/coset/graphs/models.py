@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 from torch_geometric.transforms import BaseTransform, Compose
 
@@ -99,7 +99,7 @@ class CSGNNOptions(_Options):
     name: Literal["csgnn"] = "csgnn"
     root_fraction: Literal[1] = Field(1, description="choose bag=... instead")  # type: ignore[assignment]
     votes: Literal[1] = Field(1, description="predictions have no randomness to average over")  # type: ignore[assignment]
-    bag: Literal["full"] | int = Field("full", description="number of node sets; full: a set a node")
+    bag: int | Literal["full"] = Field("full", description="number of node sets; full: a set a node")
     coarsening: Literal[
         "spectral", "merge", "random", "sample", "modularity", "singletons", "whole", "components", "rings", "balls",
         "edges", "pairs",
@@ -117,6 +117,13 @@ class CSGNNOptions(_Options):
     heads: int = Field(4, ge=1)
     readout: Literal["sum", "mean"] = "sum"
 
+    @field_validator("bag", mode="before")
+    @classmethod
+    def _number_or_full(cls, value: Any) -> Any:
+        if value != "full" and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError("a number of node sets, or full")
+        return value
+
     def transform(self) -> BaseTransform:
         sized = COARSENINGS[self.coarsening].sized
         method = "singletons" if sized and self.bag == "full" else self.coarsening
@@ -127,7 +134,7 @@ class CSGNNOptions(_Options):
     def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
         way = COARSENINGS[self.coarsening]
         if isinstance(self.bag, int) and (self.bag < 1 or not way.sized):
-            what = "at least 1, or full" if way.sized else f"coarsening={self.coarsening} takes no number; leave it at full"
+            what = "at least 1, or full" if way.sized else f"coarsening={self.coarsening} finds their number; set bag=full"
             raise ValueError(f"bag={self.bag}: {what}")
         if self.updates == "full" and not (way.partition or self.bag == "full" and way.sized):
             raise ValueError(f"updates=full: coarsening={self.coarsening} is no partition; choose updates=point")
