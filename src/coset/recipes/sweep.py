@@ -20,7 +20,7 @@ from rich.progress import track
 
 from coset.errors import CosetError
 from coset.recipes.graphs import GraphRecipe
-from coset.recipes.recipe import Recipe
+from coset.recipes.recipe import Options, Recipe
 from coset.recipes.registry import load
 from coset.reports import Panel, Section, Table, write_sections
 from coset.symmetry import EquivarianceReport
@@ -35,6 +35,13 @@ class Cell(NamedTuple):
     recipe: GraphRecipe
 
 
+class Series(Options):
+    """One curve."""
+
+    changes: list[str] = Field([], description="changes to the base, e.g. model.coarsening=random")
+    values: list[int | float | str] | None = Field(None, description="values of the setting; by default all")
+
+
 class SweepRecipe(Recipe):
     """Error and time of a model against one of its settings, beside other models."""
 
@@ -43,7 +50,7 @@ class SweepRecipe(Recipe):
     overrides: list[str] = Field([], description="changes to every run, e.g. training.epochs=20")
     setting: str = Field(description="what is varied, e.g. model.bag")
     values: list[int | float | str] = Field(min_length=1, description="its values")
-    series: dict[str, list[str]] = Field({"": []}, description="curves: a name, and changes to the base", min_length=1)
+    series: dict[str, Series] = Field({"": Series.model_validate({})}, description="curves, by name", min_length=1)
     references: dict[str, str] = Field({}, description="other recipes to set beside: a name, and a recipe")
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     metric: str = Field("rmse", description="test metric that is shown")
@@ -62,10 +69,11 @@ class SweepRecipe(Recipe):
 
     def cells(self) -> Iterator[Cell]:
         """All runs, seed by seed within a setting."""
-        for name, changes in self.series.items():
-            for value in self.values:
+        for name, curve in self.series.items():
+            for value in self.values if curve.values is None else curve.values:
                 for seed in self.seeds:
-                    yield Cell(name, str(value), self._part(self.base, *changes, f"{self.setting}={value}", seed=seed))
+                    changes = [*curve.changes, f"{self.setting}={value}"]
+                    yield Cell(name, str(value), self._part(self.base, *changes, seed=seed))
         for name, recipe in self.references.items():
             for seed in self.seeds:
                 yield Cell(name, "", self._part(recipe, seed=seed))
