@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console, problems = Console(), Console(stderr=True)
 BENCHES = {
+    "bags": "coset.graphs.bag_bench:main",
     "expressivity": "coset.graphs.expressivity:main",
     "counting": "coset.graphs.counting_bench:main",
     "norms": "coset.graphs.norm_bench:main",

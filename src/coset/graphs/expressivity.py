@@ -27,10 +27,11 @@ from torch_geometric.data import Batch
 
 from coset.errors import CosetError
 from coset.graphs.collections import BREC_CATEGORIES, GraphPair, read_brec
+from coset.graphs.csgnn import CSGNN
 from coset.graphs.gin import GIN
 from coset.graphs.refinement import FolkloreRefinement, NodeRefinement, PairRefinement, Refinement, compare
 from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
-from coset.graphs.transforms import ShortestPathDistances, precompute
+from coset.graphs.transforms import Coarsen, ShortestPathDistances, precompute
 from coset.symmetry import NodePermutation
 
 REFINEMENTS: dict[str, Refinement] = {
@@ -49,6 +50,18 @@ otherwise."""
 
 OUTPUTS, WIDTH, LAYERS = 16, 32, 8
 
+
+class Coarsened(nn.Module):
+    """A network on node sets that are a function of the graph, chosen before each pass."""
+
+    def __init__(self, method: str, network: nn.Module):
+        super().__init__()
+        self.coarsen, self.network = Coarsen(method), network
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.network(Batch.from_data_list([self.coarsen(graph) for graph in batch.to_data_list()]))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "subgraphormer": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS),
     "unmarked": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS, marking="none"),
@@ -58,6 +71,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "uL+vv": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vv")),
     "uL+vG": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vG")),
     "uL+vL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vL")),
+    "csgnn": lambda: CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "csgnn edges": lambda: Coarsened("edges", CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS)),
 }
 """Networks of the second table: they read bare graphs with ``pair_distance`` and return a row a graph."""
 

@@ -24,6 +24,7 @@ KINDS = {
     "lora": "coset.recipes.lora:LoraRecipe",
     "lora-zoo": "coset.recipes.lora_zoo:LoraZooRecipe",
     "motion": "coset.recipes.motion:MotionRecipe",
+    "sweep": "coset.recipes.sweep:SweepRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 
@@ -144,7 +145,7 @@ def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str
         key, value = f"{key}.name", context.get("tag", (value or {}).get("name") if isinstance(value, dict) else value)
         message = f"choose from {context.get('expected_tags', 'the names in coset show csv')}"
     if isinstance(value, dict | BaseModel):
-        return message if message.startswith(("training.", "model.", "data.")) else f"{key}: {message}"
+        return message if not key or message.startswith(("training.", "model.", "data.")) else f"{key}: {message}"
     near = _nearest(str(value), re.findall(r"'([^']+)'", context.get("expected", context.get("expected_tags", ""))))
     return f"{key}={value!r}: {message}" + (f"; did you mean {near!r}?" if near else "")
 

@@ -48,8 +48,8 @@ def write_json(path: Path, value: Any) -> None:
 def claimed(path: Path, recipe: str) -> Iterator[Path]:
     """A folder for a run of this recipe: an empty one, or one with an earlier run of exactly the same.
 
-    Nothing in it is touched before :func:`begin`. If the body fails before a first epoch was saved, what was made here
-    is removed again.
+    Nothing in it is touched before :func:`begin`. If the body fails before a first epoch was saved (or, of a sweep,
+    before its first run), what was made here is removed again.
 
     Args:
         path: The folder; made if missing.
@@ -71,7 +71,7 @@ def claimed(path: Path, recipe: str) -> Iterator[Path]:
     try:
         yield path
     except BaseException:
-        if fresh and not (path / "last.ckpt").exists():
+        if fresh and not (path / "last.ckpt").exists() and not (path / "runs").exists():
             clear(path)
             _remove(missing)
         raise

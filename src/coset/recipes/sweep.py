@@ -1,0 +1,218 @@
+"""Recipes of kind ``sweep``: one recipe of kind ``graphs`` run again and again, with one setting varied.
+
+Each run keeps its own folder below ``runs/``; what is finished there is not run again when a sweep is repeated into the
+same folder.
+"""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+from pydantic import Field, model_validator
+from rich.console import Console
+from rich.progress import track
+
+from coset.errors import CosetError
+from coset.recipes.graphs import GraphRecipe
+from coset.recipes.recipe import Options, Recipe
+from coset.recipes.registry import load
+from coset.reports import Panel, Section, Table, write_sections
+from coset.symmetry import EquivarianceReport
+from coset.training import run_directory
+
+
+class Cell(NamedTuple):
+    """One run of a sweep."""
+
+    series: str
+    value: str
+    recipe: GraphRecipe
+
+
+class Series(Options):
+    """One curve."""
+
+    changes: list[str] = Field([], description="changes to the base, e.g. model.coarsening=random")
+    values: list[int | float | str] | None = Field(None, description="values of the setting; by default all")
+
+
+class SweepRecipe(Recipe):
+    """Error and time of a model against one of its settings, beside other models."""
+
+    kind: Literal["sweep"] = "sweep"
+    base: str = Field(description="recipe of kind graphs that is varied")
+    overrides: list[str] = Field([], description="changes to every run, e.g. training.epochs=20")
+    setting: str = Field(description="what is varied, e.g. model.bag")
+    values: list[int | float | str] = Field(min_length=1, description="its values")
+    series: dict[str, Series] = Field({"": Series.model_validate({})}, description="curves, by name", min_length=1)
+    references: dict[str, str] = Field({}, description="other recipes to set beside: a name, and a recipe")
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    metric: str = Field("rmse", description="test metric that is shown")
+
+    @model_validator(mode="after")
+    def _runs_are_possible(self) -> "SweepRecipe":
+        """Every run is checked before the first one starts."""
+        try:
+            cells = list(self.cells())
+        except CosetError as error:
+            raise ValueError(str(error)) from error
+        places = [place(cell) for cell in cells]
+        if len(set(places)) < len(places):
+            raise ValueError("two runs of this sweep would share a folder: repeated values, seeds or similar names")
+        return self
+
+    def cells(self) -> Iterator[Cell]:
+        """All runs, seed by seed within a setting."""
+        for name, curve in self.series.items():
+            for value in self.values if curve.values is None else curve.values:
+                for seed in self.seeds:
+                    changes = [*curve.changes, f"{self.setting}={value}"]
+                    yield Cell(name, str(value), self._part(self.base, *changes, seed=seed))
+        for name, recipe in self.references.items():
+            for seed in self.seeds:
+                yield Cell(name, "", self._part(recipe, seed=seed))
+
+    def _part(self, name: str, *changes: str, seed: int) -> GraphRecipe:
+        recipe = load(name, [*self.overrides, *changes, f"seed={seed}"])
+        if not isinstance(recipe, GraphRecipe):
+            raise CosetError(f"{name} is of kind {recipe.kind}; a sweep varies recipes of kind graphs")
+        return recipe
+
+    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+        if resume:
+            raise CosetError("a sweep goes on when it is run again into the same folder: coset run ... --output")
+        started = time.monotonic()
+        run_directory.begin(folder, self.to_yaml())
+        rows = []
+        cells = list(self.cells())
+        console = Console(stderr=True)
+        for cell in track(cells, "runs of the sweep", console=console, disable=quiet):
+            rows.append(self._row(cell, run_part(cell, folder / "runs" / place(cell))))
+            run_directory.write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
+        metrics = {
+            "cells": summarise(pd.DataFrame(rows)), "metric": self.metric, "recipe": self.name, "seeds": self.seeds,
+            "seconds": round(time.monotonic() - started, 1),
+        }  # fmt: skip
+        run_directory.write_json(folder / "metrics.json", metrics)
+        return metrics
+
+    def _row(self, cell: Cell, found: dict[str, Any]) -> dict[str, Any]:
+        split = "test" if "test" in found else "val"
+        if self.metric not in found[split]:
+            raise CosetError(f"metric={self.metric}: the runs have {', '.join(found[split])}")
+        return {
+            "series": cell.series, "value": cell.value, "seed": cell.recipe.seed, "split": split,
+            "error": found[split][self.metric], "cpu_seconds_per_epoch": found["cpu_seconds"] / found["epochs"],
+            "seconds": found["seconds"], "epochs": found["epochs"], "params": found["params"],
+        }  # fmt: skip
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        short = self.setting.rpartition(".")[2]
+        rows = [
+            [
+                " ".join(filter(None, [cell["series"], f"{short}={cell['value']}" if cell["value"] else ""])),
+                f"{cell['mean']:.4f} ± {cell['std']:.4f}",
+                str(cell["runs"]),
+                f"{cell['cpu_seconds_per_epoch']:.2f}",
+                f"{cell['params']:,}",
+            ]
+            for cell in metrics["cells"]
+        ]
+        return ["", f"{metrics['cells'][0]['split']} {self.metric}", "runs", "CPU s per epoch", "parameters"], rows
+
+    def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
+        return next(self.cells()).recipe.verify(None, progress)
+
+    def report(self, folder: Path) -> Path:
+        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        columns, rows = self.summary(metrics)
+        text = (
+            f"{self.metric} on the {metrics['cells'][0]['split']} split, mean and standard deviation over "
+            f"{len(self.seeds)} seeds; CPU seconds are those of the whole run (reading, encoding, testing), divided by its epochs."
+        )
+        short = self.setting.rpartition(".")[2]
+        panels = [
+            Panel(f"{self.metric} against {short}", against_values(metrics["cells"], short, self.metric)),
+            Panel(f"{self.metric} against time", against_time(metrics["cells"], self.metric)),
+        ]
+        facts = {"base": self.base, "seeds": ", ".join(map(str, self.seeds)), "seconds": str(metrics["seconds"])}
+        return write_sections(
+            folder / "report.html", self.name, [Section("Runs", text, [Table(columns, rows)], panels)],
+            lead=self.description, facts=facts, command=f"coset run {self.name}", recipe=self.to_yaml(),
+        )  # fmt: skip
+
+
+def place(cell: Cell) -> str:
+    """Name of the folder of a run."""
+    parts = [cell.series or "base", cell.value, f"seed{cell.recipe.seed}"]
+    return "-".join(re.sub(r"[^A-Za-z0-9.+_]+", "_", part) for part in parts if part)
+
+
+def run_part(cell: Cell, folder: Path) -> dict[str, Any]:
+    """The metrics of one run: read if it is there and finished, run otherwise."""
+    file = folder / "metrics.json"
+    written = folder / "recipe.yaml"
+    if file.is_file() and written.is_file() and written.read_text(encoding="utf-8") == cell.recipe.to_yaml():
+        return json.loads(file.read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.process_time()
+    metrics = cell.recipe.run(folder, quiet=True)
+    metrics["cpu_seconds"] = round(time.process_time() - began, 2)
+    run_directory.write_json(file, metrics)
+    cell.recipe.report(folder)
+    return metrics
+
+
+def summarise(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean and deviation over seeds, in the order of the runs."""
+    cells = []
+    for (series, value), group in rows.groupby(["series", "value"], sort=False):
+        cells.append(
+            {
+                "series": series, "value": value, "split": group["split"].iloc[0], "runs": len(group),
+                "mean": float(group["error"].mean()),
+                "std": float(group["error"].std(ddof=1)) if len(group) > 1 else 0.0,
+                "cpu_seconds_per_epoch": float(group["cpu_seconds_per_epoch"].mean()),
+                "params": int(group["params"].iloc[0]),
+            }
+        )  # fmt: skip
+    return cells
+
+
+def against_values(cells: list[dict[str, Any]], setting: str, metric: str) -> go.Figure:
+    """A curve a series; references, which have no value of the setting, as lines across."""
+    figure = go.Figure()
+    for name in dict.fromkeys(cell["series"] for cell in cells if cell["value"]):
+        curve = [cell for cell in cells if cell["series"] == name and cell["value"]]
+        figure.add_scatter(
+            x=[cell["value"] for cell in curve], y=[cell["mean"] for cell in curve], name=name or setting,
+            mode="lines+markers", error_y={"array": [cell["std"] for cell in curve]},
+        )  # fmt: skip
+    for cell in cells:
+        if not cell["value"]:
+            figure.add_hline(y=cell["mean"], line={"dash": "dot", "width": 1}, annotation_text=cell["series"])
+    figure.update_layout(xaxis_title=setting, xaxis_type="category", yaxis_title=metric, showlegend=True)
+    return figure
+
+
+def against_time(cells: list[dict[str, Any]], metric: str) -> go.Figure:
+    """A point a setting."""
+    figure = go.Figure()
+    for name in dict.fromkeys(cell["series"] for cell in cells):
+        curve = [cell for cell in cells if cell["series"] == name]
+        figure.add_scatter(
+            x=[cell["cpu_seconds_per_epoch"] for cell in curve], y=[cell["mean"] for cell in curve],
+            text=[cell["value"] or name for cell in curve], name=name or "base", mode="markers+text",
+            textposition="top center", error_y={"array": [cell["std"] for cell in curve]},
+        )  # fmt: skip
+    wide = [cell["cpu_seconds_per_epoch"] for cell in cells]
+    if max(wide) > 5 * max(min(wide), math.ulp(1)):
+        figure.update_xaxes(type="log")
+    figure.update_layout(xaxis_title="CPU seconds per epoch", yaxis_title=metric, showlegend=True)
+    return figure
