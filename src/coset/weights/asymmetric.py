@@ -82,7 +82,8 @@ def asymmetrize(
     Args:
         model: Built of Linear, Conv1d to 3d, MultiheadAttention, PyG convolutions, and anything without matrices.
         method: ``"w"`` fixes entries of weights; ``"sigma"`` replaces activation modules by FiGLU.
-        n_fix: Fixed entries of each row: a count, or, below 1, a share of the fan-in (rounded, at least one).
+        n_fix: Fixed entries of each row: a count, or, below 1, a share of the fan-in (at least one,
+            and more where rows could not differ otherwise).
         kappa: Standard deviation of fixed entries; to matter it must be much larger than that of trainable ones.
         std: Standard deviation of the entries of F in FiGLU.
         divide_by_root_width: Divide ``std`` by the square root of the number of channels.
@@ -175,23 +176,32 @@ def _fix_entries(
         raise CosetError(f"{type(model).__name__} has no Linear, Conv or MultiheadAttention to asymmetrize")
     names = [name for name, *_ in maps]
     counts, kappas = _per_layer("n_fix", n_fix, names), _per_layer("kappa", kappa, names)
+    weak: list[str] = []
+    constant: list[str] = []
     for (name, module, tensor), count, scale in zip(maps, counts, kappas, strict=True):
         weight: Tensor = getattr(module, tensor)
         whole = filters and isinstance(module, CONVOLUTIONS)
         fan_in = weight.size(1) if whole else math.prod(weight.shape[1:])
-        number = max(1, round(count * fan_in)) if count < 1 else int(count)
-        spread = float(weight.detach().std()) if weight.numel() > 1 else 0.0
-        if scale < WEAK * spread:
-            warnings.warn(
-                f"{name}: kappa={scale:g} is not large beside trainable entries of spread {spread:.2g}; "
-                "expect no effect on training",
-                stacklevel=3,
-            )
-        fixed = fixed_entries(weight.detach(), min(number, fan_in), scale, seed, f"{name}.{tensor}", whole)
+        number = _enough(count, fan_in, weight.size(0)) if count < 1 else int(count)
+        if scale < WEAK * float(weight.detach().std(correction=0)):
+            weak.append(name)
         if number >= fan_in:
-            warnings.warn(f"{name}: n_fix={number} leaves nothing of a fan-in of {fan_in} to train", stacklevel=3)
+            constant.append(name)
+        fixed = fixed_entries(weight.detach(), min(number, fan_in), scale, seed, f"{name}.{tensor}", whole)
         parametrize.register_parametrization(module, tensor, fixed)
+    if weak:
+        warnings.warn(f"kappa is not large beside the trainable entries of {_some(weak)}: expect no effect", stacklevel=3)
+    if constant:
+        warnings.warn(f"nothing of {_some(constant)} is left to train: n_fix is the whole fan-in", stacklevel=3)
     return model
+
+
+def _enough(share: float, fan_in: int, rows: int) -> int:
+    """About this share of the fan-in, and more if the rows could not differ otherwise."""
+    number = max(1, round(share * fan_in))
+    while math.comb(fan_in, number) < rows and number < fan_in // 2:
+        number += 1
+    return number
 
 
 def _linear_maps(model: nn.Module, skip: tuple[str, ...]) -> Iterator[tuple[str, nn.Module, str]]:
@@ -330,6 +340,10 @@ def _parametrized(module: nn.Module) -> list[str]:
     if not parametrize.is_parametrized(module):
         return []
     return [name for name, chain in module.parametrizations.items() if isinstance(chain[0], FixedEntries)]  # type: ignore[union-attr, operator]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _scale(values: Tensor) -> float:
