@@ -26,7 +26,7 @@ from coset.weights.classification_data import (
     shift_and_flip,
     small_cifar10,
 )
-from coset.weights.comparison import Matching, Pairs, averages, between, matched, on_the_way, pairs_of, row
+from coset.weights.comparison import Matching, Pairs, averages, between, matched, on_the_way, pairs_of
 from coset.weights.connectivity import has_batch_norm, measure, plane
 from coset.weights.ensembles import Ensemble, Training, initialise, train
 from coset.weights.networks import GraphNetwork, ResNet, mlp, parameter_count, seeded
@@ -209,6 +209,8 @@ class ConnectivityRecipe(Recipe):
         models = {name: self.variant(name, data) for name in self.variants}  # mistakes show before any training
         run_directory.begin(folder, self.to_yaml())
         (folder / NETWORKS).mkdir(exist_ok=True)
+        for old in (folder / NETWORKS).glob("*.safetensors"):
+            old.unlink()
         results: dict[str, Any] = {}
         curves: dict[str, Any] = {}
         for name, model in models.items():
