@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch_geometric.data import Data
 
-from coset.errors import CosetError
 from coset.data_files import data_file
+from coset.errors import CosetError
 
 BREC_CATEGORIES = {
     "basic": range(0, 60),

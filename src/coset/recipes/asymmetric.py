@@ -1,5 +1,6 @@
 """Recipes of kind ``mode-connectivity``: train variants of a network, and measure what lies between minima."""
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ from coset.weights.classification_data import (
     small_cifar10,
 )
 from coset.weights.comparison import Matching, Pairs, averages, between, matched, on_the_way, pairs_of
-from coset.weights.connectivity import has_batch_norm, measure, plane
+from coset.weights.connectivity import has_batch_norm, plane
 from coset.weights.ensembles import Ensemble, Training, initialise, train
 from coset.weights.networks import GraphNetwork, ResNet, mlp, parameter_count, seeded
 from coset.weights.permutations import NeuronPermutation, permutation_spec
@@ -127,9 +128,7 @@ class VariantOptions(Options):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # kappa = 0 and whole rows are wanted here
             if "w" in self.method.split("+"):
-                network = asymmetrize(
-                    network, "w", n_fix=self.n_fix, kappa=self.kappa, filters=self.filters, seed=seed
-                )
+                network = asymmetrize(network, "w", n_fix=self.n_fix, kappa=self.kappa, filters=self.filters, seed=seed)
             if "sigma" in self.method.split("+"):
                 network = asymmetrize(
                     network, "sigma", std=self.std, divide_by_root_width=self.divide_by_root_width, seed=seed,
@@ -216,7 +215,7 @@ class ConnectivityRecipe(Recipe):
         for name, model in models.items():
             ensemble, seconds = self._train(name, model, data, quiet)
             for i in range(len(ensemble)):
-                save_state(ensemble.network(i), folder / NETWORKS / f"{name}-{i}.safetensors")
+                save_state(ensemble.network(i), network_file(folder, name, i))
             found, drawn = self._measure(name, ensemble, data)
             for key in found:
                 found[key] |= {"train_cpu_seconds": seconds, "fingerprint": fingerprint(model)}
@@ -225,7 +224,7 @@ class ConnectivityRecipe(Recipe):
         metrics = {
             "variants": results, "recipe": self.name, "seed": self.seed, "networks": self.networks,
             "params": parameter_count(next(iter(models.values()))), "data": data.name, "notes": list(data.notes),
-            "rows": {part: int((rows[1] != IGNORED).sum()) for part, rows in (("train", data.train), ("test", data.test))},
+            "rows": {"train": _counted(data.train), "test": _counted(data.test)},
             "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
         }  # fmt: skip
         run_directory.write_json(folder / "curves.json", curves)
@@ -288,8 +287,8 @@ class ConnectivityRecipe(Recipe):
             for how in self.matching:
                 aligned = matched(ensemble, pairs, how, part[0], self.seed)
                 found = measured(aligned, pairs_of(len(aligned)))
-                results[f"{name} + matching by {how}"] = found.summary() | {"trainable": results[name]["trainable"]}
-                curves[f"{name} + matching by {how}"] = _curves(found)
+                results[f"{name}, {how} matched"] = found.summary() | {"trainable": results[name]["trainable"]}
+                curves[f"{name}, {how} matched"] = _curves(found)
         return results, curves
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
@@ -300,7 +299,7 @@ class ConnectivityRecipe(Recipe):
             if options.method != "standard":
                 continue
             model = self.variant(name, data)
-            if folder is not None and (file := folder / NETWORKS / f"{name}-0.safetensors").is_file():
+            if folder is not None and (file := network_file(folder, name, 0)).is_file():
                 from coset.weights.state_files import load_state
 
                 model.load_state_dict(load_state(file))
@@ -316,17 +315,15 @@ class ConnectivityRecipe(Recipe):
         """A row a variant: barrier, midpoint and endpoint accuracy, average of several networks."""
         rows = []
         for name, r in metrics["variants"].items():
-            average = r.get("averages")
-            rows.append(
-                [
-                    name, spread(r["barrier"]), spread(r["highest"]), spread(r["midpoint_accuracy"]),
-                    spread(r["end_accuracy"]), f"{average['average_accuracy']:.3f}" if average else "", str(r["trainable"]),
-                ]
-            )  # fmt: skip
-        number = next((r["averages"]["networks"] for r in metrics["variants"].values() if "averages" in r), 0)
-        return [
-            "variant", "test barrier", "highest", "midpoint accuracy", "accuracy at ends", f"average of {number}", "trainable",
-        ], rows  # fmt: skip
+            average = f"{r['averages']['average_accuracy']:.3f}" if "averages" in r else ""
+            numbers = [spread(r[key]) for key in ("barrier", "highest", "midpoint_accuracy", "end_accuracy")]
+            rows.append([name, *numbers, average, str(r["trainable"])])
+        return ["variant", "test barrier", "highest", "midpoint", "ends", "average", "trainable"], rows
+
+
+def network_file(folder: Path, variant: str, number: int) -> Path:
+    """Where a run keeps a trained network."""
+    return folder / NETWORKS / f"{re.sub(r'[^A-Za-z0-9.]+', '-', variant).strip('-')}-{number}.safetensors"
 
 
 def invariance(model: nn.Module, inputs: Tensor, name: str) -> EquivarianceReport:
@@ -355,6 +352,10 @@ def _curves(pairs: Pairs) -> dict[str, Any]:
         part: {"t": found[0].t.tolist(), **{k: [getattr(c, k).tolist() for c in found] for k in ("loss", "accuracy")}}
         for part, found in (("test", pairs.test), ("train", pairs.train))
     }
+
+
+def _counted(data: tuple[Tensor, Tensor]) -> int:
+    return int((data[1] != IGNORED).sum())
 
 
 def _progress(what: str) -> Callable[[Iterable[int]], Iterable[int]]:

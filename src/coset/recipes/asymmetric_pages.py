@@ -24,7 +24,8 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
     sections = [
         Section(
             "Between independently trained networks",
-            "Test loss at the midpoint of the segment between two networks, above the mean of its ends; mean and "
+            "Columns midpoint, ends and average are test accuracies (average: of the averaged weights of four networks); "
+            "highest is the largest height above the chord. The barrier is the test loss at the midpoint of the segment between two networks, above the mean of its ends; mean and "
             "standard deviation over pairs. A negative barrier means that the midpoint is better than its ends.",
             [Table(columns, rows), Table(*_more(results))],
             [
@@ -37,7 +38,7 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
         ),
         Section(
             "Averages of several networks",
-            "The plain average of the weights, and the highest of 40 random mixtures above the same mixture of losses.",
+            "The plain average of the weights, and the worst of 40 random mixtures above the same mixture of losses.",
             [_averages(results)],
         ),
         Section(
@@ -145,8 +146,8 @@ def _ways(curves: dict[str, Any]) -> go.Figure:
     for number, (name, found) in enumerate(curves.items()):
         for i, losses in enumerate(found.get("way", [])[:FEW]):
             figure.add_scatter(
-                x=np.linspace(0, 1, len(losses)), y=losses, mode="lines", line={"color": run_colour(number), "width": 1.6},
-                name=name, legendgroup=name, showlegend=i == 0,
+                x=np.linspace(0, 1, len(losses)), y=losses, mode="lines", line={"color": run_colour(number)}, name=name,
+                legendgroup=name, showlegend=i == 0,
             )  # fmt: skip
     figure.update_layout(xaxis_title="from initialisation to minimum", yaxis_title="training loss")
     return figure

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,8 +29,7 @@ from coset.errors import CosetError
 from coset.weights.figlu import FiGLU
 from coset.weights.fixed_entries import FixedEntries, fixed_entries, named_generator
 
-Number = TypeVar("Number", int, float)
-PerLayer = Number | Sequence[Number] | Mapping[str, Number]
+PerLayer = float | Sequence[float] | Mapping[str, float]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -107,8 +106,7 @@ def deasymmetrize(model: nn.Module) -> nn.Module:
     """A copy that computes the same and needs nothing of this package: plain weights, gates as ``torch.fx`` graphs."""
     model = copy.deepcopy(model)
     for _, module in list(model.named_modules()):
-        for tensor in _parametrized(module):
-            parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+        _unfix(module)
     for name, module in list(model.named_modules()):
         if isinstance(module, FiGLU):
             _put(model, name, fx.symbolic_trace(module))
@@ -123,7 +121,7 @@ def asymmetries(model: nn.Module) -> list[LayerAsymmetry]:
             w = module.weight
             found.append(LayerAsymmetry(name, "gate", tuple(w.shape), w.numel(), _scale(w)))
         for tensor in _parametrized(module):
-            fixed = module.parametrizations[tensor][0]  # type: ignore[union-attr, index]
+            fixed = module.parametrizations[tensor][0]
             shape = tuple(getattr(module, tensor).shape)
             where = f"{name}.{tensor}".lstrip(".")
             found.append(LayerAsymmetry(where, "entries", shape, fixed.index.numel(), _scale(fixed.values)))
@@ -157,7 +155,7 @@ def trainable_masks(model: nn.Module) -> dict[str, Tensor]:
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters()}
     for name, module in model.named_modules():
         for tensor in _parametrized(module):
-            fixed = module.parametrizations[tensor][0]  # type: ignore[union-attr, index]
+            fixed = module.parametrizations[tensor][0]
             masks[f"{name}.parametrizations.{tensor}.original".lstrip(".")].view(-1)[fixed.index] = False
     return masks
 
@@ -190,7 +188,9 @@ def _fix_entries(
         fixed = fixed_entries(weight.detach(), min(number, fan_in), scale, seed, f"{name}.{tensor}", whole)
         parametrize.register_parametrization(module, tensor, fixed)
     if weak:
-        warnings.warn(f"kappa is not large beside the trainable entries of {_some(weak)}: expect no effect", stacklevel=3)
+        warnings.warn(
+            f"kappa is not large beside the trainable entries of {_some(weak)}: expect no effect", stacklevel=3
+        )
     if constant:
         warnings.warn(f"nothing of {_some(constant)} is left to train: n_fix is the whole fan-in", stacklevel=3)
     return model
@@ -212,6 +212,7 @@ def _linear_maps(model: nn.Module, skip: tuple[str, ...]) -> Iterator[tuple[str,
     """
     owners: dict[int, str] = {}
     for name, module in model.named_modules():
+        _refuse_unsized(name, module)
         own = dict(module.named_parameters(recurse=False))
         skipped = any(fnmatchcase(name, pattern) for pattern in skip)
         for part, parameter in own.items():
@@ -233,7 +234,6 @@ def _linear_maps(model: nn.Module, skip: tuple[str, ...]) -> Iterator[tuple[str,
 
 
 def _refuse_matrices(name: str, module: nn.Module, own: Mapping[str, Tensor]) -> None:
-    _refuse_unsized(name, module)
     for part, parameter in own.items():
         if sum(size > 1 for size in parameter.shape) > 1:
             raise CosetError(
@@ -271,9 +271,7 @@ def _replace_activations(
     return model
 
 
-def _widths(
-    model: nn.Module, places: Mapping[str, nn.Module], example: tuple[Any, ...]
-) -> dict[str, tuple[int, int]]:
+def _widths(model: nn.Module, places: Mapping[str, nn.Module], example: tuple[Any, ...]) -> dict[str, tuple[int, int]]:
     """Channels and their axis at each activation: axis 1 behind a convolution, else the last."""
     found: dict[str, tuple[int, int]] = {}
 
@@ -282,7 +280,9 @@ def _widths(
             x = arguments[0]
             axis = 1 if x.dim() >= 4 or (x.dim() == 3 and "Conv1d" in kinds) else -1
             if found.setdefault(name, (x.size(axis), axis)) != (x.size(axis), axis):
-                raise CosetError(f"activation {name} sees {found[name][0]} and {x.size(axis)} channels: give each its own")
+                raise CosetError(
+                    f"activation {name} sees {found[name][0]} and {x.size(axis)} channels: give each its own"
+                )
 
         return hook
 
@@ -325,10 +325,23 @@ def _plain_linear_maps(model: nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if type(module).__name__ == "Linear" and type(module).__module__.startswith("torch_geometric"):
             _refuse_unsized(name, module)
-            weight: Tensor = module.weight  # type: ignore[assignment]
+            weight: Tensor = module.weight
             plain = nn.Linear(weight.size(1), weight.size(0), module.bias is not None)
             plain.load_state_dict(module.state_dict())
             _put(model, name, plain.to(weight.device))
+
+
+def _unfix(module: nn.Module) -> None:
+    """Plain weights instead of parametrized ones.
+
+    ``remove_parametrizations`` would delete the property from the class, which copies of a module share.
+    """
+    values = {tensor: getattr(module, tensor).detach() for tensor in _parametrized(module)}
+    if values:
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+        for tensor, value in values.items():
+            module.register_parameter(tensor, nn.Parameter(value))
 
 
 def _is_message_passing(module: nn.Module) -> bool:
@@ -339,7 +352,7 @@ def _is_message_passing(module: nn.Module) -> bool:
 def _parametrized(module: nn.Module) -> list[str]:
     if not parametrize.is_parametrized(module):
         return []
-    return [name for name, chain in module.parametrizations.items() if isinstance(chain[0], FixedEntries)]  # type: ignore[union-attr, operator]
+    return [name for name, chain in module.parametrizations.items() if isinstance(chain[0], FixedEntries)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from coset.data_files import data_file
 from coset.errors import CosetError, require
-
-IGNORED = -1
+from coset.weights.ensembles import IGNORED
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def communities(
     rng = np.random.default_rng(seed)
     y = rng.integers(classes, size=nodes)
     members = [np.flatnonzero(y == c) for c in range(classes)]
-    edges = set()
+    edges: set[tuple[int, int]] = set()
     while len(edges) < nodes * degree / 2:
         a = int(rng.integers(nodes))
         same = rng.random() >= mixing

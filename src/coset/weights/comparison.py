@@ -135,9 +135,7 @@ def on_the_way(
     curves, found = [], []
     for i in range(len(ensemble)):
         state = {n: torch.stack([ensemble.initial[n][i], v[i]]) for n, v in ensemble.state.items()}
-        losses = measure_mixtures(
-            ensemble.model, state, torch.stack([1 - t, t], 1), train, statistics=statistics
-        ).loss
+        losses = measure_mixtures(ensemble.model, state, torch.stack([1 - t, t], 1), train, statistics=statistics).loss
         curves.append(losses.tolist())
         found.append(monotonicity(losses))
     return curves, found

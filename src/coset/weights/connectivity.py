@@ -21,11 +21,10 @@ from torch.nn import functional
 
 from coset.errors import CosetError
 from coset.weights.asymmetric import fixed_buffers
-from coset.weights.ensembles import Ensemble, State, outputs
+from coset.weights.ensembles import IGNORED, Ensemble, State, outputs
 
 Data = tuple[Tensor, Tensor]
 """Inputs ``[rows, ...]`` and classes ``[rows]``; where only some rows count, the others have class -1."""
-IGNORED = -1
 
 
 @dataclass(frozen=True)
@@ -276,7 +275,9 @@ def plane(ensemble: Ensemble, data: Data, *, resolution: int = 21, statistics: T
     corners = torch.tensor([[0.0, 0.0], [width, 0.0], [along, height]], dtype=torch.float64)
     low, high = corners.min(0).values, corners.max(0).values
     margin = 0.2 * (high - low)
-    x, y = (torch.linspace(float(a), float(b), resolution, dtype=torch.float64) for a, b in zip(low - margin, high + margin))
+    x, y = (
+        torch.linspace(float(a), float(b), resolution, dtype=torch.float64) for a, b in zip(low - margin, high + margin)
+    )
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(-1, 2)
     third = grid[:, 1] / height
     second = (grid[:, 0] - third * along) / width
