@@ -24,9 +24,10 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
     sections = [
         Section(
             "Between independently trained networks",
-            "Columns midpoint, ends and average are test accuracies (average: of the averaged weights of four networks); "
-            "highest is the largest height above the chord. The barrier is the test loss at the midpoint of the segment between two networks, above the mean of its ends; mean and "
-            "standard deviation over pairs. A negative barrier means that the midpoint is better than its ends.",
+            "The barrier is the test loss at the midpoint of the segment between two networks, above the mean of its "
+            "ends; highest is the largest height above the chord; mean and standard deviation over pairs. A negative "
+            "barrier means that the midpoint is better than its ends. Midpoint, ends and average are test accuracies, "
+            "the last of the averaged weights of four networks.",
             [Table(columns, rows), Table(*_more(results))],
             [
                 Panel("Test loss between two networks", between_figure(test, "loss")),

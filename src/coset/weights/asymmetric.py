@@ -352,7 +352,8 @@ def _is_message_passing(module: nn.Module) -> bool:
 def _parametrized(module: nn.Module) -> list[str]:
     if not parametrize.is_parametrized(module):
         return []
-    return [name for name, chain in module.parametrizations.items() if isinstance(chain[0], FixedEntries)]
+    chains: Any = module.parametrizations
+    return [name for name, chain in chains.items() if isinstance(chain[0], FixedEntries)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -212,8 +212,8 @@ def stacked(model: nn.Module, states: Sequence[State]) -> State:
                 )
             if name in shared and not torch.equal(value, shared[name].to(value)):
                 raise CosetError(
-                    f"network {k + 1}: {name} differs from the model's: networks with different fixed entries cannot be "
-                    "mixed (asymmetrize with one seed)"
+                    f"network {k + 1}: {name} differs from the model's: networks with different fixed entries cannot "
+                    "be mixed (asymmetrize with one seed)"
                 )
     return {name: torch.stack([state[name] for state in states]) for name in own if name not in shared}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def mlp(sizes: Sequence[int], norm: bool = True, activation: type[nn.Module] = n
         activation: Its class.
     """
     layers: list[nn.Module] = []
-    for i, (fan_in, width) in enumerate(zip(sizes, sizes[1:])):
+    for i, (fan_in, width) in enumerate(pairwise(sizes)):
         layers.append(nn.Linear(fan_in, width))
         if i < len(sizes) - 2:
             layers += [nn.LayerNorm(width)] if norm else []
@@ -97,7 +98,7 @@ class GraphNetwork(nn.Module):
         self.register_buffer("edge_index", edge_index, persistent=False)
         self.mean = SimpleConv(aggr="mean", combine_root="sum")
         sizes = [inputs] + [width] * depth
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(depth))
         self.activations = nn.ModuleList(nn.GELU() for _ in range(depth))
         self.head = nn.Linear(width, classes)

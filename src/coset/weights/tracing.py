@@ -20,7 +20,7 @@ from coset.weights.permutations import Neurons, Use
 
 @dataclass(frozen=True)
 class Channels:
-    """What is known of a value: its segments (group, repeat), their axis, and whether it is surely ``[batch, channels]``.
+    """What is known of a value: its segments (group, repeat), their axis, whether it surely is ``[batch, channels]``.
 
     ``repeat`` is 0 where flattening spread the channels over a number of entries that only the next layer tells.
     """
@@ -245,8 +245,8 @@ class _Reader:
 
 ENTRYWISE = {
     "relu", "relu_", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "mish", "dropout",
-    "contiguous", "clone", "detach", "neg", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "to", "float", "boolean_dispatch",
+    "contiguous", "clone", "detach", "neg", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d",
+    "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "to", "float", "boolean_dispatch",
 }  # fmt: skip
 JOINING = {"add", "iadd", "add_", "sub", "isub", "mul", "imul", "mul_"}
 METADATA = {"size", "dim", "getattr", "numel"}
