@@ -114,7 +114,9 @@ def test_k_means_finds_separated_clusters():
     centres = np.array([[0.0, 0], [10, 0], [0, 10], [10, 10]])
     points = np.repeat(centres, 5, axis=0) + generator.normal(size=(20, 2))
     labels = k_means(points, 4, generator)
-    assert sorted(np.flatnonzero(row).tolist() for row in masks(labels)) == [list(range(k, k + 5)) for k in (0, 5, 10, 15)]
+    assert sorted(np.flatnonzero(row).tolist() for row in masks(labels)) == [
+        list(range(k, k + 5)) for k in (0, 5, 10, 15)
+    ]
     assert sorted(set(k_means(np.zeros((4, 2)), 3, generator))) == [0, 1, 2]
     with pytest.raises(ValueError, match="5 clusters of 4 points"):
         k_means(np.zeros((4, 2)), 5, generator)

@@ -7,7 +7,7 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
 
-from coset.graphs import GNNSSWLPlus, PairGraph
+from coset.graphs import PairGraph
 from coset.graphs.bags import BagGraph
 from coset.graphs.coarsening import COARSENINGS
 from coset.graphs.csgnn import CSGNN, BagBlock, BagEncoder, SetPoint

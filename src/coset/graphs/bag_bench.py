@@ -29,8 +29,8 @@ def separated(pairs: Sequence[GraphPair], family: str, marking: str) -> dict[str
     counts = dict.fromkeys((pair.category for pair in pairs), 0)
     for pair in pairs:
         if marking == SUM_GRAPH:
-            graphs = [sum_graph(graph, FAMILIES[family]) for graph in (pair.first, pair.second)]
-            found = compare(*graphs, NodeRefinement())
+            first, second = (sum_graph(graph, FAMILIES[family]) for graph in (pair.first, pair.second))
+            found = compare(first, second, NodeRefinement())
         else:
             found = compare(pair.first, pair.second, SetRefinement(FAMILIES[family], marking, label=family))
         counts[pair.category] += found.separated

@@ -13,8 +13,9 @@ external    M(S, v) = sum over the bonds that cross from S' to S of ReLU(X(S', v
 point       M(S, v) = sum over S' with v in S' of kappa(X(S', v) + b[orbit of (S, v; S', v)])
 ==========  ================================================================================================
 
-The point term is a part of the equivariant maps between tensors on sets and nodes (:mod:`coset.symmetry.set_node_orbits`);
-``updates="full"`` takes all of them for partitions (:mod:`coset.graphs.partition_linear`).
+The point term is a part of the equivariant maps between tensors on sets and nodes
+(:mod:`coset.symmetry.set_node_orbits`); ``updates="full"`` takes all of them for partitions
+(:mod:`coset.graphs.partition_linear`).
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class BagEncoder(nn.Module):
         squares = Product(graph.nodes, graph.nodes)
         if data.pair_distance.numel() != squares.total:
             raise ValueError(
-                f"pair_distance has {data.pair_distance.numel()} entries, but the graphs have {squares.total} node pairs"
+                f"pair_distance has {data.pair_distance.numel()} entries, but the graphs have {squares.total} "
+                "node pairs"
             )
         member, node = Product(graph.memberships, graph.nodes).coordinates
         distance = data.pair_distance[squares.rows(graph.member_node[member], node)].long()
@@ -278,9 +280,7 @@ class CSGNN(nn.Module):
         _check("crossing", crossing, CROSSINGS)
         if attention is not None and width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}")
-        self.encoder = BagEncoder(
-            node_features, width, marking=marking, max_distance=max_distance, nearest=nearest
-        )
+        self.encoder = BagEncoder(node_features, width, marking=marking, max_distance=max_distance, nearest=nearest)
         self.layers = nn.ModuleList(
             BagBlock(
                 width, edge_features, updates=updates, coupling=coupling, crossing=crossing, attention=attention,

@@ -97,8 +97,8 @@ class GINOptions(_Options):
 
 class CSGNNOptions(_Options):
     name: Literal["csgnn"] = "csgnn"
-    root_fraction: Literal[1] = Field(1, description="choose bag=... instead")  # type: ignore[assignment]
-    votes: Literal[1] = Field(1, description="predictions have no randomness to average over")  # type: ignore[assignment]
+    root_fraction: Literal[1] = Field(1, description="choose bag=... instead")
+    votes: Literal[1] = Field(1, description="predictions have no randomness to average over")
     bag: int | Literal["full"] = Field("full", description="number of node sets; full: a set a node")
     coarsening: Literal[
         "spectral", "merge", "random", "sample", "modularity", "singletons", "whole", "components", "rings", "balls",
@@ -134,9 +134,11 @@ class CSGNNOptions(_Options):
     def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
         way = COARSENINGS[self.coarsening]
         if isinstance(self.bag, int) and (self.bag < 1 or not way.sized):
-            what = "at least 1, or full" if way.sized else f"coarsening={self.coarsening} finds their number; set bag=full"
+            what = (
+                "at least 1, or full" if way.sized else f"coarsening={self.coarsening} finds their number; set bag=full"
+            )
             raise ValueError(f"bag={self.bag}: {what}")
-        if self.updates == "full" and not (way.partition or self.bag == "full" and way.sized):
+        if self.updates == "full" and not (way.partition or (self.bag == "full" and way.sized)):
             raise ValueError(f"updates=full: coarsening={self.coarsening} is no partition; choose updates=point")
         sets = {"bag", "coarsening", "coarsening_seed", "dimensions", "radius"}
         options = self.model_dump(exclude={"name", "root_fraction", "votes"} | sets)

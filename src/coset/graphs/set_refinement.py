@@ -163,8 +163,6 @@ def _unique(sets: Family) -> Family:
     return np.unique(sets, axis=0) if len(sets) else sets
 
 
-def _sorted_at(
-    colours: Int[np.ndarray, "m n"], neighbours: Int[np.ndarray, "n most"]
-) -> Int[np.ndarray, "m n most"]:
+def _sorted_at(colours: Int[np.ndarray, "m n"], neighbours: Int[np.ndarray, "n most"]) -> Int[np.ndarray, "m n most"]:
     filled = np.concatenate([colours, np.full((len(colours), 1), NONE, dtype=colours.dtype)], axis=1)
     return np.sort(filled[:, neighbours], axis=-1)

@@ -134,7 +134,8 @@ class SweepRecipe(Recipe):
         columns, rows = self.summary(metrics)
         text = (
             f"{self.metric} on the {metrics['cells'][0]['split']} split, mean and standard deviation over "
-            f"{len(self.seeds)} seeds; CPU seconds are those of the whole run (reading, encoding, testing), divided by its epochs."
+            f"{len(self.seeds)} seeds; CPU seconds are those of the whole run (reading, encoding, testing), divided by "
+            "its epochs."
         )
         short = self.setting.rpartition(".")[2]
         panels = [

@@ -13,7 +13,8 @@ from coset.errors import CosetError
 
 FILES = (
     "recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json", "attention.json",
-    "report.html", "checkpoint.ckpt", "last.ckpt", "model.safetensors", ".checkpoint.ckpt.part", ".last.ckpt.part",
+    "report.html", "checkpoint.ckpt", "last.ckpt", "model.safetensors", "curves.json",
+    ".checkpoint.ckpt.part", ".last.ckpt.part",
 )  # fmt: skip
 
 

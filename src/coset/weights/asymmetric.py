@@ -81,7 +81,8 @@ def asymmetrize(
     Args:
         model: Built of Linear, Conv1d to 3d, MultiheadAttention, PyG convolutions, and anything without matrices.
         method: ``"w"`` fixes entries of weights; ``"sigma"`` replaces activation modules by FiGLU.
-        n_fix: Fixed entries of each row: a count, or, below 1, a share of the fan-in (rounded, at least one).
+        n_fix: Fixed entries of each row: a count, or, below 1, a share of the fan-in (at least one,
+            and more where rows could not differ otherwise).
         kappa: Standard deviation of fixed entries; to matter it must be much larger than that of trainable ones.
         std: Standard deviation of the entries of F in FiGLU.
         divide_by_root_width: Divide ``std`` by the square root of the number of channels.
@@ -105,21 +106,11 @@ def deasymmetrize(model: nn.Module) -> nn.Module:
     """A copy that computes the same and needs nothing of this package: plain weights, gates as ``torch.fx`` graphs."""
     model = copy.deepcopy(model)
     for _, module in list(model.named_modules()):
-        if _parametrized(module):
-            _own_class(module)
-        for tensor in _parametrized(module):
-            parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
+        _unfix(module)
     for name, module in list(model.named_modules()):
         if isinstance(module, FiGLU):
             _put(model, name, fx.symbolic_trace(module))
     return model
-
-
-def _own_class(module: nn.Module) -> None:
-    """A copied module shares the class that PyTorch made for the original; what is removed there is gone for both."""
-    shared = type(module)
-    own = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
-    module.__class__ = type(shared.__name__, shared.__bases__, own)
 
 
 def asymmetries(model: nn.Module) -> list[LayerAsymmetry]:
@@ -183,23 +174,34 @@ def _fix_entries(
         raise CosetError(f"{type(model).__name__} has no Linear, Conv or MultiheadAttention to asymmetrize")
     names = [name for name, *_ in maps]
     counts, kappas = _per_layer("n_fix", n_fix, names), _per_layer("kappa", kappa, names)
+    weak: list[str] = []
+    constant: list[str] = []
     for (name, module, tensor), count, scale in zip(maps, counts, kappas, strict=True):
         weight: Tensor = getattr(module, tensor)
         whole = filters and isinstance(module, CONVOLUTIONS)
         fan_in = weight.size(1) if whole else math.prod(weight.shape[1:])
-        number = max(1, round(count * fan_in)) if count < 1 else int(count)
-        spread = float(weight.detach().std()) if weight.numel() > 1 else 0.0
-        if scale < WEAK * spread:
-            warnings.warn(
-                f"{name}: kappa={scale:g} is not large beside trainable entries of spread {spread:.2g}; "
-                "expect no effect on training",
-                stacklevel=3,
-            )
-        fixed = fixed_entries(weight.detach(), min(number, fan_in), scale, seed, f"{name}.{tensor}", whole)
+        number = _enough(count, fan_in, weight.size(0)) if count < 1 else int(count)
+        if scale < WEAK * float(weight.detach().std(correction=0)):
+            weak.append(name)
         if number >= fan_in:
-            warnings.warn(f"{name}: n_fix={number} leaves nothing of a fan-in of {fan_in} to train", stacklevel=3)
+            constant.append(name)
+        fixed = fixed_entries(weight.detach(), min(number, fan_in), scale, seed, f"{name}.{tensor}", whole)
         parametrize.register_parametrization(module, tensor, fixed)
+    if weak:
+        warnings.warn(
+            f"kappa is not large beside the trainable entries of {_some(weak)}: expect no effect", stacklevel=3
+        )
+    if constant:
+        warnings.warn(f"nothing of {_some(constant)} is left to train: n_fix is the whole fan-in", stacklevel=3)
     return model
+
+
+def _enough(share: float, fan_in: int, rows: int) -> int:
+    """About this share of the fan-in, and more if the rows could not differ otherwise."""
+    number = max(1, round(share * fan_in))
+    while math.comb(fan_in, number) < rows and number < fan_in // 2:
+        number += 1
+    return number
 
 
 def _linear_maps(model: nn.Module, skip: tuple[str, ...]) -> Iterator[tuple[str, nn.Module, str]]:
@@ -210,6 +212,7 @@ def _linear_maps(model: nn.Module, skip: tuple[str, ...]) -> Iterator[tuple[str,
     """
     owners: dict[int, str] = {}
     for name, module in model.named_modules():
+        _refuse_unsized(name, module)
         own = dict(module.named_parameters(recurse=False))
         skipped = any(fnmatchcase(name, pattern) for pattern in skip)
         for part, parameter in own.items():
@@ -231,7 +234,6 @@ def _linear_maps(model: nn.Module, skip: tuple[str, ...]) -> Iterator[tuple[str,
 
 
 def _refuse_matrices(name: str, module: nn.Module, own: Mapping[str, Tensor]) -> None:
-    _refuse_unsized(name, module)
     for part, parameter in own.items():
         if sum(size > 1 for size in parameter.shape) > 1:
             raise CosetError(
@@ -329,6 +331,19 @@ def _plain_linear_maps(model: nn.Module) -> None:
             _put(model, name, plain.to(weight.device))
 
 
+def _unfix(module: nn.Module) -> None:
+    """Plain weights instead of parametrized ones.
+
+    ``remove_parametrizations`` would delete the property from the class, which copies of a module share.
+    """
+    values = {tensor: getattr(module, tensor).detach() for tensor in _parametrized(module)}
+    if values:
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+        for tensor, value in values.items():
+            module.register_parameter(tensor, nn.Parameter(value))
+
+
 def _is_message_passing(module: nn.Module) -> bool:
     """Vectors of attention, and the like, are PyG's own; its linear maps are modules inside."""
     return any(kind.__name__ == "MessagePassing" for kind in type(module).__mro__)
@@ -337,7 +352,12 @@ def _is_message_passing(module: nn.Module) -> bool:
 def _parametrized(module: nn.Module) -> list[str]:
     if not parametrize.is_parametrized(module):
         return []
-    return [name for name, chain in module.parametrizations.items() if isinstance(chain[0], FixedEntries)]  # type: ignore[union-attr, operator]
+    chains: Any = module.parametrizations
+    return [name for name, chain in chains.items() if isinstance(chain[0], FixedEntries)]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _scale(values: Tensor) -> float:

@@ -21,11 +21,10 @@ from torch.nn import functional
 
 from coset.errors import CosetError
 from coset.weights.asymmetric import fixed_buffers
-from coset.weights.ensembles import Ensemble, State, outputs
+from coset.weights.ensembles import IGNORED, Ensemble, State, outputs
 
 Data = tuple[Tensor, Tensor]
 """Inputs ``[rows, ...]`` and classes ``[rows]``; where only some rows count, the others have class -1."""
-IGNORED = -1
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,17 @@ def measure(
     return Losses(loss / used, right / used)
 
 
+def measure_mixtures(
+    model: nn.Module, state: State, weights: Float[Tensor, "points networks"], data: Data, *,
+    statistics: Tensor | None = None, each: int = 32,
+) -> Losses:  # fmt: skip
+    """Loss and accuracy of affine combinations of networks, ``each`` at a time so that memory stays flat."""
+    parts = [
+        measure(model, combine(state, part), data, statistics=statistics, each=each) for part in weights.split(each)
+    ]
+    return Losses(torch.cat([p.loss for p in parts]), torch.cat([p.accuracy for p in parts]))
+
+
 def recalibrate(model: nn.Module, state: State, inputs: Tensor, batch_size: int = 500, batches: int = 50) -> State:
     """Running statistics of BatchNorm measured anew: cumulative averages over batches in training mode."""
     model = copy.deepcopy(model).train()
@@ -178,7 +188,7 @@ def segment(
         raise CosetError(f"points={points} must be odd and at least 3, so that the midpoint is one of them")
     state = stacked(model, [first, second])
     t = torch.linspace(0, 1, points)
-    found = measure(model, combine(state, torch.stack([1 - t, t], 1)), data, statistics=statistics)
+    found = measure_mixtures(model, state, torch.stack([1 - t, t], 1), data, statistics=statistics)
     return Curve(t.double(), found.loss, found.accuracy)
 
 
@@ -202,8 +212,8 @@ def stacked(model: nn.Module, states: Sequence[State]) -> State:
                 )
             if name in shared and not torch.equal(value, shared[name].to(value)):
                 raise CosetError(
-                    f"network {k + 1}: {name} differs from the model's: networks with other fixed entries cannot be "
-                    "mixed (asymmetrize with one seed)"
+                    f"network {k + 1}: {name} differs from the model's: networks with different fixed entries cannot "
+                    "be mixed (asymmetrize with one seed)"
                 )
     return {name: torch.stack([state[name] for state in states]) for name in own if name not in shared}
 
@@ -224,7 +234,7 @@ def simplex(
     weights = weights / weights.sum(1, keepdim=True)
     weights[0] = 1 / number
     corners = measure(ensemble.model, ensemble.state, data, statistics=statistics)
-    inside = measure(ensemble.model, combine(ensemble.state, weights), data, statistics=statistics)
+    inside = measure_mixtures(ensemble.model, ensemble.state, weights, data, statistics=statistics)
     return inside, inside.loss - weights.double() @ corners.loss
 
 
@@ -272,7 +282,7 @@ def plane(ensemble: Ensemble, data: Data, *, resolution: int = 21, statistics: T
     third = grid[:, 1] / height
     second = (grid[:, 0] - third * along) / width
     weights = torch.stack([1 - second - third, second, third], 1)
-    found = measure(ensemble.model, combine(ensemble[:3].state, weights), data, statistics=statistics)
+    found = measure_mixtures(ensemble.model, ensemble[:3].state, weights, data, statistics=statistics)
     return Plane(x, y, found.loss.view(resolution, -1), found.accuracy.view(resolution, -1), corners)
 
 

@@ -1,9 +1,9 @@
 r"""Many networks of one architecture, trained at once.
 
 Parameters of N networks are stacked, [N, ...]; :func:`torch.func.vmap` runs all of them, each on its own batches, and
-one backward pass of the sum of losses gives each its own gradient, since the losses share nothing. AdamW acts
-entrywise, with a rate for each network. Every network is drawn, and its batches are, from a
-seed of its own: trained with others or alone, it becomes the same up to rounding.
+one backward pass of the sum of losses gives each its own gradient, since the losses share nothing. AdamW acts on each
+entry by itself, with a rate for each network. Every network is drawn, and its batches are, from a seed of its own:
+trained with others or alone, it becomes the same up to rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from coset.weights.networks import seeded
 
 State = dict[str, Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+IGNORED = -1
+"""The class of rows that do not count."""
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
@@ -120,7 +122,7 @@ def train(
         model: The architecture.
         state: As from :func:`initialise`; left alone.
         inputs: Shared by all networks.
-        targets: Classes ``[rows]``, or ``[N, rows]`` where each network has labels of its own.
+        targets: Classes ``[rows]`` (-1 where a row does not count), or ``[N, rows]``: labels of each network's own.
         how: Optimisation.
         seeds: Of the order of rows, one for each network.
         augment: Changes a batch of one network.
@@ -235,8 +237,8 @@ def _step(
     leaves = {name: state[name].detach().requires_grad_() for name in trained}
     found = outputs(model, {**state, **leaves}, x, shared_input=shared_input, each=y.size(0))
     losses = functional.cross_entropy(
-        found.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=smoothing
+        found.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=smoothing, ignore_index=IGNORED
     ).view_as(y)
-    means = losses.mean(1)
+    means = losses.sum(1) / (y != IGNORED).sum(1).clamp(min=1)
     gradients = torch.autograd.grad(means.sum(), list(leaves.values()))
     return means.detach(), dict(zip(leaves, gradients, strict=True))

@@ -8,7 +8,7 @@ their groups; what is not understood pins them. See :mod:`coset.weights.permutat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx, nn
@@ -20,13 +20,14 @@ from coset.weights.permutations import Neurons, Use
 
 @dataclass(frozen=True)
 class Channels:
-    """What is known of a value: its segments (group, repeat), and their axis.
+    """What is known of a value: its segments (group, repeat), their axis, whether it surely is ``[batch, channels]``.
 
     ``repeat`` is 0 where flattening spread the channels over a number of entries that only the next layer tells.
     """
 
     segments: tuple[tuple[int, int], ...]
     axis: int = -1
+    flat: bool = False
 
 
 class _Groups:
@@ -41,11 +42,12 @@ class _Groups:
         self.names: list[str] = []
 
     def new(self, size: int, name: str, pinned: bool = False) -> int:
-        for table, value in (
-            (self.parent, len(self.parent)), (self.size, size), (self.pinned, pinned), (self.uses, []),
-            (self.modules, []), (self.names, name),
-        ):  # fmt: skip
-            table.append(value)  # type: ignore[attr-defined]
+        self.parent.append(len(self.parent))
+        self.size.append(size)
+        self.pinned.append(pinned)
+        self.uses.append([])
+        self.modules.append([])
+        self.names.append(name)
         return len(self.parent) - 1
 
     def find(self, group: int) -> int:
@@ -94,8 +96,7 @@ def trace_channels(model: nn.Module) -> tuple[Neurons, ...]:
         CosetError: The module's forward cannot be traced.
     """
     if _handler(model) is not None:
-        model = nn.Sequential(model)
-        raise CosetError(f"{type(model[0]).__name__} is a single layer: it has no hidden neurons")
+        raise CosetError(f"{type(model).__name__} is a single layer: it has no hidden neurons")
     try:
         graph = _Tracer().trace(model)
     except Exception as error:  # whatever a user's forward raises on symbolic inputs
@@ -142,13 +143,15 @@ class _Reader:
             handler = _handler(module)
             if handler is not None:
                 return handler(self, str(node.target), module, *arguments, **keywords)
-            return self._unknown(arguments, keywords)
+            return self.unknown(arguments, keywords)
         return self._function(node, arguments, keywords)
 
     # Values
 
-    def _unknown(self, *values: Any) -> None:
+    def unknown(self, *values: Any) -> Any:
+        """Whatever goes through an operation that is not understood stays where it is."""
         self.groups.pin(values)
+        return None
 
     def _attribute(self, name: str) -> Channels | None:
         """A parameter that forward uses by itself, such as a class token: its last axis holds channels."""
@@ -171,43 +174,46 @@ class _Reader:
         if any(repeat == 0 for _, repeat in value.segments):
             channels = sum(self.groups.size[group] for group, _ in value.segments)
             if len(value.segments) == 1 and size % channels == 0:
-                value = Channels(((value.segments[0][0], size // channels),), value.axis)
+                value = replace(value, segments=((value.segments[0][0], size // channels),))
         if self._size(value) != size:
-            self._unknown(value)
+            self.unknown(value)
             return None
         for group, repeat in value.segments:
             self.groups.uses[self.groups.find(group)].append(Use(parameter, axis, start, repeat))
             start += self.groups.size[group] * repeat
         return value
 
-    def make(self, name: str, size: int, uses: list[tuple[str, int]], axis: int = -1, module: bool = True) -> Channels:
+    def make(
+        self, name: str, size: int, uses: list[tuple[str, int]], axis: int = -1, *, module: bool = True,
+        flat: bool = False,
+    ) -> Channels:  # fmt: skip
         """A layer makes new neurons."""
         group = self.groups.new(size, name)
         self.groups.uses[group] += [Use(parameter, where) for parameter, where in uses]
         if module:
             self.groups.modules[group].append(name)
-        return Channels(((group, 1),), axis)
+        return Channels(((group, 1),), axis, flat)
 
     def join(self, a: Any, b: Any) -> Any:
         """Entrywise operation on two values; a number goes with anything, an unknown tensor pins."""
         if not (isinstance(a, Channels) and isinstance(b, Channels)):
             known, other = (a, b) if isinstance(a, Channels) else (b, a)
             if isinstance(known, Channels) and not isinstance(other, int | float):
-                self._unknown(known)
+                self.unknown(known)
             return known
         sizes = [[(self.groups.size[g], repeat) for g, repeat in value.segments] for value in (a, b)]
         if sizes[0] != sizes[1] or a.axis != b.axis:
-            return self._unknown(a, b)
+            return self.unknown(a, b)
         for (first, _), (second, _) in zip(a.segments, b.segments, strict=True):
             self.groups.join(first, second)
         return a
 
     def flatten(self, value: Any) -> Any:
         if not isinstance(value, Channels) or value.axis == -1:
-            return self._unknown(value) if _segments(value) else value
+            return self.unknown(value) if _segments(value) else value
         if len(value.segments) > 1:
-            return self._unknown(value)
-        return Channels(((value.segments[0][0], 0),), -1)
+            return self.unknown(value)
+        return Channels(((value.segments[0][0], 0),), -1, True)
 
     def _function(self, node: fx.Node, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -226,22 +232,22 @@ class _Reader:
             dims = _where(arguments, keywords, "dim", None)
             dims = [dims] if isinstance(dims, int) else list(dims or [])
             if sorted(d % 4 if d < 0 else d for d in dims) in ([2], [2, 3]) and not keywords.get("keepdim"):
-                return Channels(first.segments, -1)
+                return Channels(first.segments, -1, True)
         if called in ("cat", "concat", "concatenate"):
             parts = list(first or [])
             dim = _where(arguments, keywords, "dim", 0)
-            if all(isinstance(part, Channels) and dim == part.axis for part in parts):
-                return Channels(tuple(s for part in parts for s in part.segments), dim)
+            if all(isinstance(p, Channels) and (dim == p.axis or (dim == 1 and p.flat)) for p in parts):
+                return Channels(tuple(s for part in parts for s in part.segments), parts[0].axis, parts[0].flat)
         if called == "getitem" and isinstance(first, tuple) and isinstance(arguments[1], int):
             return first[arguments[1]]
-        return self._unknown(arguments, keywords)
+        return self.unknown(arguments, keywords)
 
 
 ENTRYWISE = {
     "relu", "relu_", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "mish", "dropout",
-    "contiguous", "clone", "detach", "neg", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d",
-    "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
-    "to", "float", "boolean_dispatch",
+    "contiguous", "clone", "detach", "neg", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d",
+    "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "to", "float",
+    "boolean_dispatch",
 }  # fmt: skip
 JOINING = {"add", "iadd", "add_", "sub", "isub", "mul", "imul", "mul_"}
 METADATA = {"size", "dim", "getattr", "numel"}
@@ -266,7 +272,7 @@ def _linear(reader: _Reader, name: str, module: Any, x: Any) -> Channels:
     else:
         reader.use(x, f"{name}.weight", 1, module.in_features)
     own = [(f"{name}.weight", 0)] + ([(f"{name}.bias", 0)] if module.bias is not None else [])
-    return reader.make(name, module.out_features, own)
+    return reader.make(name, module.out_features, own, flat=isinstance(x, Channels) and x.flat)
 
 
 def _convolution(reader: _Reader, name: str, module: Any, x: Any) -> Any:
@@ -278,7 +284,7 @@ def _convolution(reader: _Reader, name: str, module: Any, x: Any) -> Any:
         for parameter, axis in own:
             reader.use(x, parameter, axis, module.out_channels)
         return x
-    return reader._unknown(x)
+    return reader.unknown(x)
 
 
 def _norm(reader: _Reader, name: str, module: Any, x: Any) -> Any:
@@ -291,7 +297,7 @@ def _norm(reader: _Reader, name: str, module: Any, x: Any) -> Any:
     else:
         fits, size = True, module.num_features
     if not fits:
-        return reader._unknown(x)
+        return reader.unknown(x)
     tensors = ("weight", "bias", "running_mean", "running_var")
     for tensor in tensors:
         if getattr(module, tensor, None) is not None:
@@ -304,7 +310,7 @@ def _embedding(reader: _Reader, name: str, module: Any, *_: Any) -> Channels:
 
 
 def _flatten(reader: _Reader, name: str, module: Any, x: Any) -> Any:
-    return reader.flatten(x) if module.start_dim == 1 else reader._unknown(x)
+    return reader.flatten(x) if module.start_dim == 1 else reader.unknown(x)
 
 
 def _attention(
@@ -317,7 +323,7 @@ def _attention(
     if module.in_proj_weight is not None:
         joined = query
         for other in (key, value):
-            joined = reader.join(joined, other) if isinstance(other, Channels) else reader._unknown(joined)
+            joined = reader.join(joined, other) if isinstance(other, Channels) else reader.unknown(joined)
         if isinstance(joined, Channels):
             reader.use(joined, f"{name}.in_proj_weight", 1, width)
         else:
@@ -328,7 +334,7 @@ def _attention(
         for source, (parameter, _), size in zip(sources, weights, (width, module.kdim, module.vdim), strict=True):
             reader.use(source, parameter, 1, size)
     if module.bias_k is not None:
-        return (reader._unknown(sources), None)
+        return (reader.unknown(sources), None)
     for h in range(module.num_heads):
         for kind, parts in (("query-key", (0, 1)), ("value", (2,))):
             group = reader.groups.new(head, f"{name}.head{h}.{kind}")
@@ -348,11 +354,11 @@ def _encoder_layer(reader: _Reader, name: str, module: Any, x: Any, *rest: Any, 
         return _attention(reader, f"{name}.self_attn", module.self_attn, y, y, y)[0]
 
     def feed(y: Any) -> Any:
-        hidden = _linear(reader, f"{name}.linear1", module.linear1, y)
+        hidden: Any = _linear(reader, f"{name}.linear1", module.linear1, y)
         if isinstance(module.activation, nn.Module):
             handler = _handler(module.activation)
             hidden = (
-                handler(reader, f"{name}.activation", module.activation, hidden) if handler else reader._unknown(hidden)
+                handler(reader, f"{name}.activation", module.activation, hidden) if handler else reader.unknown(hidden)
             )
         return _linear(reader, f"{name}.linear2", module.linear2, hidden)
 
@@ -375,7 +381,7 @@ def _message_passing(reader: _Reader, name: str, module: Any, x: Any, *rest: Any
         return x
     if kind == "GINConv":
         return (
-            reader._unknown(x)
+            reader.unknown(x)
             if not isinstance(module.nn, nn.Sequential)
             else _sequence(reader, f"{name}.nn", module.nn, x)
         )
@@ -397,7 +403,7 @@ def _message_passing(reader: _Reader, name: str, module: Any, x: Any, *rest: Any
 def _sequence(reader: _Reader, name: str, module: nn.Sequential, x: Any) -> Any:
     for part, child in module.named_children():
         handler = _handler(child)
-        x = handler(reader, f"{name}.{part}", child, x) if handler else reader._unknown(x)
+        x = handler(reader, f"{name}.{part}", child, x) if handler else reader.unknown(x)
     return x
 
 
@@ -416,7 +422,7 @@ def _handler(module: nn.Module) -> Callable[..., Any] | None:
         ((nn.Embedding,), _embedding), ((nn.Flatten,), _flatten), ((nn.MultiheadAttention,), _attention),
         ((nn.TransformerEncoderLayer,), _encoder_layer), ((FiGLU,), _pinning),
     ):  # fmt: skip
-        if isinstance(module, kinds):  # type: ignore[arg-type]
+        if isinstance(module, kinds):
             return handler
     known = ("SimpleConv", "GCNConv", "SAGEConv", "GraphConv", "GINConv")
     if type(module).__name__ in known and type(module).__module__.startswith("torch_geometric"):

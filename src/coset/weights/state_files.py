@@ -1,0 +1,53 @@
+"""State dicts in safetensors files: written whole or not at all, read without running any code."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from coset.errors import CosetError, require
+
+
+def save_state(model: nn.Module, path: Path) -> Path:
+    """Write a network's state dict; fixed entries and gates are in it.
+
+    Raises:
+        CosetError: The file cannot be written.
+    """
+    safetensors = require("safetensors.torch", "weights")
+    state = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    try:
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        safetensors.save_file(state, part)
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except OSError as error:
+        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict: ``.safetensors``, or a ``.pt``/``.pth``/``.bin``/``.ckpt`` of tensors alone.
+
+    Raises:
+        CosetError: The file is missing, or holds something else.
+    """
+    if not path.is_file():
+        raise CosetError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return require("safetensors.torch", "weights").load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except CosetError:
+        raise
+    except Exception as error:  # a broken or dangerous file, whatever the reader calls it
+        raise CosetError(f"{path} holds no state dict that can be read safely: {str(error).splitlines()[0]}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+        raise CosetError(f"{path} holds no state dict: a dictionary of tensors is needed")
+    return state
