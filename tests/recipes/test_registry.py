@@ -64,7 +64,7 @@ def test_a_recipe_of_ones_own(tmp_path):
         (ZINC, ["seed=-1"], "seed=-1: Input should be greater than or equal to 0"),
         (ZINC, ["training.schedule=cosin"], "training.schedule='cosin': Input should be 'constant', 'plateau' or 'cos"),
         (ZINC, ["training.schedule=cosin"], "; did you mean 'cosine'?"),
-        (ZINC, ["model.name=gn"], "model.name='gn': choose from 'subgraphormer', 'gnn-sswl-plus', 'gin', 'homp'"),
+        (ZINC, ["model.name=gn"], "model.name='gn': choose from 'subgraphormer', 'gnn-sswl-plus', "),
         (ZINC, ["model.relations=[uL,xx]"], "model.relations.1='xx': Input should be 'uL', 'vL', 'vv', 'uG' or 'vG'"),
         (ZINC, ["model=gin"], "model='gin': Input should be a valid dictionary"),
         (ZINC, ["model.width=8"], "model.positional_encoding=8 must be at least 0 and below the width 8"),

@@ -32,12 +32,9 @@ KINDS = {
 
 def names() -> dict[str, str]:
     """All recipes of the package with their descriptions."""
-    found = {}
-    for file in sorted(_folder().rglob("*.yaml")):
-        found[file.relative_to(_folder()).with_suffix("").as_posix()] = str(
-            OmegaConf.select(OmegaConf.load(file), "description", default="")
-        )
-    return found
+    return {
+        name: str(OmegaConf.select(OmegaConf.load(file), "description", default="")) for name, file in _files().items()
+    }
 
 
 def path_of(name: str) -> Path:
@@ -50,9 +47,9 @@ def path_of(name: str) -> Path:
         if Path(name).is_file():
             return Path(name)
         raise CosetError(f"recipe file {name} does not exist")
-    known = names()
+    known = _files()
     if name in known:
-        return _folder() / f"{name}.yaml"
+        return known[name]
     near = _nearest(name, known)
     raise CosetError(f"no recipe {name!r}" + (f"; did you mean {near!r}?" if near else "") + " (coset list)")
 
@@ -184,5 +181,6 @@ def _nearest(word: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def _folder() -> Path:
-    return Path(str(resources.files("coset.recipes")))
+def _files() -> dict[str, Path]:
+    folder = Path(str(resources.files("coset.recipes")))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
