@@ -111,6 +111,13 @@ def test_a_change_in_place_between_layers_is_seen():
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-9)
 
 
+def test_inference_mode_gives_the_same():
+    made, batch = model().eval(), random_graphs()
+    with torch.inference_mode():
+        found = made(batch)
+    torch.testing.assert_close(found, made(batch).detach())
+
+
 def test_gradcheck_of_the_operation():
     batch, made = random_graphs(2, seed=3), model().eval()
     made.layers[0].norm.train(False)

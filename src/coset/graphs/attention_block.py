@@ -84,8 +84,11 @@ class _Origin(NamedTuple):
 
 
 def _origin_of(x: Tensor) -> _Origin | None:
-    """Set on what a block returns; dropout or a residual make another tensor, a change in place counts a version up."""
-    return getattr(x, "origin", None) if x._version == 0 else None
+    """Set on what a block returns; dropout or a residual make another tensor, a change in place counts a version up.
+
+    Tensors of inference mode count no versions; nothing is computed again there, so their origin does not matter.
+    """
+    return None if x.is_inference() or x._version else getattr(x, "origin", None)
 
 
 def _norms(block: Any) -> tuple[nn.BatchNorm1d, ...]:
