@@ -33,8 +33,9 @@ class ShortestPathDistances(EqualSizeTransform):
         distances = shortest_path_distances(stack.adjacency, self.max_distance, stack.components)
         for data, rows in zip(stack.graphs, distances.unbind()):
             # A copy: a view would keep the distances of the whole stack alive, and pickle them.
-            rows = rows[data.root_index] if "root_index" in data.stores[0] else rows.clone()
-            data.pair_distance = rows.flatten()
+            attributes = data.stores[0]  # what data.pair_distance = ... would find, after a long search
+            rows = rows[attributes["root_index"]] if "root_index" in attributes else rows.clone()
+            attributes["pair_distance"] = rows.flatten()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(max_distance={self.max_distance})"

@@ -108,7 +108,8 @@ def store_spectrum(
     tables = F.pad(vectors[..., :k].float(), (0, missing))
     padded = F.pad(values[:, :k].float(), (0, missing), value=torch.nan).unsqueeze(1)
     for data, table, row in zip(graphs, tables.unbind(), padded.unbind()):
-        data.laplacian_eigenvectors, data.laplacian_eigenvalues = table.clone(), row.clone()
+        attributes = data.stores[0]
+        attributes["laplacian_eigenvectors"], attributes["laplacian_eigenvalues"] = table.clone(), row.clone()
 
 
 def check_spectrum_arguments(k: int, normalization: str | None) -> None:
