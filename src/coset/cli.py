@@ -110,6 +110,47 @@ def run(
     console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
 
 
+@app.command()
+def sweep(
+    recipes: Annotated[list[str], typer.Argument(help="Recipes, then key=value; key=a,b,c varies a setting.")],
+    output: Annotated[Path | None, typer.Option(help="Folder; given again, what is missing is run.")] = None,
+    seeds: Annotated[str, typer.Option(help="How many seeds, or which: 0,1,2.")] = "3",
+    engine: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Starts more for a trial whose process dies.")] = 2,
+    metric: Annotated[str | None, typer.Option(help="Place in metrics.json, e.g. test.rmse.")] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Run recipes over settings and seeds: a table of mean and deviation. Exit code 1 if a trial failed.
+
+    Example: coset sweep gin/esol subgraphormer/esol data.split=random,scaffold --seeds 5 --workers 2
+    """
+    from pydantic import ValidationError
+
+    from coset.recipes.trials import Sweep, run_sweep, seeds_of, table_of
+    from coset.training import run_directory
+
+    names, changes = [r for r in recipes if "=" not in r], [r for r in recipes if "=" in r]
+    if not names:
+        raise CosetError("name a recipe to sweep (coset list)")
+    try:
+        wanted = Sweep(recipes=names, changes=changes, seeds=seeds_of(seeds))
+    except ValidationError as error:
+        raise CosetError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = output or run_directory.unused(Path("runs") / f"sweep-{stamp}")
+    how: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries}
+    metrics = run_sweep(wanted, folder, metric=metric, quiet=quiet, **how)
+    _print_summary(*table_of(metrics["rows"]))
+    for name, reason in metrics["failed"].items():
+        problems.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{metrics['trials']} trials, {metrics['seconds']} s; look at {folder / 'report.html'}", highlight=False
+    )
+    if metrics["failed"]:
+        raise typer.Exit(1)
+
+
 def _print_summary(columns: list[str], rows: list[list[str]]) -> None:
     table = Table(*columns, box=None)
     for row in rows:
