@@ -77,6 +77,8 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Folder of the run; a new one under runs/ by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or torchrun: several processes train one model.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of --engine torchrun.")] = 2,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was stopped.
@@ -84,9 +86,14 @@ def run(
     Example: coset run subgraphormer/freesolv training.epochs=20 --seed 1
 
     Example: coset run --resume runs/subgraphormer-freesolv-20250131-120000
+
+    Example: coset run subgraphormer/freesolv --engine torchrun --workers 2
     """
     from coset.recipes import load, load_run
-    from coset.training import run_directory
+    from coset.training import run_directory, torchrun
+
+    if engine not in ("local", "torchrun"):
+        raise CosetError(f"--engine {engine}: choose local or torchrun")
 
     if resume is not None:
         if recipe is not None or output is not None or seed is not None:
@@ -95,19 +102,37 @@ def run(
         if not (folder / "last.ckpt").is_file():
             raise CosetError(f"{folder} was stopped before its first epoch ended: start it again with --output")
         checked = load_run(folder)
-        metrics = checked.run(folder, resume=True, quiet=quiet)
+        if engine == "torchrun":
+            return torchrun.launch(["run", "--resume", str(folder), *["--quiet"] * quiet], workers)
+        metrics = checked.run(folder, resume=True, quiet=quiet or not torchrun.is_first())
     else:
         if recipe is None:
             raise CosetError("name a recipe (coset list), or continue a run with --resume DIR")
         checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         wanted = output or run_directory.unused(Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
+        if engine == "torchrun":
+            _need_graphs(checked)
+            changes = [*(overrides or []), f"seed={checked.seed}"]
+            return torchrun.launch(["run", recipe, *changes, "--output", str(wanted), *["--quiet"] * quiet], workers)
+        if not torchrun.is_first():
+            _need_graphs(checked)
+            checked.run(wanted, quiet=True)
+            return None
         with run_directory.claimed(wanted, checked.to_yaml()) as folder:
             metrics = checked.run(folder, quiet=quiet)
+    if not torchrun.is_first():
+        return None
     checked.report(folder)
     _print_summary(*checked.summary(metrics))
     size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
     console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
+    return None
+
+
+def _need_graphs(recipe: Any) -> None:
+    if recipe.kind != "graphs":
+        raise CosetError(f"{recipe.name} is of kind {recipe.kind}; torchrun trains recipes of kind graphs only")
 
 
 @app.command()

@@ -23,7 +23,7 @@ from coset.recipes.recipe import Recipe
 from coset.recipes.schema import DataOptions, ModelOptions, TrainerOptions, TrainingOptions
 from coset.reports import AttentionRecord, attention_record, skeleton, write_attention, write_report
 from coset.symmetry import EquivarianceReport, verify_claims
-from coset.training import run_directory
+from coset.training import run_directory, torchrun
 from coset.training.checkpoints import LAST, check_belongs, read_checkpoint
 from coset.training.engine import Fit, first_batch, fit, predict
 from coset.training.loaders import View
@@ -132,10 +132,12 @@ class GraphRecipe(Recipe):
         if not val:
             notes.append("there is no validation split: the best epoch was chosen on the training set")
             val = table.subset("train")
-        if not resume:
+        if not resume and torchrun.is_first():
             run_directory.begin(folder, self.to_yaml())
         how = self._fit(table, quiet)
         best = fit(task, table.subset("train"), val, how, folder, view=self.view, resume=resume)
+        if not torchrun.is_first():
+            return {}
         predictions = self.predict(task, table.graphs, progress=not quiet)
         metrics = metrics_by_split(task, table, predictions) | {
             "params": sum(p.numel() for p in task.model.parameters()),

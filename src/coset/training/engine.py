@@ -20,6 +20,7 @@ from torch.multiprocessing import ProcessRaisedException
 from torch_geometric.data import Batch, Data
 
 from coset.errors import CosetError
+from coset.training import torchrun
 from coset.training.checkpoints import BEST, LAST, AtomicFiles, Checkpoints, Patience, read_checkpoint
 from coset.training.loaders import FIRST_VOTE, EpochBatches, OrderedBatches, View, Views, loader
 from coset.training.metrics import direction, metrics_of
@@ -77,7 +78,8 @@ def fit(
     start = int(read_checkpoint(folder / LAST)["epoch"]) + 1 if resume else 0
     task.identity = how.identity
     # Lightning opens the first epoch's batches before it says which epoch it is: hence ``start``.
-    batches = EpochBatches(len(train), how.batch_size, how.seed, start)
+    costs = [float(graph.num_nodes or 0) ** 2 for graph in train]  # models on pairs of nodes; others mind little
+    batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs)
     loaders = (
         loader(Views(train, view, how.seed), batches, how.workers),
         loader(Views(val, view, how.seed), OrderedBatches(len(val), how.batch_size)),
@@ -88,6 +90,9 @@ def fit(
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
         except (ProcessRaisedException, ValueError) as error:
             raise _in_one_line(error) from error
+    if torch.distributed.is_initialized():  # by torchrun: what follows is done by one process
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
     state = read_checkpoint(folder / BEST)
     task.load_state_dict(state["state_dict"])
     return int(state["epoch"])
@@ -156,6 +161,8 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
         mode = direction(task.monitor)
         callbacks.append(Patience(f"val_{task.monitor}", patience=how.early_stopping, mode=mode))
     options = {"accelerator": "auto" if torch.cuda.is_available() else "cpu", "devices": 1, **how.trainer}
+    if (world := torchrun.world()) is not None:
+        options |= {"devices": world.on_this_machine, "num_nodes": world.machines, "strategy": "ddp"}
     if "strategy" not in options and options["devices"] != 1:
         options["strategy"] = "ddp_spawn"  # plain ddp would run the whole command once more for each process
     return pl.Trainer(

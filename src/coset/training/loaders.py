@@ -51,10 +51,17 @@ class EpochBatches(Sampler[list[Key]]):
 
     Equal sizes leave no small remainder, whose batch statistics would say little. Of every batch each of several
     processes takes its share, so that their mean gradient is that of the whole batch.
+
+    Args:
+        size: Rows.
+        batch_size: Of all processes together.
+        seed: Of the order.
+        epoch: The first.
+        costs: What each row costs; the shares of a batch then cost about the same, so that no process waits for long.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, epoch: int = 0):
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
+    def __init__(self, size: int, batch_size: int, seed: int, epoch: int = 0, costs: Sequence[float] | None = None):
+        self.size, self.batch_size, self.seed, self.epoch, self.costs = size, batch_size, seed, epoch, costs
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -67,7 +74,7 @@ class EpochBatches(Sampler[list[Key]]):
         epoch, (rank, processes) = self.epoch, place()
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(derived_seed(self.seed, epoch)))
         for batch in order.tensor_split(len(self)):
-            yield [(row, epoch) for row in batch[rank::processes].tolist()]
+            yield [(row, epoch) for row in fair_share(batch.tolist(), self.costs, rank, processes)]
 
 
 class OrderedBatches(Sampler[list[Key]]):
@@ -88,6 +95,21 @@ class OrderedBatches(Sampler[list[Key]]):
         rows = self._rows()
         for start in range(0, len(rows), self.batch_size):
             yield [(row, self.draw) for row in rows[start : start + self.batch_size]]
+
+
+def fair_share(rows: list[int], costs: Sequence[float] | None, rank: int, processes: int) -> list[int]:
+    """The part of a batch for one of several processes: numbers of rows differ by at most one, and costs by little.
+
+    Rows from the dearest to the cheapest are dealt out to and fro: 0, 1, 2, 2, 1, 0, 0, 1, ...
+
+    >>> [fair_share([0, 1, 2, 3], [9, 5, 4, 1], rank, 2) for rank in (0, 1)]
+    [[0, 3], [1, 2]]
+    """
+    if costs is None or processes == 1:
+        return rows[rank::processes]
+    dearest = sorted(rows, key=lambda row: (-costs[row], row))
+    turns = (min(at % (2 * processes), 2 * processes - 1 - at % (2 * processes)) for at in range(len(rows)))
+    return [row for row, turn in zip(dearest, turns, strict=True) if turn == rank]
 
 
 def place() -> tuple[int, int]:

@@ -1,0 +1,5 @@
+"""``python -m coset``: the command line."""
+
+from coset.cli import main
+
+main()
