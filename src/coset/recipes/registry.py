@@ -25,6 +25,7 @@ KINDS = {
     "lora-zoo": "coset.recipes.lora_zoo:LoraZooRecipe",
     "motion": "coset.recipes.motion:MotionRecipe",
     "sweep": "coset.recipes.sweep:SweepRecipe",
+    "reconstruction": "coset.recipes.reconstruction:ReconstructionRecipe",
     "mode-connectivity": "coset.recipes.asymmetric:ConnectivityRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""

@@ -13,7 +13,7 @@ from coset.errors import CosetError
 
 FILES = (
     "recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json", "attention.json",
-    "report.html", "checkpoint.ckpt", "last.ckpt", "model.safetensors", "curves.json",
+    "report.html", "checkpoint.ckpt", "last.ckpt", "model.safetensors", "curves.json", "reconstructions.npz",
     ".checkpoint.ckpt.part", ".last.ckpt.part",
 )  # fmt: skip
 

@@ -1,0 +1,40 @@
+"""What a trained model gives away: training inputs reconstructed from its weights, for audits of one's own models."""
+
+from coset.privacy.attribution import Attribution, attribute, membership_auc
+from coset.privacy.audit import Audit, audit
+from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork, SoftplusFeatures, SurrogateReLU, with_surrogate
+from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
+from coset.privacy.scores import Scores, score
+from coset.privacy.stationarity import (
+    distinct_neurons,
+    multipliers,
+    sample_gradients,
+    stationarity_residual,
+    train_to_stationarity,
+)
+
+__all__ = [
+    "Attack",
+    "Attribution",
+    "Audit",
+    "FiniteGroup",
+    "InvariantClassifier",
+    "ReLUNetwork",
+    "Reconstruction",
+    "Scores",
+    "SoftplusFeatures",
+    "SurrogateReLU",
+    "attribute",
+    "audit",
+    "distinct_neurons",
+    "group_of",
+    "membership_auc",
+    "multipliers",
+    "reconstruct",
+    "sample_gradients",
+    "score",
+    "stationarity_residual",
+    "train_to_stationarity",
+    "with_surrogate",
+]

@@ -1,0 +1,54 @@
+"""Which inputs the weights are made of: a convex question, for who owns the data.
+
+theta = sum_i lambda_i y_i grad f(x_i) with lambda >= 0, solved by non-negative least squares over members and others
+together; a large lambda says that the input was trained on. Loss-based membership inference stands beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from coset.privacy.stationarity import flat, parameters_of, sample_gradients
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Attributes:
+    multipliers: lambda_i.
+    explained: 1 - |theta - sum_i lambda_i y_i grad f(x_i)|^2 / |theta|^2, from 0 to 1.
+    """
+
+    multipliers: Float[Tensor, " n"]
+    explained: float
+
+
+def attribute(model: nn.Module, x: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> Attribution:
+    """The share of the weights that these inputs explain, and how much of it each.
+
+    Args:
+        model: One output a sample.
+        x: Inputs.
+        y: Labels, -1 or 1.
+    """
+    theta = flat(parameters_of(model)).double()
+    columns = (y[:, None] * sample_gradients(model, x)).T.double()
+    q, r = torch.linalg.qr(columns)
+    inside = q.T @ theta
+    found, _ = nnls(r.numpy(), inside.numpy())
+    left = (inside - r @ torch.from_numpy(found)).square().sum() + theta.square().sum() - inside.square().sum()
+    return Attribution(torch.from_numpy(found), float(1 - left / theta.square().sum()))
+
+
+def membership_auc(members: Float[Tensor, " m"], others: Float[Tensor, " k"]) -> float:
+    """Probability that a member's score is above another's; ties count half. 0.5 tells nothing.
+
+    >>> membership_auc(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0]))
+    0.875
+    """
+    difference = members[:, None] - others[None]
+    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())

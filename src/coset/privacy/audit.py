@@ -1,0 +1,228 @@
+"""What a model of one's own gives away of the data it was trained on, in one call.
+
+The weights come as safetensors. A network is described in words (its sizes and group), so that nothing has to be
+unpickled: :class:`ReLUNetwork` averaged over a group. Any other ``nn.Module`` with one output goes through
+:func:`audit` in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from coset.errors import CosetError, require
+from coset.privacy.attribution import Attribution, attribute, membership_auc
+from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork
+from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
+from coset.privacy.scores import Scores, score
+from coset.privacy.stationarity import distinct_neurons, parameters_of, stationarity_residual
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        scores: Of the best restart's candidates against training and held-out inputs.
+        found: The reconstruction.
+        attribution: Multipliers of training, then held-out inputs.
+        membership: AUC of multipliers, and of the loss, at telling training from held-out inputs.
+        residual: How far the weights are from a stationary point on the training data, if the weight decay is known.
+        warnings: Why the numbers may say less than they seem to.
+    """
+
+    scores: Scores
+    found: Reconstruction
+    attribution: Attribution
+    membership: dict[str, float]
+    residual: float | None
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers and warnings."""
+        return {
+            "reconstruction": self.scores.summary(), "membership_auc": self.membership,
+            "residual_of_the_truth": self.residual, "reconstruction_residual": float(self.found.residual.min()),
+            "warnings": self.warnings,
+        }  # fmt: skip
+
+
+def audit(
+    model: nn.Module,
+    train: tuple[Float[Tensor, "n d"], Float[Tensor, " n"]],
+    held_out: tuple[Float[Tensor, "k d"], Float[Tensor, " k"]],
+    *,
+    group: FiniteGroup | None = None,
+    loss: str = "logistic",
+    weight_decay: float | None = None,
+    attack: Attack | None = None,
+    picture: tuple[int, int] | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> Audit:
+    """Reconstruct, attribute, and judge both against inputs that the model never saw.
+
+    Args:
+        model: One output; in evaluation mode, float64 is used.
+        train: Inputs and labels -1 or 1 that it was trained on.
+        held_out: The same of the same kind that it never saw, at least as many.
+        group: Under which it is invariant; checked.
+        loss: ``mse`` or ``logistic``.
+        weight_decay: If it was trained with some.
+        attack: How to look; two candidates a training input and 3,000 steps by default.
+        picture: Height and width, if inputs are images.
+        progress: Called now and then.
+
+    Raises:
+        CosetError: The model is outside of what the theory covers, or the group is none of its symmetries.
+    """
+    model = model.double()
+    warnings = examine(model, train[0], group)
+    group = group or group_of("plain", (train[0].size(1),))
+    n = len(train[0])
+    if attack is None:
+        attack = Attack(candidates=2 * n, least=0.1)
+    first = next((p for p in parameters_of(model).values() if p.dim() == 2 and p.size(1) == train[0].size(1)), None)
+    if first is not None and distinct_neurons(first) * first.size(1) < n * (first.size(1) + 1):
+        warnings.append(
+            f"{distinct_neurons(first)} distinct neurons are too few equations for {n} inputs: a small residual of the "
+            "reconstruction means little"
+        )
+    found = reconstruct(
+        model, train[0].size(1), attack, group=group, scale=_scale(model, train, attack), progress=progress
+    )
+    scores = score(found.candidates[found.best], train[0], held_out[0], group, picture)
+    everything = torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]])
+    attribution = attribute(model, *everything)
+    with torch.no_grad():
+        margin = everything[1] * model(everything[0])
+    residual = None
+    if weight_decay:
+        residual = stationarity_residual(model, *train, loss=loss, weight_decay=weight_decay)
+        if residual > 0.01:
+            warnings.append(
+                f"the weights are no stationary point on the training data (relative residual {residual:.2g}): "
+                "training stopped early, used Adam, or the weight decay is another; the attack's premise fails"
+            )
+    membership = {
+        "multipliers": membership_auc(attribution.multipliers[:n], attribution.multipliers[n:]),
+        "loss": membership_auc(margin[:n], margin[n:]),
+    }
+    return Audit(scores, found, attribution, membership, residual, warnings)
+
+
+def examine(model: nn.Module, x: Float[Tensor, "n d"], group: FiniteGroup | None) -> list[str]:
+    """Warnings about a model on the edge of the theory.
+
+    Raises:
+        CosetError: It is beyond it; the message says what would be right.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise CosetError(f"{name} drops out at random: call model.eval() before an audit")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise CosetError(f"{name} takes statistics of its batch: call model.eval() before an audit")
+    with torch.no_grad():
+        out = model(x)
+    if out.shape != (len(x),):
+        raise CosetError(
+            f"the model gives outputs of shape {tuple(out.shape)}; an audit needs one number a sample, ({len(x)},)"
+        )
+    if not bool(torch.isfinite(out).all()) or not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise CosetError("the model has weights or outputs that are not finite")
+    with torch.no_grad():
+        bent = (model(2 * x) - 2 * out + model(torch.zeros_like(x))).abs().max()
+    if float(bent) <= 1e-9 * (1 + float(out.abs().max())):
+        raise CosetError("the model is affine in its inputs: without gates its weights hold one sum of all of them")
+    if group is not None:
+        worst = max(float((model(group.apply(g, x)) - out).abs().max()) for g in range(len(group)))
+        if worst > 1e-6 * (1 + float(out.abs().max())):
+            raise CosetError(f"the model is not invariant under {group.name}: its outputs change by {worst:.2g}")
+    warnings = []
+    normed = [n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.LayerNorm)]
+    if normed:
+        warnings.append(
+            f"{normed[0]} normalises: the network is not homogeneous, the theory holds with weight decay only"
+        )
+    deep = [n for n, _ in model.named_parameters() if n.endswith("bias")][1:]
+    if deep:
+        warnings.append(f"{deep[0]}: biases beyond the first layer; the theory then holds with weight decay only")
+    return warnings
+
+
+def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[InvariantClassifier, FiniteGroup]:
+    """A ReLU network averaged over a group, its sizes read off a safetensors file.
+
+    Args:
+        weights: Two-dimensional weights in the order of their names, a bias for the first or none.
+        group: A key of :data:`coset.privacy.groups.ACTIONS`.
+        shape: Of one input.
+
+    Raises:
+        CosetError: The file cannot be read, or its layers do not fit together or the inputs.
+    """
+    files = require("safetensors.torch", "weights")
+    if not weights.is_file():
+        raise CosetError(f"{weights} does not exist")
+    try:
+        state = files.load_file(str(weights))
+    except Exception as error:
+        raise CosetError(f"{weights} is no readable safetensors file: {' '.join(str(error).split())}") from error
+    matrices = [value for _, value in sorted(state.items()) if value.dim() == 2]
+    biases = [value for _, value in sorted(state.items()) if value.dim() == 1]
+    sizes = [matrices[0].size(1), *(m.size(0) for m in matrices)] if matrices else []
+    d = int(np.prod(shape))
+    fits = bool(matrices) and all(a.size(0) == b.size(1) for a, b in pairwise(matrices))
+    if not fits or sizes[0] != d or sizes[-1] != 1 or len(biases) > 1:
+        found = " - ".join(map(str, sizes)) or "(none)"
+        raise CosetError(
+            f"{weights}: layers {found} with {len(biases)} biases; expected {d} - ... - 1 with a bias in the first layer or none (other networks: coset.privacy.audit in Python)"
+        )
+    base = ReLUNetwork(sizes)
+    linear = [layer for layer in base.layers if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        for layer, matrix in zip(linear, matrices, strict=True):
+            layer.weight.copy_(matrix)
+        linear[0].bias.copy_(biases[0] if biases else torch.zeros(sizes[1]))
+    table = group_of(group, shape)
+    return InvariantClassifier(base, table).eval(), table
+
+
+def load_inputs(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[int, ...]]:
+    """Training and held-out inputs of an NPZ: ``x_train``, ``y_train``, ``x_test``, ``y_test``; and the inputs' shape.
+
+    Raises:
+        CosetError: An array is missing or misshapen, or labels are not -1 and 1 (or 0 and 1).
+    """
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = [name for name in names if name not in arrays]
+            if missing:
+                raise CosetError(f"{path} holds no array {missing[0]}; it needs {', '.join(names)}")
+            parts = {name: np.asarray(arrays[name], dtype=np.float64) for name in names}
+    except (OSError, ValueError) as error:
+        raise CosetError(f"{path} is no readable NPZ file: {' '.join(str(error).split())}") from error
+    shape = parts["x_train"].shape[1:]
+    pairs = []
+    for kind in ("train", "test"):
+        x, y = parts[f"x_{kind}"], parts[f"y_{kind}"].reshape(-1)
+        if x.shape[1:] != shape or len(x) != len(y):
+            raise CosetError(f"{path}: x_{kind} {x.shape} does not go with y_{kind} {y.shape} and inputs of {shape}")
+        if not set(np.unique(y)) <= {-1.0, 0.0, 1.0} or {-1.0, 0.0} <= set(np.unique(y)):
+            raise CosetError(f"{path}: y_{kind} must hold -1 and 1, or 0 and 1")
+        pairs.append((torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(np.where(y > 0, 1.0, -1.0))))
+    return pairs[0], pairs[1], shape
+
+
+def _scale(model: nn.Module, train: tuple[Tensor, Tensor], attack: Attack) -> float:
+    """Size of multipliers that would explain the weights: the owner of the data can know it."""
+    return max(float(attribute(model, *train).multipliers.sum()) / attack.candidates, 1e-6)

@@ -1,0 +1,127 @@
+"""Classifiers whose training data are asked for: one hidden layer, deep ReLU networks, made invariant by averaging."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coset.privacy.groups import FiniteGroup
+from coset.symmetry import Claim, TrivialAction
+
+
+class SoftplusFeatures(nn.Module):
+    """f(x) = sum_k v_k softplus_beta(w_k x + b_k) with v and b drawn once and kept: only W is trained.
+
+    Different biases keep neurons from collapsing onto a few, so that the weights have enough equations for the inputs
+    behind them.
+
+    Args:
+        inputs: d.
+        hidden: Neurons k.
+        scale: Of v: entries are +-scale / sqrt(hidden).
+        beta: Sharpness of the softplus.
+        generator: Of all draws.
+    """
+
+    bias: Tensor
+    value: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        *,
+        scale: float = 0.1,
+        beta: float = 5.0,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.beta = beta
+        self.weight = nn.Parameter(0.1 * torch.randn(hidden, inputs, generator=generator, dtype=torch.float64))
+        sign = torch.randint(2, (hidden,), generator=generator).double() * 2 - 1
+        self.register_buffer("bias", torch.randn(hidden, generator=generator, dtype=torch.float64))
+        self.register_buffer("value", sign * scale / hidden**0.5)
+
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch"]:
+        return F.softplus(F.linear(x, self.weight, self.bias), beta=self.beta) @ self.value
+
+
+class ReLUNetwork(nn.Module):
+    """Linear layers with ReLUs, biases in the first only: homogeneous, as the theory of reconstruction wants it.
+
+    Args:
+        sizes: Inputs, hidden layers, outputs; one output is squeezed away.
+        first: Deviation of the first layer's entries; PyTorch's own initialisation if None.
+        generator: Of all draws.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, first: float | None = None, generator: torch.Generator | None = None):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+            linear = nn.Linear(fan_in, fan_out, bias=number == 0, dtype=torch.float64)
+            bound = fan_in**-0.5
+            for parameter in linear.parameters():
+                with torch.no_grad():
+                    parameter.uniform_(-bound, bound, generator=generator)
+                    if number == 0 and first is not None:
+                        parameter.normal_(0, first, generator=generator)
+            layers += [linear, nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Tensor:
+        out = self.layers(x)
+        return out.squeeze(-1) if out.size(-1) == 1 else out
+
+
+class InvariantClassifier(nn.Module):
+    """1/|G| sum_g base(g x): invariant for any base network.
+
+    Args:
+        base: A network on inputs [..., d].
+        group: What it shall not see.
+    """
+
+    def __init__(self, base: nn.Module, group: FiniteGroup):
+        super().__init__()
+        self.base, self.group = base, group
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        """f(g x) = f(x)."""
+        return (Claim(self.group, TrivialAction(), f"invariant under {self.group.name}"),)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Tensor:
+        if len(self.group) == 1:
+            return self.base(x)
+        return self.base(self.group.orbit(x)).mean(x.dim() - 1)
+
+
+class SurrogateReLU(nn.Module):
+    """relu(z) forward, sigmoid(alpha z) as its derivative: gates of inputs still to be found can then open and close.
+
+    Haim et al., "Reconstructing Training Data from Trained Neural Networks", NeurIPS 2022.
+    """
+
+    def __init__(self, alpha: float):
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, z: Tensor) -> Tensor:
+        soft = F.softplus(self.alpha * z) / self.alpha
+        return F.relu(z).detach() + (soft - soft.detach())
+
+
+def with_surrogate(model: nn.Module, alpha: float) -> nn.Module:
+    """A copy with every ReLU replaced by a :class:`SurrogateReLU`; it shares nothing with the model."""
+    model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, SurrogateReLU(alpha))
+    return model

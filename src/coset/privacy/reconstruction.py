@@ -1,0 +1,250 @@
+r"""Find the inputs behind the weights of a trained network.
+
+Haim, Vardi, Yehudai, Shamir, Irani (NeurIPS 2022) look for candidates x_j and multipliers c_j with
+
+    theta = sum_j c_j grad f(x_j)          (stationarity of margin maximisation, or of training with weight decay)
+
+by gradient descent on the squared difference. Elbaz, Yehudai, Galun, Maron (arXiv 2411.16458) ask the same of networks
+invariant under a group: each input is then known up to its orbit only, and descent drifts towards symmetric inputs.
+Three ways against that, the first two of which are our reading of the paper's proposals (we had not its formulas):
+``memory`` (a candidate keeps to one representative of its orbit), ``generator`` (candidates come out of a small random
+network, which commutes with no group), ``isotypic`` (ours: the symmetric and the asymmetric part of the first layer's
+residual count alike). Restarts run side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from coset.errors import CosetError
+from coset.privacy.classifiers import with_surrogate
+from coset.privacy.groups import FiniteGroup
+from coset.privacy.stationarity import flat, parameters_of, weighted_gradient
+
+METHODS = ("kkt", "activation")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How to look.
+
+    Attributes:
+        method: ``kkt``, or ``activation`` (inputs that the network is surest of, without multipliers).
+        candidates: m, half of each label.
+        restarts: Independent starts, side by side.
+        steps: Of Adam, its rate falling to nothing along a cosine.
+        learning_rate: Its first rate.
+        start: Deviation of the first candidates.
+        isotypic: Weight of the asymmetric part of the first layer's residual; 1 changes nothing.
+        memory: Weight of the distance from the representative that a candidate has kept to so far; 0: none.
+        generator: Whether candidates are outputs of small networks, in place of free pixels.
+        box: Least and largest entry; beyond them candidates are penalised.
+        alpha: Of the surrogate that stands in for ReLUs.
+        least: Multipliers below it (times their label) are penalised; None for multipliers of any sign.
+        seed: Of the starts.
+    """
+
+    method: str = "kkt"
+    candidates: int = 20
+    restarts: int = 1
+    steps: int = 3000
+    learning_rate: float = 0.02
+    start: float = 0.01
+    isotypic: float = 1.0
+    memory: float = 0.0
+    generator: bool = False
+    box: tuple[float, float] = (-1.0, 1.0)
+    alpha: float = 50.0
+    least: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise CosetError(f"method {self.method!r}: choose {' or '.join(METHODS)}")
+        if min(self.candidates, self.restarts, self.steps) < 1 or self.isotypic <= 0 or self.memory < 0:
+            raise CosetError("candidates, restarts and steps must be at least 1, isotypic above 0, memory at least 0")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What was found, by restart.
+
+    Attributes:
+        candidates: Inputs.
+        labels: -1 or 1, the same in every restart.
+        multipliers: c_j; zeros for ``activation``.
+        residual: |theta - sum_j c_j grad f(x_j)|^2 / |theta|^2 at the end.
+        trace: A row now and then: step, the least residual, medians over all candidates of the symmetry index and the
+            self-similarity.
+    """
+
+    candidates: Float[Tensor, "restarts m d"]
+    labels: Float[Tensor, " m"]
+    multipliers: Float[Tensor, "restarts m"]
+    residual: Float[Tensor, " restarts"]
+    trace: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """The restart of the least residual: chosen without any training data."""
+        return int(self.residual.argmin())
+
+
+def reconstruct(
+    model: nn.Module,
+    shape: int,
+    attack: Attack,
+    *,
+    group: FiniteGroup | None = None,
+    scale: float = 1.0,
+    start: Float[Tensor, "restarts m d"] | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> Reconstruction:
+    """Candidates for the training inputs of a network with one output.
+
+    Args:
+        model: In evaluation mode; left alone.
+        shape: d, entries of an input.
+        attack: How.
+        group: Under which the model is invariant; needed by ``isotypic`` and ``memory``.
+        scale: Size of multipliers to start from.
+        start: First candidates, in place of random ones.
+        progress: Called after each hundredth of the steps.
+
+    Raises:
+        CosetError: ``isotypic`` or ``memory`` without a group, or a model without a first layer on d inputs.
+    """
+    if group is None and (attack.isotypic != 1 or attack.memory):
+        raise CosetError("isotypic and memory need the group under which the model is invariant")
+    labels = torch.ones(attack.candidates, dtype=torch.float64)
+    labels[: attack.candidates // 2] = -1
+    objective = _Objective(with_surrogate(model, attack.alpha).eval(), shape, attack, labels, group, scale)
+    state = _start(attack, shape, labels, start)
+    optimizer = torch.optim.Adam(state.values(), lr=attack.learning_rate)
+    step_of = vmap(grad_and_value(objective, has_aux=True), in_dims=(0, 0))
+    anchor = _Anchor(group, attack) if group is not None and attack.memory else None
+    trace, every = [], max(1, attack.steps // 100)
+    for step in range(attack.steps + 1):
+        x = objective.inputs(state).detach()
+        target = x if anchor is None else anchor.representatives(x)
+        gradients, (_, residual) = step_of({name: value.detach() for name, value in state.items()}, target)
+        if step % every == 0 or step == attack.steps:
+            trace.append(_row(step, x, residual, group))
+            progress()
+        if step == attack.steps:
+            break
+        for name, value in state.items():
+            value.grad = gradients[name]
+        for part in optimizer.param_groups:
+            part["lr"] = attack.learning_rate * 0.5 * (1 + math.cos(math.pi * step / attack.steps))
+        optimizer.step()
+    c = objective.coefficients(state).detach() if attack.method == "kkt" else torch.zeros(x.shape[:2]).to(x)
+    return Reconstruction(x, labels, c, residual.detach(), trace)
+
+
+class _Objective:
+    """What is made small, of one restart: a scalar, and the relative residual beside it."""
+
+    def __init__(
+        self, model: nn.Module, d: int, attack: Attack, labels: Tensor, group: FiniteGroup | None, scale: float
+    ):
+        self.model, self.attack, self.labels, self.scale = model, attack, labels, scale
+        self.parameters = parameters_of(model)
+        self.size = flat(self.parameters).square().sum()
+        self.first = next((n for n, p in self.parameters.items() if p.dim() == 2 and p.size(1) == d), None)
+        self.weighting: Tensor | None = None
+        if attack.isotypic != 1:
+            assert group is not None
+            if self.first is None:
+                raise CosetError(f"isotypic needs a first layer that reads the {d} entries of an input; there is none")
+            symmetric = group.projector()
+            self.weighting = symmetric + attack.isotypic**0.5 * (torch.eye(d, dtype=torch.float64) - symmetric)
+
+    def __call__(self, state: dict[str, Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.inputs(state)
+        low, high = self.attack.box
+        total = (x - high).relu().square().sum() + (low - x).relu().square().sum()
+        if self.attack.memory:
+            total = total + self.attack.memory * (x - target).square().sum()
+        if self.attack.method == "activation":
+            out = functional_call(self.model, self.parameters, (x,))
+            return total - (self.labels * out).mean(), torch.ones_like(total)
+        c = self.coefficients(state)
+        if self.attack.least is not None:
+            total = total + 5 * (self.attack.least * self.scale - self.labels * c).relu().square().sum()
+        found = weighted_gradient(self.model, self.parameters, x, c)
+        left = {name: p - found[name] for name, p in self.parameters.items()}
+        residual = torch.stack([r.square().sum() for r in left.values()]).sum()
+        weighed = residual
+        if self.weighting is not None:
+            assert self.first is not None
+            first = left[self.first]
+            weighed = residual - first.square().sum() + (first @ self.weighting).square().sum()
+        return total + weighed, residual / self.size
+
+    def inputs(self, state: dict[str, Tensor]) -> Tensor:
+        """Candidates [..., m, d] of a state."""
+        if "x" in state:
+            return state["x"]
+        hidden = torch.einsum("...mi,...mij->...mj", state["z"], state["inner"])
+        low, high = self.attack.box
+        out = torch.einsum("...mj,...mjd->...md", torch.nn.functional.leaky_relu(hidden, 0.2), state["outer"])
+        return low + (high - low) * torch.sigmoid(out)
+
+    def coefficients(self, state: dict[str, Tensor]) -> Tensor:
+        """c_j."""
+        return self.scale * state["c"]
+
+
+class _Anchor:
+    """A moving average of each candidate, over the representatives of its orbit nearest to it so far."""
+
+    def __init__(self, group: FiniteGroup, attack: Attack, decay: float = 0.9):
+        self.group, self.decay = group, decay
+        self.inverse = torch.stack([row.argsort() for row in group.table])
+        self.kept: Tensor | None = None
+
+    def representatives(self, x: Float[Tensor, "restarts m d"]) -> Float[Tensor, "restarts m d"]:
+        """g^-1 a for the g that brings x nearest to its anchor a, which then moves towards g x."""
+        if self.kept is None:
+            self.kept = x.clone()
+            return x
+        orbit = self.group.orbit(x)
+        g = (orbit * self.kept.unsqueeze(-2)).sum(-1).argmax(-1)
+        target = self.kept.gather(-1, self.inverse[g])
+        moved = orbit.gather(-2, g[..., None, None].expand(*g.shape, 1, x.size(-1))).squeeze(-2)
+        self.kept = self.decay * self.kept + (1 - self.decay) * moved
+        return target
+
+
+def _start(attack: Attack, d: int, labels: Tensor, start: Tensor | None) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(attack.seed)
+    shape = (attack.restarts, attack.candidates)
+
+    def normal(*sizes: int) -> Tensor:
+        return torch.randn(*shape, *sizes, generator=generator, dtype=torch.float64)
+
+    if attack.generator:
+        code, hidden = 32, 64
+        state = {"inner": normal(code, hidden) * code**-0.5, "outer": normal(hidden, d) * hidden**-0.5}
+        state["z"] = normal(code)
+    else:
+        state = {"x": attack.start * normal(d) if start is None else start.clone()}
+    state["c"] = labels.expand(shape).clone()
+    return {name: value.requires_grad_() for name, value in state.items()}
+
+
+def _row(step: int, x: Tensor, residual: Tensor, group: FiniteGroup | None) -> dict[str, float]:
+    row = {"step": float(step), "residual": float(residual.min())}
+    if group is not None and len(group) > 1:
+        row["symmetry"] = float(group.symmetry_index(x).median())
+        row["self_similarity"] = float(group.self_similarity(x).median())
+    return row

@@ -1,0 +1,142 @@
+r"""Train to a stationary point of loss + (wd / 2) |theta|^2, and measure how close a network is to one.
+
+There, whatever the network, theta = sum_i c_i grad f(x_i) with c_i = -loss'(f(x_i), y_i) / (n wd): the weights are a
+sum over the training inputs, which is what a reconstruction takes apart. Labels y are -1 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from coset.errors import CosetError
+
+Labels = Float[Tensor, " n"]
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": lambda out, y: (out - y).square().mean(),
+    "logistic": lambda out, y: F.softplus(-y * out).mean(),
+}
+"""Means over samples, of outputs and labels -1 and 1."""
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """What was trained: only these obey the equation."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def flat(parameters: dict[str, Tensor]) -> Float[Tensor, " parameters"]:
+    """All of them in one vector."""
+    return torch.cat([p.reshape(-1) for p in parameters.values()])
+
+
+def multipliers(loss: str, out: Float[Tensor, " n"], y: Labels, weight_decay: float) -> Float[Tensor, " n"]:
+    """c_i = -loss'(f(x_i), y_i) / (n wd) of a stationary point.
+
+    >>> multipliers("mse", torch.tensor([0.8]), torch.tensor([1.0]), 0.1)
+    tensor([4.0000])
+    >>> multipliers("logistic", torch.zeros(2), torch.ones(2), 0.5)
+    tensor([0.5000, 0.5000])
+    """
+    _known(loss)
+    slope = 2 * (y - out) if loss == "mse" else y * torch.sigmoid(-y * out)
+    return slope / (len(y) * weight_decay)
+
+
+def train_to_stationarity(
+    model: nn.Module,
+    x: Float[Tensor, "n d"],
+    y: Labels,
+    *,
+    loss: str = "mse",
+    weight_decay: float = 1e-3,
+    tolerance: float = 1e-7,
+    iterations: int = 20_000,
+) -> float:
+    """L-BFGS until the gradient is ``tolerance`` of the decay term; returns the relative gradient reached.
+
+    Args:
+        model: Changed in place; one output a sample.
+        x: All training inputs, one batch.
+        y: -1 or 1.
+        loss: ``mse`` or ``logistic``.
+        weight_decay: wd.
+        tolerance: Of |gradient| / (wd |theta|).
+        iterations: The most.
+    """
+    objective = LOSSES[_known(loss)]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.LBFGS(
+        trained, max_iter=100, history_size=30, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = objective(model(x), y) + 0.5 * weight_decay * torch.stack([p.square().sum() for p in trained]).sum()
+        total.backward()
+        return total
+
+    reached = float("inf")
+    for _ in range(max(1, iterations // 100)):
+        optimizer.step(closure)
+        closure()
+        norm = torch.stack([p.grad.square().sum() for p in trained if p.grad is not None]).sum().sqrt()
+        reached = float(norm / (weight_decay * torch.stack([p.detach().square().sum() for p in trained]).sum().sqrt()))
+        if reached <= tolerance:
+            break
+    optimizer.zero_grad()
+    return reached
+
+
+def stationarity_residual(
+    model: nn.Module, x: Float[Tensor, "n d"], y: Labels, *, loss: str = "mse", weight_decay: float = 1e-3
+) -> float:
+    """|theta - sum_i c_i grad f(x_i)|^2 / |theta|^2 with the multipliers of the loss: 0 where training ended."""
+    parameters = parameters_of(model)
+    with torch.no_grad():
+        c = multipliers(loss, model(x), y, weight_decay)
+    left = flat(parameters) - flat(weighted_gradient(model, parameters, x, c))
+    return float(left.square().sum() / flat(parameters).square().sum())
+
+
+def weighted_gradient(
+    model: nn.Module, parameters: dict[str, Tensor], x: Float[Tensor, "m d"], c: Float[Tensor, " m"]
+) -> dict[str, Tensor]:
+    """sum_j c_j grad f(x_j), by one backward pass."""
+    return grad(lambda p: (c * functional_call(model, p, (x,))).sum())(parameters)
+
+
+def sample_gradients(model: nn.Module, x: Float[Tensor, "n d"]) -> Float[Tensor, "n parameters"]:
+    """grad f(x_i) of every sample, a row each."""
+    parameters = parameters_of(model)
+
+    def one(sample: Tensor) -> dict[str, Tensor]:
+        return grad(lambda p: functional_call(model, p, (sample.unsqueeze(0),)).squeeze(0))(parameters)
+
+    rows = vmap(one)(x)
+    return torch.cat([rows[name].reshape(len(x), -1) for name in parameters], 1).detach()
+
+
+def distinct_neurons(weight: Float[Tensor, "neurons inputs"], tolerance: float = 1e-3) -> int:
+    """Directions among the rows of a first layer (biases as a column), rows of next to no length left out.
+
+    Few of them mean few equations: zero reconstruction loss then says nothing about the inputs found.
+    """
+    length = weight.norm(dim=1)
+    rows = weight[length > tolerance * length.max()]
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    kept: list[Tensor] = []
+    for row in rows:
+        if all((row - other).norm() > 30 * tolerance for other in kept):
+            kept.append(row)
+    return len(kept)
+
+
+def _known(loss: str) -> str:
+    if loss not in LOSSES:
+        raise CosetError(f"loss {loss!r}: choose {', '.join(LOSSES)}")
+    return loss

@@ -1,0 +1,334 @@
+"""Recipes of kind ``reconstruction``: train a classifier to a stationary point, look for its training inputs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from pydantic import Field, model_validator
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from coset.errors import CosetError
+from coset.privacy.audit import audit, load_inputs, load_network
+from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork, SoftplusFeatures
+from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.images import Images, cifar10_vehicles_animals, digits, point_clouds
+from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
+from coset.privacy.scores import Scores, score
+from coset.privacy.stationarity import distinct_neurons, multipliers, stationarity_residual, train_to_stationarity
+from coset.recipes.recipe import Options, Recipe
+from coset.reports import Panel, Picture, Section, Table, write_sections
+from coset.symmetry import EquivarianceReport, verify_claims
+from coset.training import run_directory
+
+NULL_SETS = 20
+
+
+class ImageOptions(Options):
+    """Training inputs, and held-out ones to judge by."""
+
+    name: Literal["digits", "cifar10-vehicles-animals", "point-clouds"] = "digits"
+    count: int = Field(10, ge=2, description="training inputs, half of each label")
+    path: str | None = Field(None, description="file of the images, or its folder; for CIFAR-10")
+
+    def load(self, seed: int) -> Images:
+        held_out = NULL_SETS * self.count
+        if self.name == "digits":
+            return digits(self.count, held_out, seed)
+        if self.name == "point-clouds":
+            return point_clouds(self.count, held_out, seed)
+        return cifar10_vehicles_animals(self.count, held_out, self.path, seed)
+
+
+class NetworkOptions(Options):
+    """The classifier, averaged over the group."""
+
+    name: Literal["softplus", "relu"] = "softplus"
+    hidden: list[int] = Field([100], min_length=1, description="of softplus one layer, of relu any number")
+    scale: float = Field(0.1, gt=0, description="of the output weights of softplus, which are not trained")
+    group: Literal["plain", "flips", "c4", "d4", "shifts", "sets"] = "plain"
+
+    @model_validator(mode="after")
+    def _one_layer(self) -> NetworkOptions:
+        if self.name == "softplus" and len(self.hidden) > 1:
+            raise ValueError("network.hidden: softplus has one hidden layer")
+        return self
+
+    def build(self, inputs: int, group: FiniteGroup, seed: int) -> InvariantClassifier:
+        generator = torch.Generator().manual_seed(seed)
+        if self.name == "relu":
+            return InvariantClassifier(ReLUNetwork([inputs, *self.hidden, 1], generator=generator), group)
+        return InvariantClassifier(
+            SoftplusFeatures(inputs, self.hidden[0], scale=self.scale, generator=generator), group
+        )
+
+
+class TrainingOptions(Options):
+    """Loss and weight decay; L-BFGS to a relative gradient."""
+
+    loss: Literal["mse", "logistic"] = "mse"
+    weight_decay: float = Field(1e-3, gt=0)
+    tolerance: float = Field(1e-7, gt=0)
+
+
+class AttackOptions(Options):
+    """One way of looking; see :class:`coset.privacy.Attack`."""
+
+    method: str = "kkt"
+    candidates: float = Field(1.0, gt=0, description="as a multiple of the number of training inputs")
+    restarts: int = Field(1, ge=1)
+    steps: int = Field(3000, ge=1)
+    learning_rate: float = Field(0.02, gt=0)
+    start: float = Field(0.01, ge=0)
+    isotypic: float = Field(1.0, gt=0)
+    memory: float = Field(0.0, ge=0)
+    generator: bool = False
+    alpha: float = Field(50.0, gt=0)
+    least: float | None = None
+    oracle: float | None = Field(
+        None, gt=0, description="start from the truth plus noise of this deviation, as a control"
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> AttackOptions:
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r}: choose {' or '.join(METHODS)}")
+        return self
+
+    def attack(self, count: int, seed: int, box: tuple[float, float]) -> Attack:
+        options = self.model_dump(exclude={"candidates", "oracle"})
+        candidates = 2 * max(1, round(self.candidates * count / 2))
+        return Attack(candidates=candidates, seed=seed, box=box, **options)
+
+
+class ReconstructionRecipe(Recipe):
+    """Train, attack in several ways, score."""
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    data: ImageOptions = Field(default_factory=lambda: ImageOptions.model_validate({}))
+    network: NetworkOptions = Field(default_factory=lambda: NetworkOptions.model_validate({}))
+    training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
+    attacks: dict[str, AttackOptions] = Field(min_length=1, description="by name")
+
+    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+        """Train the classifier, run every attack, write scores, reconstructions and drift.
+
+        Raises:
+            CosetError: The data are missing, or do not go with the group.
+        """
+        if resume:
+            raise CosetError("a reconstruction cannot be resumed; start it again")
+        started = time.monotonic()
+        images, group, model = self._trained()
+        run_directory.begin(folder, self.to_yaml())
+        results, curves, found = {}, {}, {}
+        with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+            task = bar.add_task("attacks", total=101 * len(self.attacks))
+            for name, options in self.attacks.items():
+                before = time.process_time()
+                outcome = self._attack(model, images, group, options, lambda: bar.advance(task))
+                scores = score(outcome.candidates[outcome.best], images.train, images.held_out, group, images.picture)
+                results[name] = {
+                    **scores.summary(), "residual": float(outcome.residual.min()),
+                    "cpu_seconds": round(time.process_time() - before, 2),
+                }  # fmt: skip
+                curves[name] = outcome.trace
+                found[name] = _aligned(outcome, scores, group)
+        metrics = {
+            "attacks": results, "network": self._facts(model, images), "recipe": self.name, "seed": self.seed,
+            "params": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "seconds": round(time.monotonic() - started, 1),
+        }  # fmt: skip
+        arrays: dict[str, Any] = {name: part.numpy() for name, part in found.items()}
+        np.savez_compressed(folder / "reconstructions.npz", truth=images.train.numpy(), **arrays)
+        run_directory.write_json(folder / "curves.json", curves)
+        run_directory.write_json(folder / "metrics.json", metrics)
+        return metrics
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        """A row an attack."""
+        columns = ["attack", "best correlation", "above 0.9", "null (largest)", "p", "SSIM", "symmetry", "of data"]
+        rows = [
+            [
+                name, f"{r['correlation']:.3f}", f"{r['recognised']:.0f} of {self.data.count}",
+                f"{r['null']:.3f} ({r['null_largest']:.3f})", f"{r['p_value']:.2f}", _number(r["ssim"]),
+                _number(r["symmetry"]), _number(r["data_symmetry"]),
+            ]
+            for name, r in metrics["attacks"].items()
+        ]  # fmt: skip
+        return columns, rows
+
+    def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
+        """Invariance of the classifier under its group."""
+        images = self.data.load(self.seed)
+        group = group_of(self.network.group, images.shape)
+        return verify_claims(self.network.build(images.train.size(1), group, self.seed), images.train)
+
+    def report(self, folder: Path) -> Path:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+        facts = metrics["network"]
+        text = (
+            "For each training input the candidate most like it, up to the group: the mean of their correlations, and "
+            "how many are above 0.9. The null is the same number for sets of inputs that the network never saw; a "
+            "score that does not clear it shows no leak. Symmetry is 1 for inputs that no group element changes."
+        )
+        panels = [Panel("Residual of the weights", _curves(curves, "residual", "step", log=True))]
+        if any("symmetry" in rows[0] for rows in curves.values()):
+            panels.append(Panel("Drift towards symmetric inputs", _curves(curves, "symmetry", "step")))
+        pictures = []
+        if facts["picture"]:
+            with np.load(folder / "reconstructions.npz") as arrays:
+                for name in metrics["attacks"]:
+                    grid = _grid(arrays[name], arrays["truth"], facts["picture"])
+                    pictures.append(Picture(grid, f"{name}: found (above) and true (below)", 4))
+        notes = list(facts["notes"]) + [
+            "Reconstructions are private data: keep this page where the training data may be."
+        ]
+        return write_sections(
+            folder / "report.html", self.name,
+            [Section("What the weights give away", text, [Table(*self.summary(metrics))], panels, pictures, notes)],
+            lead=self.description, facts={k: str(v) for k, v in facts.items() if k not in ("notes", "picture")},
+            command=f"coset run {self.name} --seed {self.seed}", recipe=self.to_yaml(),
+        )  # fmt: skip
+
+    def _trained(self) -> tuple[Images, FiniteGroup, InvariantClassifier]:
+        images = self.data.load(self.seed)
+        group = group_of(self.network.group, images.shape)
+        model = self.network.build(images.train.size(1), group, self.seed)
+        t = self.training
+        train_to_stationarity(
+            model, images.train, images.labels, loss=t.loss, weight_decay=t.weight_decay, tolerance=t.tolerance
+        )
+        return images, group, model
+
+    def _attack(
+        self, model: InvariantClassifier, images: Images, group: FiniteGroup, options: AttackOptions, progress: Any
+    ) -> Reconstruction:
+        attack = options.attack(len(images.train), self.seed, images.box)
+        with torch.no_grad():
+            true = multipliers(self.training.loss, model(images.train), images.labels, self.training.weight_decay)
+        # The owner of the data knows the size of the multipliers; their signs and shares are found.
+        scale = float(true.abs().mean()) * len(true) / attack.candidates
+        start = None
+        if options.oracle is not None:
+            generator = torch.Generator().manual_seed(self.seed)
+            order = images.labels.argsort(stable=True)
+            noise = torch.randn(attack.restarts, *images.train.shape, generator=generator, dtype=torch.float64)
+            if attack.candidates != len(images.train):
+                raise CosetError("attacks with oracle need candidates=1: one for each training input")
+            start = images.train[order] + options.oracle * noise
+        return reconstruct(
+            model, images.train.size(1), attack, group=group, scale=scale, start=start, progress=progress
+        )
+
+    def _facts(self, model: InvariantClassifier, images: Images) -> dict[str, Any]:
+        t = self.training
+        base = model.base
+        first = base.weight if isinstance(base, SoftplusFeatures) else base.layers[0].weight  # type: ignore[union-attr,index]
+        bias = base.bias if isinstance(base, SoftplusFeatures) else base.layers[0].bias  # type: ignore[union-attr,index]
+        assert isinstance(first, Tensor)
+        assert isinstance(bias, Tensor)
+        neurons = distinct_neurons(torch.cat([first.detach(), bias.detach()[:, None]], 1))
+        equations, unknowns = neurons * (first.size(1) + 1), len(images.train) * (first.size(1) + 1)
+        notes = list(images.notes)
+        if equations < unknowns:
+            notes.append(
+                f"{neurons} distinct neurons give about {equations} equations for {unknowns} unknowns: a small "
+                "residual does not mean that the inputs found are the true ones"
+            )
+        residual = stationarity_residual(model, images.train, images.labels, loss=t.loss, weight_decay=t.weight_decay)
+        return {
+            "group": model.group.name, "order": len(model.group), "training inputs": len(images.train),
+            "residual of the truth": residual, "distinct neurons": neurons, "picture": images.picture, "notes": notes,
+        }  # fmt: skip
+
+
+def audit_files(
+    weights: Path, data: Path, output: Path, group: str, loss: str, weight_decay: float | None, steps: int,
+    restarts: int, seed: int,
+) -> tuple[dict[str, float], list[str]]:  # fmt: skip
+    """``coset audit``: read, measure, write ``metrics.json``, ``reconstructions.npz`` and ``report.html``.
+
+    Returns:
+        The main numbers, and warnings.
+
+    Raises:
+        CosetError: A file or the model cannot be used; nothing is written then.
+    """
+    train, held_out, shape = load_inputs(data)
+    model, table = load_network(weights, group, shape)
+    attack = Attack(candidates=2 * len(train[0]), steps=steps, restarts=restarts, least=0.1, seed=seed)
+    picture = (shape[0], shape[1]) if len(shape) == 2 and group != "sets" else None
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("looking for training inputs", total=101)
+        result = audit(
+            model, train, held_out, group=table, loss=loss, weight_decay=weight_decay, attack=attack, picture=picture,
+            progress=lambda: bar.advance(task),
+        )  # fmt: skip
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CosetError(f"cannot write to {output}: {error.strerror}") from error
+    found = _aligned(result.found, result.scores, table).numpy()
+    np.savez_compressed(output / "reconstructions.npz", found=found, truth=train[0].numpy())
+    run_directory.write_json(output / "metrics.json", result.to_dict())
+    numbers = {
+        "training inputs recognised (correlation above 0.9)": float(result.scores.recognised()),
+        "mean best correlation": result.scores.mean, "the same, of held-out inputs": float(result.scores.null.mean()),
+        "p-value": result.scores.p_value, "membership AUC, multipliers": result.membership["multipliers"],
+        "membership AUC, loss": result.membership["loss"],
+    }  # fmt: skip
+    rows = [[name, f"{value:.4g}"] for name, value in numbers.items()]
+    pictures = []
+    if picture is not None:
+        pictures.append(Picture(_grid(found, train[0].numpy(), list(picture)), "found (above) and true (below)", 4))
+    panels = [Panel("Residual of the weights", _curves({"search": result.found.trace}, "residual", "step", log=True))]
+    notes = [*result.warnings, "This page shows private data: keep it where the training data may be."]
+    write_sections(
+        output / "report.html", f"Audit of {weights.name}",
+        [Section("What the weights give away", "", [Table(["measured", ""], rows)], panels, pictures, notes)],
+        facts={"group": table.name, "training inputs": str(len(train[0])), "held out": str(len(held_out[0]))},
+    )  # fmt: skip
+    return numbers, result.warnings
+
+
+def _aligned(outcome: Reconstruction, scores: Scores, group: FiniteGroup) -> Tensor:
+    """The best candidate of each training input, moved onto it."""
+    candidates = outcome.candidates[outcome.best]
+    pairs = zip(scores.candidate.tolist(), scores.element.tolist(), strict=True)
+    return torch.stack([group.apply(g, candidates[j]) for j, g in pairs])
+
+
+def _grid(found: np.ndarray, truth: np.ndarray, shape: list[int]) -> np.ndarray:
+    """Two rows of images, found above true, each stretched to its own range."""
+
+    def tile(image: np.ndarray) -> np.ndarray:
+        image = image.reshape(-1, *shape).mean(0)
+        low, high = image.min(), image.max()
+        return np.pad(np.uint8(255 * (image - low) / max(high - low, 1e-12)), 1, constant_values=128)
+
+    rows = [np.concatenate([tile(image) for image in part[:20]], axis=1) for part in (found, truth)]
+    return np.concatenate(rows, axis=0)
+
+
+def _curves(curves: dict[str, list[dict[str, float]]], key: str, over: str, log: bool = False) -> go.Figure:
+    figure = go.Figure()
+    for name, rows in curves.items():
+        if key in rows[0]:
+            figure.add_scatter(x=[r[over] for r in rows], y=[r[key] for r in rows], name=name, mode="lines")
+    figure.update_layout(xaxis_title=over, yaxis_title=key, showlegend=True)
+    if log:
+        figure.update_yaxes(type="log")
+    return figure
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.3f}"

@@ -1,0 +1,119 @@
+"""An audit of one's own model: what it finds, and what it refuses."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from coset import cli
+from coset.errors import CosetError
+from coset.privacy import Attack, InvariantClassifier, ReLUNetwork, audit, group_of, train_to_stationarity
+from coset.privacy.audit import examine, load_inputs, load_network
+from coset.privacy.images import digits
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A ReLU network on ten digits, L2-regularised to (almost) a stationary point, and its data."""
+    images = digits(10, 200)
+    base = ReLUNetwork([64, 60, 1], generator=torch.Generator().manual_seed(0))
+    model = InvariantClassifier(base, group_of("plain", (8, 8)))
+    train_to_stationarity(model, images.train, images.labels, loss="logistic", weight_decay=1e-3, iterations=2000)
+    labels = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(100)
+    return model, (images.train, images.labels), (images.held_out, labels)
+
+
+def test_members_explain_the_weights_better_than_others(trained):
+    """A9 of the specification: attribution by non-negative least squares finds the training data."""
+    model, train, held_out = trained
+    found = audit(model, train, held_out, weight_decay=1e-3, attack=Attack(candidates=20, steps=30, least=0.1))
+    assert found.membership["multipliers"] > 0.75
+    assert found.membership["multipliers"] > found.membership["loss"] - 0.1
+    assert found.residual is not None
+    assert found.residual < 0.2
+    assert any("distinct neurons" in warning for warning in found.warnings)
+    assert json.loads(json.dumps(found.to_dict()))["reconstruction"]["null"] > 0
+
+
+def test_networks_outside_the_theory_are_refused():
+    x = torch.randn(6, 9, dtype=torch.float64)
+
+    def refused(model, message, group=None):
+        with pytest.raises(CosetError, match=message):
+            examine(model.double(), x, group)
+
+    class One(nn.Module):
+        def __init__(self, *layers):
+            super().__init__()
+            self.layers = nn.Sequential(*layers)
+
+        def forward(self, x):
+            return self.layers(x).squeeze(-1)
+
+    refused(One(nn.Linear(9, 4), nn.Dropout(0.5), nn.ReLU(), nn.Linear(4, 1)), r"layers\.1 drops out at random")
+    refused(One(nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), r"layers\.1 takes statistics of its batch")
+    refused(One(nn.Linear(9, 4), nn.Linear(4, 1)), "affine in its inputs")
+    refused(nn.Sequential(nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 2)), r"shape \(6, 2\); an audit needs one number")
+    spoilt = One(nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 1))
+    refused(spoilt, "is not invariant under", group_of("d4", (3, 3)))
+    assert "biases beyond the first layer" in examine(spoilt, x, None)[0]
+    with torch.no_grad():
+        spoilt.layers[0].weight[0, 0] = float("nan")
+    refused(spoilt, "not finite")
+    normed = One(nn.Linear(9, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 1, bias=False)).double()
+    assert "normalises" in examine(normed, x, None)[0]
+
+
+def test_files_are_checked(tmp_path):
+    with pytest.raises(CosetError, match="does not exist"):
+        load_network(tmp_path / "no.safetensors", "plain", (4,))
+    (tmp_path / "bad.safetensors").write_bytes(b"x" * 20)
+    with pytest.raises(CosetError, match="no readable safetensors file"):
+        load_network(tmp_path / "bad.safetensors", "plain", (4,))
+    save_file({"a": torch.ones(3, 5), "b": torch.ones(1, 3)}, tmp_path / "five.safetensors")
+    with pytest.raises(CosetError, match=r"layers 5 - 3 - 1 with 0 biases; expected 4 - \.\.\. - 1"):
+        load_network(tmp_path / "five.safetensors", "plain", (2, 2))
+    np.savez(tmp_path / "few.npz", x_train=np.ones((2, 4)))
+    with pytest.raises(CosetError, match="holds no array y_train"):
+        load_inputs(tmp_path / "few.npz")
+    parts = {f"{name}_{kind}": value for kind in ("train", "test") for name, value in (("x", np.ones((2, 4))),)}
+    np.savez(tmp_path / "labels.npz", **parts, y_train=np.array([0, 7]), y_test=np.array([0, 1]))
+    with pytest.raises(CosetError, match="y_train must hold -1 and 1, or 0 and 1"):
+        load_inputs(tmp_path / "labels.npz")
+    (tmp_path / "text.npz").write_text("no")
+    with pytest.raises(CosetError, match="no readable NPZ file"):
+        load_inputs(tmp_path / "text.npz")
+
+
+def test_from_a_shell(trained, tmp_path, monkeypatch, capsys):
+    model, train, held_out = trained
+    save_file({k: v.clone() for k, v in model.base.state_dict().items()}, tmp_path / "model.safetensors")
+    arrays = {"x_train": train[0].view(-1, 8, 8), "y_train": train[1], "x_test": held_out[0].view(-1, 8, 8)}
+    np.savez(tmp_path / "data.npz", **{k: v.numpy() for k, v in arrays.items()}, y_test=F.relu(held_out[1]).numpy())
+    loaded, _ = load_network(tmp_path / "model.safetensors", "plain", (8, 8))
+    torch.testing.assert_close(loaded(train[0]), model(train[0]))
+
+    def call(*extra):
+        files = [str(tmp_path / name) for name in ("model.safetensors", "data.npz", "out")]
+        line = ["coset", "audit", files[0], "--data", files[1], "--output", files[2], "--steps", "20", *extra]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    code, _, problems = call("--group", "d5")
+    assert code == 1
+    assert "group 'd5': choose plain" in problems
+    assert not (tmp_path / "out").exists()
+    code, printed, _ = call("--weight-decay", "1e-3")
+    assert code == 0, printed
+    assert "membership AUC" in printed
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "metrics.json", "reconstructions.npz", "report.html",
+    }  # fmt: skip
+    assert "private data" in (tmp_path / "out" / "report.html").read_text()
