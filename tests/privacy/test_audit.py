@@ -36,7 +36,6 @@ def test_members_explain_the_weights_better_than_others(trained):
     assert found.membership["multipliers"] > found.membership["loss"] - 0.1
     assert found.residual is not None
     assert found.residual < 0.2
-    assert any("distinct neurons" in warning for warning in found.warnings)
     assert json.loads(json.dumps(found.to_dict()))["reconstruction"]["null"] > 0
 
 
