@@ -184,8 +184,8 @@ def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[Inv
     if not fits or sizes[0] != d or sizes[-1] != 1 or len(biases) > 1:
         found = " - ".join(map(str, sizes)) or "(none)"
         raise CosetError(
-            f"{weights}: layers {found} with {len(biases)} biases; expected {d} - ... - 1 with a bias in the first layer "
-            "or none (other networks: coset.privacy.audit in Python)"
+            f"{weights}: layers {found} with {len(biases)} biases; expected {d} - ... - 1 with a bias in the first "
+            "layer or none (other networks: coset.privacy.audit in Python)"
         )
     base = ReLUNetwork(sizes)
     linear = [layer for layer in base.layers if isinstance(layer, nn.Linear)]
