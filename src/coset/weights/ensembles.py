@@ -141,6 +141,7 @@ def train(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     optimizer = StackedAdamW({n: state[n] for n in trained}, how.learning_rate, how.weight_decay)
     size, done, history = how.batch_size or rows, 0, []
+    shared = size >= rows and augment is None  # all networks see all rows, and the same ones
     per_network = torch.arange(number)[:, None]
     for epoch in (progress or iter)(range(how.epochs)):
         orders = torch.stack([torch.randperm(rows, generator=g) for g in generators])
@@ -149,11 +150,11 @@ def train(
         for batch in orders.split(size, 1):
             if how.steps is not None and done == how.steps:
                 break
-            x = inputs if size >= rows else inputs[batch]
-            y = targets if size >= rows else targets[per_network, batch]
+            x = inputs if shared else inputs[batch]
+            y = targets if shared else targets[per_network, batch]
             if augment is not None:
                 x = torch.stack([augment(part, g) for part, g in zip(x, generators, strict=True)])
-            losses, gradients = _step(model, state, trained, x, y, how.label_smoothing, shared_input=size >= rows)
+            losses, gradients = _step(model, state, trained, x, y, how.label_smoothing, shared_input=shared)
             optimizer.step(gradients, factor)
             total += losses * batch.size(1)
             done += 1
