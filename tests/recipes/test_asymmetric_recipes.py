@@ -95,3 +95,24 @@ def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CosetError, match=r"mnist\.npz"):
         load("asymmetric/lmc-mnist", [f"data.path={tmp_path}"]).run(tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_variational_training_over_depth(tmp_path):
+    toy = ["depths=[1,2]", "width=8", "runs=2", "training.steps=30", "training.samples=2"]
+    recipe = load("asymmetric/bnn-depth", toy)
+    metrics = recipe.run(tmp_path / "a", quiet=True)
+    assert metrics["variants"] == recipe.run(tmp_path / "b", quiet=True)["variants"]
+    assert len(metrics["variants"]["W"]["2"]["accuracy"]) == 2
+    assert "W-own-masks" in recipe.report(tmp_path / "a").read_text(encoding="utf-8")
+    columns, rows = recipe.summary(metrics)
+    assert all(len(row) == len(columns) for row in rows)
+    assert [report.passed for report in verify(str(tmp_path / "a"))] == [True]
+    data = recipe.data.load(0)
+    shared, own = ([recipe.build(n, 2, i, data).get_submodule("0").trainable for i in (0, 1)]
+                   for n in ("W", "W-own-masks"))  # fmt: skip
+    assert torch.equal(*shared)
+    assert not torch.equal(*own)
+    with pytest.raises(CosetError, match="depths"):
+        load("asymmetric/bnn-depth", ["depths=[2,2]"])
+    with pytest.raises(CosetError, match="knows standard and w"):
+        load("asymmetric/bnn-depth", ["variants.W.method=sigma"])

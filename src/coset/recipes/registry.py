@@ -26,6 +26,7 @@ KINDS = {
     "motion": "coset.recipes.motion:MotionRecipe",
     "sweep": "coset.recipes.sweep:SweepRecipe",
     "mode-connectivity": "coset.recipes.asymmetric:ConnectivityRecipe",
+    "bayesian-depth": "coset.recipes.asymmetric_bayesian:BayesianDepthRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 
