@@ -116,3 +116,22 @@ def test_variational_training_over_depth(tmp_path):
         load("asymmetric/bnn-depth", ["depths=[2,2]"])
     with pytest.raises(CosetError, match="knows standard and w"):
         load("asymmetric/bnn-depth", ["variants.W.method=sigma"])
+
+
+def test_metanetworks_on_two_zoos(tmp_path):
+    toy = ["zoo.networks=40", "zoo.steps=[3,20]", "training.epochs=3", "training.runs=2", "ways=4",
+           "network.hidden=[12]", "variants.W.n_fix=4", "predictors=[flat,statistics,deepsets,settings]"]  # fmt: skip
+    recipe = load("asymmetric/metanet", toy)
+    metrics = recipe.run(tmp_path / "a", quiet=True)
+    again = recipe.run(tmp_path / "b", quiet=True)
+    for name, found in metrics["variants"].items():
+        assert found["predictors"] == again["variants"][name]["predictors"]
+        assert found["monotonicity"]["networks"] == 4
+        assert set(found["predictors"]) == {"flat", "statistics", "deepsets", "settings"}
+    page = recipe.report(tmp_path / "a").read_text(encoding="utf-8")
+    assert "From initialisation to minimum" in page
+    columns, rows = recipe.summary(metrics)
+    assert all(len(row) == len(columns) for row in rows)
+    assert [report.passed for report in verify(str(tmp_path / "a"))] == [True]
+    with pytest.raises(CosetError, match="the first must not be larger"):
+        load("asymmetric/metanet", ["zoo.steps=[9,3]"])

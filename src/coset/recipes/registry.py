@@ -27,6 +27,7 @@ KINDS = {
     "sweep": "coset.recipes.sweep:SweepRecipe",
     "mode-connectivity": "coset.recipes.asymmetric:ConnectivityRecipe",
     "bayesian-depth": "coset.recipes.asymmetric_bayesian:BayesianDepthRecipe",
+    "metanet": "coset.recipes.asymmetric_metanet:MetanetRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 
