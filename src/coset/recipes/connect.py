@@ -54,6 +54,7 @@ def connect(
         CosetError: Something cannot be read, or does not fit.
     """
     network, found = architecture(model, data)
+    given = "" if data is None else f" --data {data}"
     ensemble = read_networks(network, files)
     test = found.test if found.edge_index is not None else (found.test[0][:rows], found.test[1][:rows])
     _fits(ensemble, test)
@@ -92,6 +93,7 @@ def connect(
             for file, loss, accuracy in zip(files, alone.loss, alone.accuracy, strict=True)
         ],
         "pairs": pairs, "forms": results, "model": model, "data": found.name, "rows": len(test[0]), "notes": notes,
+        "command": f"coset connect {' '.join(map(str, files))} --model {model}{given}",
         "fingerprint": fingerprint(network), "params": parameter_count(network),
     }  # fmt: skip
     run_directory.write_json(output / "curves.json", curves)
@@ -228,7 +230,8 @@ def _page(output: Path, metrics: dict[str, Any], curves: dict[str, Any]) -> None
         Section(
             "Between them",
             "The barrier is the loss at the midpoint above the mean of both ends; highest is the largest height above "
-            "the chord; mean and standard deviation over pairs. Average: accuracy of the averaged weights of all.",
+            "the chord; mean and standard deviation over pairs. Matched networks have their neurons in the order that "
+            "brings them closest to network 1. Average: accuracy of the averaged weights of all.",
             [Table(columns, rows), Table(["pair", "networks", "barrier", "highest", "midpoint", "distance"], pairs)],
             [
                 Panel("Loss between two networks", between_figure(curves, "loss")),
@@ -241,10 +244,9 @@ def _page(output: Path, metrics: dict[str, Any], curves: dict[str, Any]) -> None
     if planes:
         text = "Loss on the plane through the first three networks (crosses); axes are lengths in parameter space."
         sections.append(Section("Planes through three networks", text, panels=planes))
-    files = " ".join(n["file"] for n in metrics["networks"])
     write_sections(
         output / "report.html", "Between networks", sections,
         facts={"model": metrics["model"], "data": f"{metrics['data']}, {metrics['rows']:,} rows",
                "parameters": f"{metrics['params']:,}"},
-        command=f"coset connect {files} --model {metrics['model']}",
+        command=metrics["command"],
     )  # fmt: skip
