@@ -59,6 +59,12 @@ class ZooOptions(Options):
         return self
 
 
+class ZooVariant(VariantOptions):
+    """An architecture, and how long its networks are trained."""
+
+    steps: tuple[int, int] | None = Field(None, description="other numbers of steps than the recipe's")
+
+
 class MetanetTraining(Options):
     """How metanetworks are trained."""
 
@@ -76,13 +82,13 @@ class MetanetRecipe(Recipe):
     network: MLPOptions
     zoo: ZooOptions = Field(default_factory=lambda: ZooOptions.model_validate({}))
     training: MetanetTraining = Field(default_factory=lambda: MetanetTraining.model_validate({}))
-    variants: dict[str, VariantOptions] = Field(min_length=1)
+    variants: dict[str, ZooVariant] = Field(min_length=1)
     predictors: list[Predictor] = Field(["flat", "statistics", "settings"], min_length=1)
     ways: int = Field(300, ge=0, description="networks of which the way from initialisation is measured")
 
     @field_validator("variants")
     @classmethod
-    def _standard_or_w(cls, value: dict[str, VariantOptions]) -> dict[str, VariantOptions]:
+    def _one_method(cls, value: dict[str, ZooVariant]) -> dict[str, ZooVariant]:
         if any(options.method not in ("standard", "w", "sigma") for options in value.values()):
             raise ValueError("method must be standard, w or sigma")
         return value
@@ -133,7 +139,7 @@ class MetanetRecipe(Recipe):
         def bar(epochs: Iterable[int]) -> Iterable[int]:
             return epochs if quiet else track(list(epochs), description=f"{name}: {self.zoo.networks} networks")
 
-        ranges = Ranges(self.zoo.rate, self.zoo.wrong, self.zoo.steps)
+        ranges = Ranges(self.zoo.rate, self.zoo.wrong, self.variants[name].steps or self.zoo.steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return make_zoo(
