@@ -119,8 +119,9 @@ def test_variational_training_over_depth(tmp_path):
 
 
 def test_metanetworks_on_two_zoos(tmp_path):
-    toy = ["zoo.networks=40", "zoo.steps=[3,20]", "variants.W-longer.steps=[6,40]", "variants.W-longer.n_fix=4", "training.epochs=3", "training.runs=2", "ways=4",
-           "network.hidden=[12]", "variants.W.n_fix=4", "predictors=[flat,statistics,deepsets,settings]"]  # fmt: skip
+    toy = ["zoo.networks=40", "zoo.steps=[3,20]", "variants.W-longer.steps=[6,40]", "variants.W-longer.n_fix=4",
+           "training.epochs=3", "training.runs=2", "ways=4", "network.hidden=[12]", "variants.W.n_fix=4",
+           "predictors=[flat,statistics,deepsets,settings]"]  # fmt: skip
     recipe = load("asymmetric/metanet", toy)
     metrics = recipe.run(tmp_path / "a", quiet=True)
     again = recipe.run(tmp_path / "b", quiet=True)
