@@ -8,8 +8,9 @@ from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
 
 from coset.errors import CosetError
 from coset.symmetry import check_equivariance
-from coset.weights.asymmetric import asymmetrize
-from coset.weights.networks import GraphNetwork, ResNet, mlp
+from coset.weights.asymmetric import asymmetries, asymmetrize, deasymmetrize
+from coset.weights.matching import activation_matching
+from coset.weights.networks import GraphNetwork, ResNet, mlp, seeded
 from coset.weights.permutations import NeuronPermutation, permutation_spec, permute, surviving_symmetries
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])
@@ -81,6 +82,48 @@ def test_functions_do_not_change_when_neurons_are_permuted(name):
     report = check_equivariance(lambda s: functional_call(model, s, x), state, NeuronPermutation(spec))
     assert report.passed, report
     assert report.moved == report.trials
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_permuted_copy_is_recovered_from_its_activations(name):
+    build, inputs, _ = NETWORKS[name]
+    model = build().double().eval()
+    spec, state = permutation_spec(model), dict(model.state_dict())
+    orders = NeuronPermutation(spec).sample(state, torch.Generator().manual_seed(0))
+    moved = permute(spec, state, orders)
+    x = tuple(v.double() if v.is_floating_point() else v for v in inputs)
+    found = activation_matching(spec, model, state, moved, x)
+    for group in spec.groups:
+        wanted = orders[group.name].argsort() if group.modules else torch.arange(group.size)
+        # Neurons of the residual stream are told apart by a sum over several layers, all others by one.
+        assert torch.equal(found[group.name], wanted), group.name
+    back = permute(spec, moved, found)
+    torch.testing.assert_close(functional_call(model, back, x), functional_call(model, state, x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fixed_entries_in_every_kind_of_layer(name):
+    build, inputs, _ = NETWORKS[name]
+    model = seeded(lambda: ResNet(8, 1) if name == "resnet" else build(), 0).double().eval()
+    twin = asymmetrize(model, n_fix=0.4, kappa=2, seed=1, skip=("",)).eval()  # "": positions are the model's own
+    spec = permutation_spec(model)
+    named = {layer.name for layer in asymmetries(twin)}
+    assert {use.parameter for group in spec.groups for use in group.uses if _matrix(model, use.parameter)} <= named
+    assert surviving_symmetries(twin, spec) == []
+    x = tuple(v.double() if v.is_floating_point() else v for v in inputs)
+    plain = deasymmetrize(twin).eval()
+    torch.testing.assert_close(plain(*x), twin(*x))
+    moved = dict(
+        plain.state_dict()
+    )  # the plain network has the symmetries of its architecture: only the family lost them
+    assert check_equivariance(lambda s: functional_call(plain, s, x), moved, NeuronPermutation(spec)).passed
+
+
+def _matrix(model: nn.Module, name: str) -> bool:
+    parameter = dict(model.named_parameters()).get(name)
+    kinds = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return parameter is not None and parameter.dim() > 1 and isinstance(owner, kinds)
 
 
 def test_every_axis_of_a_residual_network_is_moved_once():

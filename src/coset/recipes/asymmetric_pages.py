@@ -50,7 +50,7 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
             [Panel("Training loss on the way", _ways(curves), f"At most {FEW} networks of each variant.")],
         ),
     ]
-    planes = [Panel(name, _plane(c["plane"])) for name, c in curves.items() if "plane" in c]
+    planes = [Panel(name, plane_figure(c["plane"])) for name, c in curves.items() if "plane" in c]
     if planes:
         text = "Test loss on the plane through three networks (crosses); both axes are lengths in parameter space."
         sections.append(Section("Planes through three networks", text, panels=planes))
@@ -154,7 +154,8 @@ def _ways(curves: dict[str, Any]) -> go.Figure:
     return figure
 
 
-def _plane(found: dict[str, Any]) -> go.Figure:
+def plane_figure(found: dict[str, Any]) -> go.Figure:
+    """Contours of the loss on a plane through three networks."""
     figure = go.Figure()
     loss = np.log10(np.maximum(np.array(found["loss"]), 1e-6))
     figure.add_contour(

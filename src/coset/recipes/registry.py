@@ -27,6 +27,8 @@ KINDS = {
     "sweep": "coset.recipes.sweep:SweepRecipe",
     "reconstruction": "coset.recipes.reconstruction:ReconstructionRecipe",
     "mode-connectivity": "coset.recipes.asymmetric:ConnectivityRecipe",
+    "bayesian-depth": "coset.recipes.asymmetric_bayesian:BayesianDepthRecipe",
+    "metanet": "coset.recipes.asymmetric_metanet:MetanetRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 

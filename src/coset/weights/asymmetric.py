@@ -328,7 +328,7 @@ def _plain_linear_maps(model: nn.Module) -> None:
             weight: Tensor = module.weight
             plain = nn.Linear(weight.size(1), weight.size(0), module.bias is not None)
             plain.load_state_dict(module.state_dict())
-            _put(model, name, plain.to(weight.device))
+            _put(model, name, plain.to(weight.device, weight.dtype))
 
 
 def _unfix(module: nn.Module) -> None:

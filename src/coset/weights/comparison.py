@@ -68,7 +68,7 @@ def pairs_of(number: int, every: bool = False) -> list[tuple[int, int]]:
 
 
 def between(
-    ensemble: Ensemble, pairs: Sequence[tuple[int, int]], test: Data, train: Data, *, points: int = 25,
+    ensemble: Ensemble, pairs: Sequence[tuple[int, int]], test: Data, train: Data | None, *, points: int = 25,
     statistics: Tensor | None = None,
 ) -> Pairs:  # fmt: skip
     """Curves between the networks of each pair.
@@ -77,13 +77,15 @@ def between(
         ensemble: Trained networks.
         pairs: Numbers of networks.
         test: Test data.
-        train: Training data, or part of it.
+        train: Training data, or part of it; ``None`` where there is none.
         points: Of each curve.
         statistics: Inputs for BatchNorm's statistics.
     """
     curves: dict[str, list[Curve]] = {"test": [], "train": []}
     for i, j in pairs:
         for name, data in (("test", test), ("train", train)):
+            if data is None:
+                continue
             first, second = row(ensemble.state, i), row(ensemble.state, j)
             curves[name].append(segment(ensemble.model, first, second, data, points=points, statistics=statistics))
     return Pairs(curves["test"], curves["train"], distances(ensemble, torch.tensor(pairs)).tolist())

@@ -73,7 +73,7 @@ class Training:
         weight_decay: Of AdamW; a number, or one for each network.
         warmup: Epochs in which the rate climbs from a hundredth, by the same factor each.
         label_smoothing: Of the cross-entropy.
-        steps: Stop after so many steps, at most.
+        steps: Stop after so many steps, at most; a number, or one for each network.
     """
 
     epochs: int = 40
@@ -82,7 +82,7 @@ class Training:
     weight_decay: float | Sequence[float] = 0.0
     warmup: int = 0
     label_smoothing: float = 0.0
-    steps: int | None = None
+    steps: int | Sequence[int] | None = None
 
 
 def initialise(build: Callable[[], nn.Module], model: nn.Module, seeds: Sequence[int]) -> State:
@@ -141,20 +141,22 @@ def train(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     optimizer = StackedAdamW({n: state[n] for n in trained}, how.learning_rate, how.weight_decay)
     size, done, history = how.batch_size or rows, 0, []
+    shared = size >= rows and augment is None  # all networks see all rows, and the same ones
     per_network = torch.arange(number)[:, None]
+    limit = None if how.steps is None else torch.as_tensor(how.steps)
     for epoch in (progress or iter)(range(how.epochs)):
         orders = torch.stack([torch.randperm(rows, generator=g) for g in generators])
         total = torch.zeros(number)
         factor = 0.01 ** (1 - (epoch + 1) / how.warmup) if epoch < how.warmup else 1.0
         for batch in orders.split(size, 1):
-            if how.steps is not None and done == how.steps:
+            if limit is not None and done >= int(limit.max()):
                 break
-            x = inputs if size >= rows else inputs[batch]
-            y = targets if size >= rows else targets[per_network, batch]
+            x = inputs if shared else inputs[batch]
+            y = targets if shared else targets[per_network, batch]
             if augment is not None:
                 x = torch.stack([augment(part, g) for part, g in zip(x, generators, strict=True)])
-            losses, gradients = _step(model, state, trained, x, y, how.label_smoothing, shared_input=size >= rows)
-            optimizer.step(gradients, factor)
+            losses, gradients = _step(model, state, trained, x, y, how.label_smoothing, shared_input=shared)
+            optimizer.step(gradients, factor if limit is None else factor * (done < limit))  # 0 where it is trained
             total += losses * batch.size(1)
             done += 1
         history.append(total / rows)
@@ -182,8 +184,8 @@ class StackedAdamW:
         self.second = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.steps = 0
 
-    def step(self, gradients: State, factor: float = 1.0) -> None:
-        """One step with ``factor`` times the rate."""
+    def step(self, gradients: State, factor: float | Tensor = 1.0) -> None:
+        """One step with ``factor`` times the rate; a number, or one for each network."""
         self.steps += 1
         corrections = 1 - 0.9**self.steps, 1 - 0.999**self.steps
         for name, p in self.parameters.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,8 +19,18 @@ def save_state(model: nn.Module, path: Path) -> Path:
     Raises:
         CosetError: The file cannot be written.
     """
+    return save_tensors(model.state_dict(), path)
+
+
+def save_tensors(state: Mapping[str, Tensor], path: Path) -> Path:
+    """Write tensors by name.
+
+    Raises:
+        CosetError: The file cannot be written.
+    """
     safetensors = require("safetensors.torch", "weights")
-    state = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    # Copies: the format refuses tensors that share memory.
+    state = {name: value.detach().clone().contiguous() for name, value in state.items()}
     try:
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
