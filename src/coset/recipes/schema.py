@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from coset.errors import CosetError
 from coset.graphs import datasets
 from coset.graphs.datasets import GraphTable
-from coset.graphs.models import GINOptions, GNNSSWLPlusOptions, SubgraphormerOptions
+from coset.graphs.models import EPNNOptions, GINOptions, GNNSSWLPlusOptions, GRITOptions, SubgraphormerOptions
 from coset.graphs.splits import split_sizes
 from coset.recipes.recipe import Options
 from coset.topology.models import HOMPOptions, SMCNOptions
@@ -141,7 +141,8 @@ class PyG(_Data):
 
 DataOptions = Annotated[FreeSolv | MoleculeNet | ZINC12k | RingProperty | CSV | PyG, Field(discriminator="name")]
 ModelOptions = Annotated[
-    SubgraphormerOptions | GNNSSWLPlusOptions | GINOptions | HOMPOptions | SMCNOptions, Field(discriminator="name")
+    SubgraphormerOptions | GNNSSWLPlusOptions | GINOptions | HOMPOptions | SMCNOptions | EPNNOptions | GRITOptions,
+    Field(discriminator="name"),
 ]
 
 

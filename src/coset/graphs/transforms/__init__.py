@@ -5,6 +5,7 @@ whole data set, fast.
 """
 
 from coset.graphs.transforms.distances import ShortestPathDistances, distance_matrix, shortest_path_distances
+from coset.graphs.transforms.eigenspaces import EigenspaceBases, Eigenspaces
 from coset.graphs.transforms.equal_sizes import EqualSizeTransform, GraphStack, precompute
 from coset.graphs.transforms.product_encoding import (
     ProductPositionalEncoding,
@@ -15,6 +16,8 @@ from coset.graphs.transforms.roots import SampleRoots, keep_roots
 from coset.graphs.transforms.spectra import LaplacianEigenvectors, laplacian, laplacian_spectrum
 
 __all__ = [
+    "EigenspaceBases",
+    "Eigenspaces",
     "EqualSizeTransform",
     "GraphStack",
     "LaplacianEigenvectors",
