@@ -8,6 +8,7 @@ from coset.graphs.product import PairEncoder, PairGraph
 from coset.graphs.spectra import GraphSpectra, Spectrum
 from coset.graphs.spectral_transformer import GRIT
 from coset.graphs.subgraphormer import GNNSSWLPlus, PairSumBlock, SubgraphAttentionBlock, Subgraphormer
+from coset.graphs.wl import wl_colours, wl_compare
 
 __all__ = [
     "EPNN",
@@ -23,4 +24,6 @@ __all__ = [
     "SubgraphAttentionBlock",
     "Subgraphormer",
     "make_norm",
+    "wl_colours",
+    "wl_compare",
 ]

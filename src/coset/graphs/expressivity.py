@@ -24,17 +24,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch
+from torch_geometric.transforms import Compose
 
 from coset.errors import CosetError
 from coset.graphs.collections import BREC_CATEGORIES, GraphPair, read_brec
+from coset.graphs.distance_refinement import DistanceRefinement
+from coset.graphs.epnn import EPNN
 from coset.graphs.gin import GIN
 from coset.graphs.refinement import FolkloreRefinement, NodeRefinement, PairRefinement, Refinement, compare
 from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
-from coset.graphs.transforms import ShortestPathDistances, precompute
+from coset.graphs.transforms import Eigenspaces, ShortestPathDistances, precompute
 from coset.symmetry import NodePermutation
 
 REFINEMENTS: dict[str, Refinement] = {
     "1-WL": NodeRefinement(),
+    "SPD-WL": DistanceRefinement("shortest-path"),
+    "RD-WL": DistanceRefinement("resistance"),
+    "EPWL-A": DistanceRefinement("adjacency"),
+    "EPWL-L": DistanceRefinement("laplacian"),
+    "EPWL-N": DistanceRefinement("normalized"),
     "unmarked uL,vL,vv": PairRefinement(("uL", "vL", "vv"), marking="none"),
     "uL": PairRefinement(("uL",)),
     "uL,vv": PairRefinement(("uL", "vv")),
@@ -53,13 +61,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "subgraphormer": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS),
     "unmarked": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS, marking="none"),
     "gin": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "epnn": lambda: EPNN(OUTPUTS, width=WIDTH, layers=LAYERS),
     "gnn-sswl+": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS),
     "uL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL",)),
     "uL+vv": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vv")),
     "uL+vG": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vG")),
     "uL+vL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vL")),
 }
-"""Networks of the second table: they read bare graphs with ``pair_distance`` and return a row a graph."""
+"""Networks of the second table: they read bare graphs with ``pair_distance`` and eigenpairs; a row of output a graph."""
 
 THRESHOLD = 1e-9  # relative difference of outputs that counts as one
 CONSTANT = 1e-12  # relative deviation of a channel below which it is rounding
@@ -198,7 +207,7 @@ def _batch(pairs: Sequence[GraphPair], generator: torch.Generator | None = None)
         graphs += [pair.first, pair.second]
         if generator is not None:
             graphs.append(action.apply(action.sample(pair.second, generator), pair.second))
-    return Batch.from_data_list(precompute(graphs, ShortestPathDistances()))
+    return Batch.from_data_list(precompute(graphs, Compose([ShortestPathDistances(), Eigenspaces()])))
 
 
 def score_table(scores: Sequence[Score], pairs: Sequence[GraphPair]) -> Table:
