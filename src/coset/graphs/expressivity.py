@@ -68,7 +68,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "uL+vG": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vG")),
     "uL+vL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vL")),
 }
-"""Networks of the second table: they read bare graphs with ``pair_distance`` and eigenpairs; a row of output a graph."""
+"""Networks of the second table: bare graphs with ``pair_distance`` and eigenpairs in, a row a graph out."""
 
 THRESHOLD = 1e-9  # relative difference of outputs that counts as one
 CONSTANT = 1e-12  # relative deviation of a channel below which it is rounding
