@@ -92,9 +92,11 @@ class ProductEncoder(nn.Module):
             return torch.einsum("mc,muvc->uvc", weights, self._entries(entries))
         total = vectors.new_zeros(())
         for weight, basis in zip(weights, bases):
-            projection = (basis @ basis.mT).unsqueeze(-1)
-            total = total + weight * checkpoint(self._entries, projection, use_reentrant=False)
+            total = total + checkpoint(self._space, weight, basis, use_reentrant=False)
         return total
+
+    def _space(self, weight: Float[Tensor, " c"], basis: Float[Tensor, "n m"]) -> Float[Tensor, "n n c"]:
+        return weight * self._entries((basis @ basis.mT).unsqueeze(-1))
 
     def _entries(self, entries: Tensor) -> Tensor:
         return self.of_entry_linear(entries) + F.silu(self.of_entry(entries))
