@@ -207,6 +207,8 @@ def test_mistakes_are_explained():
     with pytest.raises(ValueError, match="do not fit"):
         SpectralBatch.of(Data(edge_index=plain.edge_index, num_nodes=3, eigenvalues=torch.zeros(2),
                               pair_eigenvectors=torch.zeros(4)), D)  # fmt: skip
+    with pytest.raises(CosetError, match="has no reverse"):
+        Eigenspaces()(Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2))
     single = Eigenspaces(dtype=torch.float32)(smiles_to_data("CCO"))
     with pytest.raises(CosetError, match="keep them in float64"):
         MODELS["grit-product"]()(single)
