@@ -22,6 +22,7 @@ console, problems = Console(), Console(stderr=True)
 BENCHES = {
     "bags": "coset.graphs.bag_bench:main",
     "expressivity": "coset.graphs.expressivity:main",
+    "brec": "coset.graphs.brec_protocol:main",
     "counting": "coset.graphs.counting_bench:main",
     "norms": "coset.graphs.norm_bench:main",
     "torus": "coset.topology.blindspots:main",
@@ -390,6 +391,28 @@ def connect(
     _print_summary(columns, table)
     _print_notes(notes)
     console.print(f"look at {output / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+@app.command("wl")
+def wl(
+    first: Annotated[str, typer.Argument(help="graph6 file with one graph, or a graph6 string.")],
+    second: Annotated[str, typer.Argument(help="The other graph.")],
+    tests: Annotated[str | None, typer.Option(help="Comma-separated, e.g. 1-WL,EPWL-A; all by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which tests of expressive power tell two graphs apart, after how many rounds, and by which nodes.
+
+    Example: coset wl EhEG EJaG --tests 1-WL,EPWL-A
+    """
+    from coset.graphs.wl import read_one_graph, wl_compare
+
+    chosen = None if tests is None else [name.strip() for name in tests.split(",")]
+    verdicts = wl_compare(read_one_graph(first), read_one_graph(second), chosen)
+    if json:
+        typer.echo(json_module.dumps([verdict.to_dict() for verdict in verdicts], indent=2))
+        return
+    rows = [[v.test, "yes" if v.separated else "no", str(v.rounds), str(v.witness or "")] for v in verdicts]
+    _print_summary(["test", "told apart", "rounds", "a colour of first against second"], rows)
 
 
 @lora.command("inspect")

@@ -32,6 +32,11 @@ needs_data = pytest.mark.skipif(DATA is None, reason="no expressivity data: set 
 
 BREC_TABLE = {  # pairs separated: basic 60, regular 50, str 50, extension 100, cfi 100, 4vtx 20, dr 20
     "1-WL": (0, 0, 0, 0, 0, 0, 0),
+    "SPD-WL": (16, 14, 0, 41, 12, 0, 0),
+    "RD-WL": (60, 50, 0, 100, 26, 0, 0),
+    "EPWL-A": (60, 50, 0, 100, 26, 0, 0),
+    "EPWL-L": (60, 50, 0, 100, 26, 0, 0),
+    "EPWL-N": (60, 50, 0, 100, 26, 0, 0),
     "unmarked uL,vL,vv": (0, 0, 0, 0, 0, 0, 0),
     "uL": (60, 50, 0, 100, 41, 0, 0),
     "uL,vv": (60, 50, 0, 100, 49, 0, 0),

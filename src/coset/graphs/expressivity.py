@@ -24,18 +24,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch
+from torch_geometric.transforms import Compose
 
 from coset.errors import CosetError
 from coset.graphs.collections import BREC_CATEGORIES, GraphPair, read_brec
 from coset.graphs.csgnn import CSGNN
+from coset.graphs.distance_refinement import DistanceRefinement
+from coset.graphs.epnn import EPNN
 from coset.graphs.gin import GIN
 from coset.graphs.refinement import FolkloreRefinement, NodeRefinement, PairRefinement, Refinement, compare
 from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
-from coset.graphs.transforms import Coarsen, ShortestPathDistances, precompute
+from coset.graphs.transforms import Coarsen, Eigenspaces, ShortestPathDistances, precompute
 from coset.symmetry import NodePermutation
 
 REFINEMENTS: dict[str, Refinement] = {
     "1-WL": NodeRefinement(),
+    "SPD-WL": DistanceRefinement("shortest-path"),
+    "RD-WL": DistanceRefinement("resistance"),
+    "EPWL-A": DistanceRefinement("adjacency"),
+    "EPWL-L": DistanceRefinement("laplacian"),
+    "EPWL-N": DistanceRefinement("normalized"),
     "unmarked uL,vL,vv": PairRefinement(("uL", "vL", "vv"), marking="none"),
     "uL": PairRefinement(("uL",)),
     "uL,vv": PairRefinement(("uL", "vv")),
@@ -66,6 +74,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "subgraphormer": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS),
     "unmarked": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS, marking="none"),
     "gin": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "epnn": lambda: EPNN(OUTPUTS, width=WIDTH, layers=LAYERS),
     "gnn-sswl+": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS),
     "uL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL",)),
     "uL+vv": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vv")),
@@ -74,7 +83,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "csgnn": lambda: CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS),
     "csgnn edges": lambda: Coarsened("edges", CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS)),
 }
-"""Networks of the second table: they read bare graphs with ``pair_distance`` and return a row a graph."""
+"""Networks of the second table: bare graphs with ``pair_distance`` and eigenpairs in, a row a graph out."""
 
 THRESHOLD = 1e-9  # relative difference of outputs that counts as one
 CONSTANT = 1e-12  # relative deviation of a channel below which it is rounding
@@ -213,7 +222,7 @@ def _batch(pairs: Sequence[GraphPair], generator: torch.Generator | None = None)
         graphs += [pair.first, pair.second]
         if generator is not None:
             graphs.append(action.apply(action.sample(pair.second, generator), pair.second))
-    return Batch.from_data_list(precompute(graphs, ShortestPathDistances()))
+    return Batch.from_data_list(precompute(graphs, Compose([ShortestPathDistances(), Eigenspaces()])))
 
 
 def score_table(scores: Sequence[Score], pairs: Sequence[GraphPair]) -> Table:

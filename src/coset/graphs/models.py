@@ -8,10 +8,12 @@ from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.graphs.coarsening import COARSENINGS
 from coset.graphs.csgnn import CSGNN
+from coset.graphs.epnn import EPNN
 from coset.graphs.gin import GIN
 from coset.graphs.norms import NormName
+from coset.graphs.spectral_transformer import GRIT
 from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
-from coset.graphs.transforms import Coarsen, ProductPositionalEncoding, ShortestPathDistances
+from coset.graphs.transforms import Coarsen, Eigenspaces, ProductPositionalEncoding, ShortestPathDistances
 
 Features = list[int] | int | None
 Relations = list[Literal["uL", "vL", "vv", "uG", "vG"]]
@@ -143,3 +145,44 @@ class CSGNNOptions(_Options):
         sets = {"bag", "coarsening", "coarsening_seed", "dimensions", "radius"}
         options = self.model_dump(exclude={"name", "root_fraction", "votes"} | sets)
         return CSGNN(outputs, node_features, edge_features, **options)
+
+
+class _SpectralOptions(_Options):
+    matrix: Literal["adjacency", "laplacian", "normalized"] = "normalized"
+    root_fraction: Literal[1] = Field(1, description="these models mark no roots")
+    votes: Literal[1] = Field(1, description="predictions have no randomness to average over")
+
+    def transform(self) -> BaseTransform:
+        return Eigenspaces(self.matrix)
+
+    def _arguments(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"name", "matrix", "root_fraction", "votes"})
+
+
+class EPNNOptions(_SpectralOptions):
+    name: Literal["epnn"] = "epnn"
+    readout: Literal["sum", "mean"] = "mean"
+    norm: bool = Field(True, description="batch normalisation")
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return EPNN(outputs, node_features, edge_features, **self._arguments())
+
+
+class GRITOptions(_SpectralOptions):
+    name: Literal["grit"] = "grit"
+    width: int = Field(64, ge=1, description="columns of nodes and pairs")
+    layers: int = Field(4, ge=1, le=64)
+    residual: Literal[True] = Field(True, description="this model has no other form")
+    heads: int = Field(8, ge=1)
+    walk_steps: int = Field(16, ge=0, description="powers of the random walk that pairs carry")
+    encoder: Literal["implicit", "product", "none"] = Field("implicit", description="of eigenspaces; none: plain GRIT")
+    channels: int = Field(64, ge=1, description="columns of the encoder")
+    readout: Literal["sum", "mean"] = "sum"
+    attention_dropout: float = Field(0.2, ge=0, lt=1)
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        if self.walk_steps and self.matrix != "normalized":
+            raise ValueError(f"matrix={self.matrix}: random walks need normalized; or set walk_steps=0")
+        arguments = self._arguments()
+        del arguments["residual"]
+        return GRIT(outputs, node_features, edge_features, **arguments)

@@ -16,9 +16,9 @@ colours mean equal signatures, compared entry by entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -202,6 +202,7 @@ class Neighbourhoods:
 
     adjacency: Bool[np.ndarray, "n n"]
     types: Int[np.ndarray, "n columns"]
+    memory: dict[str, Any] = field(default_factory=dict)  # what a refinement computes once a graph
 
     @classmethod
     def of(cls, graph: Data) -> Neighbourhoods:
@@ -288,8 +289,13 @@ def _invariants(colours: Sequence[Colours]) -> Int[np.ndarray, " graphs"]:
     """Number the graphs by the multiset of their colours, for pairs by the multiset of the multisets of their rows."""
     colours = list(colours)
     while colours and colours[0].ndim > 0:
-        colours, _ = _number_jointly([np.sort(own, axis=-1) for own in colours])
+        colours = multiset_colours(colours)
     return np.array(colours, dtype=np.int64)
+
+
+def multiset_colours(colours: Sequence[Colours]) -> list[Colours]:
+    """Number the multisets along the last axis: of pairs, a colour for each row."""
+    return _number_jointly([np.sort(own, axis=-1) for own in colours])[0]
 
 
 def _number_jointly(blocks: Sequence[Rows]) -> tuple[list[Colours], int]:

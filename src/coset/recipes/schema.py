@@ -9,7 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from coset.errors import CosetError
 from coset.graphs import datasets
 from coset.graphs.datasets import GraphTable
-from coset.graphs.models import CSGNNOptions, GINOptions, GNNSSWLPlusOptions, SubgraphormerOptions
+from coset.graphs.models import (
+    CSGNNOptions,
+    EPNNOptions,
+    GINOptions,
+    GNNSSWLPlusOptions,
+    GRITOptions,
+    SubgraphormerOptions,
+)
 from coset.graphs.splits import split_sizes
 from coset.recipes.recipe import Options
 from coset.topology.models import HOMPOptions, SMCNOptions
@@ -141,7 +148,14 @@ class PyG(_Data):
 
 DataOptions = Annotated[FreeSolv | MoleculeNet | ZINC12k | RingProperty | CSV | PyG, Field(discriminator="name")]
 ModelOptions = Annotated[
-    SubgraphormerOptions | GNNSSWLPlusOptions | GINOptions | CSGNNOptions | HOMPOptions | SMCNOptions,
+    SubgraphormerOptions
+    | GNNSSWLPlusOptions
+    | GINOptions
+    | CSGNNOptions
+    | HOMPOptions
+    | SMCNOptions
+    | EPNNOptions
+    | GRITOptions,
     Field(discriminator="name"),
 ]
 

@@ -6,6 +6,7 @@ whole data set, fast.
 
 from coset.graphs.transforms.coarsen import Coarsen, set_clusters, set_nodes
 from coset.graphs.transforms.distances import ShortestPathDistances, distance_matrix, shortest_path_distances
+from coset.graphs.transforms.eigenspaces import EigenspaceBases, Eigenspaces
 from coset.graphs.transforms.equal_sizes import EqualSizeTransform, GraphStack, precompute
 from coset.graphs.transforms.product_encoding import (
     ProductPositionalEncoding,
@@ -17,6 +18,8 @@ from coset.graphs.transforms.spectra import LaplacianEigenvectors, laplacian, la
 
 __all__ = [
     "Coarsen",
+    "EigenspaceBases",
+    "Eigenspaces",
     "EqualSizeTransform",
     "GraphStack",
     "LaplacianEigenvectors",

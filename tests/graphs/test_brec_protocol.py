@@ -1,0 +1,61 @@
+"""BREC's protocol on pairs whose verdict is known, and its statistic by hand."""
+
+import json
+import os
+from pathlib import Path
+
+import networkx
+import pytest
+import torch
+
+from coset.errors import CosetError
+from coset.graphs.brec_protocol import NETWORKS, THRESHOLD, PairVerdict, hotelling, main, train_on_pair
+from coset.graphs.collections import GraphPair, graph_from_adjacency, parse_graph6
+
+HERE = Path(__file__).parents[2]
+PLACES = [Path(place) for place in (os.environ.get("COSET_DATA", ""), HERE / "data", HERE / "../shared/data") if place]
+DATA = next((place for place in PLACES if (place / "expressivity").exists()), None)
+
+TRIANGLES = networkx.disjoint_union(networkx.cycle_graph(3), networkx.cycle_graph(3))
+HEXAGON = GraphPair(
+    "basic", 0, *(graph_from_adjacency(networkx.to_numpy_array(g) > 0) for g in (networkx.cycle_graph(6), TRIANGLES))
+)
+ROOK = GraphPair("str", 1, parse_graph6("O?dbCaiTQsSgrKK{F`eEW"), parse_graph6("O?YSbAiTQsSgrKK{F`eEW"))
+
+
+def test_the_statistic_by_hand():
+    """Two channels with variances 1 and 4 and means 2 and 2, uncorrelated: 4 / 1 + 4 / 4."""
+    signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
+    spread = signs * torch.tensor([0.75, 3.0], dtype=torch.float64).sqrt()  # unbiased variances 1 and 4
+    assert hotelling(2 + spread) == pytest.approx(5)
+
+
+def test_verdicts():
+    assert PairVerdict("basic", 0, 100, 1).separated
+    assert not PairVerdict("basic", 0, 70, 1).separated
+    assert not PairVerdict("basic", 0, 100, 100).separated
+    assert not PairVerdict("basic", 0, 100, 100).reliable
+
+
+@pytest.mark.parametrize(
+    ("name", "pair", "separated"), [("epnn", HEXAGON, True), ("epnn", ROOK, False), ("gin", HEXAGON, False)]
+)
+def test_pairs_with_a_known_verdict(name, pair, separated):
+    verdict = train_on_pair(NETWORKS[name], pair, seed=0)
+    assert verdict.separated == separated
+    assert verdict.reliable
+    assert (verdict.statistic > THRESHOLD) == separated
+
+
+@pytest.mark.skipif(DATA is None, reason="no expressivity data: set COSET_DATA")
+def test_the_bench_as_json(capsys):
+    main(json=True, category="basic", data=str(DATA), every=60)
+    (verdict,) = json.loads(capsys.readouterr().out)["epnn"]
+    assert verdict["statistic"] > THRESHOLD > verdict["reliability"]
+
+
+def test_mistakes():
+    with pytest.raises(CosetError, match="no network"):
+        main(networks="mlp")
+    with pytest.raises(CosetError, match="at least 1"):
+        main(every=0)
