@@ -123,7 +123,7 @@ def test_a_broken_claim_fails(coset, finished, monkeypatch):
         (["run", "--resume", "nothing"], "nothing holds no run: recipe.yaml is missing"),
         (["predict", "nothing", "new.csv", "--output", "out.csv"], "nothing holds no run: recipe.yaml is missing"),
         (["verify", "gin/zinc"], "no recipe 'gin/zinc'; did you mean 'gin/zinc12k'? (coset list)"),
-        (["bench", "speed"], "no bench 'speed'; choose from expressivity, counting, norms, torus, blindspots"),
+        (["bench", "speed"], "no bench 'speed'; choose from expressivity, counting, norms, torus, blindspots, brec"),
         (["bench", "expressivity", "part=cfi"],
          "bench expressivity: option 'part=cfi' must read key=value with key one of category, data, networks, seeds"),
     ],
