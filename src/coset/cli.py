@@ -22,11 +22,11 @@ console, problems = Console(), Console(stderr=True)
 BENCHES = {
     "bags": "coset.graphs.bag_bench:main",
     "expressivity": "coset.graphs.expressivity:main",
-    "brec": "coset.graphs.brec_protocol:main",
     "counting": "coset.graphs.counting_bench:main",
     "norms": "coset.graphs.norm_bench:main",
     "torus": "coset.topology.blindspots:main",
     "blindspots": "coset.topology.blindspots:gallery",
+    "brec": "coset.graphs.brec_protocol:main",
 }
 lora = typer.Typer(no_args_is_help=True, help="LoRA adapters: look into them, collect, search, map.")
 app.add_typer(lora, name="lora")
