@@ -23,6 +23,7 @@ KINDS = {
     "graphs": "coset.recipes.graphs:GraphRecipe",
     "lora": "coset.recipes.lora:LoraRecipe",
     "lora-zoo": "coset.recipes.lora_zoo:LoraZooRecipe",
+    "merging": "coset.recipes.merging:MergingRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 
