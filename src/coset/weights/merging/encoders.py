@@ -34,6 +34,10 @@ class Encoder(nn.Module, ABC):
     def resized(self, width: int | None) -> "Encoder":
         """An untrained network of the same kind, of another width (None: of the same)."""
 
+    def shell(self, width: int | None) -> "Encoder":
+        """The same to be run with other parameters in place of its own, which may be empty."""
+        return self.resized(width)
+
 
 class MLPEncoder(Encoder):
     """A plain ``nn.Sequential`` of Linear layers and entrywise activations.

@@ -9,7 +9,7 @@ function at every step of training, and it is enough to fold once a step and run
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -17,11 +17,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from coset.errors import CosetError
 from coset.weights.merging.encoders import Encoder, Inputs
 from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold_bias, fold_weight
 from coset.weights.merging.wiring import Slot, check_alike, matrix, shaped
+
+
+Mode = Literal["dense", "implicit", "folded"]
 
 
 class Student(nn.Module):
@@ -56,9 +60,10 @@ class FoldedSuperNet(Student):
         rank: int = 4, init: Start = "first", seed: int = 0,
     ):  # fmt: skip
         super().__init__()
+        self._first, self._width = [teachers[0]], width
         wirings = [teacher.wiring() for teacher in teachers]
         check_alike([f"teacher {i + 1}" for i in range(len(teachers))], wirings)
-        self._shell = [teachers[0].resized(width).eval().requires_grad_(False)]  # a list: not a submodule
+        self._shell = [teachers[0].shell(width).eval().requires_grad_(False)]  # a list: not a submodule
         self.wiring = self._shell[0].wiring()
         self._states = [{n: p.detach() for n, p in teacher.named_parameters()} for teacher in teachers]
         generator = torch.Generator().manual_seed(seed)
@@ -115,13 +120,16 @@ class FoldedSuperNet(Student):
 
     def folded(self) -> dict[str, Tensor]:
         """All parameters of the ordinary network; gradients flow to M, U and the norms."""
-        found = {}
+        return dict(self.folded_one_by_one())
+
+    def folded_one_by_one(self) -> Iterator[tuple[str, Tensor]]:
+        """The same, each made when it is asked for."""
         for slot in self.wiring.slots:
             weight, bias = self.fold(slot)
-            found[slot.weight] = shaped(slot, weight, self._states[0][slot.weight])
+            yield slot.weight, shaped(slot, weight, self._states[0][slot.weight])
             if slot.bias and bias is not None:
-                found[slot.bias] = bias
-        return found | self.trained_norms()
+                yield slot.bias, bias
+        yield from self.trained_norms().items()
 
     def trained_norms(self) -> dict[str, Tensor]:
         return {n: self.norms[_key(n)] for norm in self.wiring.norms for n in (norm.weight, norm.bias)}
@@ -135,12 +143,14 @@ class FoldedSuperNet(Student):
 
     @torch.no_grad()
     def finished(self) -> tuple[Encoder, list[Float[Tensor, "d_i width"]]]:
-        made = copy.deepcopy(self.shell)
-        made.load_state_dict(self.folded(), strict=False)
+        made = self._first[0].resized(self._width).eval()
+        parameters = dict(made.named_parameters())
+        for name, value in self.folded_one_by_one():
+            parameters[name].copy_(value)
         return made, [self.unmerges["output"].dense(i).clone() for i in range(self.teachers)]  # type: ignore[operator]
 
-    def explicit(self, mode: Literal["dense", "implicit"] = "implicit") -> "ExplicitSuperNet":
-        """The same SuperNet, with the same parameters, run as it is written."""
+    def explicit(self, mode: Mode = "implicit") -> "ExplicitSuperNet":
+        """The same SuperNet, with the same parameters, run layer by layer; see :class:`ExplicitSuperNet`."""
         return ExplicitSuperNet(self, mode)
 
 
@@ -149,10 +159,11 @@ class ExplicitSuperNet(Student):
 
     Args:
         net: Whose maps (the very same parameters) are used.
-        mode: ``dense`` multiplies by M and U as matrices, ``implicit`` by their diagonals and factors.
+        mode: ``dense`` multiplies by M and U as matrices, ``implicit`` by their diagonals and factors; ``folded`` folds
+            a layer where it is used and once more for its gradient, and keeps no W*: the least memory.
     """
 
-    def __init__(self, net: FoldedSuperNet, mode: Literal["dense", "implicit"] = "implicit"):
+    def __init__(self, net: FoldedSuperNet, mode: Mode = "implicit"):
         super().__init__()
         self.net = net
         self.body = copy.deepcopy(net.shell)
@@ -187,6 +198,7 @@ class _SuperMap(nn.Module):
     def __init__(self, net: FoldedSuperNet, slot: Slot, replaced: nn.Module, mode: str):
         super().__init__()
         self.merge, self.mode = net.merges[slot.merge], mode
+        self.fold = lambda: net.fold(slot)
         self.unmerge = net.unmerges[slot.unmerge] if slot.unmerge else None
         self.weights = [state[slot.weight] for state in net._states]
         self.biases = net.biases(slot) or [None] * net.teachers  # type: ignore[list-item]
@@ -206,6 +218,8 @@ class _SuperMap(nn.Module):
             return self._merge(made).movedim(-1, 1)
         if isinstance(self.replaced[0], nn.Embedding):
             return self._merge([F.embedding(x, w) for w in self.weights])
+        if self.mode == "folded":
+            return checkpoint(lambda y: F.linear(y, *self.fold()), x, use_reentrant=False)
         return self._merge([F.linear(y, self.weights[i], self.biases[i]) for i, y in enumerate(self._unmerge(x, k))])
 
     def _unmerge(self, x: Tensor, k: int) -> list[Tensor]:

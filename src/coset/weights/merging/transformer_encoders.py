@@ -67,6 +67,20 @@ class TransformerEncoder(Encoder):
         Raises:
             CosetError: The width is not a whole number of heads.
         """
+        made = build(self.config_of(width), pooled=getattr(self.model, "pooler", None) is not None)
+        return TransformerEncoder(made).to(next(self.parameters()).dtype)
+
+    def shell(self, width: int | None) -> "TransformerEncoder":
+        """Without memory for its parameters."""
+        with torch.device("meta"):
+            made = build(self.config_of(width), pooled=getattr(self.model, "pooler", None) is not None)
+        for name, buffer in self.model.named_buffers():  # positions, token types: they do not depend on the width
+            where, _, last = name.rpartition(".")
+            setattr(made.get_submodule(where), last, buffer)
+        return TransformerEncoder(made).to(dtype=next(self.parameters()).dtype)
+
+    def config_of(self, width: int | None) -> Any:
+        """The configuration at another width."""
         config = copy.deepcopy(self.config)
         size = config.hidden_size // config.num_attention_heads
         if width is not None:
@@ -76,8 +90,7 @@ class TransformerEncoder(Encoder):
             config.hidden_size, config.num_attention_heads = width, width // size
             if getattr(config, "pooler_output_size", None):
                 config.pooler_output_size = width
-        made = build(config, pooled=getattr(self.model, "pooler", None) is not None)
-        return TransformerEncoder(made).to(next(self.parameters()).dtype)
+        return config
 
 
 def build(config: Any, *, pooled: bool = True, seed: int | None = None) -> nn.Module:
