@@ -415,6 +415,37 @@ def wl(
     _print_summary(["test", "told apart", "rounds", "a colour of first against second"], rows)
 
 
+@app.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="YAML: merge_method, models, parameters, output.")],
+    check: Annotated[bool, typer.Option("--check", help="Only say whether and how it can be done.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder to write; by default the file's.")] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Merge checkpoints of transformers into one that from_pretrained loads.
+
+    Example: coset merge two-tasks.yaml --check; coset merge two-tasks.yaml --output merged
+    """
+    from rich.progress import Progress
+
+    from coset.recipes import merge_file
+
+    wanted = merge_file.load(recipe)
+    if output is not None:
+        wanted = wanted.model_copy(update={"output": str(output)})
+    if check:
+        for line in merge_file.check(wanted):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
+    with Progress(console=problems, disable=quiet) as bar:
+        work = bar.add_task(wanted.merge_method, total=None)
+        facts = merge_file.run(wanted, progress=lambda done, of: bar.update(work, completed=done, total=of))
+    _print_notes(facts["notes"])
+    if facts.get("scores"):
+        _print_summary(*merge_file.summary(facts))
+    console.print(f"{facts['seconds']} s; written to {wanted.output}", highlight=False, soft_wrap=True)
+
+
 @lora.command("inspect")
 def lora_inspect(
     path: Annotated[Path, typer.Argument(help="PEFT or diffusers folder, or a file of weights.")],

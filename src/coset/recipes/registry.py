@@ -29,6 +29,7 @@ KINDS = {
     "mode-connectivity": "coset.recipes.asymmetric:ConnectivityRecipe",
     "bayesian-depth": "coset.recipes.asymmetric_bayesian:BayesianDepthRecipe",
     "metanet": "coset.recipes.asymmetric_metanet:MetanetRecipe",
+    "merging": "coset.recipes.merging:MergingRecipe",
 }
 """Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
 

@@ -1,0 +1,425 @@
+"""``coset merge``: checkpoint folders in, one checkpoint folder out, as a YAML file says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, ValidationError, field_validator
+from torch import Tensor
+from yaml import YAMLError
+
+from coset.errors import CosetError, require
+from coset.recipes.recipe import Options
+from coset.training import run_directory
+from coset.weights.merging import baselines, checkpoints
+from coset.weights.merging.baselines import Merged, Originals, Teacher, fold_heads
+from coset.weights.merging.checkpoints import Checkpoint
+from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
+from coset.weights.merging.encoders import Inputs, count_samples
+from coset.weights.merging.fitting import Fit, Progress, Targets, fit
+from coset.weights.merging.methods import exactness
+from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
+
+STREAMED = ("linear", "slerp", "task_arithmetic")
+"""Methods that need one tensor of each model at a time."""
+SIDE_FILES = (
+    "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json"
+)  # fmt: skip
+
+
+class ModelOptions(Options):
+    """One model to merge."""
+
+    model: str = Field(description="folder of a checkpoint")
+    name: str | None = Field(None, description="of its task; that of the folder by default")
+    inputs: str | None = Field(None, description="unlabelled samples: .safetensors, .npz, or .txt with a line a text")
+    test: str | None = Field(None, description="samples to measure on, with a tensor `labels` if they are known")
+
+    @property
+    def task(self) -> str:
+        return self.name or Path(self.model).name
+
+
+class Parameters(Options):
+    """What methods take; each uses what it knows."""
+
+    weights: list[float] | None = Field(None, description="linear: one a model")
+    t: float = Field(0.5, ge=0, le=1, description="slerp")
+    scale: float = Field(1.0, description="task_arithmetic")
+    alpha: float = Field(0.7, ge=0, le=1, description="regmean")
+    rank: int = Field(12, ge=1)
+    kind: Literal["diagonal", "low_rank", "diagonal_and_low_rank", "full", "heads"] = "diagonal_and_low_rank"
+    init: Literal["first", "average", "align", "random"] = "first"
+    width: int | None = Field(None, description="of the merged network")
+    steps: int = Field(400, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = 1e-3
+    batch_size: int | None = Field(32, ge=1)
+    cross: float = Field(0.0, ge=0)
+    tokens: int = Field(64, ge=2, description="texts are cut there")
+    low_memory: bool = Field(False, description="fold each layer where it is used; twice the folding, no W* in memory")
+
+
+class MergeFile(Options):
+    """A merge, settled and checked."""
+
+    merge_method: Literal[
+        "fs_merge", "linear", "slerp", "task_arithmetic", "regmean", "weight_matching", "activation_matching", "zipit",
+        "distillation",
+    ]  # fmt: skip
+    models: list[ModelOptions] = Field(min_length=2)
+    base_model: str | None = Field(None, description="task_arithmetic: where the models began")
+    parameters: Parameters = Parameters()
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    max_shard_size: str = "5GB"
+    output: str = "merged"
+    seed: int = Field(0, ge=0)
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, value: list[ModelOptions]) -> list[ModelOptions]:
+        names = [m.task for m in value]
+        twice = [n for n in names if names.count(n) > 1]
+        if twice:
+            raise ValueError(f"two models are named {twice[0]!r}: give each a name")
+        return value
+
+
+def load(path: Path) -> MergeFile:
+    """Read a merge file; folders and files in it are relative to where it lies.
+
+    Raises:
+        CosetError: It is missing, or says something that cannot be.
+    """
+    if not path.is_file():
+        raise CosetError(f"merge file {path} does not exist")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        if not isinstance(values, dict):
+            raise CosetError(f"{path} must hold keys and values")
+        made = MergeFile.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise CosetError(f"{path}: {where}: {first['msg']}, not {first['input']!r}") from error
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise CosetError(f"{path} cannot be read: {error}") from error
+    here = path.parent
+
+    def place(name: str | None) -> str | None:
+        return None if name is None else str(here / name)
+
+    models = [
+        m.model_copy(update={"model": place(m.model), "inputs": place(m.inputs), "test": place(m.test), "name": m.task})
+        for m in made.models
+    ]
+    update = {"models": models, "output": place(made.output), "base_model": place(made.base_model)}
+    return made.model_copy(update=update)
+
+
+def check(merge: MergeFile) -> list[str]:
+    """Everything that can be known before work starts, a line each; nothing is loaded but one tensor at a time.
+
+    Raises:
+        CosetError: The models do not fit together, a tensor is damaged or not finite, or samples are missing.
+    """
+    opened = _open(merge)
+    notes = checkpoints.check_fit(opened, equal_widths=merge.merge_method != "fs_merge")
+    lines = []
+    for model, one in zip(merge.models, opened, strict=True):
+        shapes = one.shapes()
+        numbers = sum(_numel(s) for s in shapes.values())
+        head = f", {one.classes} classes" if one.classes else ", no head"
+        shards = len(set(one.files.values()))
+        lines.append(f"{model.task}: {one.config['model_type']}, {numbers:,} numbers in {shards} files{head}")
+    for i in range(len(opened)):
+        for j in range(i + 1, len(opened)):
+            names = [n for n in opened[i].files if n in opened[j].files]
+            cosine = weight_cosine(names, opened[i], opened[j])
+            lines.append(str(Diagnosis((merge.models[i].task, merge.models[j].task), cosine)))
+    _needs(merge)
+    lines += _memory(merge, opened)
+    return lines + [f"note: {n}" for n in notes]
+
+
+def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Merge, and write the output whole or not at all; returns what is in its ``merge.json``.
+
+    Training that was interrupted goes on where it was kept last, if the merge file is the same.
+
+    Raises:
+        CosetError: See :func:`check`; or the output exists already.
+    """
+    started, output = time.monotonic(), Path(merge.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CosetError(f"{output} exists already: choose another output")
+    opened = _open(merge)
+    notes = checkpoints.check_fit(opened, equal_widths=merge.merge_method != "fs_merge")
+    _needs(merge)
+    facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "notes": notes}
+    kept = output.with_name(f".{output.name}.training")
+    with checkpoints.new_folder(output) as folder:
+        teachers = None
+        if merge.merge_method in STREAMED:
+            _write_streamed(merge, opened, folder)
+        else:
+            teachers = [checkpoints.load_teacher(c, m.task) for c, m in zip(opened, merge.models, strict=True)]
+            facts |= _write_merged(merge, opened, teachers, folder, kept, progress)
+        for name in SIDE_FILES:
+            if (opened[0].folder / name).is_file():
+                shutil.copy(opened[0].folder / name, folder / name)
+        facts["seconds"] = round(time.monotonic() - started, 1)
+        facts["peak_memory_mb"] = round(_peak_memory() / 1e6)
+        if any(m.test or m.inputs for m in merge.models):
+            facts["scores"] = _scores(merge, opened, teachers, folder)
+        run_directory.write_json(folder / "merge.json", facts)
+        run_directory.write_text(folder / "README.md", _card(merge, facts))
+    shutil.rmtree(kept, ignore_errors=True)
+    return facts
+
+
+def _open(merge: MergeFile) -> list[Checkpoint]:
+    return [Checkpoint(Path(m.model)) for m in merge.models]
+
+
+def _needs(merge: MergeFile) -> None:
+    if merge.merge_method == "slerp" and len(merge.models) != 2:
+        raise CosetError(f"merge_method=slerp takes two models, not {len(merge.models)}")
+    if merge.merge_method == "task_arithmetic" and merge.base_model is None:
+        raise CosetError("merge_method=task_arithmetic needs base_model: the folder of the model that all began as")
+    weights = merge.parameters.weights
+    if weights is not None and len(weights) != len(merge.models):
+        raise CosetError(f"parameters.weights holds {len(weights)} numbers for {len(merge.models)} models")
+    for m in merge.models:
+        if m.inputs is None and merge.merge_method not in (*STREAMED, "weight_matching"):
+            raise CosetError(f"{m.task} has no inputs: merge_method={merge.merge_method} needs samples of every task")
+        for file in (m.inputs, m.test):
+            if file is not None and not Path(file).is_file():
+                raise CosetError(f"{m.task}: {file} does not exist")
+
+
+def _numel(shape: Sequence[int]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+def _memory(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
+    size = max(4 * sum(_numel(s) for s in c.shapes().values()) for c in opened) / 1e6
+    if merge.merge_method in STREAMED:
+        return [f"memory: one shard of {merge.max_shard_size} at a time"]
+    k = len(opened)
+    count = k if merge.merge_method == "fs_merge" and merge.parameters.low_memory else k + 2
+    return [f"memory: about {count * size:,.0f} MB, {count} times one model, and activations"]
+
+
+def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor | None]:
+    """Samples by name of the model's arguments, and their labels if the file has them.
+
+    Raises:
+        CosetError: The file cannot be read.
+    """
+    if path.suffix == ".txt":
+        transformers = require("transformers", "weights")
+        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not texts:
+            raise CosetError(f"{path} holds no text")
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CosetError(f"{folder} has no tokenizer for the texts of {path}: {error}") from error
+        read = tokenizer(texts, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
+        return dict(read), None
+    if path.suffix == ".npz":
+        import numpy as np
+
+        with np.load(path) as arrays:
+            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    else:
+        with checkpoints._opened(path) as file:
+            found = {name: file.get_tensor(name) for name in file.file.keys()}
+    labels = found.pop("labels", None)
+    if not found or len({len(v) for v in found.values()}) > 1:
+        raise CosetError(f"{path} must hold tensors such as pixel_values or input_ids with as many samples each")
+    return found, labels
+
+
+def _write_streamed(merge: MergeFile, opened: Sequence[Checkpoint], folder: Path) -> None:
+    dtype = getattr(torch, merge.dtype)
+    shapes, p = opened[0].shapes(), merge.parameters
+    names = [n for n in shapes if n not in checkpoints.HEAD]
+    shared = [n for n in names if all(n in c.files for c in opened)]
+    sizes = {n: _numel(shapes[n]) * dtype.itemsize for n in shared}
+    if opened[0].classes:
+        classes = sum(c.classes for c in opened)
+        sizes |= {checkpoints.HEAD[0]: classes * shapes[checkpoints.HEAD[0]][1] * dtype.itemsize}
+        sizes |= {checkpoints.HEAD[1]: classes * dtype.itemsize}
+    mix = _mixer(merge, opened, shared, p)
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name in shared:
+            yield name, mix(name).to(dtype)
+        for name in checkpoints.HEAD if opened[0].classes else ():
+            yield name, torch.cat([c[name] for c in opened]).to(dtype)
+
+    checkpoints.write_shards(folder, tensors(), sizes, merge.max_shard_size)
+    labels = [c.labels() for c in opened]
+    config = opened[0].config
+    if opened[0].classes:
+        config = checkpoints.joint_config(config, [m.task for m in merge.models], labels)
+    run_directory.write_json(folder / "config.json", config | {"dtype": merge.dtype})
+
+
+def _mixer(
+    merge: MergeFile, opened: Sequence[Checkpoint], names: Sequence[str], p: Parameters
+) -> Callable[[str], Tensor]:
+    if merge.merge_method == "linear":
+        shares = p.weights or [1 / len(opened)] * len(opened)
+        return lambda n: torch.stack([c[n].float() * s for c, s in zip(opened, shares, strict=True)]).sum(0)
+    if merge.merge_method == "slerp":
+        product, norms = 0.0, [0.0, 0.0]
+        for name in names:
+            a, b = (c[name].double().flatten() for c in opened)
+            product, norms = product + float(a @ b), [norms[0] + float(a @ a), norms[1] + float(b @ b)]
+        x, y = baselines.slerp_coefficients(product, *norms, p.t)
+        return lambda n: x * opened[0][n].float() + y * opened[1][n].float()
+    base = Checkpoint(Path(str(merge.base_model)))
+
+    def arithmetic(name: str) -> Tensor:
+        begin = base[name].float()
+        return begin + p.scale * torch.stack([c[name].float() - begin for c in opened]).sum(0)
+
+    return arithmetic
+
+
+def _write_merged(
+    merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher], folder: Path, kept: Path,
+    progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    p, facts = merge.parameters, {}
+    inputs = [read_inputs(Path(m.inputs), Path(m.model), p.tokens)[0] if m.inputs else None for m in merge.models]
+    samples: list[Inputs] = [x for x in inputs if x is not None]
+    if merge.merge_method in ("fs_merge", "distillation"):
+        made, facts = _train(merge, teachers, samples, kept, progress)
+    elif merge.merge_method == "regmean":
+        made = baselines.regmean(teachers, samples, p.alpha)
+    elif merge.merge_method == "zipit":
+        made = baselines.zipit(teachers, samples)
+    else:
+        given = samples if merge.merge_method == "activation_matching" else None
+        made = baselines.matched_average(teachers, given, seed=merge.seed)
+    checkpoints.save_merged(
+        folder, made.encoder, made.heads, [c.labels() for c in opened], dtype=getattr(torch, merge.dtype),
+        max_shard_size=merge.max_shard_size,
+    )  # fmt: skip
+    return facts
+
+
+def _train(
+    merge: MergeFile, teachers: list[Teacher], samples: list[Inputs], kept: Path, progress: Progress | None
+) -> tuple[Merged, dict[str, Any]]:
+    p = merge.parameters
+    if p.init == "align":
+        teachers = baselines.align_teachers(teachers, samples)
+    encoders = [t.encoder for t in teachers]
+    net: Student
+    if merge.merge_method == "distillation":
+        check_output_widths(encoders)
+        begin = baselines.average(teachers).encoder if p.init in ("average", "align") else encoders[0]
+        if p.init == "random":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(merge.seed)
+                begin = encoders[0].resized(None)
+        student = net = Distilled(begin, [1.0] * len(teachers))
+    else:
+        init: Any = "average" if p.init == "align" else p.init
+        net = FoldedSuperNet(encoders, width=p.width, kind=p.kind, rank=p.rank, init=init, seed=merge.seed)
+        student = net.explicit("folded") if p.low_memory else net
+    options = Fit(p.steps, p.learning_rate, p.weight_decay, p.batch_size, p.cross, merge.seed)
+    kept.mkdir(parents=True, exist_ok=True)
+    text = hashlib.sha256(json.dumps(merge.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    mark, state = kept / "merge.sha256", kept / "state.pt"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
+        state.unlink(missing_ok=True)
+    run_directory.write_text(mark, text)
+    targets = Targets.of(encoders, samples, everywhere=p.cross > 0)
+    losses = fit(student, targets, options, progress=progress, state=state, save_every=max(1, p.steps // 20))
+    facts: dict[str, Any] = {
+        "first_loss": losses[0], "last_loss": losses[-1], "learning_rate": p.learning_rate,
+        "trained_numbers": sum(q.numel() for q in net.parameters() if q.requires_grad),
+    }  # fmt: skip
+    if isinstance(net, FoldedSuperNet):
+        facts["difference_from_supernet"] = exactness(net, samples[0])
+    encoder, projections = net.finished()
+    return Merged(encoder.eval(), fold_heads(teachers, projections)), facts
+
+
+def _scores(
+    merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher] | None, folder: Path
+) -> dict[str, dict[str, float]]:
+    """What each head keeps: how often it agrees with its teacher, and accuracies where labels are known."""
+    if not opened[0].classes:
+        return {}
+    one = checkpoints.load_teacher(Checkpoint(folder), "merged")
+    found, start = {}, 0
+    for i, (m, c) in enumerate(zip(merge.models, opened, strict=True)):
+        rows = slice(start, start + c.classes)
+        start += c.classes
+        file = m.test or m.inputs
+        if file is None:
+            continue
+        inputs, labels = read_inputs(Path(file), Path(m.model), merge.parameters.tokens)
+        teacher = teachers[i] if teachers else checkpoints.load_teacher(c, m.task)
+        own = Originals([teacher]).logits(inputs)[m.task].argmax(1)
+        logits = Originals([one]).logits(inputs)["merged"]
+        score = {"samples": float(count_samples(inputs)), "agreement": _share(logits[:, rows].argmax(1) == own)}
+        if labels is not None:
+            score["accuracy"] = _share(logits[:, rows].argmax(1) == labels)
+            score["joint_accuracy"] = _share(logits.argmax(1) == labels + rows.start)
+            score["teacher_accuracy"] = _share(own == labels)
+        found[m.task] = score
+    return found
+
+
+def _peak_memory() -> int:
+    """Bytes; the system counts kilobytes, but for macOS."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _share(right: Tensor) -> float:
+    return float(right.double().mean())
+
+
+def _card(merge: MergeFile, facts: dict[str, Any]) -> str:
+    lines = [f"# Merged: {', '.join(m.task for m in merge.models)}", "", f"Method: `{merge.merge_method}`.", ""]
+    scores = facts.get("scores") or {}
+    if scores:
+        keys = list(dict.fromkeys(k for s in scores.values() for k in s))
+        lines += [f"| task | {' | '.join(keys)} |", f"|{' --- |' * (len(keys) + 1)}"]
+        lines += [f"| {n} | {' | '.join(f'{s[k]:.4g}' if k in s else '' for k in keys)} |" for n, s in scores.items()]
+    lines += ["", "Classes of all tasks stand side by side in one classifier, named `task: class`.", "", "```yaml"]
+    shown = OmegaConf.to_yaml(OmegaConf.create(merge.model_dump(mode="json", exclude_none=True)))
+    return "\n".join([*lines, shown.rstrip(), "```", ""])
+
+
+def summary(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """What each head keeps, to print."""
+    scores = facts.get("scores") or {}
+    keys = list(dict.fromkeys(k for s in scores.values() for k in s))
+    rows = [
+        [n, *(f"{s[k]:.3f}" if k != "samples" else f"{s[k]:.0f}" for k in keys if k in s)] for n, s in scores.items()
+    ]
+    return ["task", *(k.replace("_", " ") for k in keys)], rows

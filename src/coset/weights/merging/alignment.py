@@ -1,0 +1,156 @@
+r"""Bringing the features of several networks into one order before they are merged.
+
+A network's function does not change when the features of a space are permuted and everything that reads them follows:
+W_l -> P W_l, W_{l+1} -> W_{l+1} P^T. Activation matching pairs features of teacher i with those of teacher 1 that
+correlate best over the samples. In attention, whole heads are paired first, then the channels inside each pair;
+query and key channels move together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
+from coset.weights.merging.wiring import Wiring, matrix, shaped
+
+Orders = dict[str, Tensor]
+"""For each space the features in their new order: the j-th new one is the ``order[j]``-th old one."""
+
+
+def activations(
+    encoder: Encoder, inputs: Inputs, *, by_layer: bool = False, batch: int = 256
+) -> dict[str, Float[Tensor, "rows width"]]:
+    """Features of every space over all samples and positions: what the layers that read it are given.
+
+    Spaces that no linear map reads (queries and keys, features for the heads) are taken where they are written.
+
+    Args:
+        encoder: Put into eval mode.
+        inputs: Samples.
+        by_layer: Not by space, but by the name of the unmerge map that reads them; the last is ``output``.
+        batch: Samples at a time.
+    """
+    wiring = encoder.wiring()
+    read = {s.reads for s in wiring.slots}
+    first = {s.unmerge: s for s in reversed(wiring.slots) if s.unmerge}  # queries, keys and values read the same
+    inward = {s.module: str(s.unmerge if by_layer else s.reads) for s in first.values()}
+    outward = (
+        {}
+        if by_layer
+        else {s.module: s.writes for s in wiring.slots if s.writes not in read and s.writes != wiring.output}
+    )
+    found: dict[str, list[Tensor]] = {}
+
+    def keep(space: str, value: Tensor) -> None:
+        found.setdefault(space, []).append(value.detach().flatten(0, -2))
+
+    def before(space: str) -> Any:
+        return lambda _module, args: keep(space, args[0])
+
+    handles = [encoder.get_submodule(n).register_forward_pre_hook(before(s)) for n, s in inward.items()]
+    handles += [
+        encoder.get_submodule(n).register_forward_hook(lambda _m, _a, out, s=s: keep(s, out))  # type: ignore[misc]
+        for n, s in outward.items()
+    ]
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            for i in range(0, count_samples(inputs), batch):
+                keep("output" if by_layer else wiring.output, encoder(take(inputs, slice(i, i + batch))))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {space: torch.cat(values) for space, values in found.items()}
+
+
+def match(wiring: Wiring, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Orders:
+    """Orders of the second network's features that correlate best with the first's.
+
+    Args:
+        wiring: Of both.
+        first: Features by space, :func:`activations`.
+        second: The same of the other network on the same samples.
+    """
+    orders = identity(wiring)
+    similarity = {s: correlation(first[s], second[s]) for s in orders if s in first}
+    for space in similarity.keys() - wiring.heads.keys():
+        orders[space] = _assign(similarity[space])[0]
+    for spaces in wiring.layers_of_heads():
+        orders |= _assign_heads({s: similarity[s] for s in spaces}, wiring.heads[spaces[0]])
+    return orders
+
+
+def correlation(a: Float[Tensor, "rows n"], b: Float[Tensor, "rows m"]) -> Float[Tensor, "n m"]:
+    """Of every feature of one with every feature of the other; 0 for features that do not vary."""
+    a, b = (_standard(x.double()) for x in (a, b))
+    return a.mT @ b / len(a)
+
+
+def reorder(wiring: Wiring, state: Mapping[str, Tensor], orders: Orders) -> dict[str, Tensor]:
+    """The same network with its features in another order."""
+    moved = dict(state)
+    for slot in wiring.slots:
+        value = matrix(slot, state[slot.weight])[orders[slot.writes]]
+        if slot.reads is not None:
+            value = value[:, orders[slot.reads]]
+        moved[slot.weight] = shaped(slot, value, state[slot.weight]).contiguous()
+        if slot.bias:
+            moved[slot.bias] = state[slot.bias][orders[slot.writes]]
+    for norm in wiring.norms:
+        for name in (norm.weight, norm.bias):
+            moved[name] = state[name][orders[norm.space]]
+    return moved
+
+
+def align(teachers: Sequence[Encoder], inputs: Inputs) -> tuple[list[dict[str, Tensor]], list[Int[Tensor, " width"]]]:
+    """Parameters of all teachers in the order of the first, by matching activations.
+
+    Args:
+        teachers: Of equal widths.
+        inputs: Samples of all tasks.
+
+    Returns:
+        State dicts, and the new order of each teacher's last features (its head must follow).
+    """
+    wiring = teachers[0].wiring()
+    found = [activations(teacher, inputs) for teacher in teachers]
+    states, outputs = [], []
+    for teacher, own in zip(teachers, found, strict=True):
+        orders = match(wiring, found[0], own) if own is not found[0] else identity(wiring)
+        states.append(reorder(wiring, teacher.state_dict(), orders))
+        outputs.append(orders[wiring.output])
+    return states, outputs
+
+
+def identity(wiring: Wiring) -> Orders:
+    return {space: torch.arange(width) for space, width in wiring.widths.items()}
+
+
+def _standard(x: Tensor) -> Tensor:
+    x = x - x.mean(0)
+    return x / x.square().mean(0).sqrt().clamp(min=1e-12)
+
+
+def _assign(similarity: Tensor) -> tuple[Tensor, float]:
+    rows, columns = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)
+    return torch.from_numpy(columns), float(similarity[rows, columns].sum())
+
+
+def _assign_heads(similarities: Mapping[str, Tensor], heads: int) -> Orders:
+    """Pairs of heads, the same for all spaces of a layer, and for each space pairs of channels inside them."""
+    inside, total = {}, torch.zeros(heads, heads)
+    for space, similarity in similarities.items():
+        size = len(similarity) // heads
+        cells = [
+            [_assign(similarity[g * size :, h * size :][:size, :size]) for h in range(heads)] for g in range(heads)
+        ]
+        total += torch.tensor([[score for _, score in row] for row in cells])
+        inside[space] = [[order + h * size for h, (order, _) in enumerate(row)] for row in cells]
+    chosen = _assign(total)[0].tolist()
+    return {space: torch.cat([cells[g][h] for g, h in enumerate(chosen)]) for space, cells in inside.items()}

@@ -1,0 +1,372 @@
+"""Checkpoint folders of ``transformers``: opened lazily, checked before work starts, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coset.errors import CosetError, require
+from coset.weights.merging.baselines import Teacher
+from coset.weights.merging.encoders import Encoder
+from coset.weights.merging.transformer_encoders import TransformerEncoder
+
+FAMILIES = ("vit", "bert", "clip_vision_model")
+MUST_AGREE = (
+    "model_type", "num_hidden_layers", "hidden_act", "image_size", "patch_size", "num_channels", "vocab_size",
+    "type_vocab_size", "max_position_embeddings", "projection_dim", "qkv_bias",
+)  # fmt: skip
+WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
+HEAD = ("classifier.weight", "classifier.bias")
+
+
+class Checkpoint:
+    """A folder with ``config.json`` and safetensors, of which nothing is read before it is asked for.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        CosetError: It is missing, its config cannot be read, or a shard is missing or damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        if not folder.is_dir():
+            raise CosetError(f"{folder} is not a folder")
+        self.config: dict[str, Any] = _read_json(folder / "config.json")
+        self.files = self._find()
+
+    def _find(self) -> dict[str, Path]:
+        index, single = self.folder / "model.safetensors.index.json", self.folder / "model.safetensors"
+        if index.is_file():
+            listed = _read_json(index).get("weight_map", {})
+        elif single.is_file():
+            listed = dict.fromkeys(_names(single), single.name)
+        else:
+            raise CosetError(f"{self.folder} holds no model.safetensors (nor an index of shards)")
+        for shard in sorted(set(listed.values())):
+            path = self.folder / shard
+            if not path.is_file():
+                raise CosetError(f"{self.folder}: shard {shard} is missing, which its index names")
+            held = set(_names(path))
+            lacking = sorted(n for n, file in listed.items() if file == shard and n not in held)
+            if lacking:
+                raise CosetError(f"{path} lacks {lacking[0]}, which the index says it holds")
+        return {name: self.folder / file for name, file in listed.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One tensor, read now.
+
+        Raises:
+            CosetError: It is not there, or holds numbers that are not finite.
+        """
+        if name not in self.files:
+            raise CosetError(f"{self.folder} lacks {name}")
+        with _opened(self.files[name]) as file:
+            value = file.get_tensor(name)
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CosetError(f"{self.files[name]}: {name} holds numbers that are not finite")
+        return value
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors, from the headers alone."""
+        found = {}
+        for path in sorted(set(self.files.values())):
+            with _opened(path) as file:
+                found |= {n: tuple(file.get_slice(n).get_shape()) for n, at in self.files.items() if at == path}
+        return found
+
+    @property
+    def classes(self) -> int:
+        """Of its head; 0 without one."""
+        return self.shapes()[HEAD[0]][0] if HEAD[0] in self.files else 0
+
+    def labels(self) -> list[str]:
+        """Names of its classes."""
+        named = self.config.get("id2label") or {}
+        return [str(named.get(str(i), f"LABEL_{i}")) for i in range(self.classes)]
+
+
+def check_fit(checkpoints: Sequence[Checkpoint], *, equal_widths: bool) -> list[str]:
+    """Whether models can be merged, from configurations and headers; returns notes.
+
+    Raises:
+        CosetError: They cannot; the message names the file, the key and both values.
+    """
+    first, notes = checkpoints[0], []
+    if first.config.get("model_type") not in FAMILIES:
+        raise CosetError(
+            f"{first.folder}: model_type={first.config.get('model_type')!r} cannot be merged; known are "
+            f"{', '.join(FAMILIES)}"
+        )
+    for other in checkpoints[1:]:
+        for key in MUST_AGREE + (WIDTHS if equal_widths else ()):
+            a, b = first.config.get(key), other.config.get(key)
+            if a != b:
+                more = " (this method needs equal widths; fs_merge does not)" if key in WIDTHS else ""
+                raise CosetError(f"{other.folder}: {key}={b}, but {first.folder} has {key}={a}{more}")
+        sizes = [c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other)]
+        if sizes[0] != sizes[1]:
+            raise CosetError(f"{other.folder}: heads are {sizes[1]} wide, those of {first.folder} {sizes[0]}")
+        _check_tensors(first, other, equal_widths)
+        _check_tokenizers(first, other)
+        eps = [c.config.get("layer_norm_eps") for c in (first, other)]
+        if eps[0] != eps[1]:
+            notes.append(
+                f"layer_norm_eps is {eps[0]} in {first.folder} and {eps[1]} in {other.folder}: the first is kept"
+            )
+    with_head = [c for c in checkpoints if c.classes]
+    if with_head and len(with_head) < len(checkpoints):
+        lacking = next(c for c in checkpoints if not c.classes)
+        raise CosetError(f"{lacking.folder} has no head, {with_head[0].folder} has one: give all with heads, or none")
+    return notes
+
+
+def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool) -> None:
+    a, b = first.shapes(), other.shapes()
+    ignored = {n for n in (*a, *b) if n in HEAD or ".pooler." in f".{n}" and first.config["model_type"] == "vit"}
+    for mine, theirs, who, whose in ((a, b, other, first), (b, a, first, other)):
+        lacking = sorted(set(mine) - set(theirs) - ignored)
+        if lacking:
+            raise CosetError(f"{who.folder} lacks {lacking[0]}, which {whose.folder} has")
+    for name in sorted(set(a) - ignored) if equal_widths else ():
+        if a[name] != b[name]:
+            raise CosetError(f"{other.folder}: {name} has shape {b[name]}, {first.folder} {a[name]}")
+
+
+def _check_tokenizers(first: Checkpoint, other: Checkpoint) -> None:
+    for name in ("vocab.txt", "tokenizer.json"):
+        files = [c.folder / name for c in (first, other)]
+        if all(f.is_file() for f in files):
+            a, b = (_vocabulary(f) for f in files)
+            if a != b:
+                raise CosetError(
+                    f"{files[1]} is another vocabulary than {files[0]}: the same number would mean other words; "
+                    "train both with one tokenizer"
+                )
+
+
+def _vocabulary(path: Path) -> str:
+    if path.suffix == ".json":
+        vocabulary = _read_json(path).get("model", {}).get("vocab")
+        return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_teacher(checkpoint: Checkpoint, name: str) -> Teacher:
+    """The model of a folder with its head (an identity if it has none), in float32.
+
+    Raises:
+        CosetError: A tensor is missing or not finite, or the folder cannot be loaded.
+    """
+    transformers = require("transformers", "weights")
+    for tensor in checkpoint.files:
+        checkpoint[tensor]
+    family = checkpoint.config["model_type"]
+    headed = {"vit": "ViTForImageClassification", "bert": "BertForSequenceClassification"}.get(family)
+    plain = {"vit": "ViTModel", "bert": "BertModel", "clip_vision_model": "CLIPVisionModelWithProjection"}[family]
+    kind = getattr(transformers, headed if checkpoint.classes and headed else plain)
+    options: dict[str, Any] = {"add_pooling_layer": False} if kind.__name__ == "ViTModel" else {}
+    with _quiet(transformers):
+        try:
+            model, facts = kind.from_pretrained(
+                checkpoint.folder, dtype=torch.float32, output_loading_info=True, local_files_only=True, **options
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CosetError(f"{checkpoint.folder} cannot be loaded: {error}") from error
+    missing = sorted(facts["missing_keys"])
+    if missing:
+        raise CosetError(f"{checkpoint.folder} lacks {missing[0]}")
+    encoder = TransformerEncoder(getattr(model, model.base_model_prefix) if checkpoint.classes else model)
+    encoder.eval().requires_grad_(False)
+    if checkpoint.classes:
+        return Teacher(name, encoder, model.classifier.requires_grad_(False))
+    width = encoder.wiring().widths[encoder.wiring().output]
+    head = nn.Linear(width, width, bias=False)
+    head.weight = nn.Parameter(torch.eye(width), requires_grad=False)
+    return Teacher(name, encoder, head)
+
+
+def joint_config(config: dict[str, Any], names: Sequence[str], labels: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """A configuration whose classes are those of all heads, named ``task: class``."""
+    joined = [f"{name}: {label}" for name, own in zip(names, labels, strict=True) for label in own]
+    made = {k: v for k, v in config.items() if k not in ("num_labels", "problem_type")}
+    return made | {
+        "id2label": {str(i): label for i, label in enumerate(joined)},
+        "label2id": {label: i for i, label in enumerate(joined)},
+    }
+
+
+def save_merged(
+    folder: Path, encoder: Encoder, heads: dict[str, nn.Linear], labels: Sequence[Sequence[str]], *,
+    dtype: torch.dtype, max_shard_size: str,
+) -> None:  # fmt: skip
+    """Write an ordinary checkpoint: one classifier over the classes of all heads, or the bare model with adapters.
+
+    Without heads, what leads from merged features to each teacher's goes to ``heads.safetensors``.
+    """
+    from safetensors.torch import save_file
+
+    transformers = require("transformers", "weights")
+    assert isinstance(encoder, TransformerEncoder)
+    family = encoder.family
+    with _quiet(transformers):
+        if labels[0]:
+            config = type(encoder.config).from_dict(joint_config(encoder.config.to_dict(), list(heads), labels))
+            kind = "ViTForImageClassification" if family == "vit" else "BertForSequenceClassification"
+            with torch.device("meta"):
+                model = getattr(transformers, kind)(config)
+            setattr(model, model.base_model_prefix, encoder.model)
+            joint = nn.Linear(next(iter(heads.values())).in_features, config.num_labels)
+            joint.weight = nn.Parameter(torch.cat([h.weight.detach() for h in heads.values()]))
+            joint.bias = nn.Parameter(torch.cat([_bias(h) for h in heads.values()]))
+            model.classifier = joint
+        else:
+            model = encoder.model
+        model.config.dtype = dtype
+        model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    if not labels[0]:
+        save_file({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
+
+
+def _bias(head: nn.Linear) -> Tensor:
+    return head.bias.detach() if head.bias is not None else torch.zeros(head.out_features)
+
+
+def write_shards(
+    folder: Path, tensors: Iterable[tuple[str, Tensor]], sizes: dict[str, int], max_shard_size: str
+) -> None:
+    """Write tensors as they come, holding one shard at a time.
+
+    Args:
+        folder: Where.
+        tensors: Names and values.
+        sizes: Bytes of each, so that the number of shards is known before the first is written.
+        max_shard_size: Such as ``5GB``.
+    """
+    from safetensors.torch import save_file
+
+    limit, used, shard_of = parse_size(max_shard_size), 0, {}
+    number = 0
+    for name, size in sizes.items():
+        if used and used + size > limit:
+            number, used = number + 1, 0
+        shard_of[name], used = number, used + size
+    single, count = number == 0, number + 1
+    files = ["model.safetensors" if single else f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    held: dict[str, Tensor] = {}
+    current = 0
+    for name, value in tensors:
+        if shard_of[name] != current:
+            save_file(held, folder / files[current], metadata={"format": "pt"})
+            held, current = {}, shard_of[name]
+        held[name] = value.contiguous()
+    save_file(held, folder / files[current], metadata={"format": "pt"})
+    if not single:
+        weight_map = {name: files[i] for name, i in shard_of.items()}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``5GB``, ``200MB``, ``1KB`` (powers of 1000).
+
+    Raises:
+        CosetError: It reads otherwise.
+    """
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if text.upper().endswith(unit) and text[:-2].strip().isdigit() and int(text[:-2]):
+            return int(text[:-2]) * factor
+    raise CosetError(f"max_shard_size={text!r} must read like 5GB or 200MB")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` that takes its name when all is written, and is removed if anything fails.
+
+    Raises:
+        CosetError: There is something at ``path`` already, or it cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CosetError(f"{path} exists already: choose another output")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise CosetError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield part
+        if path.exists():
+            path.rmdir()
+        os.replace(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+@dataclass(frozen=True)
+class _Opened:
+    file: Any
+    path: Path
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self.file.get_tensor(name)
+
+    def get_slice(self, name: str) -> Any:
+        return self.file.get_slice(name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Opened]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield _Opened(file, path)
+    except (SafetensorError, OSError) as error:
+        raise CosetError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _names(path: Path) -> list[str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CosetError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CosetError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise CosetError(f"{path} must hold an object")
+    return found
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the package's own progress bars and warnings about names of weights."""
+    logging = transformers.utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()

@@ -1,0 +1,239 @@
+r"""Training a merged network on the teachers' features, without labels.
+
+Own-teacher loss: L = mean_x mean_j (F(x) U_t - f_t(x))_j^2, t the task that x came from. With ``cross`` > 0 the other
+teachers' features are asked for as well: this helps each task when samples are few, and costs joint accuracy, since it
+also teaches the other heads to be sure of themselves on inputs that are not theirs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coset.errors import CosetError
+from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, features, join, take
+from coset.weights.merging.supernet import FoldedSuperNet, Student
+
+Progress = Callable[[int, int], None]
+"""Told how many steps of how many are done."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How to train.
+
+    Attributes:
+        steps: Of AdamW.
+        learning_rate: The largest of a one-cycle schedule (30% warm-up, linear).
+        weight_decay: Of AdamW.
+        batch_size: Samples of all tasks together; None for all of them.
+        cross: Weight of the other teachers' features.
+        seed: Of the batches.
+    """
+
+    steps: int = 300
+    learning_rate: float = 1e-2
+    weight_decay: float = 1e-3
+    batch_size: int | None = None
+    cross: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Samples of every task with the teachers' features of them.
+
+    Attributes:
+        inputs: One batch a task.
+        wanted: ``wanted[t][i]``: features of teacher i on the samples of task t; None where they are not asked for.
+    """
+
+    inputs: Sequence[Inputs]
+    wanted: Sequence[Sequence[Tensor | None]]
+    sizes: tuple[int, ...] = field(default=())
+
+    @classmethod
+    def of(cls, teachers: Sequence[Encoder], inputs: Sequence[Inputs], *, everywhere: bool = False) -> "Targets":
+        """Features of each teacher on its own task; ``everywhere``, on all of them.
+
+        Raises:
+            CosetError: There are not as many batches as teachers, too few samples, or features that are not finite.
+        """
+        if len(teachers) != len(inputs):
+            raise CosetError(f"{len(teachers)} teachers need as many sets of samples, not {len(inputs)}")
+        rows: list[list[Tensor | None]] = []
+        for t, batch in enumerate(inputs):
+            if count_samples(batch) < 2:
+                raise CosetError(f"task {t + 1} has {count_samples(batch)} samples: give at least 2")
+            rows.append([features(f, batch) if everywhere or i == t else None for i, f in enumerate(teachers)])
+            for i, found in enumerate(rows[-1]):
+                if found is not None and not bool(found.isfinite().all()):
+                    raise CosetError(
+                        f"teacher {i + 1} gives features that are not finite on the samples of task {t + 1}"
+                    )
+        return cls(tuple(inputs), tuple(map(tuple, rows)), tuple(map(count_samples, inputs)))
+
+
+def own_loss(
+    student: Student, merged: Sequence[Float[Tensor, "samples width"]], wanted: Sequence[Sequence[Tensor | None]],
+    cross: float = 0.0,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """The loss of the samples of each task, averaged over all samples."""
+    own, other, samples = 0.0, 0.0, sum(map(len, merged))
+    for t, found in enumerate(merged):
+        for i, target in enumerate(wanted[t]):
+            if target is None or not len(found) or (i != t and not cross):
+                continue
+            error = F.mse_loss(student.project(i, found), target) * (len(found) / samples)
+            own, other = (own + error, other) if i == t else (own, other + error / max(1, len(wanted) - 1))
+    return own + cross * other  # type: ignore[return-value]
+
+
+def fit(
+    student: Student, targets: Targets, options: Fit, *, progress: Progress | None = None, state: Path | None = None,
+    save_every: int = 50,
+) -> list[float]:  # fmt: skip
+    """Train; returns the loss of every step.
+
+    Args:
+        student: In place.
+        targets: What it should give.
+        options: How.
+        progress: Told after each step.
+        state: File in which training is kept every ``save_every`` steps; if it is there, training goes on from it.
+
+    Raises:
+        CosetError: The loss is not finite.
+    """
+    trained = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, options.learning_rate, total_steps=max(options.steps, 2), anneal_strategy="linear"
+    )
+    generator = torch.Generator().manual_seed(options.seed)
+    losses: list[float] = []
+    if state is not None and state.is_file():
+        losses = _restore(state, student, optimizer, schedule, generator)
+    everything = join(targets.inputs)
+    task = torch.repeat_interleave(torch.arange(len(targets.sizes)), torch.tensor(targets.sizes))
+    place = torch.cat([torch.arange(n) for n in targets.sizes])
+    student.train()
+    for step in range(len(losses), options.steps):
+        rows = torch.arange(len(task))
+        if options.batch_size is not None and options.batch_size < len(task):
+            rows = torch.randperm(len(task), generator=generator)[: options.batch_size]
+            rows = rows[task[rows].argsort(stable=True)]
+        merged = student(take(everything, rows)).split(
+            torch.bincount(task[rows], minlength=len(targets.sizes)).tolist()
+        )
+        wanted = [
+            [None if w is None else w[place[rows[task[rows] == t]]] for w in row]
+            for t, row in enumerate(targets.wanted)
+        ]
+        loss = own_loss(student, merged, wanted, options.cross)
+        if not bool(loss.isfinite()):
+            raise CosetError(
+                f"loss is not finite at step {step + 1}: take a smaller learning rate, or check the teachers"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if progress is not None:
+            progress(step + 1, options.steps)
+        if state is not None and (step + 1) % save_every == 0:
+            _keep(state, student, optimizer, schedule, generator, losses)
+    student.eval()
+    return losses
+
+
+@torch.no_grad()
+def reconstruction(student: Student, targets: Targets) -> float:
+    """The own-teacher loss on samples that were held out: what learning rates and ranks are chosen by."""
+    student.eval()
+    merged = [student(inputs) for inputs in targets.inputs]
+    return float(own_loss(student, merged, targets.wanted))
+
+
+def fit_local(
+    net: FoldedSuperNet, teachers: Sequence[MLPEncoder], inputs: Sequence[Inputs], options: Fit
+) -> list[float]:
+    r"""Local mode: each layer by itself, from the teachers' true features to the teachers' true features.
+
+    min_{M_l, U_l} E || sigma(concat_i(f_{i,l-1} W_i^T + b_i) M_l) U_l - concat_i f_{i,l} ||^2, all teachers on all
+    samples. Errors of a layer are not compensated by later ones.
+
+    Returns:
+        The last loss of each layer.
+    """
+    if not all(isinstance(teacher, MLPEncoder) for teacher in teachers):
+        raise CosetError("mode=local is for MLPs; transformers are merged with mode=global")
+    everything, slots = join(inputs), net.wiring.slots
+    below: list[Tensor] = [everything] * len(teachers)  # type: ignore[list-item]
+    last = []
+    for n, slot in enumerate(slots):
+        activation = _after(teachers[0], n)
+        with torch.no_grad():
+            before = [F.linear(x, w, b) for x, w, b in zip(below, net.sources(slot), net.biases(slot), strict=True)]
+            after = [activation(z) for z in before]
+        merge = net.merges[slot.merge]
+        unmerge = net.unmerges[slots[n + 1].unmerge if n + 1 < len(slots) else "output"]  # type: ignore[index]
+        layer = _LocalLayer(merge, unmerge, activation)
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, options.learning_rate, total_steps=max(options.steps, 2), anneal_strategy="linear"
+        )
+        for _ in range(options.steps):
+            loss = F.mse_loss(layer(before), torch.cat(after, -1))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        last.append(float(loss.detach()))
+        below = after
+    return last
+
+
+class _LocalLayer(nn.Module):
+    def __init__(self, merge: nn.Module, unmerge: nn.Module, activation: nn.Module):
+        super().__init__()
+        self.merge, self.unmerge, self.activation = merge, unmerge, activation
+
+    def forward(self, before: Sequence[Tensor]) -> Tensor:
+        merged = self.activation(sum(self.merge.gather(i, z) for i, z in enumerate(before)))  # type: ignore[operator]
+        return torch.cat([self.unmerge.spread(i, merged) for i in range(len(before))], -1)  # type: ignore[operator]
+
+
+def _after(encoder: MLPEncoder, n: int) -> nn.Module:
+    """Everything between the n-th Linear layer and the next."""
+    modules = list(encoder.layers)
+    places = [p for p, module in enumerate(modules) if isinstance(module, nn.Linear)]
+    end = places[n + 1] if n + 1 < len(places) else len(modules)
+    return nn.Sequential(*modules[places[n] + 1 : end])
+
+
+def _keep(path, student, optimizer, schedule, generator, losses) -> None:  # type: ignore[no-untyped-def]
+    part = path.with_name(f".{path.name}.part")
+    kept = {
+        "student": student.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+        "generator": generator.get_state(), "losses": losses,
+    }  # fmt: skip
+    torch.save(kept, part)
+    os.replace(part, path)
+
+
+def _restore(path, student, optimizer, schedule, generator) -> list[float]:  # type: ignore[no-untyped-def]
+    kept = torch.load(path, weights_only=True)
+    student.load_state_dict(kept["student"])
+    optimizer.load_state_dict(kept["optimizer"])
+    schedule.load_state_dict(kept["schedule"])
+    generator.set_state(kept["generator"])
+    return list(kept["losses"])

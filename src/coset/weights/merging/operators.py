@@ -1,0 +1,241 @@
+r"""Merge maps M and unmerge maps U of FS-Merge: diagonal plus low rank, one block a teacher.
+
+Kinderman, Hubara, Maron, Soudry, "Foldable SuperNets: Scalable Merging of Transformers with Different Initializations
+and Tasks", TMLR 2025 (arXiv 2410.01483). With rows as features, M in R^{kd x d*} takes the concatenated
+pre-activations of k teachers to the merged network, U in R^{d* x kd} takes merged features to every teacher's next
+layer. Both are held by their blocks B_i in R^{d_i x d*}: M_i = B_i and U_i = B_i^T, so that one class serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coset.errors import CosetError
+
+Kind = Literal["diagonal", "low_rank", "diagonal_and_low_rank", "full", "heads"]
+Start = Literal["first", "average", "random"]
+SMALL = 0.1
+"""Scale of the factor of the low-rank part that does not begin at zero."""
+
+
+class BlockMap(nn.Module):
+    """Blocks B_i = diag_i + L_i R + F_i of shape ``[d_i, d*]``; parts that the kind does not have are left out.
+
+    A rectangular diagonal has entries (j, j) for j < min(d_i, d*).
+
+    Args:
+        widths: d_i of each teacher.
+        width: d* of the merged network.
+        kind: Which parts there are.
+        rank: Of the low-rank part.
+
+    Raises:
+        CosetError: The rank does not fit.
+    """
+
+    def __init__(self, widths: Sequence[int], width: int, kind: Kind, rank: int = 0):
+        super().__init__()
+        self.widths, self.width, self.kind = tuple(widths), width, kind
+        low = kind in ("low_rank", "diagonal_and_low_rank")
+        if low and not 1 <= rank <= min(*widths, width):
+            raise CosetError(f"rank={rank} must lie between 1 and the smallest width, {min(*widths, width)}")
+        self.rank = rank if low else 0
+        self.diagonal = _blocks((min(d, width),) for d in widths) if kind.startswith("diagonal") else None
+        self.left = _blocks((d, rank) for d in widths) if low else None
+        self.right = nn.Parameter(torch.zeros(rank, width)) if low else None
+        self.full = _blocks((d, width) for d in widths) if kind == "full" else None
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def gather(self, i: int, x: Float[Tensor, "... d_i"]) -> Float[Tensor, "... width"]:
+        """x B_i: what teacher i contributes to the merged features."""
+        parts = []
+        if self.diagonal is not None:
+            scale = self.diagonal[i]
+            parts.append(F.pad(x[..., : len(scale)] * scale, (0, self.width - len(scale))))
+        if self.left is not None and self.right is not None:
+            parts.append(x @ self.left[i] @ self.right)
+        if self.full is not None:
+            parts.append(x @ self.full[i])
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def spread(self, i: int, x: Float[Tensor, "... width"]) -> Float[Tensor, "... d_i"]:
+        """x B_i^T: what teacher i reads from the merged features."""
+        parts = []
+        if self.diagonal is not None:
+            scale = self.diagonal[i]
+            parts.append(F.pad(x[..., : len(scale)] * scale, (0, self.widths[i] - len(scale))))
+        if self.left is not None and self.right is not None:
+            parts.append(x @ self.right.mT @ self.left[i].mT)
+        if self.full is not None:
+            parts.append(x @ self.full[i].mT)
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def dense(self, i: int) -> Float[Tensor, "d_i width"]:
+        """B_i as a matrix."""
+        some = next(self.parameters())
+        return self.gather(i, torch.eye(self.widths[i], dtype=some.dtype, device=some.device))
+
+    @torch.no_grad()
+    def start(self, how: Start, side: Literal["merge", "unmerge"], generator: torch.Generator) -> None:
+        """Initialise: ``first`` makes the folded network teacher 1, ``average`` the mean of the weights.
+
+        Of the low-rank part one factor begins at zero, so that the map begins at its diagonal; with ``random`` neither.
+
+        Raises:
+            CosetError: A purely low-rank map cannot begin at the identity.
+        """
+        k, s = len(self), self.width**-0.5
+        if self.kind == "low_rank" and how != "random":
+            raise CosetError(f"kind=low_rank has no diagonal to begin with: init={how!r} must be 'random'")
+        for i in range(k):
+            share = 1.0 if side == "unmerge" else 1 / k if how == "average" else float(i == 0)
+            if self.diagonal is not None:
+                noise = s / (k**0.5 if side == "merge" else 1) if how == "random" and self.left is None else 0.0
+                self.diagonal[i].fill_(0.0 if how == "random" else share)
+                self.diagonal[i].add_(_normal(self.diagonal[i], generator), alpha=noise)
+            if self.full is not None:
+                self.full[i].copy_(torch.eye(*self.full[i].shape) * share)
+                if how == "random":
+                    self.full[i].copy_(_normal(self.full[i], generator) * (s / k if side == "merge" else s))
+        if self.left is not None and self.right is not None:
+            both, scale = how == "random", s / self.rank**0.5 if how == "random" else SMALL * s / self.rank
+            for left in self.left:
+                left.copy_(_normal(left, generator) * (scale if both or side == "unmerge" else 0.0))
+            self.right.copy_(_normal(self.right, generator) * (scale if both or side == "merge" else 0.0))
+
+    def extra_repr(self) -> str:
+        return f"{self.widths} -> {self.width}, {self.kind}, rank={self.rank}"
+
+
+class HeadMap(BlockMap):
+    """Maps of attention heads: B_i = blockdiag_h(R_{i,h}) (S_i kron I), R_{i,h} inside a head, S_i mixes heads.
+
+    The unmerge map shares one R among the teachers.
+
+    Args:
+        widths: H times the width of a head, for each teacher.
+        width: The same of the merged network.
+        heads: H.
+        shared: Whether all teachers have the same R (unmerge).
+    """
+
+    def __init__(self, widths: Sequence[int], width: int, heads: int, *, shared: bool = False):
+        nn.Module.__init__(self)
+        if {*widths, width} != {width} or width % heads:
+            raise CosetError(f"kind=heads needs equal widths that {heads} heads divide, not {[*widths, width]}")
+        self.widths, self.width, self.kind, self.rank, self.heads = tuple(widths), width, "heads", 0, heads
+        self.diagonal = self.left = self.right = self.full = None
+        size = width // heads
+        self.inside = _blocks((heads, size, size) for _ in (widths[:1] if shared else widths))
+        self.mixing = _blocks((heads, heads) for _ in widths)
+
+    def gather(self, i: int, x: Float[Tensor, "... d_i"]) -> Float[Tensor, "... width"]:
+        inside = self.inside[min(i, len(self.inside) - 1)]
+        mixed = torch.einsum("...hc,hce,hg->...ge", x.unflatten(-1, (self.heads, -1)), inside, self.mixing[i])
+        return mixed.flatten(-2)
+
+    def spread(self, i: int, x: Float[Tensor, "... width"]) -> Float[Tensor, "... d_i"]:
+        inside = self.inside[min(i, len(self.inside) - 1)]
+        mixed = torch.einsum("...ge,hce,hg->...hc", x.unflatten(-1, (self.heads, -1)), inside, self.mixing[i])
+        return mixed.flatten(-2)
+
+    @torch.no_grad()
+    def start(self, how: Start, side: Literal["merge", "unmerge"], generator: torch.Generator) -> None:
+        k, size = len(self), self.width // self.heads
+        for i, inside in enumerate(self.inside):
+            share = 1.0 if side == "unmerge" else 1 / k if how == "average" else float(i == 0)
+            inside.copy_(torch.eye(size) * share)
+            if how == "random":
+                inside.copy_(_normal(inside, generator) * size**-0.5)
+        for mixing in self.mixing:
+            mixing.copy_(torch.eye(self.heads))
+
+
+class _ScaledSum(torch.autograd.Function):
+    """sum_i diag(a_i) W_i diag(g_i), keeping nothing but the vectors; W_i are constants."""
+
+    @staticmethod
+    def forward(ctx, weights, *vectors):  # type: ignore[no-untyped-def]
+        k = len(weights)
+        ctx.weights = weights
+        ctx.save_for_backward(*vectors)
+        total = torch.zeros(())
+        for i, weight in enumerate(weights):
+            term = weight * vectors[i][:, None]
+            term = term.mul_(vectors[k + i]) if len(vectors) > k else term
+            total = term if i == 0 else total.add_(term)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+        vectors, weights = ctx.saved_tensors, ctx.weights
+        k = len(weights)
+        rows, columns = [], []
+        for i, weight in enumerate(weights):
+            product = grad * weight
+            if len(vectors) > k:
+                rows.append(product @ vectors[k + i])
+                columns.append(vectors[i] @ product)
+            else:
+                rows.append(product.sum(1))
+        return (None, *rows, *columns)
+
+
+def fold_weight(
+    merge: BlockMap, weights: Sequence[Float[Tensor, "o_i n_i"]], unmerge: BlockMap | None
+) -> Float[Tensor, "o n"]:
+    """W* = sum_i M_i^T W_i U_i^T (without U where the input is shared by all teachers).
+
+    For diagonal plus low rank, M_i = Delta_i + A_i B and U_i^T = Gamma_i + D_i C, it costs O(k r o n):
+    W* = sum_i Delta_i W_i Gamma_i + [sum_i M_i^T (W_i D_i)] C + B^T [sum_i (A_i^T W_i) Gamma_i].
+    """
+    maps = [merge] if unmerge is None else [merge, unmerge]
+    if all(m.diagonal is not None and {*m.widths} == {m.width} for m in maps):
+        return _fold_structured(merge, weights, unmerge)
+    total: Tensor | None = None
+    for i, weight in enumerate(weights):
+        term = merge.gather(i, (weight if unmerge is None else unmerge.gather(i, weight)).mT)
+        total = term if total is None else total + term
+    assert total is not None
+    return total.mT
+
+
+def _fold_structured(merge: BlockMap, weights: Sequence[Tensor], unmerge: BlockMap | None) -> Tensor:
+    assert merge.diagonal is not None
+    if unmerge is None:
+        total = _ScaledSum.apply(tuple(weights), *merge.diagonal)
+        if merge.left is None or merge.right is None:
+            return total
+        inner = sum(merge.left[i].mT @ w for i, w in enumerate(weights))
+        return torch.addmm(total, merge.right.mT, inner)  # type: ignore[arg-type]
+    assert unmerge.diagonal is not None
+    total = _ScaledSum.apply(tuple(weights), *merge.diagonal, *unmerge.diagonal)
+    if unmerge.left is not None and unmerge.right is not None:
+        outer = sum(merge.gather(i, (w @ unmerge.left[i]).mT).mT for i, w in enumerate(weights))
+        total = torch.addmm(total, outer, unmerge.right)  # type: ignore[arg-type]
+    if merge.left is not None and merge.right is not None:
+        inner = sum((merge.left[i].mT @ w) * unmerge.diagonal[i] for i, w in enumerate(weights))
+        total = torch.addmm(total, merge.right.mT, inner)  # type: ignore[arg-type]
+    return total
+
+
+def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " o_i"]]) -> Float[Tensor, " o"]:
+    """b* = sum_i b_i M_i."""
+    return torch.stack([merge.gather(i, bias) for i, bias in enumerate(biases)]).sum(0)
+
+
+def _blocks(shapes) -> nn.ParameterList:  # type: ignore[no-untyped-def]
+    return nn.ParameterList(nn.Parameter(torch.zeros(shape)) for shape in shapes)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator).to(like)

@@ -1,0 +1,282 @@
+r"""FS-Merge: a SuperNet of frozen teachers joined by learned maps, trained in its folded form.
+
+Every linear map of the SuperNet is y = (concat_i [(x U_i) W_i^T + b_i]) M, which equals x W*^T + b* with
+W* = sum_i M_i^T W_i U_i^T and b* = sum_i b_i M_i, for any M and U. So the SuperNet and the folded network are the same
+function at every step of training, and it is enough to fold once a step and run one ordinary network:
+:class:`FoldedSuperNet`. :class:`ExplicitSuperNet` is the SuperNet as it is written, for tests and for comparison.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from coset.errors import CosetError
+from coset.weights.merging.encoders import Encoder, Inputs
+from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold_bias, fold_weight
+from coset.weights.merging.wiring import Slot, check_alike, matrix, shaped
+
+
+Mode = Literal["dense", "implicit", "folded"]
+
+
+class Student(nn.Module):
+    """What is trained to give the teachers' features: merged features, and from them those of each teacher."""
+
+    def project(self, i: int, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples d_i"]:
+        """Features of teacher i, from merged ones."""
+        raise NotImplementedError
+
+    def finished(self) -> tuple[Encoder, list[Float[Tensor, "d_i width"]]]:
+        """An ordinary network, and for each teacher the map from its features to the teacher's."""
+        raise NotImplementedError
+
+
+class FoldedSuperNet(Student):
+    """The SuperNet of several networks, run as the one network that it folds to.
+
+    Args:
+        teachers: Networks of one architecture; they are left alone.
+        width: Of the merged network; that of the first teacher if None.
+        kind: Parametrisation of all M and U.
+        rank: Of their low-rank parts where the space is as wide as the stream; wider ones get more.
+        init: ``first`` begins as teacher 1, ``average`` as the mean of the weights.
+        seed: Of the random parts.
+
+    Raises:
+        CosetError: The teachers do not fit together, or the options do not fit them.
+    """
+
+    def __init__(
+        self, teachers: Sequence[Encoder], *, width: int | None = None, kind: Kind = "diagonal_and_low_rank",
+        rank: int = 4, init: Start = "first", seed: int = 0,
+    ):  # fmt: skip
+        super().__init__()
+        self._first, self._width = [teachers[0]], width
+        wirings = [teacher.wiring() for teacher in teachers]
+        check_alike([f"teacher {i + 1}" for i in range(len(teachers))], wirings)
+        self._shell = [teachers[0].shell(width).eval().requires_grad_(False)]  # a list: not a submodule
+        self.wiring = self._shell[0].wiring()
+        self._states = [{n: p.detach() for n, p in teacher.named_parameters()} for teacher in teachers]
+        generator = torch.Generator().manual_seed(seed)
+        merges, unmerges = self.wiring.maps()
+        options = (wirings, kind, rank, init, generator)
+        self.merges = nn.ModuleDict({n: self._map(space, "merge", *options) for n, space in merges.items()})
+        self.unmerges = nn.ModuleDict({n: self._map(space, "unmerge", *options) for n, space in unmerges.items()})
+        self.norms = nn.ParameterDict()
+        for norm in self.wiring.norms:
+            for name in (norm.weight, norm.bias):
+                self.norms[_key(name)] = nn.Parameter(self._start_of_norm(name, norm.space, init))
+        example = next(iter(self._states[0].values()))
+        self.to(device=example.device, dtype=example.dtype)
+
+    def _map(self, space, side, wirings, kind, rank, init, generator):  # type: ignore[no-untyped-def]
+        widths, width = [w.widths[space] for w in wirings], self.wiring.widths[space]
+        heads = self.wiring.heads.get(space)
+        if kind == "heads" and heads:
+            made: BlockMap = HeadMap(widths, width, heads, shared=side == "unmerge")
+        else:
+            plain = "diagonal_and_low_rank" if kind == "heads" else kind
+            made = BlockMap(widths, width, plain, self.wiring.rank(space, rank))
+        made.start(init, side, generator)
+        return made
+
+    def _start_of_norm(self, name: str, space: str, init: Start) -> Tensor:
+        width = self.wiring.widths[space]
+        values = [F.pad(s[name][:width], (0, max(0, width - len(s[name])))) for s in self._states]
+        if init == "random":
+            return torch.full_like(values[0], 1.0 if name.endswith("weight") else 0.0)
+        return values[0].clone() if init == "first" else torch.stack(values).mean(0)
+
+    @property
+    def teachers(self) -> int:
+        return len(self._states)
+
+    @property
+    def shell(self) -> Encoder:
+        """The ordinary network whose parameters are folded."""
+        return self._shell[0]
+
+    def sources(self, slot: Slot) -> list[Tensor]:
+        """W_i of every teacher, as matrices."""
+        return [matrix(slot, state[slot.weight]) for state in self._states]
+
+    def biases(self, slot: Slot) -> list[Tensor]:
+        return [state[slot.bias] for state in self._states] if slot.bias else []
+
+    def fold(self, slot: Slot) -> tuple[Tensor, Tensor | None]:
+        """W* as a matrix, and b*."""
+        merge, unmerge = self.merges[slot.merge], self.unmerges[slot.unmerge] if slot.unmerge else None
+        weight = fold_weight(merge, self.sources(slot), unmerge)  # type: ignore[arg-type]
+        return weight, fold_bias(merge, self.biases(slot)) if slot.bias else None  # type: ignore[arg-type]
+
+    def folded(self) -> dict[str, Tensor]:
+        """All parameters of the ordinary network; gradients flow to M, U and the norms."""
+        return dict(self.folded_one_by_one())
+
+    def folded_one_by_one(self) -> Iterator[tuple[str, Tensor]]:
+        """The same, each made when it is asked for."""
+        for slot in self.wiring.slots:
+            weight, bias = self.fold(slot)
+            yield slot.weight, shaped(slot, weight, self._states[0][slot.weight])
+            if slot.bias and bias is not None:
+                yield slot.bias, bias
+        yield from self.trained_norms().items()
+
+    def trained_norms(self) -> dict[str, Tensor]:
+        return {n: self.norms[_key(n)] for norm in self.wiring.norms for n in (norm.weight, norm.bias)}
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "samples width"]:
+        """Merged features."""
+        return functional_call(self.shell, self.folded(), (inputs,))
+
+    def project(self, i: int, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples d_i"]:
+        return self.unmerges["output"].spread(i, features)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def finished(self) -> tuple[Encoder, list[Float[Tensor, "d_i width"]]]:
+        made = self._first[0].resized(self._width).eval()
+        parameters = dict(made.named_parameters())
+        for name, value in self.folded_one_by_one():
+            parameters[name].copy_(value)
+        return made, [self.unmerges["output"].dense(i).clone() for i in range(self.teachers)]  # type: ignore[operator]
+
+    def explicit(self, mode: Mode = "implicit") -> "ExplicitSuperNet":
+        """The same SuperNet, with the same parameters, run layer by layer; see :class:`ExplicitSuperNet`."""
+        return ExplicitSuperNet(self, mode)
+
+
+class ExplicitSuperNet(Student):
+    """The SuperNet as it is written: every teacher's layer is run, between U and M.
+
+    Args:
+        net: Whose maps (the very same parameters) are used.
+        mode: ``dense`` multiplies by M and U as matrices, ``implicit`` by their diagonals and factors; ``folded`` folds
+            a layer where it is used and once more for its gradient, and keeps no W*: the least memory.
+    """
+
+    def __init__(self, net: FoldedSuperNet, mode: Mode = "implicit"):
+        super().__init__()
+        self.net = net
+        self.body = copy.deepcopy(net.shell)
+        self.plain: list[Slot] = []
+        for slot in net.wiring.slots:
+            parent = self.body.get_submodule(slot.module)
+            if isinstance(parent, nn.Linear | nn.Conv2d | nn.Embedding):
+                where, _, name = slot.module.rpartition(".")
+                setattr(self.body.get_submodule(where), name, _SuperMap(net, slot, parent, mode))
+            else:
+                self.plain.append(slot)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "samples width"]:
+        values = self.net.trained_norms()
+        for slot in self.plain:
+            # A class token or positions: concatenated, then merged.
+            table = torch.cat([s[slot.weight] for s in self.net._states], -1)
+            stacked = torch.cat([self.net.merges[slot.merge].dense(i) for i in range(self.net.teachers)])  # type: ignore[operator]
+            values[slot.weight] = table @ stacked
+        return functional_call(self.body, values, (inputs,))
+
+    def project(self, i: int, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples d_i"]:
+        return self.net.project(i, features)
+
+    def finished(self) -> tuple[Encoder, list[Tensor]]:
+        return self.net.finished()
+
+
+class _SuperMap(nn.Module):
+    """(concat_i [(x U_i) W_i^T + b_i]) M in the place of a Linear, a convolution or a table."""
+
+    def __init__(self, net: FoldedSuperNet, slot: Slot, replaced: nn.Module, mode: str):
+        super().__init__()
+        self.merge, self.mode = net.merges[slot.merge], mode
+        self.fold = lambda: net.fold(slot)
+        self.unmerge = net.unmerges[slot.unmerge] if slot.unmerge else None
+        self.weights = [state[slot.weight] for state in net._states]
+        self.biases = net.biases(slot) or [None] * net.teachers  # type: ignore[list-item]
+        self.replaced = [replaced]  # its stride; some models also ask for its dtype
+
+    @property
+    def weight(self) -> Tensor:
+        return self.replaced[0].weight  # type: ignore[return-value]
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = len(self.weights)
+        if isinstance(self.replaced[0], nn.Conv2d):
+            conv = self.replaced[0]
+            made = [
+                F.conv2d(x, w, b, conv.stride).movedim(1, -1) for w, b in zip(self.weights, self.biases, strict=True)
+            ]
+            return self._merge(made).movedim(-1, 1)
+        if isinstance(self.replaced[0], nn.Embedding):
+            return self._merge([F.embedding(x, w) for w in self.weights])
+        if self.mode == "folded":
+            return checkpoint(lambda y: F.linear(y, *self.fold()), x, use_reentrant=False)
+        return self._merge([F.linear(y, self.weights[i], self.biases[i]) for i, y in enumerate(self._unmerge(x, k))])
+
+    def _unmerge(self, x: Tensor, k: int) -> list[Tensor]:
+        if self.unmerge is None:
+            return [x] * k
+        if self.mode == "dense":
+            stacked = torch.cat([self.unmerge.dense(i) for i in range(k)])  # type: ignore[operator]
+            return list((x @ stacked.mT).split([len(self.unmerge.dense(i)) for i in range(k)], -1))  # type: ignore[operator]
+        return [self.unmerge.spread(i, x) for i in range(k)]  # type: ignore[operator]
+
+    def _merge(self, parts: list[Tensor]) -> Tensor:
+        if self.mode == "dense":
+            stacked = torch.cat([self.merge.dense(i) for i in range(len(parts))])  # type: ignore[operator]
+            return torch.cat(parts, -1) @ stacked
+        return torch.stack([self.merge.gather(i, part) for i, part in enumerate(parts)]).sum(0)  # type: ignore[operator]
+
+
+class Distilled(Student):
+    """An ordinary network trained on the teachers' features: plain knowledge distillation.
+
+    Args:
+        start: Where it begins; copied.
+        scales: For each teacher, what merged features are multiplied with to give its own.
+
+    Raises:
+        CosetError: Teachers have features of other widths.
+    """
+
+    def __init__(self, start: Encoder, scales: Sequence[float]):
+        super().__init__()
+        self.encoder = copy.deepcopy(start).requires_grad_(True)
+        self.scales = list(scales)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "samples width"]:
+        return self.encoder(inputs)
+
+    def project(self, i: int, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples width"]:
+        return features * self.scales[i]
+
+    @torch.no_grad()
+    def finished(self) -> tuple[Encoder, list[Tensor]]:
+        made = copy.deepcopy(self.encoder).eval()
+        wiring = made.wiring()
+        eye = torch.eye(wiring.widths[wiring.output])
+        return made, [eye * scale for scale in self.scales]
+
+
+def check_output_widths(teachers: Sequence[Encoder]) -> None:
+    """Distillation into one space needs equal widths of features.
+
+    Raises:
+        CosetError: They differ.
+    """
+    widths = [w.widths[w.output] for w in (t.wiring() for t in teachers)]
+    if len(set(widths)) > 1:
+        raise CosetError(f"teachers have features of widths {widths}: distillation needs equal ones; fs_merge does not")
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")

@@ -1,0 +1,211 @@
+"""Tasks to merge over, and the teachers for them: small image and text classifications, trained here from seeds."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coset.data_files import data_file
+from coset.errors import CosetError
+from coset.weights.merging.baselines import Teacher
+from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+IMAGES = ("digits", "mnist", "fashion-mnist", "cifar10")
+TEXTS = {"sst2": 2, "trec": 6, "subj": 2, "mpqa": 2, "cr": 2, "mr": 2}
+SYNTHETIC = ("order", "parity")
+PAD, UNKNOWN, START, END = range(4)
+"""Tokens with which every vocabulary begins."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task; labels begin at 0.
+
+    Attributes:
+        name: Of the task.
+        train: Samples.
+        train_labels: Their labels.
+        test: Samples.
+        test_labels: Their labels.
+        classes: How many.
+    """
+
+    name: str
+    train: Inputs
+    train_labels: Int[Tensor, " train"]
+    test: Inputs
+    test_labels: Int[Tensor, " test"]
+    classes: int
+
+
+def image_task(data: str, classes: Sequence[int] | None = None, *, seed: int = 0, limit: int = 10000) -> Task:
+    """Images of some classes of a data set, ``[samples, channels, height, width]`` between 0 and 1.
+
+    Digits are those of scikit-learn, 70% for training; the others have their own split.
+
+    Args:
+        data: One of :data:`IMAGES`.
+        classes: Which; all by default.
+        seed: Of the split and the order.
+        limit: Training samples at most, and a fifth of it for testing.
+
+    Raises:
+        CosetError: Unknown or missing data.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    (x, y), (x_test, y_test) = _read_images(data, generator)
+    kept = list(classes) if classes is not None else sorted(set(y.tolist()))
+    parts = []
+    for images, labels, most in ((x, y, limit), (x_test, y_test, max(limit // 5, 500))):
+        rows = torch.isin(labels, torch.tensor(kept)).nonzero().flatten()
+        rows = rows[torch.randperm(len(rows), generator=generator)][:most]
+        places = torch.searchsorted(torch.tensor(sorted(kept)), labels[rows])
+        parts.append((images[rows].float() / (16 if data == "digits" else 255), places))
+    name = data if classes is None else f"{data}-{''.join(map(str, sorted(kept)))}"
+    return Task(name, *parts[0], *parts[1], len(kept))
+
+
+def _read_images(data: str, generator: torch.Generator) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    if data == "digits":
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        x, y = torch.from_numpy(found.images)[:, None], torch.from_numpy(found.target)
+        order = torch.randperm(len(x), generator=generator)
+        train, test = order.split([int(0.7 * len(x)), len(x) - int(0.7 * len(x))])
+        return (x[train], y[train]), (x[test], y[test])
+    if data == "fashion-mnist":
+        return _read_idx("train"), _read_idx("t10k")
+    if data not in IMAGES:
+        raise CosetError(f"no images {data!r}; choose from {', '.join(IMAGES)}")
+    file = "images/mnist.npz" if data == "mnist" else "images/cifar10_small.npz"
+    with np.load(data_file(file)) as arrays:
+        parts = []
+        for part in ("train", "test"):
+            x = torch.from_numpy(arrays[f"{part}_images"])
+            x = x[:, None] if x.dim() == 3 else x.movedim(-1, 1)
+            parts.append((x, torch.from_numpy(arrays[f"{part}_labels"]).long().flatten()))
+    return parts[0], parts[1]
+
+
+def _read_idx(part: str) -> tuple[Tensor, Tensor]:
+    arrays = []
+    for name, dimensions in ((f"{part}-images-idx3-ubyte.gz", 3), (f"{part}-labels-idx1-ubyte.gz", 1)):
+        path = FASHION / name
+        if not path.is_file():
+            raise CosetError(f"{path} is missing: install the package dataset-fashion-mnist")
+        with gzip.open(path) as file:
+            shape = struct.unpack(f">{dimensions + 1}I", file.read(4 * (dimensions + 1)))[1:]
+            arrays.append(torch.from_numpy(np.frombuffer(file.read(), dtype=np.uint8).reshape(shape).copy()))
+    return arrays[0][:, None], arrays[1].long()
+
+
+def text_tasks(
+    sources: Sequence[str], *, tokens: int = 24, vocabulary: int = 4000, folder: Path | None = None, seed: int = 0,
+    limit: int = 8000,
+) -> tuple[list[Task], list[str]]:  # fmt: skip
+    """Sentences as word numbers, in one vocabulary for all tasks, and that vocabulary.
+
+    Args:
+        sources: Among :data:`TEXTS`, or synthetic: ``order`` (which of two markers comes first), ``parity`` (whether
+            the number of markers is odd, at most three).
+        tokens: Longer sentences are cut.
+        vocabulary: Most frequent words that are kept.
+        folder: Where texts are; searched for by default.
+        seed: Of the split.
+        limit: Training sentences at most, and a fifth of it for testing.
+    """
+    if all(s in SYNTHETIC for s in sources):
+        return [_synthetic(s, tokens, vocabulary, seed, limit) for s in sources], []
+    unknown = [s for s in sources if s not in TEXTS]
+    if unknown:
+        raise CosetError(f"no texts {unknown[0]!r}; choose from {', '.join(TEXTS)}")
+    read = [_read_texts(s, folder, seed) for s in sources]
+    counts: dict[str, int] = {}
+    for sentences, _ in read:
+        for sentence in sentences[: limit + limit // 5]:
+            for word in sentence:
+                counts[word] = counts.get(word, 0) + 1
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(counts, key=lambda w: (-counts[w], w))[: vocabulary - 4]]
+    number = {word: n for n, word in enumerate(words)}
+    tasks = []
+    for source, (sentences, labels) in zip(sources, read, strict=True):
+        ids = torch.tensor([_encode([number.get(w, UNKNOWN) for w in s], tokens) for s in sentences])
+        test = min(limit // 5, len(ids) // 5)
+        inputs = {"input_ids": ids, "attention_mask": (ids != PAD).long()}
+        y = torch.tensor(labels)
+        train, held = slice(test, test + limit), slice(0, test)
+        tasks.append(Task(source, take(inputs, train), y[train], take(inputs, held), y[held], TEXTS[source]))
+    return tasks, words
+
+
+def _read_texts(source: str, folder: Path | None, seed: int) -> tuple[list[list[str]], list[int]]:
+    sentences, labels = [], []
+    name = f"{source}_train" if source in ("sst2", "trec") else source
+    path = data_file(f"text/{name}.tsv.gz", folder)
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        next(file)
+        for line in file:
+            label, _, text = line.rstrip("\n").partition("\t")
+            sentences.append(text.lower().split())
+            labels.append(int(label))
+    order = np.random.default_rng(seed).permutation(len(sentences))
+    return [sentences[i] for i in order], [labels[i] for i in order]
+
+
+def _encode(numbers: list[int], tokens: int) -> list[int]:
+    kept = [START, *numbers[: tokens - 2], END]
+    return kept + [PAD] * (tokens - len(kept))
+
+
+def _synthetic(source: str, tokens: int, vocabulary: int, seed: int, limit: int) -> Task:
+    """Sentences of random words with markers 4 and 5 (``order``) or 6 (``parity``) among them."""
+    generator = np.random.default_rng([seed, SYNTHETIC.index(source)])
+    count = limit + limit // 5
+    ids = generator.integers(8, vocabulary, (count, tokens))
+    labels = generator.integers(0, 2, count)
+    for row, label in enumerate(labels):
+        places = np.sort(generator.permutation(np.arange(1, tokens - 1))[:4])
+        if source == "order":
+            ids[row, places[:2]] = (4, 5) if label else (5, 4)
+        else:
+            ids[row, places[: (1 if generator.random() < 0.5 else 3) if label else 2]] = 6
+    ids[:, 0], ids[:, -1] = START, END
+    x, y = torch.from_numpy(ids), torch.from_numpy(labels)
+    inputs = {"input_ids": x, "attention_mask": torch.ones_like(x)}
+    test = slice(limit, None)
+    return Task(source, take(inputs, slice(0, limit)), y[:limit], take(inputs, test), y[test], 2)
+
+
+def train_teacher(
+    encoder: Encoder, task: Task, *, steps: int, learning_rate: float, batch_size: int = 64, seed: int = 0
+) -> Teacher:
+    """Train an encoder and a linear head on the labels of a task, with AdamW on one cycle."""
+    wiring = encoder.wiring()
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(wiring.widths[wiring.output], task.classes)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * head.in_features**-0.5)
+        head.bias.zero_()
+    trained = [*encoder.requires_grad_(True).parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2))
+    encoder.train()
+    for _ in range(steps):
+        rows = torch.randint(count_samples(task.train), (batch_size,), generator=generator)
+        loss = F.cross_entropy(head(encoder(take(task.train, rows))), task.train_labels[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return Teacher(task.name, encoder.eval().requires_grad_(False), head.requires_grad_(False))
