@@ -124,7 +124,7 @@ class MergingRecipe(Recipe):
     kind: Literal["merging"] = "merging"
     tasks: list[TaskOptions] = Field(min_length=2)
     network: Annotated[MLPNetwork | ViTNetwork | BertNetwork, Field(discriminator="name")]
-    teachers: TeacherOptions = TeacherOptions()
+    teachers: TeacherOptions = Field(default_factory=lambda: TeacherOptions.model_validate({}))
     methods: list[str] = list(METHODS)
     samples: list[int] = [20, 100]
     held_out: int = Field(100, ge=2, description="unlabelled samples of each task to choose learning rates by")
@@ -184,7 +184,9 @@ class MergingRecipe(Recipe):
         if isinstance(self.network, BertNetwork):
             n = self.network
             sources = [t.data for t in self.tasks]
-            return text_tasks(sources, tokens=n.tokens, vocabulary=n.vocabulary, seed=seed, limit=self.teachers.limit)[0]
+            return text_tasks(sources, tokens=n.tokens, vocabulary=n.vocabulary, seed=seed, limit=self.teachers.limit)[
+                0
+            ]
         made = [image_task(t.data, t.classes, seed=seed, limit=self.teachers.limit) for t in self.tasks]
         if isinstance(self.network, ViTNetwork):
             return made

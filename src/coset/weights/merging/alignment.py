@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 from coset.weights.merging.wiring import Wiring, matrix, shaped
@@ -40,7 +40,11 @@ def activations(
     read = {s.reads for s in wiring.slots}
     first = {s.unmerge: s for s in reversed(wiring.slots) if s.unmerge}  # queries, keys and values read the same
     inward = {s.module: str(s.unmerge if by_layer else s.reads) for s in first.values()}
-    outward = {} if by_layer else {s.module: s.writes for s in wiring.slots if s.writes not in read and s.writes != wiring.output}
+    outward = (
+        {}
+        if by_layer
+        else {s.module: s.writes for s in wiring.slots if s.writes not in read and s.writes != wiring.output}
+    )
     found: dict[str, list[Tensor]] = {}
 
     def keep(space: str, value: Tensor) -> None:
@@ -51,7 +55,7 @@ def activations(
 
     handles = [encoder.get_submodule(n).register_forward_pre_hook(before(s)) for n, s in inward.items()]
     handles += [
-        encoder.get_submodule(n).register_forward_hook(lambda _m, _a, out, s=s: keep(s, out))  # type: ignore[misc]
+        encoder.get_submodule(n).register_forward_hook(lambda _m, _a, out, s=s: keep(s, out))
         for n, s in outward.items()
     ]
     encoder.eval()
@@ -104,9 +108,7 @@ def reorder(wiring: Wiring, state: Mapping[str, Tensor], orders: Orders) -> dict
     return moved
 
 
-def align(
-    teachers: Sequence[Encoder], inputs: Inputs
-) -> tuple[list[dict[str, Tensor]], list[Int[Tensor, " width"]]]:
+def align(teachers: Sequence[Encoder], inputs: Inputs) -> tuple[list[dict[str, Tensor]], list[Int[Tensor, " width"]]]:
     """Parameters of all teachers in the order of the first, by matching activations.
 
     Args:
@@ -145,7 +147,9 @@ def _assign_heads(similarities: Mapping[str, Tensor], heads: int) -> Orders:
     inside, total = {}, torch.zeros(heads, heads)
     for space, similarity in similarities.items():
         size = len(similarity) // heads
-        cells = [[_assign(similarity[g * size :, h * size :][:size, :size]) for h in range(heads)] for g in range(heads)]
+        cells = [
+            [_assign(similarity[g * size :, h * size :][:size, :size]) for h in range(heads)] for g in range(heads)
+        ]
         total += torch.tensor([[score for _, score in row] for row in cells])
         inside[space] = [[order + h * size for h, (order, _) in enumerate(row)] for row in cells]
     chosen = _assign(total)[0].tolist()
