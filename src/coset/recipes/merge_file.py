@@ -80,7 +80,7 @@ class MergeFile(Options):
     ]  # fmt: skip
     models: list[ModelOptions] = Field(min_length=2)
     base_model: str | None = Field(None, description="task_arithmetic: where the models began")
-    parameters: Parameters = Parameters()
+    parameters: Parameters = Field(default_factory=lambda: Parameters.model_validate({}))
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_shard_size: str = "5GB"
     output: str = "merged"
@@ -248,8 +248,8 @@ def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor |
         with np.load(path) as arrays:
             found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     else:
-        with checkpoints._opened(path) as file:
-            found = {name: file.get_tensor(name) for name in file.file.keys()}
+        with checkpoints.opened(path) as file:
+            found = {name: file.get_tensor(name) for name in list(file.keys())}
     labels = found.pop("labels", None)
     if not found or len({len(v) for v in found.values()}) > 1:
         raise CosetError(f"{path} must hold tensors such as pixel_values or input_ids with as many samples each")
@@ -293,7 +293,7 @@ def _mixer(
         for name in names:
             a, b = (c[name].double().flatten() for c in opened)
             product, norms = product + float(a @ b), [norms[0] + float(a @ a), norms[1] + float(b @ b)]
-        x, y = baselines.slerp_coefficients(product, *norms, p.t)
+        x, y = baselines.slerp_coefficients(product, norms[0], norms[1], p.t)
         return lambda n: x * opened[0][n].float() + y * opened[1][n].float()
     base = Checkpoint(Path(str(merge.base_model)))
 
@@ -308,7 +308,7 @@ def _write_merged(
     merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher], folder: Path, kept: Path,
     progress: Progress | None,
 ) -> dict[str, Any]:  # fmt: skip
-    p, facts = merge.parameters, {}
+    p, facts = merge.parameters, dict[str, Any]()
     inputs = [read_inputs(Path(m.inputs), Path(m.model), p.tokens)[0] if m.inputs else None for m in merge.models]
     samples: list[Inputs] = [x for x in inputs if x is not None]
     if merge.merge_method in ("fs_merge", "distillation"):
@@ -334,7 +334,8 @@ def _train(
     if p.init == "align":
         teachers = baselines.align_teachers(teachers, samples)
     encoders = [t.encoder for t in teachers]
-    net: Student
+    net: Distilled | FoldedSuperNet
+    student: Student
     if merge.merge_method == "distillation":
         check_output_widths(encoders)
         begin = baselines.average(teachers).encoder if p.init in ("average", "align") else encoders[0]
@@ -342,7 +343,7 @@ def _train(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(merge.seed)
                 begin = encoders[0].resized(None)
-        student = net = Distilled(begin, [1.0] * len(teachers))
+        net = student = Distilled(begin, [1.0] * len(teachers))
     else:
         init: Any = "average" if p.init == "align" else p.init
         net = FoldedSuperNet(encoders, width=p.width, kind=p.kind, rank=p.rank, init=init, seed=merge.seed)
@@ -419,7 +420,9 @@ def summary(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """What each head keeps, to print."""
     scores = facts.get("scores") or {}
     keys = list(dict.fromkeys(k for s in scores.values() for k in s))
-    rows = [
-        [n, *(f"{s[k]:.3f}" if k != "samples" else f"{s[k]:.0f}" for k in keys if k in s)] for n, s in scores.items()
-    ]
+
+    def shown(score: dict[str, float], key: str) -> str:
+        return "" if key not in score else f"{score[key]:.0f}" if key == "samples" else f"{score[key]:.3f}"
+
+    rows = [[name, *(shown(score, k) for k in keys)] for name, score in scores.items()]
     return ["task", *(k.replace("_", " ") for k in keys)], rows

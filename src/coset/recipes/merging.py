@@ -124,7 +124,7 @@ class MergingRecipe(Recipe):
     kind: Literal["merging"] = "merging"
     tasks: list[TaskOptions] = Field(min_length=2)
     network: Annotated[MLPNetwork | ViTNetwork | BertNetwork, Field(discriminator="name")]
-    teachers: TeacherOptions = TeacherOptions()
+    teachers: TeacherOptions = Field(default_factory=lambda: TeacherOptions.model_validate({}))
     methods: list[str] = list(METHODS)
     samples: list[int] = [20, 100]
     held_out: int = Field(100, ge=2, description="unlabelled samples of each task to choose learning rates by")

@@ -20,6 +20,7 @@ from coset.weights.merging.encoders import Encoder, MLPEncoder, features
 from coset.weights.merging.evaluation import Scores, evaluate
 from coset.weights.merging.fitting import Fit, Targets, fit, fit_local, reconstruction
 from coset.weights.merging.operators import BlockMap, HeadMap, fold_bias, fold_weight
+from coset.weights.merging.sequential import merge_in_sequence
 from coset.weights.merging.supernet import Distilled, ExplicitSuperNet, FoldedSuperNet, Student
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "fold_heads",
     "fold_weight",
     "matched_average",
+    "merge_in_sequence",
     "reconstruction",
     "regmean",
     "slerp",

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 from coset.weights.merging.wiring import Wiring, matrix, shaped
@@ -55,7 +55,7 @@ def activations(
 
     handles = [encoder.get_submodule(n).register_forward_pre_hook(before(s)) for n, s in inward.items()]
     handles += [
-        encoder.get_submodule(n).register_forward_hook(lambda _m, _a, out, s=s: keep(s, out))  # type: ignore[misc]
+        encoder.get_submodule(n).register_forward_hook(lambda _m, _a, out, s=s: keep(s, out))
         for n, s in outward.items()
     ]
     encoder.eval()

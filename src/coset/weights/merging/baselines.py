@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from coset.errors import CosetError
 from coset.weights.matching import weight_matching
 from coset.weights.merging.alignment import activations, align, correlation, reorder
-from coset.weights.merging.encoders import Encoder, Inputs, features, join, take
+from coset.weights.merging.encoders import Encoder, Inputs, features, join
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, combine, identities, matrix, shaped
 from coset.weights.permutations import Neurons, PermutationSpec, Use
 
@@ -113,7 +113,8 @@ def slerp(teachers: Sequence[Teacher], t: float = 0.5) -> Merged:
         raise CosetError(f"slerp takes two models, not {len(teachers)}")
 
     def mix(_: Wiring, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        a, b = slerp_weights(*(torch.cat([v.flatten() for v in s.values()]) for s in states), t)
+        first, second = (torch.cat([v.flatten() for v in s.values()]) for s in states)
+        a, b = slerp_weights(first, second, t)
         return {name: a * states[0][name] + b * states[1][name] for name in states[0]}
 
     return _same_basis(teachers, mix)
@@ -219,7 +220,8 @@ def _regress(slot: Slot, states: Sequence[Mapping[str, Tensor]], grams: Sequence
     shrunk = [alpha * g + (1 - alpha) * torch.diag(g.diagonal()) for g in grams]
     left = sum(matrix(slot, s[slot.weight]).double() @ g for s, g in zip(states, shrunk, strict=True))
     total = sum(shrunk)
-    assert isinstance(left, Tensor) and isinstance(total, Tensor)
+    assert isinstance(left, Tensor)
+    assert isinstance(total, Tensor)
     # Features that are never active have no row: least squares leaves their weights at zero.
     weight = torch.linalg.lstsq(total, left.mT, driver="gelsd").solution.mT
     return shaped(slot, weight.to(states[0][slot.weight]), states[0][slot.weight]).contiguous()
@@ -230,7 +232,7 @@ def gram_matrices(encoder: Encoder, inputs: Inputs, batch: int = 256) -> dict[st
     found: dict[str, Tensor] = {}
     linear = {s.weight: encoder.get_submodule(s.module) for s in encoder.wiring().slots if not s.table}
 
-    def hook(name: str):  # type: ignore[no-untyped-def]
+    def hook(name: str):
         def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].detach().flatten(0, -2).double()
             found[name] = found.get(name, 0) + x.mT @ x
@@ -289,6 +291,8 @@ def _zip(rows: Float[Tensor, "rows features"], width: int) -> tuple[Blocks, Bloc
     """M and U^T, by teacher, of greedily merged features."""
     members = rows.size(1)
     similarity = correlation(rows, rows)
+    still = rows.double().std(0) < 1e-9
+    similarity[still[:, None] & still] = 1.0  # units that are never active are all alike
     similarity.fill_diagonal_(-torch.inf)
     sizes = torch.ones(members, dtype=torch.float64)
     group = torch.arange(members)
@@ -338,15 +342,19 @@ def _space_orders(wiring: Wiring, spec: PermutationSpec, orders: Mapping[str, Te
     return full
 
 
+def _states(teachers: Sequence[Teacher]) -> list[dict[str, Tensor]]:
+    return [{n: p.detach() for n, p in t.encoder.named_parameters()} for t in teachers]
+
+
 def _check(teachers: Sequence[Teacher]) -> Wiring:
     wirings = [t.encoder.wiring() for t in teachers]
     check_alike([t.name for t in teachers], wirings, widths=True)
     return wirings[0]
 
 
-def _same_basis(teachers: Sequence[Teacher], mix) -> Merged:  # type: ignore[no-untyped-def]
+def _same_basis(teachers: Sequence[Teacher], mix) -> Merged:
     wiring = _check(teachers)
-    states = [{n: p.detach() for n, p in t.encoder.named_parameters()} for t in teachers]
+    states = _states(teachers)
     encoder = teachers[0].encoder.resized(None)
     encoder.load_state_dict(mix(wiring, states))
     eye = torch.eye(wiring.widths[wiring.output])

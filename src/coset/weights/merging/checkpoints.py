@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class Checkpoint:
         """
         if name not in self.files:
             raise CosetError(f"{self.folder} lacks {name}")
-        with _opened(self.files[name]) as file:
+        with opened(self.files[name]) as file:
             value = file.get_tensor(name)
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CosetError(f"{self.files[name]}: {name} holds numbers that are not finite")
@@ -80,9 +79,9 @@ class Checkpoint:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of all tensors, from the headers alone."""
-        found = {}
+        found: dict[str, tuple[int, ...]] = {}
         for path in sorted(set(self.files.values())):
-            with _opened(path) as file:
+            with opened(path) as file:
                 found |= {n: tuple(file.get_slice(n).get_shape()) for n, at in self.files.items() if at == path}
         return found
 
@@ -134,7 +133,7 @@ def check_fit(checkpoints: Sequence[Checkpoint], *, equal_widths: bool) -> list[
 
 def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool) -> None:
     a, b = first.shapes(), other.shapes()
-    ignored = {n for n in (*a, *b) if n in HEAD or ".pooler." in f".{n}" and first.config["model_type"] == "vit"}
+    ignored = {n for n in (*a, *b) if n in HEAD or (".pooler." in f".{n}" and first.config["model_type"] == "vit")}
     for mine, theirs, who, whose in ((a, b, other, first), (b, a, first, other)):
         lacking = sorted(set(mine) - set(theirs) - ignored)
         if lacking:
@@ -315,37 +314,25 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-@dataclass(frozen=True)
-class _Opened:
-    file: Any
-    path: Path
-
-    def get_tensor(self, name: str) -> Tensor:
-        return self.file.get_tensor(name)
-
-    def get_slice(self, name: str) -> Any:
-        return self.file.get_slice(name)
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[_Opened]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, of which nothing is read yet.
+
+    Raises:
+        CosetError: It is damaged, also if this shows only while it is read.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            yield _Opened(file, path)
+            yield file
     except (SafetensorError, OSError) as error:
         raise CosetError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
 def _names(path: Path) -> list[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise CosetError(f"{path} is damaged or no safetensors file: {error}") from error
+    with opened(path) as file:
+        return list(file.keys())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

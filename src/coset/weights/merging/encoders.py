@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -31,10 +32,10 @@ class Encoder(nn.Module, ABC):
         """Which parameter reads and writes what."""
 
     @abstractmethod
-    def resized(self, width: int | None) -> "Encoder":
+    def resized(self, width: int | None) -> Encoder:
         """An untrained network of the same kind, of another width (None: of the same)."""
 
-    def shell(self, width: int | None) -> "Encoder":
+    def shell(self, width: int | None) -> Encoder:
         """The same to be run with other parameters in place of its own, which may be empty."""
         return self.resized(width)
 
@@ -57,10 +58,10 @@ class MLPEncoder(Encoder):
         self.layers = layers
 
     @classmethod
-    def of(cls, sizes: Sequence[int]) -> "MLPEncoder":
+    def of(cls, sizes: Sequence[int]) -> MLPEncoder:
         """ReLU after every layer; ``sizes`` are those of the input and of all layers."""
         layers: list[nn.Module] = []
-        for n, m in zip(sizes, sizes[1:], strict=False):
+        for n, m in itertools.pairwise(sizes):
             layers += [nn.Linear(n, m), nn.ReLU()]
         return cls(nn.Sequential(*layers))
 
@@ -82,8 +83,9 @@ class MLPEncoder(Encoder):
             raise CosetError("the network has no Linear layer to merge")
         return Wiring(tuple(slots), (), widths, output=before, stream=slots[0].writes)
 
-    def resized(self, width: int | None) -> "MLPEncoder":
-        made, before = [], None
+    def resized(self, width: int | None) -> MLPEncoder:
+        made: list[nn.Module] = []
+        before: int | None = None
         for module in self.layers:
             if isinstance(module, nn.Linear):
                 out = module.out_features if width is None else width
@@ -110,11 +112,12 @@ def join(batches: Sequence[Inputs]) -> Inputs:
     Raises:
         CosetError: Their shapes differ.
     """
-    first = batches[0]
+    tensors = [b for b in batches if isinstance(b, Tensor)]
+    named = [b for b in batches if not isinstance(b, Tensor)]
     try:
-        if isinstance(first, Tensor):
-            return torch.cat([b for b in batches if isinstance(b, Tensor)])
-        return {name: torch.cat([b[name] for b in batches]) for name in first}  # type: ignore[call-overload]
+        if tensors and named:
+            raise KeyError("some have names and some have not")
+        return torch.cat(tensors) if tensors else {n: torch.cat([b[n] for b in named]) for n in named[0]}
     except (RuntimeError, KeyError) as error:
         raise CosetError(f"inputs of the tasks do not fit together: {error}") from error
 

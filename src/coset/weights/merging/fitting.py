@@ -60,7 +60,7 @@ class Targets:
     sizes: tuple[int, ...] = field(default=())
 
     @classmethod
-    def of(cls, teachers: Sequence[Encoder], inputs: Sequence[Inputs], *, everywhere: bool = False) -> "Targets":
+    def of(cls, teachers: Sequence[Encoder], inputs: Sequence[Inputs], *, everywhere: bool = False) -> Targets:
         """Features of each teacher on its own task; ``everywhere``, on all of them.
 
         Raises:
@@ -86,14 +86,14 @@ def own_loss(
     cross: float = 0.0,
 ) -> Float[Tensor, ""]:  # fmt: skip
     """The loss of the samples of each task, averaged over all samples."""
-    own, other, samples = 0.0, 0.0, sum(map(len, merged))
+    own, other, samples = merged[0].new_zeros(()), merged[0].new_zeros(()), sum(map(len, merged))
     for t, found in enumerate(merged):
         for i, target in enumerate(wanted[t]):
             if target is None or not len(found) or (i != t and not cross):
                 continue
             error = F.mse_loss(student.project(i, found), target) * (len(found) / samples)
             own, other = (own + error, other) if i == t else (own, other + error / max(1, len(wanted) - 1))
-    return own + cross * other  # type: ignore[return-value]
+    return own + cross * other
 
 
 def fit(
@@ -130,18 +130,13 @@ def fit(
         if options.batch_size is not None and options.batch_size < len(task):
             rows = torch.randperm(len(task), generator=generator)[: options.batch_size]
             rows = rows[task[rows].argsort(stable=True)]
-        merged = student(take(everything, rows)).split(
-            torch.bincount(task[rows], minlength=len(targets.sizes)).tolist()
-        )
-        wanted = [
-            [None if w is None else w[place[rows[task[rows] == t]]] for w in row]
-            for t, row in enumerate(targets.wanted)
-        ]
+        sizes = torch.bincount(task[rows], minlength=len(targets.sizes)).tolist()
+        merged = student(take(everything, rows)).split(sizes)
+        places = place[rows].split(sizes)
+        wanted = [[None if w is None else w[places[t]] for w in row] for t, row in enumerate(targets.wanted)]
         loss = own_loss(student, merged, wanted, options.cross)
         if not bool(loss.isfinite()):
-            raise CosetError(
-                f"loss is not finite at step {step + 1}: take a smaller learning rate, or check the teachers"
-            )
+            raise CosetError(f"loss is not finite at step {step + 1}: take a smaller learning rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -220,7 +215,7 @@ def _after(encoder: MLPEncoder, n: int) -> nn.Module:
     return nn.Sequential(*modules[places[n] + 1 : end])
 
 
-def _keep(path, student, optimizer, schedule, generator, losses) -> None:  # type: ignore[no-untyped-def]
+def _keep(path, student, optimizer, schedule, generator, losses) -> None:
     part = path.with_name(f".{path.name}.part")
     kept = {
         "student": student.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
@@ -230,7 +225,7 @@ def _keep(path, student, optimizer, schedule, generator, losses) -> None:  # typ
     os.replace(part, path)
 
 
-def _restore(path, student, optimizer, schedule, generator) -> list[float]:  # type: ignore[no-untyped-def]
+def _restore(path, student, optimizer, schedule, generator) -> list[float]:
     kept = torch.load(path, weights_only=True)
     student.load_state_dict(kept["student"])
     optimizer.load_state_dict(kept["optimizer"])

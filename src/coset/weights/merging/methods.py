@@ -28,16 +28,17 @@ from coset.weights.merging.baselines import (
     slerp,
     zipit,
 )
-from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
+from coset.weights.merging.encoders import Encoder, Inputs, count_samples, features, take
 from coset.weights.merging.evaluation import HasLogits
 from coset.weights.merging.fitting import Fit, Progress, Targets, fit, fit_local, reconstruction
+from coset.weights.merging.sequential import merge_in_sequence
 from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
 
 CLOSED = ("originals", "ensemble", "average", "slerp", "weight_matching", "activation_matching", "regmean", "zipit")
 """Methods without training."""
 TRAINED = (
     "distill_random", "distill_first", "distill_average", "distill_aligned", "fs_diagonal", "fs_first", "fs_average",
-    "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local",
+    "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local", "fs_sequential",
 )  # fmt: skip
 METHODS = CLOSED + TRAINED
 EXACT = 1e-3
@@ -113,6 +114,8 @@ def merge(
         return Outcome(made, seconds=time.process_time() - started)
     if method not in TRAINED:
         raise CosetError(f"no method {method!r}; choose from {', '.join(METHODS)}")
+    if method == "fs_sequential":
+        return _sequential(teachers, inputs, held_out, setting)
     start, used = _starts(method, teachers, inputs, setting)
     encoders = [t.encoder for t in used]
     cross = setting.cross if method.endswith("_cross") else 0.0
@@ -164,13 +167,34 @@ def _starts(
             begin = encoders[0] if method == "distill_first" else average(used).encoder
         return lambda: Distilled(begin, [1.0] * len(used)), used
     init: Any = "average" if aligned or method == "fs_average" else "random" if method == "fs_random" else "first"
-    kind = "diagonal" if method == "fs_diagonal" else setting.kind
+    kind: Any = "diagonal" if method == "fs_diagonal" else setting.kind
     return (
         lambda: FoldedSuperNet(
             encoders, width=setting.width, kind=kind, rank=setting.rank, init=init, seed=setting.fit.seed
         ),
         used,
     )
+
+
+def _sequential(
+    teachers: Sequence[Teacher], inputs: Sequence[Inputs], held_out: Sequence[Inputs], setting: Setting
+) -> Outcome:
+    """Two at a time; the learning rate by the squared error of the heads' outputs on held-out samples."""
+    started, best = time.process_time(), None
+    wanted = [t.head(features(t.encoder, x)) for t, x in zip(teachers, held_out, strict=True)]
+    for rate in setting.learning_rates:
+        made, trained = merge_in_sequence(
+            [lambda t=t: t for t in teachers],
+            inputs,
+            replace(setting.fit, learning_rate=rate),
+            rank=setting.rank,  # type: ignore[misc]
+        )
+        found = [made.logits(x)[t.name] for t, x in zip(teachers, held_out, strict=True)]
+        error = sum(float((a - b).square().mean()) for a, b in zip(found, wanted, strict=True))
+        if best is None or best.held_out is None or error < best.held_out:
+            best = Outcome(made, trained, 0.0, rate, held_out=error)
+    assert best is not None
+    return replace(best, seconds=time.process_time() - started)
 
 
 def _outcome(

@@ -163,7 +163,7 @@ class _ScaledSum(torch.autograd.Function):
     """sum_i diag(a_i) W_i diag(g_i), keeping nothing but the vectors; W_i are constants."""
 
     @staticmethod
-    def forward(ctx, weights, *vectors):  # type: ignore[no-untyped-def]
+    def forward(ctx, weights, *vectors):
         k = len(weights)
         ctx.weights = weights
         ctx.save_for_backward(*vectors)
@@ -176,7 +176,7 @@ class _ScaledSum(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad):
         vectors, weights = ctx.saved_tensors, ctx.weights
         k = len(weights)
         rows, columns = [], []
@@ -216,7 +216,7 @@ def _fold_structured(merge: BlockMap, weights: Sequence[Tensor], unmerge: BlockM
         if merge.left is None or merge.right is None:
             return total
         inner = sum(merge.left[i].mT @ w for i, w in enumerate(weights))
-        return torch.addmm(total, merge.right.mT, inner)  # type: ignore[arg-type]
+        return torch.addmm(total, merge.right.mT, inner)
     assert unmerge.diagonal is not None
     total = _ScaledSum.apply(tuple(weights), *merge.diagonal, *unmerge.diagonal)
     if unmerge.left is not None and unmerge.right is not None:
@@ -224,7 +224,7 @@ def _fold_structured(merge: BlockMap, weights: Sequence[Tensor], unmerge: BlockM
         total = torch.addmm(total, outer, unmerge.right)  # type: ignore[arg-type]
     if merge.left is not None and merge.right is not None:
         inner = sum((merge.left[i].mT @ w) * unmerge.diagonal[i] for i, w in enumerate(weights))
-        total = torch.addmm(total, merge.right.mT, inner)  # type: ignore[arg-type]
+        total = torch.addmm(total, merge.right.mT, inner)
     return total
 
 
@@ -233,7 +233,7 @@ def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " o_i"]]) -> Float
     return torch.stack([merge.gather(i, bias) for i, bias in enumerate(biases)]).sum(0)
 
 
-def _blocks(shapes) -> nn.ParameterList:  # type: ignore[no-untyped-def]
+def _blocks(shapes) -> nn.ParameterList:
     return nn.ParameterList(nn.Parameter(torch.zeros(shape)) for shape in shapes)
 
 

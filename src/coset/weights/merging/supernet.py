@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,8 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from coset.errors import CosetError
 from coset.weights.merging.encoders import Encoder, Inputs
 from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold_bias, fold_weight
-from coset.weights.merging.wiring import Slot, check_alike, matrix, shaped
-
+from coset.weights.merging.wiring import Slot, Wiring, check_alike, matrix, shaped
 
 Mode = Literal["dense", "implicit", "folded"]
 
@@ -60,7 +59,7 @@ class FoldedSuperNet(Student):
         rank: int = 4, init: Start = "first", seed: int = 0,
     ):  # fmt: skip
         super().__init__()
-        self._first, self._width = [teachers[0]], width
+        self._teachers, self._width = list(teachers), width
         wirings = [teacher.wiring() for teacher in teachers]
         check_alike([f"teacher {i + 1}" for i in range(len(teachers))], wirings)
         self._shell = [teachers[0].shell(width).eval().requires_grad_(False)]  # a list: not a submodule
@@ -78,13 +77,16 @@ class FoldedSuperNet(Student):
         example = next(iter(self._states[0].values()))
         self.to(device=example.device, dtype=example.dtype)
 
-    def _map(self, space, side, wirings, kind, rank, init, generator):  # type: ignore[no-untyped-def]
+    def _map(
+        self, space: str, side: Any, wirings: Sequence[Wiring], kind: Kind, rank: int, init: Start,
+        generator: torch.Generator,
+    ) -> BlockMap:  # fmt: skip
         widths, width = [w.widths[space] for w in wirings], self.wiring.widths[space]
         heads = self.wiring.heads.get(space)
         if kind == "heads" and heads:
             made: BlockMap = HeadMap(widths, width, heads, shared=side == "unmerge")
         else:
-            plain = "diagonal_and_low_rank" if kind == "heads" else kind
+            plain: Kind = "diagonal_and_low_rank" if kind == "heads" else kind
             made = BlockMap(widths, width, plain, self.wiring.rank(space, rank))
         made.start(init, side, generator)
         return made
@@ -141,15 +143,25 @@ class FoldedSuperNet(Student):
     def project(self, i: int, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples d_i"]:
         return self.unmerges["output"].spread(i, features)  # type: ignore[operator]
 
+    @property
+    def output_widths(self) -> list[int]:
+        """Widths of the teachers' features."""
+        return [t.wiring().widths[self.wiring.output] for t in self._teachers]
+
     @torch.no_grad()
-    def finished(self) -> tuple[Encoder, list[Float[Tensor, "d_i width"]]]:
-        made = self._first[0].resized(self._width).eval()
+    def encoder(self) -> Encoder:
+        """The ordinary network that it folds to."""
+        made = self._teachers[0].resized(self._width).eval()
         parameters = dict(made.named_parameters())
         for name, value in self.folded_one_by_one():
             parameters[name].copy_(value)
-        return made, [self.unmerges["output"].dense(i).clone() for i in range(self.teachers)]  # type: ignore[operator]
+        return made
 
-    def explicit(self, mode: Mode = "implicit") -> "ExplicitSuperNet":
+    @torch.no_grad()
+    def finished(self) -> tuple[Encoder, list[Float[Tensor, "d_i width"]]]:
+        return self.encoder(), [self.unmerges["output"].dense(i).clone() for i in range(self.teachers)]  # type: ignore[operator]
+
+    def explicit(self, mode: Mode = "implicit") -> ExplicitSuperNet:
         """The same SuperNet, with the same parameters, run layer by layer; see :class:`ExplicitSuperNet`."""
         return ExplicitSuperNet(self, mode)
 

@@ -34,7 +34,7 @@ class TransformerEncoder(Encoder):
         CosetError: Another architecture.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         if family not in _WIRINGS:
@@ -61,7 +61,7 @@ class TransformerEncoder(Encoder):
             raise CosetError(f"{type(self.model).__name__} has {min(left)}, which cannot be merged")
         return made
 
-    def resized(self, width: int | None) -> "TransformerEncoder":
+    def resized(self, width: int | None) -> TransformerEncoder:
         """Heads keep their width: their number follows the width of the stream, as does the MLP's.
 
         Raises:
@@ -70,7 +70,7 @@ class TransformerEncoder(Encoder):
         made = build(self.config_of(width), pooled=getattr(self.model, "pooler", None) is not None)
         return TransformerEncoder(made).to(next(self.parameters()).dtype)
 
-    def shell(self, width: int | None) -> "TransformerEncoder":
+    def shell(self, width: int | None) -> TransformerEncoder:
         """Without memory for its parameters."""
         with torch.device("meta"):
             made = build(self.config_of(width), pooled=getattr(self.model, "pooler", None) is not None)
@@ -138,7 +138,8 @@ def _block(i: int, names: dict[str, str]) -> list[Slot]:
 
 
 def _spaces(config: Any, **more: int) -> tuple[dict[str, int], dict[str, int]]:
-    widths, heads = {"stream": config.hidden_size}, {}
+    widths: dict[str, int] = {"stream": config.hidden_size}
+    heads: dict[str, int] = {}
     for i in range(config.num_hidden_layers):
         widths |= {f"layer{i}.qk": config.hidden_size, f"layer{i}.v": config.hidden_size}
         widths[f"layer{i}.hidden"] = config.intermediate_size
@@ -146,7 +147,7 @@ def _spaces(config: Any, **more: int) -> tuple[dict[str, int], dict[str, int]]:
     return widths | more, heads
 
 
-def _vit(model: nn.Module) -> Wiring:
+def _vit(model: Any) -> Wiring:
     config, m = model.config, "model"
     patch = f"{m}.embeddings.patch_embeddings.projection"
     slots = [
@@ -167,7 +168,7 @@ def _vit(model: nn.Module) -> Wiring:
     return Wiring(tuple(slots), tuple(norms), widths, "stream", "stream", heads)
 
 
-def _bert(model: nn.Module) -> Wiring:
+def _bert(model: Any) -> Wiring:
     config, m = model.config, "model"
     tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
     slots = [_table(f"{m}.embeddings.{t}.weight") for t in tables]
@@ -186,7 +187,7 @@ def _bert(model: nn.Module) -> Wiring:
     return Wiring(tuple(slots), tuple(norms), widths, "pooled", "stream", heads)
 
 
-def _clip(model: nn.Module) -> Wiring:
+def _clip(model: Any) -> Wiring:
     config, m = model.config, "model.vision_model"
     slots = [
         Slot(f"{m}.embeddings.patch_embedding.weight", None, "embed", None, "stream", None),

@@ -76,7 +76,9 @@ class Wiring:
 
     def names(self) -> set[str]:
         """All parameters that are described."""
-        return {n for s in (*self.slots, *self.norms) for n in (s.weight, s.bias) if n is not None}
+        return {n for s in self.slots for n in (s.weight, s.bias) if n} | {
+            n for m in self.norms for n in (m.weight, m.bias)
+        }
 
     def maps(self) -> tuple[dict[str, str], dict[str, str]]:
         """Spaces of the merge maps, and of the unmerge maps, that of the output among them."""
@@ -146,7 +148,7 @@ def combine(
 
 def identities(wiring: Wiring, shares: Sequence[float]) -> tuple[dict[str, Blocks], dict[str, Blocks]]:
     """Maps of a weighted average: M_i = w_i I, U_i = I."""
-    merges = {s: [torch.eye(d) * w for w in shares] for s, d in wiring.widths.items()}
+    merges: dict[str, Blocks] = {s: [torch.eye(d) * w for w in shares] for s, d in wiring.widths.items()}
     return merges, {s: [torch.eye(d) for _ in shares] for s, d in wiring.widths.items()}
 
 
