@@ -69,7 +69,7 @@ def test_teachers_of_one_start_lie_in_one_basin():
 def test_wrong_recipes_are_refused():
     with pytest.raises(CosetError, match="method 'nonsense' is unknown"):
         load("fs-merge/digits", ["methods=[nonsense]"])
-    with pytest.raises(CosetError, match="network.name=bert reads texts"):
+    with pytest.raises(CosetError, match=r"network\.name=bert reads texts"):
         load("fs-merge/digits", ["tasks=[{data: sst2},{data: subj}]"])
     with pytest.raises(CosetError, match="is unknown; choose from digits"):
         load("fs-merge/digits", ["tasks=[{data: none},{data: digits}]"])

@@ -181,7 +181,7 @@ def _sequential(
 ) -> Outcome:
     """Two at a time; the learning rate by the squared error of the heads' outputs on held-out samples."""
     started, best = time.process_time(), None
-    wanted = [t.head(features(t.encoder, x)) for t, x in zip(teachers, held_out, strict=True)]
+    wanted = [t.head(features(t.encoder, x)).detach() for t, x in zip(teachers, held_out, strict=True)]
     for rate in setting.learning_rates:
         made, trained = merge_in_sequence(
             [lambda t=t: t for t in teachers],
