@@ -1,6 +1,6 @@
 """FS-Merge: a training step folded, against the SuperNet as it is written; time and memory of merging two BERT-base.
 
-Run: python benchmarks/fs_merge.py step; python benchmarks/fs_merge.py memory FOLDER (900 MB of random weights are made).
+Run: python benchmarks/fs_merge.py step; python benchmarks/fs_merge.py memory FOLDER (makes 900 MB of random weights).
 Process time, one thread; ratios are what matters. Memory: peak of the process above the peak of its imports.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -176,6 +177,10 @@ def _starts(
     )
 
 
+def _itself(teacher: Teacher) -> Teacher:
+    return teacher
+
+
 def _sequential(
     teachers: Sequence[Teacher], inputs: Sequence[Inputs], held_out: Sequence[Inputs], setting: Setting
 ) -> Outcome:
@@ -183,12 +188,8 @@ def _sequential(
     started, best = time.process_time(), None
     wanted = [t.head(features(t.encoder, x)).detach() for t, x in zip(teachers, held_out, strict=True)]
     for rate in setting.learning_rates:
-        made, trained = merge_in_sequence(
-            [lambda t=t: t for t in teachers],
-            inputs,
-            replace(setting.fit, learning_rate=rate),
-            rank=setting.rank,  # type: ignore[misc]
-        )
+        options = replace(setting.fit, learning_rate=rate)
+        made, trained = merge_in_sequence([partial(_itself, t) for t in teachers], inputs, options, rank=setting.rank)
         found = [made.logits(x)[t.name] for t, x in zip(teachers, held_out, strict=True)]
         error = sum(float((a - b).square().mean()) for a, b in zip(found, wanted, strict=True))
         if best is None or best.held_out is None or error < best.held_out:
