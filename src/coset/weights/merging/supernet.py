@@ -112,7 +112,7 @@ class FoldedSuperNet(Student):
         of_merges, of_unmerges = self.wiring.maps()
         for maps, spaces, given in ((self.merges, of_merges, merges), (self.unmerges, of_unmerges, unmerges)):
             for name, space in spaces.items():
-                full = maps[name].full
+                full: Any = maps[name].full
                 if full is None:
                     raise CosetError("only kind=full can begin with any maps")
                 for parameter, block in zip(full, given[space], strict=True):
