@@ -428,7 +428,7 @@ def merge(
     """
     from rich.progress import Progress
 
-    from coset.recipes import merge_file
+    from coset.recipes import merge_file, merge_results
 
     wanted = merge_file.load(recipe)
     if output is not None:
@@ -442,7 +442,7 @@ def merge(
         facts = merge_file.run(wanted, progress=lambda done, of: bar.update(work, completed=done, total=of))
     _print_notes(facts["notes"])
     if facts.get("scores"):
-        _print_summary(*merge_file.summary(facts))
+        _print_summary(*merge_results.summary(facts))
     console.print(f"{facts['seconds']} s; written to {wanted.output}", highlight=False, soft_wrap=True)
 
 

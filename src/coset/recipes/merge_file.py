@@ -19,14 +19,15 @@ from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 from yaml import YAMLError
 
-from coset.errors import CosetError, require
+from coset.errors import CosetError
+from coset.recipes.merge_results import card, read_inputs, scores_of
 from coset.recipes.recipe import Options
 from coset.training import run_directory
 from coset.weights.merging import baselines, checkpoints
-from coset.weights.merging.baselines import Merged, Originals, Teacher, fold_heads
+from coset.weights.merging.baselines import Merged, Teacher, fold_heads
 from coset.weights.merging.checkpoints import Checkpoint
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
-from coset.weights.merging.encoders import Inputs, count_samples
+from coset.weights.merging.encoders import Inputs
 from coset.weights.merging.fitting import Fit, Progress, Targets, fit
 from coset.weights.merging.methods import exactness
 from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
@@ -182,9 +183,9 @@ def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]
         facts["seconds"] = round(time.monotonic() - started, 1)
         facts["peak_memory_mb"] = round(_peak_memory() / 1e6)
         if any(m.test or m.inputs for m in merge.models):
-            facts["scores"] = _scores(merge, opened, teachers, folder)
+            facts["scores"] = scores_of(merge, opened, teachers, folder)
         run_directory.write_json(folder / "merge.json", facts)
-        run_directory.write_text(folder / "README.md", _card(merge, facts))
+        run_directory.write_text(folder / "README.md", card(merge, facts))
     shutil.rmtree(kept, ignore_errors=True)
     return facts
 
@@ -223,37 +224,6 @@ def _memory(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
     k = len(opened)
     count = k if merge.merge_method == "fs_merge" and merge.parameters.low_memory else k + 2
     return [f"memory: about {count * size:,.0f} MB, {count} times one model, and activations"]
-
-
-def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor | None]:
-    """Samples by name of the model's arguments, and their labels if the file has them.
-
-    Raises:
-        CosetError: The file cannot be read.
-    """
-    if path.suffix == ".txt":
-        transformers = require("transformers", "weights")
-        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not texts:
-            raise CosetError(f"{path} holds no text")
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CosetError(f"{folder} has no tokenizer for the texts of {path}: {error}") from error
-        read = tokenizer(texts, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
-        return dict(read), None
-    if path.suffix == ".npz":
-        import numpy as np
-
-        with np.load(path) as arrays:
-            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    else:
-        with checkpoints.opened(path) as file:
-            found = {name: file.get_tensor(name) for name in list(file.keys())}
-    labels = found.pop("labels", None)
-    if not found or len({len(v) for v in found.values()}) > 1:
-        raise CosetError(f"{path} must hold tensors such as pixel_values or input_ids with as many samples each")
-    return found, labels
 
 
 def _write_streamed(merge: MergeFile, opened: Sequence[Checkpoint], folder: Path) -> None:
@@ -367,62 +337,7 @@ def _train(
     return Merged(encoder.eval(), fold_heads(teachers, projections)), facts
 
 
-def _scores(
-    merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher] | None, folder: Path
-) -> dict[str, dict[str, float]]:
-    """What each head keeps: how often it agrees with its teacher, and accuracies where labels are known."""
-    if not opened[0].classes:
-        return {}
-    one = checkpoints.load_teacher(Checkpoint(folder), "merged")
-    found, start = {}, 0
-    for i, (m, c) in enumerate(zip(merge.models, opened, strict=True)):
-        rows = slice(start, start + c.classes)
-        start += c.classes
-        file = m.test or m.inputs
-        if file is None:
-            continue
-        inputs, labels = read_inputs(Path(file), Path(m.model), merge.parameters.tokens)
-        teacher = teachers[i] if teachers else checkpoints.load_teacher(c, m.task)
-        own = Originals([teacher]).logits(inputs)[m.task].argmax(1)
-        logits = Originals([one]).logits(inputs)["merged"]
-        score = {"samples": float(count_samples(inputs)), "agreement": _share(logits[:, rows].argmax(1) == own)}
-        if labels is not None:
-            score["accuracy"] = _share(logits[:, rows].argmax(1) == labels)
-            score["joint_accuracy"] = _share(logits.argmax(1) == labels + rows.start)
-            score["teacher_accuracy"] = _share(own == labels)
-        found[m.task] = score
-    return found
-
-
 def _peak_memory() -> int:
     """Bytes; the system counts kilobytes, but for macOS."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _share(right: Tensor) -> float:
-    return float(right.double().mean())
-
-
-def _card(merge: MergeFile, facts: dict[str, Any]) -> str:
-    lines = [f"# Merged: {', '.join(m.task for m in merge.models)}", "", f"Method: `{merge.merge_method}`.", ""]
-    scores = facts.get("scores") or {}
-    if scores:
-        keys = list(dict.fromkeys(k for s in scores.values() for k in s))
-        lines += [f"| task | {' | '.join(keys)} |", f"|{' --- |' * (len(keys) + 1)}"]
-        lines += [f"| {n} | {' | '.join(f'{s[k]:.4g}' if k in s else '' for k in keys)} |" for n, s in scores.items()]
-    lines += ["", "Classes of all tasks stand side by side in one classifier, named `task: class`.", "", "```yaml"]
-    shown = OmegaConf.to_yaml(OmegaConf.create(merge.model_dump(mode="json", exclude_none=True)))
-    return "\n".join([*lines, shown.rstrip(), "```", ""])
-
-
-def summary(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """What each head keeps, to print."""
-    scores = facts.get("scores") or {}
-    keys = list(dict.fromkeys(k for s in scores.values() for k in s))
-
-    def shown(score: dict[str, float], key: str) -> str:
-        return "" if key not in score else f"{score[key]:.0f}" if key == "samples" else f"{score[key]:.3f}"
-
-    rows = [[name, *(shown(score, k) for k in keys)] for name, score in scores.items()]
-    return ["task", *(k.replace("_", " ") for k in keys)], rows

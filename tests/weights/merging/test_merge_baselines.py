@@ -30,7 +30,7 @@ from coset.weights.merging import (
     weight_aligned,
     zipit,
 )
-from coset.weights.merging.baselines import slerp_weights
+from coset.weights.merging.baselines import slerp_weights, zip_maps
 from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.fitting import own_loss
 from coset.weights.merging.methods import METHODS, Setting, layer_errors, merge
@@ -144,6 +144,18 @@ def test_zipping_two_copies_keeps_both():
     merged = zipit(pair, x)
     want = one.head(one.encoder(x[0]))
     assert torch.allclose(merged.logits(x[0])["again"], want, atol=1e-8)
+
+
+@pytest.mark.parametrize(("make", "width"), [(mlp, 8), (vit, 16)])
+def test_a_supernet_can_begin_as_the_zipped_network(make, width):
+    given, x = teachers(make, width), samples(make)
+    ordered, merges, unmerges = zip_maps(given, x)
+    net = FoldedSuperNet([t.encoder for t in ordered], kind="full")
+    net.start_from(merges, unmerges)
+    begun, want = net.finished()[0].state_dict(), zipit(given, x).encoder.state_dict()
+    assert all(torch.allclose(begun[n], v, atol=1e-10) for n, v in want.items())
+    with pytest.raises(CosetError, match="only kind=full"):
+        FoldedSuperNet([t.encoder for t in ordered], rank=2).start_from(merges, unmerges)
 
 
 def test_own_teacher_loss_by_hand():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from coset.errors import CosetError
 from coset.weights.matching import weight_matching
-from coset.weights.merging.alignment import activations, align, correlation, reorder
+from coset.weights.merging.alignment import activations, align, correlation, identity, match, reorder
 from coset.weights.merging.encoders import Encoder, Inputs, features, join
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, combine, identities, matrix, shaped
 from coset.weights.permutations import Neurons, PermutationSpec, Use
@@ -255,36 +255,31 @@ def zipit(teachers: Sequence[Teacher], inputs: Sequence[Inputs]) -> Merged:
     M averages the features of a group, U copies the group to its members. Channels of attention are paired across
     networks head by head instead, since zipping them within a network would tear heads apart.
     """
-    wiring = _check(teachers)
-    everything = join(inputs)
+    ordered, merges, unmerges = zip_maps(teachers, inputs)
+    wiring = teachers[0].encoder.wiring()
+    encoder = teachers[0].encoder.resized(None)
+    encoder.load_state_dict(combine(wiring, _states(ordered), merges, unmerges))
+    return Merged(encoder.eval(), fold_heads(ordered, list(unmerges[wiring.output])))
+
+
+def zip_maps(
+    teachers: Sequence[Teacher], inputs: Sequence[Inputs]
+) -> tuple[list[Teacher], dict[str, Blocks], dict[str, Blocks]]:
+    """Teachers with attention channels in the order of the first, and M and U^T of every space."""
+    wiring, everything = _check(teachers), join(inputs)
     found = [activations(t.encoder, everything) for t in teachers]
-    aligned = align([t.encoder for t in teachers], everything)[0] if wiring.heads else None
-    states: Sequence[Mapping[str, Tensor]] = [
-        {n: p.detach() for n, p in t.encoder.named_parameters()} for t in teachers
-    ]
     merges, unmerges = identities(wiring, [1 / len(teachers)] * len(teachers))
     for space, width in wiring.widths.items():
         if space not in wiring.heads:
             merges[space], unmerges[space] = _zip(torch.cat([f[space] for f in found], 1), width)
-    if aligned is not None:
-        states = _only_heads(wiring, states, teachers, everything)
-    encoder = teachers[0].encoder.resized(None)
-    encoder.load_state_dict(combine(wiring, states, merges, unmerges))
-    return Merged(encoder.eval(), fold_heads(teachers, list(unmerges[wiring.output])))
-
-
-def _only_heads(
-    wiring: Wiring, states: Sequence[Mapping[str, Tensor]], teachers: Sequence[Teacher], inputs: Inputs
-) -> list[dict[str, Tensor]]:
-    """Attention channels in the order of the first network, all else as it was."""
-    from coset.weights.merging.alignment import identity, match
-
-    found = [activations(t.encoder, inputs) for t in teachers]
-    made = []
-    for state, own in zip(states, found, strict=True):
-        orders = match(wiring, found[0], own) if own is not found[0] else identity(wiring)
-        made.append(reorder(wiring, state, identity(wiring) | {s: orders[s] for s in wiring.heads}))
-    return made
+    if not wiring.heads:
+        return list(teachers), merges, unmerges
+    ordered = [teachers[0]]
+    for teacher, own, state in zip(teachers[1:], found[1:], _states(teachers)[1:], strict=True):
+        orders = match(wiring, found[0], own)
+        moved = reorder(wiring, state, identity(wiring) | {s: orders[s] for s in wiring.heads})
+        ordered.append(_rebuilt(teacher, moved, torch.arange(wiring.widths[wiring.output])))
+    return ordered, merges, unmerges
 
 
 def _zip(rows: Float[Tensor, "rows features"], width: int) -> tuple[Blocks, Blocks]:

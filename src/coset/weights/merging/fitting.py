@@ -113,7 +113,7 @@ def fit(
         CosetError: The loss is not finite.
     """
     trained = [p for p in student.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=max(options.steps, 2), anneal_strategy="linear"
     )
@@ -182,7 +182,9 @@ def fit_local(
         merge = net.merges[slot.merge]
         unmerge = net.unmerges[slots[n + 1].unmerge if n + 1 < len(slots) else "output"]  # type: ignore[index]
         layer = _LocalLayer(merge, unmerge, activation)
-        optimizer = torch.optim.AdamW(layer.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        optimizer = torch.optim.AdamW(
+            layer.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, options.learning_rate, total_steps=max(options.steps, 2), anneal_strategy="linear"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from coset.weights.merging.baselines import (
     matched_average,
     regmean,
     slerp,
+    zip_maps,
     zipit,
 )
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, features, take
@@ -38,7 +40,7 @@ CLOSED = ("originals", "ensemble", "average", "slerp", "weight_matching", "activ
 """Methods without training."""
 TRAINED = (
     "distill_random", "distill_first", "distill_average", "distill_aligned", "fs_diagonal", "fs_first", "fs_average",
-    "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local", "fs_sequential",
+    "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local", "fs_zip", "fs_sequential",
 )  # fmt: skip
 METHODS = CLOSED + TRAINED
 EXACT = 1e-3
@@ -114,6 +116,10 @@ def merge(
         return Outcome(made, seconds=time.process_time() - started)
     if method not in TRAINED:
         raise CosetError(f"no method {method!r}; choose from {', '.join(METHODS)}")
+    if setting.width is not None and method in ("fs_sequential", "fs_zip"):
+        raise CosetError(
+            f"width={setting.width} is for the other methods of FS-Merge: {method} keeps the first teacher's"
+        )
     if method == "fs_sequential":
         return _sequential(teachers, inputs, held_out, setting)
     start, used = _starts(method, teachers, inputs, setting)
@@ -154,6 +160,15 @@ def _starts(
     method: str, teachers: Sequence[Teacher], inputs: Sequence[Inputs], setting: Setting
 ) -> tuple[Callable[[], Student], Sequence[Teacher]]:
     """How a student begins, and the teachers in the order of features that it is trained on."""
+    if method == "fs_zip":
+        ordered, merges, unmerges = zip_maps(teachers, inputs)
+
+        def zipped() -> Student:
+            net = FoldedSuperNet([t.encoder for t in ordered], kind="full", seed=setting.fit.seed)
+            net.start_from(merges, unmerges)
+            return net
+
+        return zipped, ordered
     aligned = "align" in method
     used = align_teachers(teachers, inputs) if aligned else teachers
     encoders = [t.encoder for t in used]
@@ -176,19 +191,19 @@ def _starts(
     )
 
 
+def _itself(teacher: Teacher) -> Teacher:
+    return teacher
+
+
 def _sequential(
     teachers: Sequence[Teacher], inputs: Sequence[Inputs], held_out: Sequence[Inputs], setting: Setting
 ) -> Outcome:
     """Two at a time; the learning rate by the squared error of the heads' outputs on held-out samples."""
     started, best = time.process_time(), None
-    wanted = [t.head(features(t.encoder, x)) for t, x in zip(teachers, held_out, strict=True)]
+    wanted = [t.head(features(t.encoder, x)).detach() for t, x in zip(teachers, held_out, strict=True)]
     for rate in setting.learning_rates:
-        made, trained = merge_in_sequence(
-            [lambda t=t: t for t in teachers],
-            inputs,
-            replace(setting.fit, learning_rate=rate),
-            rank=setting.rank,  # type: ignore[misc]
-        )
+        options = replace(setting.fit, learning_rate=rate)
+        made, trained = merge_in_sequence([partial(_itself, t) for t in teachers], inputs, options, rank=setting.rank)
         found = [made.logits(x)[t.name] for t, x in zip(teachers, held_out, strict=True)]
         error = sum(float((a - b).square().mean()) for a, b in zip(found, wanted, strict=True))
         if best is None or best.held_out is None or error < best.held_out:

@@ -58,8 +58,7 @@ class BlockMap(nn.Module):
         """x B_i: what teacher i contributes to the merged features."""
         parts = []
         if self.diagonal is not None:
-            scale = self.diagonal[i]
-            parts.append(F.pad(x[..., : len(scale)] * scale, (0, self.width - len(scale))))
+            parts.append(_scaled(x, self.diagonal[i], self.width))
         if self.left is not None and self.right is not None:
             parts.append(x @ self.left[i] @ self.right)
         if self.full is not None:
@@ -70,8 +69,7 @@ class BlockMap(nn.Module):
         """x B_i^T: what teacher i reads from the merged features."""
         parts = []
         if self.diagonal is not None:
-            scale = self.diagonal[i]
-            parts.append(F.pad(x[..., : len(scale)] * scale, (0, self.widths[i] - len(scale))))
+            parts.append(_scaled(x, self.diagonal[i], self.widths[i]))
         if self.left is not None and self.right is not None:
             parts.append(x @ self.right.mT @ self.left[i].mT)
         if self.full is not None:
@@ -231,6 +229,13 @@ def _fold_structured(merge: BlockMap, weights: Sequence[Tensor], unmerge: BlockM
 def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " o_i"]]) -> Float[Tensor, " o"]:
     """b* = sum_i b_i M_i."""
     return torch.stack([merge.gather(i, bias) for i, bias in enumerate(biases)]).sum(0)
+
+
+def _scaled(x: Tensor, scale: Tensor, width: int) -> Tensor:
+    """x times a rectangular diagonal."""
+    if x.size(-1) == width:
+        return x * scale
+    return F.pad(x[..., : len(scale)] * scale, (0, width - len(scale)))
 
 
 def _blocks(shapes) -> nn.ParameterList:

@@ -9,7 +9,7 @@ function at every step of training, and it is enough to fold once a step and run
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from coset.errors import CosetError
 from coset.weights.merging.encoders import Encoder, Inputs
 from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold_bias, fold_weight
-from coset.weights.merging.wiring import Slot, Wiring, check_alike, matrix, shaped
+from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, matrix, shaped
 
 Mode = Literal["dense", "implicit", "folded"]
 
@@ -97,6 +97,30 @@ class FoldedSuperNet(Student):
         if init == "random":
             return torch.full_like(values[0], 1.0 if name.endswith("weight") else 0.0)
         return values[0].clone() if init == "first" else torch.stack(values).mean(0)
+
+    @torch.no_grad()
+    def start_from(self, merges: Mapping[str, Blocks], unmerges: Mapping[str, Blocks]) -> None:
+        """Begin with maps given by space, such as those of zipping; LayerNorms are merged in the same way.
+
+        Args:
+            merges: M_i ``[d_i, width]`` by space.
+            unmerges: U_i^T ``[d_i, width]`` by space.
+
+        Raises:
+            CosetError: The maps have no room for any matrix.
+        """
+        of_merges, of_unmerges = self.wiring.maps()
+        for maps, spaces, given in ((self.merges, of_merges, merges), (self.unmerges, of_unmerges, unmerges)):
+            for name, space in spaces.items():
+                full: Any = maps[name].full
+                if full is None:
+                    raise CosetError("only kind=full can begin with any maps")
+                for parameter, block in zip(full, given[space], strict=True):
+                    parameter.copy_(block)
+        for norm in self.wiring.norms:
+            for name in (norm.weight, norm.bias):
+                parts = [s[name] @ merges[norm.space][i].to(s[name]) for i, s in enumerate(self._states)]
+                self.norms[_key(name)].copy_(torch.stack(parts).sum(0))
 
     @property
     def teachers(self) -> int:
