@@ -277,6 +277,29 @@ def test_data_are_balanced_and_apart():
         cifar10_vehicles_animals(4, 4, "/nowhere.npz")
 
 
+def test_vehicles_and_animals_as_grey_images(tmp_path):
+    """Half of each label; an airplane (class 0) is a vehicle; 2 x 2 pixels and three channels become one number."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    file = tmp_path / "cifar10_small.npz"
+    np.savez(file, train_images=pixels, train_labels=np.arange(40, dtype=np.uint8) % 10)
+    images = cifar10_vehicles_animals(4, 8, str(file))
+    assert images.train.shape == (4, 256)
+    assert images.shape == images.picture == (16, 16)
+    every = torch.from_numpy(pixels.reshape(40, 16, 2, 16, 2, 3).mean((2, 4, 5)).reshape(40, -1) / 255)
+    # What was taken away is one mean image, so differences of training images are differences of averaged pixels.
+    steps = (images.train[0] - images.train[1:])[:, None, None] - (every[:, None] - every[None])[None]
+    pairs = (steps.abs().amax(-1) < 1e-12).nonzero()
+    first, others = pairs[:, 1], pairs[:, 2]
+    assert len(pairs) == 3
+    assert len(first.unique()) == 1
+    vehicle = torch.isin(torch.cat([first[:1], others]) % 10, torch.tensor([0, 1, 8, 9]))
+    assert torch.equal(vehicle, images.labels < 0)
+    np.savez(file, x_train=pixels)
+    with pytest.raises(CosetError, match="holds no array train_images; it has x_train"):
+        cifar10_vehicles_animals(4, 8, str(file))
+
+
 def test_mistakes_are_named():
     with pytest.raises(CosetError, match="method 'gan': choose kkt or activation"):
         Attack(method="gan")

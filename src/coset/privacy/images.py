@@ -52,12 +52,17 @@ def cifar10_vehicles_animals(count: int, held_out: int, path: str | None = None,
     """Vehicles against animals of a small CIFAR-10, as grey images of 16 x 16 (means of 2 x 2 pixels).
 
     Raises:
-        CosetError: ``cifar10_small.npz`` is not found, or has too few images.
+        CosetError: ``cifar10_small.npz`` is not found, lacks its arrays, or has too few images.
     """
-    with np.load(data_file("images/cifar10_small.npz", path)) as arrays:
-        pixels, labels = arrays["x_train"], arrays["y_train"].reshape(-1)
-    channels_last = pixels.shape[-1] == 3
-    grey = pixels.astype(np.float64).mean(-1 if channels_last else 1) / 255
+    file = data_file("images/cifar10_small.npz", path)
+    with np.load(file, allow_pickle=False) as arrays:
+        missing = [name for name in ("train_images", "train_labels") if name not in arrays]
+        if missing:
+            raise CosetError(f"{file} holds no array {missing[0]}; it has {', '.join(arrays.files)}")
+        pixels, labels = arrays["train_images"], arrays["train_labels"].reshape(-1)
+    if pixels.shape[1:] != (32, 32, 3):
+        raise CosetError(f"{file}: train_images has shape {pixels.shape}; expected (images, 32, 32, 3)")
+    grey = pixels.astype(np.float64).mean(-1) / 255
     small = grey.reshape(len(grey), 16, 2, 16, 2).mean((2, 4)).reshape(len(grey), -1)
     return _split(small, np.where(np.isin(labels, VEHICLES), -1, 1), count, held_out, seed, (16, 16), (16, 16))
 
