@@ -70,6 +70,58 @@ def test_two_neurons_by_hand():
         assert float(left.square().sum()) == pytest.approx(wanted, abs=1e-12)
 
 
+class Functional(nn.Module):
+    """The same two layers with ReLU as a module, as a function of either module, as a method, in place, or leaky."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5).double(), nn.Linear(5, 1, bias=False).double()
+        self.gate = gate
+
+    def forward(self, x):
+        return self.last(self.gate(self.first(x))).squeeze(-1)
+
+
+@pytest.mark.parametrize(
+    "gate", [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, lambda z: z.relu(), lambda z: F.relu(z, True)]
+)
+def test_every_way_to_write_relu_gets_the_surrogate(gate):
+    """Its gates tell a candidate where to go: second derivatives of the output in input and weights are not zero."""
+    torch.manual_seed(0)
+    model, x = Functional(gate), normal(3, 4)
+    smooth, by_hand = with_surrogate(model, 6.0), Functional(SurrogateReLU(6.0))
+    by_hand.load_state_dict(model.state_dict())
+    assert torch.equal(smooth(x), model(x))
+
+    def bend(network):
+        y = x.clone().requires_grad_()
+        first = next(p for n, p in network.named_parameters() if n.endswith("first.bias"))
+        (slope,) = torch.autograd.grad(network(y).sum(), first, create_graph=True)
+        return torch.autograd.grad(slope.sum(), y)[0]
+
+    assert float(bend(by_hand).abs().max()) > 0.1
+    torch.testing.assert_close(bend(smooth), bend(by_hand))
+
+
+def test_leaky_gates_get_the_surrogate():
+    z = torch.linspace(-1, 1, 9, dtype=torch.float64, requires_grad=True)
+    for gate in (nn.LeakyReLU(0.2), lambda z: F.leaky_relu(z, negative_slope=0.2), lambda z: F.leaky_relu(z, 0.2)):
+        model = Functional(gate)
+        model.first, model.last = nn.Identity(), nn.Identity()
+        out = with_surrogate(model, 7.0)(z[:, None])
+        torch.testing.assert_close(out, F.leaky_relu(z, 0.2))
+        torch.testing.assert_close(torch.autograd.grad(out.sum(), z)[0], 0.2 + 0.8 * torch.sigmoid(7 * z))
+
+
+def test_functional_gates_are_searched_through():
+    """A search through F.relu is the search through nn.ReLU, step for step."""
+    torch.manual_seed(0)
+    models = [Functional(nn.ReLU()), Functional(F.relu)]
+    models[1].load_state_dict(models[0].state_dict())
+    one, other = (reconstruct(m, 4, Attack(candidates=4, steps=10, start=0.3)).candidates for m in models)
+    torch.testing.assert_close(one, other)
+
+
 def test_multipliers_by_hand():
     one = torch.ones(1)
     assert float(multipliers("mse", 0.8 * one, one, 0.1)) == pytest.approx(4)
@@ -201,6 +253,32 @@ def test_restarts_side_by_side_are_those_one_by_one():
         torch.testing.assert_close(alone.residual[0], together.residual[number])
     again = reconstruct(model, 9, attack, group=model.group, start=start)
     assert torch.equal(again.candidates, together.candidates)
+
+
+@pytest.mark.parametrize("generator", [False, True])
+def test_a_search_in_parts_is_the_search_as_a_whole(generator):
+    model, options = network(), {"candidates": 5, "steps": 15, "restarts": 2, "generator": generator}
+    options |= {"isotypic": 7.0, "memory": 0.1, "least": 0.5, "start": 0.3}
+    whole = reconstruct(model, 9, Attack(**options), group=model.group)
+    for part in (1, 2, 5):
+        cut = reconstruct(model, 9, Attack(part=part, **options), group=model.group)
+        torch.testing.assert_close(cut.candidates, whole.candidates, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(cut.residual, whole.residual)
+
+
+def test_the_worse_half_of_the_restarts_is_given_up():
+    """The other half goes on as if nothing had happened."""
+    model = network()
+    options = {"candidates": 4, "steps": 20, "restarts": 5, "memory": 0.1, "start": 0.3}
+    every = reconstruct(model, 9, Attack(**options), group=model.group)
+    fewer = reconstruct(model, 9, Attack(prune=0.5, **options), group=model.group)
+    assert fewer.candidates.shape == (3, 4, 9)
+    assert fewer.multipliers.shape == (3, 4)
+    for number in range(3):
+        same = (every.candidates - fewer.candidates[number]).abs().amax((1, 2)) < 1e-9
+        assert int(same.sum()) == 1
+    with pytest.raises(CosetError, match=r"prune=0\.0 must be above 0"):
+        Attack(prune=0.0)
 
 
 def test_plain_networks_give_their_training_images_away():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from coset.privacy.groups import FiniteGroup
 from coset.symmetry import Claim, TrivialAction
@@ -117,11 +119,38 @@ class SurrogateReLU(nn.Module):
         return F.relu(z).detach() + (soft - soft.detach())
 
 
+class _SurrogateGates(TorchFunctionMode):
+    """While active, PyTorch's own ReLUs have the derivative of :class:`SurrogateReLU`."""
+
+    plain = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
+    leaky = frozenset({F.leaky_relu, F.leaky_relu_})
+
+    def __init__(self, alpha: float):
+        super().__init__()
+        self.gate = SurrogateReLU(alpha)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.plain:
+            return self.gate(args[0])
+        if func in self.leaky:
+            slope = args[1] if len(args) > 1 else (kwargs or {}).get("negative_slope", 0.01)
+            return slope * args[0] + (1 - slope) * self.gate(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _WithSurrogate(nn.Module):
+    def __init__(self, model: nn.Module, alpha: float):
+        super().__init__()
+        self.model, self.alpha = model, alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        with _SurrogateGates(self.alpha):
+            return self.model(x)
+
+
 def with_surrogate(model: nn.Module, alpha: float) -> nn.Module:
-    """A copy with every ReLU replaced by a :class:`SurrogateReLU`; it shares nothing with the model."""
-    model = copy.deepcopy(model)
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.ReLU):
-                setattr(module, name, SurrogateReLU(alpha))
-    return model
+    """A copy in which every ReLU and leaky ReLU, module or function, has the derivative of :class:`SurrogateReLU`.
+
+    It shares nothing with the model; its parameters are those of the model with ``model.`` before their names.
+    """
+    return _WithSurrogate(copy.deepcopy(model), alpha)

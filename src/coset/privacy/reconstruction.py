@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, grad_and_value, jvp, vmap
 
 from coset.errors import CosetError
 from coset.privacy.classifiers import with_surrogate
@@ -49,6 +50,8 @@ class Attack:
         box: Least and largest entry; beyond them candidates are penalised.
         alpha: Of the surrogate that stands in for ReLUs.
         least: Multipliers below it (times their label) are penalised; None for multipliers of any sign.
+        part: Candidates whose gradients are held at a time: memory then does not grow with their number. None: all.
+        prune: Share of the steps after which the half of the restarts with the larger residual is given up; 1: never.
         seed: Of the starts.
     """
 
@@ -64,6 +67,8 @@ class Attack:
     box: tuple[float, float] = (-1.0, 1.0)
     alpha: float = 50.0
     least: float | None = None
+    part: int | None = None
+    prune: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,6 +76,8 @@ class Attack:
             raise CosetError(f"method {self.method!r}: choose {' or '.join(METHODS)}")
         if min(self.candidates, self.restarts, self.steps) < 1 or self.isotypic <= 0 or self.memory < 0:
             raise CosetError("candidates, restarts and steps must be at least 1, isotypic above 0, memory at least 0")
+        if not 0 < self.prune <= 1 or (self.part is not None and self.part < 1):
+            raise CosetError(f"prune={self.prune!r} must be above 0 and at most 1, part={self.part!r} at least 1")
 
 
 @dataclass(frozen=True)
@@ -129,13 +136,13 @@ def reconstruct(
     objective = _Objective(with_surrogate(model, attack.alpha).eval(), shape, attack, labels, group, scale)
     state = _start(attack, shape, labels, start)
     optimizer = torch.optim.Adam(state.values(), lr=attack.learning_rate)
-    step_of = vmap(grad_and_value(objective, has_aux=True), in_dims=(0, 0))
+    step_of = objective.whole if attack.part is None or attack.method == "activation" else objective.in_parts
     anchor = _Anchor(group, attack) if group is not None and attack.memory else None
     trace, every = [], max(1, attack.steps // 100)
     for step in range(attack.steps + 1):
         x = objective.inputs(state).detach()
         target = x if anchor is None else anchor.representatives(x)
-        gradients, (_, residual) = step_of({name: value.detach() for name, value in state.items()}, target)
+        gradients, residual = step_of({name: value.detach() for name, value in state.items()}, target)
         if step % every == 0 or step == attack.steps:
             trace.append(_row(step, x, residual, group))
             progress()
@@ -146,6 +153,11 @@ def reconstruct(
         for part in optimizer.param_groups:
             part["lr"] = attack.learning_rate * 0.5 * (1 + math.cos(math.pi * step / attack.steps))
         optimizer.step()
+        if step + 1 == round(attack.prune * attack.steps) and attack.prune < 1:
+            kept = residual.nan_to_num(torch.inf).argsort()[: (len(residual) + 1) // 2].sort().values
+            state, optimizer = _keep(kept, state, optimizer)
+            if anchor is not None and anchor.kept is not None:
+                anchor.kept = anchor.kept[kept]
     c = objective.coefficients(state).detach() if attack.method == "kkt" else torch.zeros(x.shape[:2]).to(x)
     return Reconstruction(x, labels, c, residual.detach(), trace)
 
@@ -169,26 +181,65 @@ class _Objective:
             self.weighting = symmetric + attack.isotypic**0.5 * (torch.eye(d, dtype=torch.float64) - symmetric)
 
     def __call__(self, state: dict[str, Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.inputs(state)
+        x, c = self.inputs(state), self.coefficients(state)
+        total = self.penalties(x, c, target)
+        if self.attack.method == "activation":
+            out = functional_call(self.model, self.parameters, (x,))
+            return total - (self.labels * out).mean(), torch.ones_like(total)
+        found = weighted_gradient(self.model, self.parameters, x, c)
+        left = {name: p - found[name] for name, p in self.parameters.items()}
+        return total + self.weighed(left), _squares(left) / self.size
+
+    def penalties(self, x: Tensor, c: Tensor, target: Tensor) -> Tensor:
+        """Of leaving the box, of multipliers that are too small, of leaving the representative kept to."""
         low, high = self.attack.box
         total = (x - high).relu().square().sum() + (low - x).relu().square().sum()
         if self.attack.memory:
             total = total + self.attack.memory * (x - target).square().sum()
-        if self.attack.method == "activation":
-            out = functional_call(self.model, self.parameters, (x,))
-            return total - (self.labels * out).mean(), torch.ones_like(total)
-        c = self.coefficients(state)
-        if self.attack.least is not None:
+        if self.attack.least is not None and self.attack.method == "kkt":
             total = total + 5 * (self.attack.least * self.scale - self.labels * c).relu().square().sum()
-        found = weighted_gradient(self.model, self.parameters, x, c)
-        left = {name: p - found[name] for name, p in self.parameters.items()}
-        residual = torch.stack([r.square().sum() for r in left.values()]).sum()
-        weighed = residual
-        if self.weighting is not None:
-            assert self.first is not None
-            first = left[self.first]
-            weighed = residual - first.square().sum() + (first @ self.weighting).square().sum()
-        return total + weighed, residual / self.size
+        return total
+
+    def weighed(self, left: dict[str, Tensor]) -> Tensor:
+        """|R|^2 of what is left of the weights, the asymmetric part of the first layer counted ``isotypic`` times."""
+        residual = _squares(left)
+        if self.weighting is None:
+            return residual
+        assert self.first is not None
+        first = left[self.first]
+        return residual - first.square().sum() + (first @ self.weighting).square().sum()
+
+    def whole(self, state: dict[str, Tensor], target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients and relative residuals of all restarts, in one pass."""
+        gradients, (_, residual) = vmap(grad_and_value(self, has_aux=True), in_dims=(0, 0))(state, target)
+        return gradients, residual
+
+    def in_parts(self, state: dict[str, Tensor], target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The same, a part of the candidates at a time.
+
+        R = theta - sum_j c_j grad f(x_j) is summed up first, without a graph. With D = d|R|^2 / dR held fixed, the
+        gradients of |R|^2 are those of -D . sum_j c_j grad f(x_j), a derivative of f along D, candidate by candidate.
+        """
+        assert self.attack.part is not None
+        leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
+        x, c = self.inputs(leaves), self.coefficients(leaves)
+        cuts = list(zip(x.detach().split(self.attack.part, 1), c.detach().split(self.attack.part, 1), strict=True))
+        one = partial(weighted_gradient, self.model, self.parameters)
+        left = {name: p.expand(len(x), *p.shape).clone() for name, p in self.parameters.items()}
+        for cut in cuts:
+            for name, value in vmap(one)(*cut).items():
+                left[name] -= value.detach()
+        slope = vmap(grad(self.weighed))(left)
+        to_x, to_c = zip(*(vmap(grad(self._along, argnums=(1, 2)))(slope, *cut) for cut in cuts), strict=True)
+        total = self.penalties(x, c, target) - (x * torch.cat(to_x, 1)).sum() - (c * torch.cat(to_c, 1)).sum()
+        found = torch.autograd.grad(total, list(leaves.values()))
+        return dict(zip(leaves, found, strict=True)), vmap(_squares)(left) / self.size
+
+    def _along(self, direction: dict[str, Tensor], x: Tensor, c: Tensor) -> Tensor:
+        def combined(p: dict[str, Tensor]) -> Tensor:
+            return (c * functional_call(self.model, p, (x,))).sum()
+
+        return jvp(combined, (self.parameters,), (direction,))[1]
 
     def inputs(self, state: dict[str, Tensor]) -> Tensor:
         """Candidates [..., m, d] of a state."""
@@ -202,6 +253,22 @@ class _Objective:
     def coefficients(self, state: dict[str, Tensor]) -> Tensor:
         """c_j."""
         return self.scale * state["c"]
+
+
+def _squares(left: dict[str, Tensor]) -> Tensor:
+    return torch.stack([r.square().sum() for r in left.values()]).sum()
+
+
+def _keep(
+    restarts: Tensor, state: dict[str, Any], optimizer: torch.optim.Adam
+) -> tuple[dict[str, Any], torch.optim.Adam]:
+    """State and optimiser of some of the restarts."""
+    fewer = {name: value.detach()[restarts].clone().requires_grad_() for name, value in state.items()}
+    other = torch.optim.Adam(fewer.values(), lr=optimizer.param_groups[0]["lr"])
+    for name, value in state.items():
+        moments = optimizer.state[value]
+        other.state[fewer[name]] = {k: m[restarts].clone() if m.dim() else m for k, m in moments.items()}
+    return fewer, other
 
 
 class _Anchor:

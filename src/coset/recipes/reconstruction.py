@@ -92,6 +92,8 @@ class AttackOptions(Options):
     generator: bool = False
     alpha: float = Field(50.0, gt=0)
     least: float | None = None
+    part: int | None = Field(None, ge=1, description="candidates at a time, to bound memory")
+    prune: float = Field(1.0, gt=0, le=1, description="share of the steps after which half of the restarts is given up")
     oracle: float | None = Field(
         None, gt=0, description="start from the truth plus noise of this deviation, as a control"
     )
