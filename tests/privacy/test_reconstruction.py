@@ -28,7 +28,7 @@ from coset.privacy import (
 )
 from coset.privacy.images import cifar10_vehicles_animals, digits, point_clouds
 from coset.privacy.reconstruction import _Objective
-from coset.privacy.scores import structural_similarity
+from coset.privacy.scores import nearest, structural_similarity
 from coset.privacy.stationarity import flat, parameters_of, weighted_gradient
 from coset.recipes import load
 from coset.symmetry import verify_claims
@@ -342,6 +342,12 @@ def test_similarity_of_images_is_one_for_equals_and_finite_for_constants():
     assert bool(structural_similarity(torch.zeros(2, 64).double(), image, (8, 8)).isfinite().all())
 
 
+def test_the_nearest_input_is_moved_onto_what_was_found():
+    group, inputs = group_of("d4", (3, 3)), normal(5, 9)
+    turned = torch.stack([group.apply(g, inputs[j]) for g, j in ((1, 2), (6, 0), (3, 4))])
+    torch.testing.assert_close(nearest(turned, inputs, group), turned)
+
+
 def test_data_are_balanced_and_apart():
     for images in (digits(6, 30), point_clouds(6, 30)):
         assert images.labels.sum() == 0
@@ -398,7 +404,7 @@ def test_recipe_from_end_to_end(tmp_path):
     assert set(metrics["attacks"]) == {"kkt", "activation"}
     assert json.loads((tmp_path / "metrics.json").read_text())["network"]["residual of the truth"] < 1e-10
     with np.load(tmp_path / "reconstructions.npz") as arrays:
-        assert arrays["kkt"].shape == arrays["truth"].shape == (4, 64)
+        assert arrays["kkt"].shape == arrays["truth"].shape == arrays["kkt, held out"].shape == (4, 64)
     assert len(recipe.summary(metrics)[1]) == 2
     assert all(report.passed for report in recipe.verify())
     with pytest.raises(CosetError, match="softplus has one hidden layer"):

@@ -143,7 +143,8 @@ def examine(model: nn.Module, x: Float[Tensor, "n d"], group: FiniteGroup | None
     if float(bent) <= 1e-9 * (1 + float(out.abs().max())):
         raise CosetError("the model is affine in its inputs: without gates its weights hold one sum of all of them")
     if group is not None:
-        worst = max(float((model(group.apply(g, x)) - out).abs().max()) for g in range(len(group)))
+        with torch.no_grad():
+            worst = max(float((model(group.apply(g, x)) - out).abs().max()) for g in range(len(group)))
         if worst > 1e-6 * (1 + float(out.abs().max())):
             raise CosetError(f"the model is not invariant under {group.name}: its outputs change by {worst:.2g}")
     warnings = []

@@ -90,6 +90,12 @@ def score(
     )  # fmt: skip
 
 
+def nearest(found: Float[Tensor, "n d"], inputs: Float[Tensor, "k d"], group: FiniteGroup) -> Float[Tensor, "n d"]:
+    """The input most like each reconstruction, moved onto it: what chance would call a match, for held-out inputs."""
+    _, which, element = _best(inputs, found, group)
+    return torch.stack([group.apply(int(g), inputs[j]) for j, g in zip(which, element, strict=True)])
+
+
 def structural_similarity(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], shape: tuple[int, int]
 ) -> Float[Tensor, " n"]:

@@ -21,7 +21,7 @@ from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork, Softplus
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.images import Images, cifar10_vehicles_animals, digits, point_clouds
 from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
-from coset.privacy.scores import Scores, score
+from coset.privacy.scores import Scores, nearest, score
 from coset.privacy.stationarity import distinct_neurons, multipliers, stationarity_residual, train_to_stationarity
 from coset.recipes.recipe import Options, Recipe
 from coset.reports import Panel, Picture, Section, Table, write_sections
@@ -29,6 +29,7 @@ from coset.symmetry import EquivarianceReport, verify_claims
 from coset.training import run_directory
 
 NULL_SETS = 20
+GRID = "found (above), true (middle), the held-out input most like what was found (below)"
 
 
 class ImageOptions(Options):
@@ -143,6 +144,7 @@ class ReconstructionRecipe(Recipe):
                 }  # fmt: skip
                 curves[name] = outcome.trace
                 found[name] = _aligned(outcome, scores, group)
+                found[f"{name}, held out"] = nearest(found[name], images.held_out, group)
         metrics = {
             "attacks": results, "network": self._facts(model, images), "recipe": self.name, "seed": self.seed,
             "params": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -189,8 +191,8 @@ class ReconstructionRecipe(Recipe):
         if facts["picture"]:
             with np.load(folder / "reconstructions.npz") as arrays:
                 for name in metrics["attacks"]:
-                    grid = _grid(arrays[name], arrays["truth"], facts["picture"])
-                    pictures.append(Picture(grid, f"{name}: found (above) and true (below)", 4))
+                    grid = _grid(facts["picture"], arrays[name], arrays["truth"], arrays[f"{name}, held out"])
+                    pictures.append(Picture(grid, f"{name}: {GRID}", 4))
         notes = list(facts["notes"]) + [
             "Reconstructions are private data: keep this page where the training data may be."
         ]
@@ -280,7 +282,8 @@ def audit_files(
     except OSError as error:
         raise CosetError(f"cannot write to {output}: {error.strerror}") from error
     found = _aligned(result.found, result.scores, table).numpy()
-    np.savez_compressed(output / "reconstructions.npz", found=found, truth=train[0].numpy())
+    others = nearest(torch.from_numpy(found), held_out[0], table).numpy()
+    np.savez_compressed(output / "reconstructions.npz", found=found, truth=train[0].numpy(), held_out=others)
     run_directory.write_json(output / "metrics.json", result.to_dict())
     numbers = {
         "training inputs recognised (correlation above 0.9)": float(result.scores.recognised()),
@@ -291,7 +294,7 @@ def audit_files(
     rows = [[name, f"{value:.4g}"] for name, value in numbers.items()]
     pictures = []
     if picture is not None:
-        pictures.append(Picture(_grid(found, train[0].numpy(), list(picture)), "found (above) and true (below)", 4))
+        pictures.append(Picture(_grid(list(picture), found, train[0].numpy(), others), GRID, 4))
     panels = [Panel("Residual of the weights", _curves({"search": result.found.trace}, "residual", "step", log=True))]
     notes = [*result.warnings, "This page shows private data: keep it where the training data may be."]
     write_sections(
@@ -309,15 +312,15 @@ def _aligned(outcome: Reconstruction, scores: Scores, group: FiniteGroup) -> Ten
     return torch.stack([group.apply(g, candidates[j]) for j, g in pairs])
 
 
-def _grid(found: np.ndarray, truth: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Two rows of images, found above true, each stretched to its own range."""
+def _grid(shape: list[int], *parts: np.ndarray) -> np.ndarray:
+    """A row of images each, the first twenty, each stretched to its own range."""
 
     def tile(image: np.ndarray) -> np.ndarray:
         image = image.reshape(-1, *shape).mean(0)
         low, high = image.min(), image.max()
         return np.pad(np.uint8(255 * (image - low) / max(high - low, 1e-12)), 1, constant_values=128)
 
-    rows = [np.concatenate([tile(image) for image in part[:20]], axis=1) for part in (found, truth)]
+    rows = [np.concatenate([tile(image) for image in part[:20]], axis=1) for part in parts]
     return np.concatenate(rows, axis=0)
 
 
