@@ -48,11 +48,11 @@ class Toy:
         with torch.no_grad():
             self.c = multipliers("mse", self.model(self.images.train), self.images.labels, DECAY)
 
-    def attack(self, start=None, **options):
+    def attack(self, given=None, **options):
         count = options.pop("candidates", len(self.images.train))
         size = float(self.c.abs().mean()) * len(self.c) / count
         return reconstruct(
-            self.model, self.inputs, Attack(candidates=count, **options), group=self.group, scale=size, start=start
+            self.model, self.inputs, Attack(candidates=count, **options), group=self.group, scale=size, start=given
         )  # fmt: skip
 
     def score(self, found):
@@ -118,12 +118,16 @@ def basin(seed: int) -> None:
     toy = Toy("d4", 4, 200, seed)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, *toy.images.train.shape, generator=generator, dtype=torch.float64)
-    near = toy.attack(start=toy.images.train + 0.1 * noise, steps=3000, learning_rate=0.01, seed=seed)
+    near = toy.attack(given=_by_label(toy.images) + 0.1 * noise, steps=3000, learning_rate=0.01, seed=seed)
     far = toy.attack(steps=3000, learning_rate=0.01, restarts=6, seed=seed)
     show(
         "basin", seed, correlation=toy.score(near).mean, residual=float(near.residual.min()),
         random=toy.score(far).mean, random_residual=float(far.residual.min()),
     )  # fmt: skip
+
+
+def _by_label(images):
+    return images.train[images.labels.argsort(stable=True)]
 
 
 def isotypic(seed: int) -> None:

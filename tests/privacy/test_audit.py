@@ -57,7 +57,10 @@ def test_networks_outside_the_theory_are_refused():
     refused(One(nn.Linear(9, 4), nn.Dropout(0.5), nn.ReLU(), nn.Linear(4, 1)), r"layers\.1 drops out at random")
     refused(One(nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), r"layers\.1 takes statistics of its batch")
     refused(One(nn.Linear(9, 4), nn.Linear(4, 1)), "affine in its inputs")
-    refused(nn.Sequential(nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 2)), r"shape \(6, 2\); an audit needs one number")
+    refused(
+        nn.Sequential(nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 2)),
+        r"shape \(6, 2\); an audit with labels -1 and 1 needs one",
+    )
     spoilt = One(nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 1))
     refused(spoilt, "is not invariant under", group_of("d4", (3, 3)))
     assert "biases beyond the first layer" in examine(spoilt, x, None)[0]
@@ -68,6 +71,91 @@ def test_networks_outside_the_theory_are_refused():
     assert "normalises" in examine(normed, x, None)[0]
 
 
+def test_classes_from_a_shell(tmp_path, monkeypatch, capsys):
+    """Three classes; labels beyond the outputs are refused."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(3, 4, dtype=torch.float64, generator=generator)
+    y = torch.arange(30) % 3
+    x = centres[y] + 0.3 * torch.randn(30, 4, dtype=torch.float64, generator=generator)
+    model = ReLUNetwork([4, 10, 3], generator=generator)
+    train_to_stationarity(model, x[:6], y[:6], loss="ce", weight_decay=1e-2, iterations=500)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    labels = {"y_train": y[:6].numpy(), "y_test": y[6:].numpy()}
+
+    def call():
+        np.savez(tmp_path / "data.npz", x_train=x[:6].view(-1, 2, 2), x_test=x[6:].view(-1, 2, 2), **labels)
+        files = [str(tmp_path / name) for name in ("model.safetensors", "data.npz", "out")]
+        monkeypatch.setattr(
+            sys, "argv", ["coset", "audit", files[0], "--data", files[1], "--output", files[2], "--steps", "5"]
+        )
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    code, printed, problems = call()
+    assert code == 0, problems
+    assert "membership AUC, multipliers" in printed
+    labels["y_test"] = labels["y_test"] + 3
+    code, _, problems = call()
+    assert code == 1
+    assert "labels up to 5 need at least" in problems
+
+
+CNN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular")
+        self.drop = nn.Dropout(0.5)
+        self.last = nn.Linear(4, 1, bias=False)
+
+    def forward(self, x):
+        return self.last(self.drop(F.relu(self.first(x)).mean((-2, -1))))
+
+
+def nothing():
+    return 3
+"""
+
+
+def test_modules_of_ones_own_from_a_shell(tmp_path, monkeypatch, capsys):
+    """A network of circular convolutions: dropout is off in an audit, and its invariance under shifts is checked."""
+    source, weights = tmp_path / "cnn.py", tmp_path / "cnn.safetensors"
+    source.write_text(CNN)
+    generator = torch.Generator().manual_seed(0)
+    state = {"first.weight": (4, 1, 3, 3), "first.bias": (4,), "last.weight": (1, 4)}
+    save_file({k: torch.randn(*v, generator=generator) for k, v in state.items()}, weights)
+    x = {f"x_{kind}": np.random.default_rng(0).normal(size=(4, 1, 4, 4)) for kind in ("train", "test")}
+    np.savez(tmp_path / "data.npz", **x, y_train=np.array([0, 1, 0, 1]), y_test=np.array([0, 1, 1, 0]))
+
+    def call(*extra, name="Pooled", file=weights):
+        line = ["coset", "audit", str(file), "--data", str(tmp_path / "data.npz"), "--output", str(tmp_path / "out")]
+        line += ["--model", f"{source}:{name}", "--steps", "5", "--part", "3", "--quiet", *extra]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, capsys.readouterr().err
+
+    code, problems = call("--group", "d4")
+    assert code == 1
+    assert "is not invariant under D_4" in problems
+    assert "holds no function or class 'other'" in call(name="other")[1]
+    assert "makes a int, no torch.nn.Module" in call(name="nothing")[1]
+    assert "expected FILE.py:NAME" in call("--model", "cnn")[1]
+    save_file({"first.weight": torch.ones(2)}, tmp_path / "few.safetensors")
+    assert "does not go with" in call(file=tmp_path / "few.safetensors")[1]
+    assert not (tmp_path / "out").exists()
+    code, problems = call("--group", "shifts")
+    assert code == 0, problems
+    with np.load(tmp_path / "out" / "reconstructions.npz") as arrays:
+        assert arrays["found"].shape == arrays["held_out"].shape == (4, 16)
+
+
 def test_files_are_checked(tmp_path):
     with pytest.raises(CosetError, match="does not exist"):
         load_network(tmp_path / "no.safetensors", "plain", (4,))
@@ -75,14 +163,14 @@ def test_files_are_checked(tmp_path):
     with pytest.raises(CosetError, match="no readable safetensors file"):
         load_network(tmp_path / "bad.safetensors", "plain", (4,))
     save_file({"a": torch.ones(3, 5), "b": torch.ones(1, 3)}, tmp_path / "five.safetensors")
-    with pytest.raises(CosetError, match=r"layers 5 - 3 - 1 with 0 biases; expected 4 - \.\.\. - 1"):
+    with pytest.raises(CosetError, match=r"layers 5 - 3 - 1 with 0 biases; expected 4 - \.\.\. with"):
         load_network(tmp_path / "five.safetensors", "plain", (2, 2))
     np.savez(tmp_path / "few.npz", x_train=np.ones((2, 4)))
     with pytest.raises(CosetError, match="holds no array y_train"):
         load_inputs(tmp_path / "few.npz")
     parts = {f"{name}_{kind}": value for kind in ("train", "test") for name, value in (("x", np.ones((2, 4))),)}
-    np.savez(tmp_path / "labels.npz", **parts, y_train=np.array([0, 7]), y_test=np.array([0, 1]))
-    with pytest.raises(CosetError, match="y_train must hold -1 and 1, or 0 and 1"):
+    np.savez(tmp_path / "labels.npz", **parts, y_train=np.array([0, -1]), y_test=np.array([0, 1]))
+    with pytest.raises(CosetError, match="y_train must hold -1 and 1, 0 and 1, or class"):
         load_inputs(tmp_path / "labels.npz")
     (tmp_path / "text.npz").write_text("no")
     with pytest.raises(CosetError, match="no readable NPZ file"):

@@ -18,6 +18,7 @@ from coset.privacy import (
     attribute,
     distinct_neurons,
     group_of,
+    margins,
     multipliers,
     reconstruct,
     sample_gradients,
@@ -126,7 +127,7 @@ def test_multipliers_by_hand():
     one = torch.ones(1)
     assert float(multipliers("mse", 0.8 * one, one, 0.1)) == pytest.approx(4)
     torch.testing.assert_close(multipliers("logistic", torch.zeros(2), torch.ones(2), 0.5), torch.full((2,), 0.5))
-    with pytest.raises(CosetError, match="loss 'hinge': choose mse, logistic"):
+    with pytest.raises(CosetError, match="loss 'hinge': choose mse, logistic, ce"):
         multipliers("hinge", one, one, 0.1)
 
 
@@ -168,6 +169,47 @@ def test_trained_weights_are_a_sum_over_the_training_inputs(name, loss):
     assert stationarity_residual(model, x, y, loss=loss) > 1e-3
     assert train_to_stationarity(model, x, y, loss=loss, tolerance=1e-7) <= 1e-7
     assert stationarity_residual(model, x, y, loss=loss) < 1e-12
+
+
+class TwoOutputs(nn.Module):
+    """(0, f): its margins are those of the network f of one output."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        out = self.base(x)
+        return torch.stack([torch.zeros_like(out), out], -1)
+
+
+@pytest.mark.parametrize("method", ["kkt", "activation"])
+def test_two_classes_are_one_output(method):
+    base, options = network("plain"), {"candidates": 4, "steps": 15, "start": 0.3, "least": 0.2, "method": method}
+    one, two = (reconstruct(model, 9, Attack(**options)) for model in (base, TwoOutputs(base)))
+    torch.testing.assert_close(two.candidates, one.candidates)
+    torch.testing.assert_close(two.labels * 2.0 - 1, one.labels.float())
+    torch.testing.assert_close(two.multipliers * one.labels, one.multipliers)
+    in_parts = reconstruct(TwoOutputs(base), 9, Attack(part=3, **options))
+    torch.testing.assert_close(in_parts.candidates, one.candidates)
+
+
+def test_margins_of_several_classes_by_hand():
+    out = torch.tensor([[2.0, 1.0, -1.0], [2.0, 1.0, -1.0]])
+    torch.testing.assert_close(margins(out, torch.tensor([0, 2])), torch.tensor([1.0, -3.0]))
+
+
+def test_networks_of_several_classes_are_sums_over_their_inputs():
+    """At a stationary point of cross-entropy with decay: multipliers of every output, one minus share."""
+    model = ReLUNetwork([9, 8, 3], generator=seeded(0))
+    model.layers[1] = nn.Softplus(beta=5)
+    x, y = normal(6, 9, seed=1), torch.tensor([0, 0, 1, 1, 2, 2])
+    train_to_stationarity(model, x, y, loss="ce", weight_decay=1e-2)
+    assert stationarity_residual(model, x, y, loss="ce", weight_decay=1e-2) < 1e-10
+    found = attribute(model, x, y)
+    assert found.explained > 0.8  # one multiplier a sample, for the runner-up only
+    assert found.explained > attribute(model, normal(6, 9, seed=2), y).explained + 0.2
+    assert reconstruct(model, 9, Attack(candidates=6, steps=5)).labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def objective(model, attack, shape=9):

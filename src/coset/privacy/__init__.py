@@ -8,6 +8,7 @@ from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, score
 from coset.privacy.stationarity import (
     distinct_neurons,
+    margins,
     multipliers,
     sample_gradients,
     stationarity_residual,
@@ -29,6 +30,7 @@ __all__ = [
     "audit",
     "distinct_neurons",
     "group_of",
+    "margins",
     "membership_auc",
     "multipliers",
     "reconstruct",

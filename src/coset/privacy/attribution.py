@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from coset.privacy.stationarity import flat, parameters_of, sample_gradients
+from coset.privacy.stationarity import Labels, flat, parameters_of, sample_gradients
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Attribution:
     explained: float
 
 
-def attribute(model: nn.Module, x: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> Attribution:
+def attribute(model: nn.Module, x: Float[Tensor, "n d"], y: Labels) -> Attribution:
     """The share of the weights that these inputs explain, and how much of it each.
 
     Args:
-        model: One output a sample.
+        model: One output a sample, or one for each class.
         x: Inputs.
-        y: Labels, -1 or 1.
+        y: Labels, -1 or 1; class numbers for several outputs, whose margins then stand in for y f.
     """
     theta = flat(parameters_of(model)).double()
-    columns = (y[:, None] * sample_gradients(model, x)).T.double()
+    columns = sample_gradients(model, x, y).T.double()
     q, r = torch.linalg.qr(columns)
     inside = q.T @ theta
     found, _ = nnls(r.numpy(), inside.numpy())

@@ -24,7 +24,7 @@ from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, score
-from coset.privacy.stationarity import distinct_neurons, parameters_of, stationarity_residual
+from coset.privacy.stationarity import Labels, distinct_neurons, margins, parameters_of, stationarity_residual
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Audit:
 
 def audit(
     model: nn.Module,
-    train: tuple[Float[Tensor, "n d"], Float[Tensor, " n"]],
-    held_out: tuple[Float[Tensor, "k d"], Float[Tensor, " k"]],
+    train: tuple[Float[Tensor, "n d"], Labels],
+    held_out: tuple[Float[Tensor, "k d"], Labels],
     *,
     group: FiniteGroup | None = None,
     loss: str = "logistic",
@@ -71,11 +71,11 @@ def audit(
     """Reconstruct, attribute, and judge both against inputs that the model never saw.
 
     Args:
-        model: One output; in evaluation mode, float64 is used.
-        train: Inputs and labels -1 or 1 that it was trained on.
+        model: One output, or one for each class; in evaluation mode, float64 is used.
+        train: Inputs and labels that it was trained on: -1 or 1, or class numbers (integers) with several outputs.
         held_out: The same of the same kind that it never saw, at least as many.
         group: Under which it is invariant; checked.
-        loss: ``mse`` or ``logistic``.
+        loss: ``mse``, ``logistic`` or ``ce`` (several outputs).
         weight_decay: If it was trained with some.
         attack: How to look; two candidates a training input and 3,000 steps by default.
         picture: Height and width, if inputs are images.
@@ -85,7 +85,8 @@ def audit(
         CosetError: The model is outside of what the theory covers, or the group is none of its symmetries.
     """
     model = model.double()
-    warnings = examine(model, train[0], group)
+    classes = None if train[1].is_floating_point() else 1 + int(torch.cat([train[1], held_out[1]]).max())
+    warnings = examine(model, train[0], group, classes)
     group = group or group_of("plain", (train[0].size(1),))
     n = len(train[0])
     if attack is None:
@@ -103,7 +104,7 @@ def audit(
     everything = torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]])
     attribution = attribute(model, *everything)
     with torch.no_grad():
-        margin = everything[1] * model(everything[0])
+        margin = margins(model(everything[0]), everything[1])
     residual = None
     if weight_decay:
         residual = stationarity_residual(model, *train, loss=loss, weight_decay=weight_decay)
@@ -119,8 +120,16 @@ def audit(
     return Audit(scores, found, attribution, membership, residual, warnings)
 
 
-def examine(model: nn.Module, x: Float[Tensor, "n d"], group: FiniteGroup | None) -> list[str]:
+def examine(
+    model: nn.Module, x: Float[Tensor, "n d"], group: FiniteGroup | None, classes: int | None = None
+) -> list[str]:
     """Warnings about a model on the edge of the theory.
+
+    Args:
+        model: The model.
+        x: Some inputs.
+        group: Under which it is said to be invariant.
+        classes: The least number of outputs that labels ask for; None for one output a sample.
 
     Raises:
         CosetError: It is beyond it; the message says what would be right.
@@ -132,9 +141,15 @@ def examine(model: nn.Module, x: Float[Tensor, "n d"], group: FiniteGroup | None
             raise CosetError(f"{name} takes statistics of its batch: call model.eval() before an audit")
     with torch.no_grad():
         out = model(x)
-    if out.shape != (len(x),):
+    if classes is not None and (out.dim() != 2 or out.size(1) < max(2, classes)):
         raise CosetError(
-            f"the model gives outputs of shape {tuple(out.shape)}; an audit needs one number a sample, ({len(x)},)"
+            f"the model gives outputs of shape {tuple(out.shape)}; labels up to {classes - 1} need at least "
+            f"({len(x)}, {max(2, classes)})"
+        )
+    if classes is None and out.shape != (len(x),):
+        raise CosetError(
+            f"the model gives outputs of shape {tuple(out.shape)}; an audit with labels -1 and 1 needs one number a "
+            f"sample, ({len(x)},)"
         )
     if not bool(torch.isfinite(out).all()) or not all(bool(p.isfinite().all()) for p in model.parameters()):
         raise CosetError("the model has weights or outputs that are not finite")
@@ -182,11 +197,11 @@ def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[Inv
     sizes = [matrices[0].size(1), *(m.size(0) for m in matrices)] if matrices else []
     d = int(np.prod(shape))
     fits = bool(matrices) and all(a.size(0) == b.size(1) for a, b in pairwise(matrices))
-    if not fits or sizes[0] != d or sizes[-1] != 1 or len(biases) > 1:
+    if not fits or sizes[0] != d or len(biases) > 1:
         found = " - ".join(map(str, sizes)) or "(none)"
         raise CosetError(
-            f"{weights}: layers {found} with {len(biases)} biases; expected {d} - ... - 1 with a bias in the first "
-            "layer or none (other networks: coset.privacy.audit in Python)"
+            f"{weights}: layers {found} with {len(biases)} biases; expected {d} - ... with a bias in the first layer "
+            "or none (other networks: coset.privacy.audit in Python)"
         )
     base = ReLUNetwork(sizes)
     linear = [layer for layer in base.layers if isinstance(layer, nn.Linear)]
@@ -201,8 +216,10 @@ def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[Inv
 def load_inputs(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[int, ...]]:
     """Training and held-out inputs of an NPZ: ``x_train``, ``y_train``, ``x_test``, ``y_test``; and the inputs' shape.
 
+    Labels -1 and 1, or 0 and 1, become -1 and 1; class numbers up to more than 1 stay integers.
+
     Raises:
-        CosetError: An array is missing or misshapen, or labels are not -1 and 1 (or 0 and 1).
+        CosetError: An array is missing or misshapen, or labels are none.
     """
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
@@ -214,14 +231,16 @@ def load_inputs(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor
     except (OSError, ValueError) as error:
         raise CosetError(f"{path} is no readable NPZ file: {' '.join(str(error).split())}") from error
     shape = parts["x_train"].shape[1:]
+    several = any((parts[f"y_{kind}"] > 1).any() for kind in ("train", "test"))
     pairs = []
     for kind in ("train", "test"):
         x, y = parts[f"x_{kind}"], parts[f"y_{kind}"].reshape(-1)
         if x.shape[1:] != shape or len(x) != len(y):
             raise CosetError(f"{path}: x_{kind} {x.shape} does not go with y_{kind} {y.shape} and inputs of {shape}")
-        if not set(np.unique(y)) <= {-1.0, 0.0, 1.0} or {-1.0, 0.0} <= set(np.unique(y)):
-            raise CosetError(f"{path}: y_{kind} must hold -1 and 1, or 0 and 1")
-        pairs.append((torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(np.where(y > 0, 1.0, -1.0))))
+        if not (y == y.round()).all() or y.min(initial=0) < -1 or (y.min(initial=0) < 0 and not set(y) <= {-1.0, 1.0}):
+            raise CosetError(f"{path}: y_{kind} must hold -1 and 1, 0 and 1, or class numbers from 0")
+        labels = y.astype(np.int64) if several else np.where(y > 0, 1.0, -1.0)
+        pairs.append((torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(labels)))
     return pairs[0], pairs[1], shape
 
 

@@ -28,7 +28,7 @@ from torch.func import functional_call, grad, grad_and_value, jvp, vmap
 from coset.errors import CosetError
 from coset.privacy.classifiers import with_surrogate
 from coset.privacy.groups import FiniteGroup
-from coset.privacy.stationarity import flat, parameters_of, weighted_gradient
+from coset.privacy.stationarity import Labels, flat, margins, parameters_of
 
 METHODS = ("kkt", "activation")
 
@@ -39,7 +39,7 @@ class Attack:
 
     Attributes:
         method: ``kkt``, or ``activation`` (inputs that the network is surest of, without multipliers).
-        candidates: m, half of each label.
+        candidates: m, as many of each label as of the others.
         restarts: Independent starts, side by side.
         steps: Of Adam, its rate falling to nothing along a cosine.
         learning_rate: Its first rate.
@@ -86,15 +86,15 @@ class Reconstruction:
 
     Attributes:
         candidates: Inputs.
-        labels: -1 or 1, the same in every restart.
-        multipliers: c_j; zeros for ``activation``.
+        labels: -1 or 1, or class numbers; the same in every restart.
+        multipliers: c_j, of margins if there are several classes; zeros for ``activation``.
         residual: |theta - sum_j c_j grad f(x_j)|^2 / |theta|^2 at the end.
         trace: A row now and then: step, the least residual, medians over all candidates of the symmetry index and the
             self-similarity.
     """
 
     candidates: Float[Tensor, "restarts m d"]
-    labels: Float[Tensor, " m"]
+    labels: Labels
     multipliers: Float[Tensor, "restarts m"]
     residual: Float[Tensor, " restarts"]
     trace: list[dict[str, float]] = field(default_factory=list)
@@ -115,7 +115,7 @@ def reconstruct(
     start: Float[Tensor, "restarts m d"] | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> Reconstruction:
-    """Candidates for the training inputs of a network with one output.
+    """Candidates for the training inputs of a classifier with one output, or one for each class.
 
     Args:
         model: In evaluation mode; left alone.
@@ -131,10 +131,11 @@ def reconstruct(
     """
     if group is None and (attack.isotypic != 1 or attack.memory):
         raise CosetError("isotypic and memory need the group under which the model is invariant")
-    labels = torch.ones(attack.candidates, dtype=torch.float64)
-    labels[: attack.candidates // 2] = -1
+    if attack.isotypic != 1 and _first_layer(parameters_of(model), shape) is None:
+        raise CosetError(f"isotypic needs a first layer that reads the {shape} entries of an input; there is none")
+    labels = _labels(model, shape, attack.candidates)
     objective = _Objective(with_surrogate(model, attack.alpha).eval(), shape, attack, labels, group, scale)
-    state = _start(attack, shape, labels, start)
+    state = _start(attack, shape, objective.signs, start)
     optimizer = torch.optim.Adam(state.values(), lr=attack.learning_rate)
     step_of = objective.whole if attack.part is None or attack.method == "activation" else objective.in_parts
     anchor = _Anchor(group, attack) if group is not None and attack.memory else None
@@ -169,14 +170,14 @@ class _Objective:
         self, model: nn.Module, d: int, attack: Attack, labels: Tensor, group: FiniteGroup | None, scale: float
     ):
         self.model, self.attack, self.labels, self.scale = model, attack, labels, scale
+        # Multipliers of margins are positive; with one output, c_j has the sign of its label.
+        self.signs = labels if labels.is_floating_point() else torch.ones(len(labels), dtype=torch.float64)
         self.parameters = parameters_of(model)
         self.size = flat(self.parameters).square().sum()
-        self.first = next((n for n, p in self.parameters.items() if p.dim() == 2 and p.size(1) == d), None)
+        self.first = _first_layer(self.parameters, d)
         self.weighting: Tensor | None = None
         if attack.isotypic != 1:
             assert group is not None
-            if self.first is None:
-                raise CosetError(f"isotypic needs a first layer that reads the {d} entries of an input; there is none")
             symmetric = group.projector()
             self.weighting = symmetric + attack.isotypic**0.5 * (torch.eye(d, dtype=torch.float64) - symmetric)
 
@@ -185,10 +186,15 @@ class _Objective:
         total = self.penalties(x, c, target)
         if self.attack.method == "activation":
             out = functional_call(self.model, self.parameters, (x,))
-            return total - (self.labels * out).mean(), torch.ones_like(total)
-        found = weighted_gradient(self.model, self.parameters, x, c)
+            return total - margins(out, self.labels).mean(), torch.ones_like(total)
+        found = grad(self.combined)(self.parameters, x, c, self.labels)
         left = {name: p - found[name] for name, p in self.parameters.items()}
         return total + self.weighed(left), _squares(left) / self.size
+
+    def combined(self, parameters: dict[str, Tensor], x: Tensor, c: Tensor, labels: Tensor) -> Tensor:
+        """sum_j c_j f(x_j), or of margins, whose gradient is to be the weights."""
+        out = functional_call(self.model, parameters, (x,))
+        return (c * (out if out.dim() == 1 else margins(out, labels))).sum()
 
     def penalties(self, x: Tensor, c: Tensor, target: Tensor) -> Tensor:
         """Of leaving the box, of multipliers that are too small, of leaving the representative kept to."""
@@ -197,7 +203,7 @@ class _Objective:
         if self.attack.memory:
             total = total + self.attack.memory * (x - target).square().sum()
         if self.attack.least is not None and self.attack.method == "kkt":
-            total = total + 5 * (self.attack.least * self.scale - self.labels * c).relu().square().sum()
+            total = total + 5 * (self.attack.least * self.scale - self.signs * c).relu().square().sum()
         return total
 
     def weighed(self, left: dict[str, Tensor]) -> Tensor:
@@ -223,23 +229,23 @@ class _Objective:
         assert self.attack.part is not None
         leaves = {name: value.detach().requires_grad_() for name, value in state.items()}
         x, c = self.inputs(leaves), self.coefficients(leaves)
-        cuts = list(zip(x.detach().split(self.attack.part, 1), c.detach().split(self.attack.part, 1), strict=True))
-        one = partial(weighted_gradient, self.model, self.parameters)
+        size = self.attack.part
+        cuts = zip(x.detach().split(size, 1), c.detach().split(size, 1), self.labels.split(size), strict=True)
+        parts = list(cuts)
+        one = partial(grad(self.combined), self.parameters)
         left = {name: p.expand(len(x), *p.shape).clone() for name, p in self.parameters.items()}
-        for cut in cuts:
-            for name, value in vmap(one)(*cut).items():
+        for part in parts:
+            for name, value in vmap(one, in_dims=(0, 0, None))(*part).items():
                 left[name] -= value.detach()
         slope = vmap(grad(self.weighed))(left)
-        to_x, to_c = zip(*(vmap(grad(self._along, argnums=(1, 2)))(slope, *cut) for cut in cuts), strict=True)
+        along = vmap(grad(self._along, argnums=(1, 2)), in_dims=(0, 0, 0, None))
+        to_x, to_c = zip(*(along(slope, *part) for part in parts), strict=True)
         total = self.penalties(x, c, target) - (x * torch.cat(to_x, 1)).sum() - (c * torch.cat(to_c, 1)).sum()
         found = torch.autograd.grad(total, list(leaves.values()))
         return dict(zip(leaves, found, strict=True)), vmap(_squares)(left) / self.size
 
-    def _along(self, direction: dict[str, Tensor], x: Tensor, c: Tensor) -> Tensor:
-        def combined(p: dict[str, Tensor]) -> Tensor:
-            return (c * functional_call(self.model, p, (x,))).sum()
-
-        return jvp(combined, (self.parameters,), (direction,))[1]
+    def _along(self, direction: dict[str, Tensor], x: Tensor, c: Tensor, labels: Tensor) -> Tensor:
+        return jvp(lambda p: self.combined(p, x, c, labels), (self.parameters,), (direction,))[1]
 
     def inputs(self, state: dict[str, Tensor]) -> Tensor:
         """Candidates [..., m, d] of a state."""
@@ -253,6 +259,19 @@ class _Objective:
     def coefficients(self, state: dict[str, Tensor]) -> Tensor:
         """c_j."""
         return self.scale * state["c"]
+
+
+def _first_layer(parameters: dict[str, Tensor], d: int) -> str | None:
+    return next((n for n, p in parameters.items() if p.dim() == 2 and p.size(1) == d), None)
+
+
+def _labels(model: nn.Module, d: int, candidates: int) -> Tensor:
+    """-1 and 1 with one output, class numbers with several; as many of each as of the others."""
+    with torch.no_grad():
+        out = model(torch.zeros(2, d, dtype=torch.float64))
+    if out.dim() == 1:
+        return torch.where(torch.arange(candidates) < candidates // 2, -1.0, 1.0).double()
+    return torch.arange(candidates) * out.size(1) // candidates
 
 
 def _squares(left: dict[str, Tensor]) -> Tensor:
@@ -292,7 +311,7 @@ class _Anchor:
         return target
 
 
-def _start(attack: Attack, d: int, labels: Tensor, start: Tensor | None) -> dict[str, Any]:
+def _start(attack: Attack, d: int, signs: Tensor, start: Tensor | None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(attack.seed)
     shape = (attack.restarts, attack.candidates)
 
@@ -305,7 +324,7 @@ def _start(attack: Attack, d: int, labels: Tensor, start: Tensor | None) -> dict
         state["z"] = normal(code)
     else:
         state = {"x": attack.start * normal(d) if start is None else start.clone()}
-    state["c"] = labels.expand(shape).clone()
+    state["c"] = signs.expand(shape).clone()
     return {name: value.requires_grad_() for name, value in state.items()}
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from coset.errors import CosetError
 from coset.privacy.groups import FiniteGroup, standardise
 
+WINDOW = 5  # pixels of the Gaussian window that torchmetrics takes for a deviation of half a pixel
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -20,7 +22,7 @@ class Scores:
         correlation: max over candidates and group elements.
         candidate: Which one.
         element: Which group element moves it onto the input.
-        ssim: Structural similarity of that pair, both standardised; NaN if inputs are no images.
+        ssim: Structural similarity of that pair, both standardised; NaN if inputs are no images, or too small for it.
         null: The mean best correlation of the same candidates with sets of held-out inputs, one each.
         symmetry: Median symmetry index of the candidates.
         data_symmetry: The same of the training inputs.
@@ -83,7 +85,10 @@ def score(
     sets = [held_out[i : i + n] for i in range(0, len(held_out) - n + 1, n)]
     null = torch.stack([_best(candidates, other, group)[0].mean() for other in sets])
     moved = torch.stack([group.apply(int(g), candidates[j]) for j, g in zip(which, element, strict=True)])
-    ssim = torch.full((n,), float("nan")) if shape is None else structural_similarity(moved, train, shape)
+    if shape is None or min(shape) < WINDOW // 2 + 1:
+        ssim = torch.full((n,), float("nan"))
+    else:
+        ssim = structural_similarity(moved, train, shape)
     return Scores(
         best, which, element, ssim, null,
         float(group.symmetry_index(candidates).median()), float(group.symmetry_index(train).median()),
@@ -99,7 +104,7 @@ def nearest(found: Float[Tensor, "n d"], inputs: Float[Tensor, "k d"], group: Fi
 def structural_similarity(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], shape: tuple[int, int]
 ) -> Float[Tensor, " n"]:
-    """SSIM with a Gaussian window of 3 x 3, of images scaled to mean 0 and deviation 1 (Wang et al. 2004)."""
+    """SSIM with a Gaussian window of deviation 0.5, of images scaled to mean 0 and deviation 1 (Wang et al. 2004)."""
     from torchmetrics.functional.image import structural_similarity_index_measure as measure
 
     images = [standardise(part).view(-1, 1, *shape).float() for part in (x, y)]

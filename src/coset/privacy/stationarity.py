@@ -1,7 +1,9 @@
 r"""Train to a stationary point of loss + (wd / 2) |theta|^2, and measure how close a network is to one.
 
 There, whatever the network, theta = sum_i c_i grad f(x_i) with c_i = -loss'(f(x_i), y_i) / (n wd): the weights are a
-sum over the training inputs, which is what a reconstruction takes apart. Labels y are -1 and 1.
+sum over the training inputs, which is what a reconstruction takes apart. Labels y are -1 and 1 for networks of one
+output, and class numbers (integers) for networks of several; margins are y f(x), and f_y(x) - max_{k != y} f_k(x)
+(Buzaglo et al., "Deconstructing Data Reconstruction", NeurIPS 2023).
 """
 
 from __future__ import annotations
@@ -9,19 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from coset.errors import CosetError
 
-Labels = Float[Tensor, " n"]
+Labels = Shaped[Tensor, " n"]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": lambda out, y: (out - y).square().mean(),
     "logistic": lambda out, y: F.softplus(-y * out).mean(),
+    "ce": lambda out, y: F.cross_entropy(out, y),
 }
-"""Means over samples, of outputs and labels -1 and 1."""
+"""Means over samples, of outputs and labels; ``ce`` for several outputs, the others for one."""
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:
@@ -34,8 +37,20 @@ def flat(parameters: dict[str, Tensor]) -> Float[Tensor, " parameters"]:
     return torch.cat([p.reshape(-1) for p in parameters.values()])
 
 
-def multipliers(loss: str, out: Float[Tensor, " n"], y: Labels, weight_decay: float) -> Float[Tensor, " n"]:
-    """c_i = -loss'(f(x_i), y_i) / (n wd) of a stationary point.
+def margins(out: Float[Tensor, "n ..."], y: Labels) -> Float[Tensor, " n"]:
+    """By how much outputs are on the side of their labels.
+
+    >>> margins(torch.tensor([[2.0, 1.0, -1.0], [2.0, 1.0, -1.0]]), torch.tensor([0, 2]))
+    tensor([ 1., -3.])
+    """
+    if out.dim() == 1:
+        return y * out
+    own = torch.arange(out.size(-1), device=out.device) == y.unsqueeze(-1)
+    return (out * own).sum(-1) - out.masked_fill(own, -torch.inf).amax(-1)
+
+
+def multipliers(loss: str, out: Float[Tensor, "n ..."], y: Labels, weight_decay: float) -> Float[Tensor, "n ..."]:
+    """c_i = -loss'(f(x_i), y_i) / (n wd) of a stationary point, one of each output.
 
     >>> multipliers("mse", torch.tensor([0.8]), torch.tensor([1.0]), 0.1)
     tensor([4.0000])
@@ -43,7 +58,10 @@ def multipliers(loss: str, out: Float[Tensor, " n"], y: Labels, weight_decay: fl
     tensor([0.5000, 0.5000])
     """
     _known(loss)
-    slope = 2 * (y - out) if loss == "mse" else y * torch.sigmoid(-y * out)
+    if loss == "ce":
+        slope = F.one_hot(y, out.size(-1)) - out.softmax(-1)
+    else:
+        slope = 2 * (y - out) if loss == "mse" else y * torch.sigmoid(-y * out)
     return slope / (len(y) * weight_decay)
 
 
@@ -60,10 +78,10 @@ def train_to_stationarity(
     """L-BFGS until the gradient is ``tolerance`` of the decay term; returns the relative gradient reached.
 
     Args:
-        model: Changed in place; one output a sample.
+        model: Changed in place.
         x: All training inputs, one batch.
-        y: -1 or 1.
-        loss: ``mse`` or ``logistic``.
+        y: -1 or 1; class numbers for ``ce``.
+        loss: ``mse``, ``logistic`` or ``ce``.
         weight_decay: wd.
         tolerance: Of |gradient| / (wd |theta|).
         iterations: The most.
@@ -104,20 +122,23 @@ def stationarity_residual(
 
 
 def weighted_gradient(
-    model: nn.Module, parameters: dict[str, Tensor], x: Float[Tensor, "m d"], c: Float[Tensor, " m"]
+    model: nn.Module, parameters: dict[str, Tensor], x: Float[Tensor, "m d"], c: Float[Tensor, "m ..."]
 ) -> dict[str, Tensor]:
-    """sum_j c_j grad f(x_j), by one backward pass."""
+    """sum_j c_j grad f(x_j), over outputs too if there are several, by one backward pass."""
     return grad(lambda p: (c * functional_call(model, p, (x,))).sum())(parameters)
 
 
-def sample_gradients(model: nn.Module, x: Float[Tensor, "n d"]) -> Float[Tensor, "n parameters"]:
-    """grad f(x_i) of every sample, a row each."""
+def sample_gradients(
+    model: nn.Module, x: Float[Tensor, "n d"], y: Labels | None = None
+) -> Float[Tensor, "n parameters"]:
+    """grad f(x_i) of every sample, a row each; with labels, of its margin."""
     parameters = parameters_of(model)
 
-    def one(sample: Tensor) -> dict[str, Tensor]:
-        return grad(lambda p: functional_call(model, p, (sample.unsqueeze(0),)).squeeze(0))(parameters)
+    def value(p: dict[str, Tensor], sample: Tensor, label: Tensor | None) -> Tensor:
+        out = functional_call(model, p, (sample.unsqueeze(0),))
+        return (out if label is None else margins(out, label.unsqueeze(0))).squeeze(0)
 
-    rows = vmap(one)(x)
+    rows = vmap(grad(value), in_dims=(None, 0, None if y is None else 0))(parameters, x, y)
     return torch.cat([rows[name].reshape(len(x), -1) for name in parameters], 1).detach()
 
 

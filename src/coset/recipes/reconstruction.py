@@ -13,13 +13,14 @@ import torch
 from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from coset.errors import CosetError
 from coset.privacy.audit import audit, load_inputs, load_network
 from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork, SoftplusFeatures
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.images import Images, cifar10_vehicles_animals, digits, point_clouds
+from coset.privacy.modules import load_module
 from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, nearest, score
 from coset.privacy.stationarity import distinct_neurons, multipliers, stationarity_residual, train_to_stationarity
@@ -257,9 +258,23 @@ class ReconstructionRecipe(Recipe):
 
 def audit_files(
     weights: Path, data: Path, output: Path, group: str, loss: str, weight_decay: float | None, steps: int,
-    restarts: int, seed: int,
+    restarts: int, seed: int, model: str | None = None, part: int | None = None, quiet: bool = False,
 ) -> tuple[dict[str, float], list[str]]:  # fmt: skip
     """``coset audit``: read, measure, write ``metrics.json``, ``reconstructions.npz`` and ``report.html``.
+
+    Args:
+        weights: safetensors.
+        data: NPZ of training and held-out inputs with labels.
+        output: Folder.
+        group: Under which the network is invariant; averaged over unless ``model`` is given, and checked.
+        loss: ``mse`` or ``logistic``.
+        weight_decay: Of training, if known.
+        steps: Of the search.
+        restarts: Side by side.
+        seed: Of their starts.
+        model: ``FILE.py:NAME`` that makes the network; a ReLU network of linear layers if left out.
+        part: Candidates at a time.
+        quiet: No progress bar.
 
     Returns:
         The main numbers, and warnings.
@@ -268,13 +283,22 @@ def audit_files(
         CosetError: A file or the model cannot be used; nothing is written then.
     """
     train, held_out, shape = load_inputs(data)
-    model, table = load_network(weights, group, shape)
-    attack = Attack(candidates=2 * len(train[0]), steps=steps, restarts=restarts, least=0.1, seed=seed)
-    picture = (shape[0], shape[1]) if len(shape) == 2 and group != "sets" else None
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    network: nn.Module
+    if model is None:
+        network, table = load_network(weights, group, shape)
+    else:
+        network, table = load_module(model, weights, shape), group_of(group, shape)
+    if network(train[0][:1]).dim() == 2:  # two outputs read labels 0 and 1 as class numbers
+        train, held_out = ((x, (y > 0).long() if y.is_floating_point() else y) for x, y in (train, held_out))
+        loss = "ce"
+    count = len(train[0])
+    attack = Attack(candidates=2 * count, steps=steps, restarts=restarts, least=0.1, part=part, seed=seed)
+    drawn = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    picture = (drawn[0], drawn[1]) if len(drawn) == 2 and group != "sets" else None
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("looking for training inputs", total=101)
         result = audit(
-            model, train, held_out, group=table, loss=loss, weight_decay=weight_decay, attack=attack, picture=picture,
+            network, train, held_out, group=table, loss=loss, weight_decay=weight_decay, attack=attack, picture=picture,
             progress=lambda: bar.advance(task),
         )  # fmt: skip
     try:
