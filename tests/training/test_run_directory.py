@@ -1,31 +1,11 @@
 import errno
-import json
 import tempfile
 from contextlib import suppress
 
 import pytest
 
 from coset import CosetError
-from coset.training.run_directory import begin, claimed, existing, unused, write_json, write_text
-
-
-def test_text_is_written_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "a.txt"
-    write_text(file, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(file, "new \ud800")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(CosetError, match=r"cannot write .*nowhere/a.txt: No such file or directory"):
-        write_text(tmp_path / "nowhere" / "a.txt", "")
-
-
-def test_json_is_strict(tmp_path):
-    write_json(tmp_path / "a.json", {"a": [float("nan"), 1.5], "b": float("inf")})
-    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == {"a": [None, 1.5], "b": None}
+from coset.training.run_directory import begin, claimed, existing, unused
 
 
 def test_a_claimed_folder_stays_after_a_run(tmp_path):

@@ -30,8 +30,9 @@ from torch_geometric.data import Batch, Data
 
 from coset.graphs.bags import LARGEST_SIZE, BagGraph, SetReordering
 from coset.graphs.partition_linear import PartitionEquivariantLinear
-from coset.graphs.subgraphormer import PairAttention, PairSum
-from coset.nn import MLP, FeatureEncoder, norm_relu_linear
+from coset.graphs.readouts import check_choice, encode_nodes, node_encoder, prediction_head
+from coset.graphs.subgraphormer import PairAttention, PairSum, SumOfTerms
+from coset.nn import MLP, norm_relu_linear
 from coset.relations import Product, broadcast, marginalise, pool, propagate
 from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, TrivialAction
 
@@ -74,17 +75,16 @@ class BagEncoder(nn.Module):
         nearest: int = 10,
     ):
         super().__init__()
-        _check("marking", marking, MARKINGS)
-        self.marking, self.nearest, self.bare = marking, nearest, node_features is None
-        self.nodes = nn.Embedding(1, width) if node_features is None else FeatureEncoder(node_features, width)
+        check_choice("marking", marking, MARKINGS)
+        self.marking, self.nearest = marking, nearest
+        self.nodes = node_encoder(node_features, width)
         self.far = max_distance + 1  # entry of unreachable nodes
         rows = {"simple": 2, "size": 2, "minimum": self.far + 1, "learned": self.far + 2}[marking]
         self.marks = nn.Embedding(rows, width)
         self.sizes = nn.Embedding(LARGEST_SIZE + 1, width) if marking == "size" else None
 
     def forward(self, data: Batch | Data, graph: BagGraph) -> Float[Tensor, "pairs width"]:
-        nothing = graph.nodes.sizes.new_zeros(graph.nodes.total)
-        x = broadcast(self.nodes(nothing if self.bare else data.x), graph.pairs, along=0)
+        x = broadcast(encode_nodes(self.nodes, data, graph.nodes.total), graph.pairs, along=0)
         if self.marking == "learned":
             return x + self.histogram(data, graph).to(x.dtype) @ self.marks.weight
         if self.marking == "minimum":
@@ -139,7 +139,7 @@ class SetPoint(nn.Module):
 
     def __init__(self, width: int, coupling: str = "mlp"):
         super().__init__()
-        _check("coupling", coupling, COUPLINGS)
+        check_choice("coupling", coupling, COUPLINGS)
         self.eps = nn.Parameter(torch.zeros(1))
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in self.TABLES)
         for table in self.tables.parameters():
@@ -188,7 +188,7 @@ class SetLinear(nn.Module):
         return self.mlp(torch.addcmul(self.linear(x, graph), x, 1 + self.eps))
 
 
-class BagBlock(nn.Module):
+class BagBlock(SumOfTerms):
     """One layer of CS-GNN; arguments as for :class:`CSGNN`."""
 
     def __init__(
@@ -204,10 +204,9 @@ class BagBlock(nn.Module):
         residual: bool = False,
         dropout: float = 0.0,
     ):
-        super().__init__()
-        _check("updates", updates, UPDATES)
+        super().__init__(width, residual, dropout)
+        check_choice("updates", updates, UPDATES)
         outside = edge_features if crossing == "bonds" else None
-        self.gather = nn.ModuleDict()
         for name, axis, features in (("internal", 1, edge_features), ("external", 0, outside)):
             if attention is None:
                 self.gather[name] = PairSum(width, axis, features)
@@ -215,15 +214,6 @@ class BagBlock(nn.Module):
                 self.gather[name] = PairAttention(width, width, heads, axis, attention, features)  # type: ignore[arg-type]
         if updates != "none":
             self.gather[updates] = SetPoint(width, coupling) if updates == "point" else SetLinear(width)
-        self.norm = nn.BatchNorm1d(width)
-        self.residual, self.dropout = residual, dropout
-
-    def forward(self, x: Float[Tensor, "pairs width"], graph: BagGraph) -> Float[Tensor, "pairs width"]:
-        total = sum(module(x, graph) for module in self.gather.values())
-        out = F.relu(self.norm(total), inplace=True)
-        if self.dropout:
-            out = F.dropout(out, self.dropout, self.training)
-        return out + x if self.residual else out
 
 
 class CSGNN(nn.Module):
@@ -275,9 +265,9 @@ class CSGNN(nn.Module):
         level: str = "graph",
     ):
         super().__init__()
-        _check("readout", readout, ("sum", "mean"))
-        _check("level", level, ("graph", "node"))
-        _check("crossing", crossing, CROSSINGS)
+        check_choice("readout", readout, ("sum", "mean"))
+        check_choice("level", level, ("graph", "node"))
+        check_choice("crossing", crossing, CROSSINGS)
         if attention is not None and width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}")
         self.encoder = BagEncoder(node_features, width, marking=marking, max_distance=max_distance, nearest=nearest)
@@ -288,7 +278,7 @@ class CSGNN(nn.Module):
             )
             for _ in range(layers)
         )  # fmt: skip
-        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
+        self.head = prediction_head(width, outputs)
         self.crossing, self.readout, self.level = crossing, readout, level
 
     def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], BagGraph]:
@@ -328,8 +318,3 @@ class CSGNN(nn.Module):
 
 def _at_least_one(counts: Tensor) -> Tensor:
     return counts.clamp(min=1).unsqueeze(1)
-
-
-def _check(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: choose {', '.join(choices)}")

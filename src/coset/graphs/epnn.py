@@ -21,12 +21,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from coset.graphs.readouts import (
+    check_choice,
+    encode_nodes,
+    node_encoder,
+    pool_nodes,
+    prediction_head,
+    renumbering_claim,
+)
 from coset.graphs.spectral_encoders import SpectralFunctions
 from coset.graphs.spectral_filter import SpectralBatch, filtered_messages
 from coset.graphs.transforms import EigenspaceBases
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
-from coset.relations import pool
-from coset.symmetry import Claim, NodePermutation, NodeRowPermutation, TrivialAction
+from coset.symmetry import Claim, TrivialAction
 
 
 class EPNNLayer(nn.Module):
@@ -103,41 +110,36 @@ class EPNN(nn.Module):
         level: str = "graph",
     ):
         super().__init__()
-        if readout not in ("sum", "mean"):
-            raise ValueError(f"readout={readout!r}: choose sum or mean")
-        if level not in ("graph", "node"):
-            raise ValueError(f"level={level!r}: choose graph or node")
-        self.encoder = nn.Embedding(1, width) if node_features is None else FeatureEncoder(node_features, width)
-        self.bare, self.edges = node_features is None, edge_features is not None
+        check_choice("readout", readout, ("sum", "mean"))
+        check_choice("level", level, ("graph", "node"))
+        self.encoder = node_encoder(node_features, width)
+        self.edges = edge_features is not None
         self.layers = nn.ModuleList(
             EPNNLayer(width, edge_features, norm=norm, residual=residual, dropout=dropout) for _ in range(layers)
         )
         self.out = nn.Linear(width, width)
         self.out_norm = nn.BatchNorm1d(width) if norm else nn.Identity()
         self.mix = nn.Linear(width, width)
-        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
+        self.head = prediction_head(width, outputs)
         self.readout, self.level = readout, level
 
     def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
         """Features of the nodes after the last layer."""
+        return self._nodes(data, SpectralBatch.of(data, self.mix.weight.dtype))
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         batch = SpectralBatch.of(data, self.mix.weight.dtype)
-        h = self.encoder(data.edge_index.new_zeros(batch.nodes.total) if self.bare else data.x)
+        h = self._nodes(data, batch)
+        return self.head(h if self.level == "node" else pool_nodes(h, batch.nodes, self.readout))
+
+    def _nodes(self, data: Batch | Data, batch: SpectralBatch) -> Tensor:
+        h = encode_nodes(self.encoder, data, batch.nodes.total)
         if self.edges and "edge_attr" not in data:
             raise ValueError("this model was made with edge features, but the data has no edge_attr")
         for layer in self.layers:
             h = layer(h, batch, data.edge_attr if self.edges else None)
         return norm_relu_linear(self.out(h), self.out_norm, self.mix)
 
-    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
-        h = self.node_features(data)
-        if self.level == "node":
-            return self.head(h)
-        nodes = SpectralBatch.of(data, h.dtype).nodes
-        return self.head(pool(h, nodes, "sum" if self.readout == "sum" else "mean"))
-
     def symmetry(self) -> tuple[Claim, ...]:
         bases = Claim(EigenspaceBases(), TrivialAction(), "the basis of an eigenspace changes no prediction")
-        if self.level == "node":
-            rows = Claim(NodePermutation(), NodeRowPermutation(), "renumbering the nodes renumbers the rows")
-            return rows, bases
-        return Claim(NodePermutation(), TrivialAction(), "renumbering the nodes changes no prediction"), bases
+        return renumbering_claim(self.level), bases

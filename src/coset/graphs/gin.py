@@ -17,9 +17,17 @@ from torch_geometric.data import Batch, Data
 from coset.graphs.granola import GranolaNorm
 from coset.graphs.norms import make_norm
 from coset.graphs.product import node_counts
+from coset.graphs.readouts import (
+    check_choice,
+    encode_nodes,
+    node_encoder,
+    pool_nodes,
+    prediction_head,
+    renumbering_claim,
+)
 from coset.nn import MLP, FeatureEncoder
-from coset.relations import IndexSet, Relation, pool, propagate
-from coset.symmetry import Claim, NodePermutation, NodeRowPermutation, TrivialAction
+from coset.relations import IndexSet, Relation, propagate
+from coset.symmetry import Claim
 
 
 class GIN(nn.Module):
@@ -61,12 +69,9 @@ class GIN(nn.Module):
         level: str = "graph",
     ):
         super().__init__()
-        if level not in ("graph", "node"):
-            raise ValueError(f"level={level!r}: choose graph or node")
-        if readout not in ("sum", "mean"):
-            raise ValueError(f"readout={readout!r}: choose sum or mean")
-        self.encoder = nn.Embedding(1, width) if node_features is None else FeatureEncoder(node_features, width)
-        self.bare = node_features is None
+        check_choice("level", level, ("graph", "node"))
+        check_choice("readout", readout, ("sum", "mean"))
+        self.encoder = node_encoder(node_features, width)
         self.edge_encoders = nn.ModuleList(
             FeatureEncoder(edge_features, width) for _ in range(layers) if edge_features is not None
         )
@@ -76,7 +81,7 @@ class GIN(nn.Module):
         edge_width = None if edge_features is None else width
         self.norms = nn.ModuleList(make_norm(norm, width, edge_width, **(granola or {})) for _ in range(layers))
         self.noisy, self.draws = norm == "granola", draws
-        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
+        self.head = prediction_head(width, outputs)
         self.readout, self.residual, self.dropout, self.level = readout, residual, dropout, level
 
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
@@ -100,7 +105,7 @@ class GIN(nn.Module):
     def _pass(self, data: Batch | Data, noise: Tensor | None) -> Tensor:
         nodes = IndexSet(node_counts(data))
         relation = Relation(nodes, nodes, data.edge_index)
-        x = self.encoder(data.edge_index.new_zeros(nodes.total) if self.bare else data.x)
+        x = encode_nodes(self.encoder, data, nodes.total)
         for layer, (mlp, norm) in enumerate(zip(self.mlps, self.norms)):
             edge = self.edge_encoders[layer](data.edge_attr) if self.edge_encoders else None
             gathered = propagate(x, relation, edge=edge, relu=edge is not None)
@@ -111,9 +116,7 @@ class GIN(nn.Module):
             x = out + x if self.residual else out
         if self.level == "node":
             return self.head(x)
-        return self.head(pool(x, nodes, "sum" if self.readout == "sum" else "mean"))
+        return self.head(pool_nodes(x, nodes, self.readout))
 
     def symmetry(self) -> tuple[Claim, ...]:
-        if self.level == "node":
-            return (Claim(NodePermutation(), NodeRowPermutation(), "renumbering the nodes renumbers the rows"),)
-        return (Claim(NodePermutation(), TrivialAction(), "renumbering the nodes changes no prediction"),)
+        return (renumbering_claim(self.level),)

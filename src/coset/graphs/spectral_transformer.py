@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from coset.graphs.readouts import check_choice, encode_nodes, node_encoder, pool_nodes, renumbering_claim
 from coset.graphs.spectral_encoders import ImplicitEncoder, ProductEncoder
 from coset.graphs.spectral_filter import SpectralBatch, spectral_filter
 from coset.graphs.transforms import EigenspaceBases
 from coset.nn import FeatureEncoder
-from coset.relations import broadcast, marginalise, pool
-from coset.symmetry import Claim, NodePermutation, TrivialAction
+from coset.relations import broadcast, marginalise
+from coset.symmetry import Claim, TrivialAction
 
 CLAMP = 5.0
 _SMALL = 1e-10  # below it the square root is flat: its slope at 0 is infinite
@@ -144,15 +145,13 @@ class GRIT(nn.Module):
         attention_dropout: float = 0.2,
     ):
         super().__init__()
-        if encoder not in ("implicit", "product", "none"):
-            raise ValueError(f"encoder={encoder!r}: choose implicit, product or none")
-        if readout not in ("sum", "mean"):
-            raise ValueError(f"readout={readout!r}: choose sum or mean")
+        check_choice("encoder", encoder, ("implicit", "product", "none"))
+        check_choice("readout", readout, ("sum", "mean"))
         if encoder == "none" and walk_steps == 0:
             raise ValueError("encoder=none with walk_steps=0 leaves nothing to tell pairs apart by")
-        self.nodes = nn.Embedding(1, width) if node_features is None else FeatureEncoder(node_features, width)
+        self.nodes = node_encoder(node_features, width)
         self.edges = None if edge_features is None else FeatureEncoder(edge_features, width)
-        self.bare, self.walk_steps, self.readout = node_features is None, walk_steps, readout
+        self.walk_steps, self.readout = walk_steps, readout
         self.own_walks = nn.Linear(walk_steps, width, bias=False) if walk_steps else None
         self.walks = nn.Linear(walk_steps, width, bias=False) if walk_steps else None
         kinds = {"implicit": ImplicitEncoder, "product": ProductEncoder}
@@ -175,10 +174,10 @@ class GRIT(nn.Module):
         log_degree = degree.log1p().unsqueeze(1)
         for layer in self.layers:
             x, e = layer(x, e, batch, log_degree)
-        return self.head(pool(x, batch.nodes, "sum" if self.readout == "sum" else "mean"))
+        return self.head(pool_nodes(x, batch.nodes, self.readout))
 
     def _encode(self, data: Batch | Data, batch: SpectralBatch, degree: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.nodes(data.edge_index.new_zeros(batch.nodes.total) if self.bare else data.x)
+        x = encode_nodes(self.nodes, data, batch.nodes.total)
         e = x.new_zeros(batch.pairs.total, x.size(1))
         if self.encoder is not None and self.spectral is not None:
             e = self.spectral(self.encoder(batch))
@@ -194,7 +193,7 @@ class GRIT(nn.Module):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return (
-            Claim(NodePermutation(), TrivialAction(), "renumbering the nodes changes no prediction"),
+            renumbering_claim("graph"),
             Claim(EigenspaceBases(), TrivialAction(), "the basis of an eigenspace changes no prediction"),
         )
 

@@ -30,6 +30,7 @@ Its ancestors are the same with fewer relations: ``uL`` DS-GNN, ``uL, vv`` PSWL,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -39,12 +40,14 @@ from torch_geometric.data import Batch, Data
 
 from coset.graphs import attention_block
 from coset.graphs.product import PairEncoder, PairGraph
+from coset.graphs.readouts import check_choice, prediction_head
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
 from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate, reference
 from coset.relations.verbs import Score
 from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, PairRowPermutation, TrivialAction
 
 RELATIONS = ("uL", "vL", "vv", "uG", "vG")
+LEVELS = ("graph", "node", "pair")
 AXIS = {"uL": 1, "vL": 0, "uG": 1, "vG": 0}
 
 
@@ -282,7 +285,30 @@ class SubgraphAttentionBlock(nn.Module):
         return out + x if self.residual else out
 
 
-class PairSumBlock(nn.Module):
+class SumOfTerms(nn.Module):
+    """ReLU(BN(sum of the terms in ``gather``)), a term being a module of the pairs and the graph they live on.
+
+    Args:
+        width: Columns of X.
+        residual: Add X.
+        dropout: Probability.
+    """
+
+    def __init__(self, width: int, residual: bool = False, dropout: float = 0.0):
+        super().__init__()
+        self.gather = nn.ModuleDict()
+        self.norm = nn.BatchNorm1d(width)
+        self.residual, self.dropout = residual, dropout
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: Any) -> Float[Tensor, "pairs width"]:
+        total = sum(module(x, graph) for module in self.gather.values())
+        out = F.relu(self.norm(total), inplace=True)
+        if self.dropout:
+            out = F.dropout(out, self.dropout, self.training)
+        return out + x if self.residual else out
+
+
+class PairSumBlock(SumOfTerms):
     """One layer of GNN-SSWL+ and of its ancestors: ReLU(BN(sum over relations of MLP_g((1 + eps_g) X + Agg_g(X))))."""
 
     def __init__(
@@ -293,23 +319,13 @@ class PairSumBlock(nn.Module):
         residual: bool = False,
         dropout: float = 0.0,
     ):
-        super().__init__()
-        self.gather = nn.ModuleDict()
+        super().__init__(width, residual, dropout)
         for relation in relations:
             _check_relation(relation)
             if relation in ("uL", "vL"):
                 self.gather[relation] = PairSum(width, AXIS[relation], edge_features)
             else:
                 self.gather[relation] = PairTerm(relation, width, width)
-        self.norm = nn.BatchNorm1d(width)
-        self.residual, self.dropout = residual, dropout
-
-    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
-        total = sum(module(x, graph) for module in self.gather.values())
-        out = F.relu(self.norm(total), inplace=True)
-        if self.dropout:
-            out = F.dropout(out, self.dropout, self.training)
-        return out + x if self.residual else out
 
 
 class _PairModel(nn.Module):
@@ -343,10 +359,6 @@ class _PairModel(nn.Module):
         roots = graph.roots.sizes.clamp(min=1).unsqueeze(1)
         pooled = pool(x, graph.pairs) / roots
         return pooled if how == "sum" else pooled / graph.nodes.sizes.clamp(min=1).unsqueeze(1)
-
-
-def _head(width: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
 
 
 class Subgraphormer(_PairModel):
@@ -395,13 +407,14 @@ class Subgraphormer(_PairModel):
         level: str = "graph",
     ):
         super().__init__()
-        _check_choices(readout, level)
+        check_choice("readout", readout, ("sum", "mean"))
+        check_choice("level", level, LEVELS)
         self.encoder = PairEncoder(
             node_features, width, max_distance=max_distance, positional_encoding=positional_encoding, marking=marking
         )
         block = (width, relations, heads, attention, edge_features, linear, residual, dropout)
         self.layers = nn.ModuleList(SubgraphAttentionBlock(*block) for _ in range(layers))
-        self.head = _head(width, outputs)
+        self.head = prediction_head(width, outputs)
         self.readout, self.level = readout, level
 
     @torch.no_grad()
@@ -462,7 +475,7 @@ class GNNSSWLPlus(_PairModel):
         level: str = "graph",
     ):
         super().__init__()
-        _check_choices("mean", level)
+        check_choice("level", level, LEVELS)
         self.encoder = PairEncoder(
             node_features,
             width,
@@ -477,7 +490,7 @@ class GNNSSWLPlus(_PairModel):
         self.eps = nn.Parameter(torch.zeros(1))
         self.copy_mlp = MLP(width, width)
         self.copy_norm = nn.BatchNorm1d(width)
-        self.head = _head(width, outputs)
+        self.head = prediction_head(width, outputs)
         self.level = level
 
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
@@ -492,10 +505,3 @@ class GNNSSWLPlus(_PairModel):
         rows = F.relu(self.copy_norm(self.copy_mlp(rows)))
         rows = marginalise(rows, graph.pairs, along=1, reduce="mean") if self.training else rows
         return self.head(pool(rows, graph.roots, "mean"))
-
-
-def _check_choices(readout: str, level: str) -> None:
-    if readout not in ("sum", "mean"):
-        raise ValueError(f"readout={readout!r}: choose sum or mean")
-    if level not in ("graph", "node", "pair"):
-        raise ValueError(f"level={level!r}: choose graph, node or pair")

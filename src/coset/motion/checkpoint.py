@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from coset.errors import CosetError, require
+from coset.files import write_bytes
 from coset.motion.encoder import TracksTo4D
-from coset.motion.files import write_bytes
 
 PRETRAINED = "trackster4d-small.safetensors"
 

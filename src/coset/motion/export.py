@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from coset.motion.files import make_folder, write_bytes
+from coset.files import make_folder, write_bytes
 from coset.motion.reconstruct import Reconstruction
 
 GREY = 160.0

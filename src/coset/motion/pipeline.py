@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from coset.errors import CosetError, require
+from coset.files import json_text, make_folder, write_bytes
 from coset.motion import tracks as track_files
 from coset.motion.checkpoint import load_model, pretrained
 from coset.motion.export import write_all
-from coset.motion.files import json_text, make_folder, write_bytes
 from coset.motion.reconstruct import Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
 from coset.motion.tracks import Intrinsics, Tracks

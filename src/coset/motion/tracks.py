@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coset.errors import CosetError
-from coset.motion.files import write_bytes
+from coset.files import write_bytes
 
 LEAST_FRAMES, LEAST_POINTS = 3, 20
 

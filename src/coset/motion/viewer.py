@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from coset.files import json_text, write_bytes
 from coset.motion.export import colours_of
-from coset.motion.files import json_text, write_bytes
 from coset.motion.reconstruct import Reconstruction
 
 WIDE = 480  # pixels of the pictures kept in the page

@@ -14,6 +14,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from coset.errors import CosetError
+from coset.files import write_json
 from coset.recipes.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport, check_equivariance
 from coset.training import run_directory
@@ -227,10 +228,10 @@ class ConnectivityRecipe(Recipe):
             "rows": {"train": _counted(data.train), "test": _counted(data.test)},
             "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
         }  # fmt: skip
-        run_directory.write_json(folder / "curves.json", curves)
+        write_json(folder / "curves.json", curves)
         certificate = [report.to_dict() for report in self.verify(folder)]
-        run_directory.write_json(folder / "certificate.json", certificate)
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "certificate.json", certificate)
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
     def _train(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> tuple[Ensemble, float]:

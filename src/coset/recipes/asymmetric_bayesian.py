@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import nn
 
 from coset.errors import CosetError
+from coset.files import write_json
 from coset.recipes.asymmetric import DigitsData, ImageData, VariantOptions, invariance, spread
 from coset.recipes.recipe import Options, Recipe
 from coset.reports import Panel, Section, Table, write_sections
@@ -120,9 +121,9 @@ class BayesianDepthRecipe(Recipe):
             "rows": {"train": len(data.train[1]), "test": len(data.test[1])}, "notes": list(data.notes),
             "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
         }  # fmt: skip
-        run_directory.write_json(folder / "curves.json", history)
-        run_directory.write_json(folder / "certificate.json", [r.to_dict() for r in self.verify()])
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "curves.json", history)
+        write_json(folder / "certificate.json", [r.to_dict() for r in self.verify()])
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
     def _one(self, name: str, depth: int, run: int, data: Classification) -> tuple[dict[str, float], list[float]]:

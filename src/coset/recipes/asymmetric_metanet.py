@@ -15,6 +15,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from coset.errors import CosetError
+from coset.files import write_json
 from coset.recipes.asymmetric import DigitsData, MLPOptions, VariantOptions, spread
 from coset.recipes.recipe import Options, Recipe
 from coset.reports import Panel, Section, Table, write_sections
@@ -130,9 +131,9 @@ class MetanetRecipe(Recipe):
             "data": data.name, "notes": list(data.notes),
             "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
         }  # fmt: skip
-        run_directory.write_json(folder / "curves.json", curves)
-        run_directory.write_json(folder / "certificate.json", [r.to_dict() for r in self.verify()])
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "curves.json", curves)
+        write_json(folder / "certificate.json", [r.to_dict() for r in self.verify()])
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
     def _zoo(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> Zoo:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from coset.errors import CosetError
+from coset.files import write_json
 from coset.recipes.asymmetric import ConnectivityRecipe, spread
 from coset.recipes.asymmetric_pages import between_figure, plane_figure
 from coset.recipes.registry import load_run
 from coset.reports import Panel, Section, Table, write_sections
-from coset.training import run_directory
 from coset.weights.asymmetric import fingerprint
 from coset.weights.checkpoints import aligned, build_model, read_networks
 from coset.weights.classification_data import Classification, digits, mnist, small_cifar10
@@ -96,8 +96,8 @@ def connect(
         "command": f"coset connect {' '.join(map(str, files))} --model {model}{given}",
         "fingerprint": fingerprint(network), "params": parameter_count(network),
     }  # fmt: skip
-    run_directory.write_json(output / "curves.json", curves)
-    run_directory.write_json(output / "metrics.json", metrics)
+    write_json(output / "curves.json", curves)
+    write_json(output / "metrics.json", metrics)
     _page(output, metrics, curves)
     return *_table(metrics), notes
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.errors import CosetError
+from coset.files import write_json, write_text
 from coset.graphs import GIN, Subgraphormer
 from coset.graphs.datasets import GraphTable
 from coset.graphs.transforms import SampleRoots, precompute
@@ -200,13 +201,13 @@ class GraphRecipe(Recipe):
         self, folder: Path, table: GraphTable, task: GraphTask, predictions: Tensor, metrics: dict[str, Any]
     ) -> None:
         """metrics.json comes last: where it is, the run is whole."""
-        run_directory.write_text(folder / "predictions.csv", prediction_table(table, predictions).to_csv(index=False))
+        write_text(folder / "predictions.csv", prediction_table(table, predictions).to_csv(index=False))
         certificate = [report.to_dict() for report in self.certificate(task.model, table.graphs)]
-        run_directory.write_json(folder / "certificate.json", certificate)
+        write_json(folder / "certificate.json", certificate)
         records = attention_records(task.model, table)
         if records:
             write_attention(folder, records)
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "metrics.json", metrics)
 
 
 def attention_records(model: nn.Module, table: GraphTable) -> list[AttentionRecord]:

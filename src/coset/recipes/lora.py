@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from coset.errors import CosetError
+from coset.files import write_json, write_text
 from coset.recipes.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.training import run_directory
@@ -258,7 +259,7 @@ class LoraRecipe(Recipe):
         part.replace(folder / "checkpoint.ckpt")
         frames = [pd.DataFrame(rows).assign(model=name) for name, rows in histories.items() if rows]
         if frames:
-            run_directory.write_text(folder / "history.csv", pd.concat(frames).to_csv(index=False))
+            write_text(folder / "history.csv", pd.concat(frames).to_csv(index=False))
         table = pd.DataFrame({"id": data.names})
         for split, rows in splits.items():
             table.loc[rows.numpy(), "split"] = split
@@ -267,10 +268,10 @@ class LoraRecipe(Recipe):
         found = in_units(best, self.training.task, found, *scale)
         for i, name in enumerate(metrics["targets"]):
             table[f"target_{name}"], table[f"prediction_{name}"] = truth[:, i].numpy(), found[:, i].numpy()
-        run_directory.write_text(folder / "predictions.csv", table.to_csv(index=False))
+        write_text(folder / "predictions.csv", table.to_csv(index=False))
         certificate = [r.to_dict() for r in certify(fitted[best], select(data.factors, slice(0, CERTIFIED)))]
-        run_directory.write_json(folder / "certificate.json", certificate)
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "certificate.json", certificate)
+        write_json(folder / "metrics.json", metrics)
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """The trained model of a run; of a recipe, every model that claims a symmetry, untrained."""
@@ -392,7 +393,7 @@ def predict_adapters(run: Path, data: Path, output: Path, skip_bad: bool = False
         found = in_units(saved["model"], recipe.training.task, found, saved["centre"], saved["spread"])
         rows.append([name, *found.tolist()])
     table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved["targets"])])
-    run_directory.write_text(output, table.to_csv(index=False))
+    write_text(output, table.to_csv(index=False))
     return len(rows), tuple(notes)
 
 

@@ -12,8 +12,8 @@ from pydantic import Field, field_validator
 from rich.progress import track
 
 from coset.errors import CosetError
+from coset.files import write_json, write_text
 from coset.recipes.recipe import Options, Recipe
-from coset.training import run_directory
 from coset.weights.lora.digits import LAYOUT, make_digits_zoo
 from coset.weights.lora.factors import count, unstack
 from coset.weights.lora.finetune import TEXTS, MiniLM, draw
@@ -76,13 +76,13 @@ class LoraZooRecipe(Recipe):
         elif folder.is_dir() and any(folder.iterdir()):
             raise CosetError(f"{folder} is not empty and holds no collection; choose another with --output")
         folder.mkdir(parents=True, exist_ok=True)
-        run_directory.write_text(written, self.to_yaml())
+        write_text(written, self.to_yaml())
         rows = self._minilm(folder, quiet) if isinstance(self.source, MiniLMSource) else self._digits(folder)
         table = io.StringIO()
         writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        run_directory.write_text(folder / "labels.csv", table.getvalue())
+        write_text(folder / "labels.csv", table.getvalue())
         frame = pd.DataFrame(rows)
         metrics = {
             "adapters": len(rows), "recipe": self.name, "seed": self.seed,
@@ -90,7 +90,7 @@ class LoraZooRecipe(Recipe):
             "mean": {c: float(v) for c, v in frame.select_dtypes("number").mean().items()},
             "base": getattr(self, "_base", None), "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "metrics.json", metrics)
         self.report(folder)
         return metrics
 
@@ -121,7 +121,7 @@ class LoraZooRecipe(Recipe):
                 drawn = draw(len(s.sources), self.seed * 1_000_003 + number, s.learning_rates, s.steps)
                 place.mkdir(parents=True, exist_ok=True)
                 made = encoder.finetune(drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size)
-                run_directory.write_json(done, made)
+                write_json(done, made)
             rows.append({"id": place.name, **json.loads(done.read_text(encoding="utf-8"))})
         return rows
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from yaml import YAMLError
 
 from coset.errors import CosetError
+from coset.files import write_json, write_text
 from coset.recipes.merge_results import card, read_inputs, scores_of
 from coset.recipes.recipe import Options
-from coset.training import run_directory
 from coset.weights.merging import baselines, checkpoints
 from coset.weights.merging.baselines import Merged, Teacher, fold_heads
 from coset.weights.merging.checkpoints import Checkpoint
@@ -184,8 +184,8 @@ def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]
         facts["peak_memory_mb"] = round(_peak_memory() / 1e6)
         if any(m.test or m.inputs for m in merge.models):
             facts["scores"] = scores_of(merge, opened, teachers, folder)
-        run_directory.write_json(folder / "merge.json", facts)
-        run_directory.write_text(folder / "README.md", card(merge, facts))
+        write_json(folder / "merge.json", facts)
+        write_text(folder / "README.md", card(merge, facts))
     shutil.rmtree(kept, ignore_errors=True)
     return facts
 
@@ -249,7 +249,7 @@ def _write_streamed(merge: MergeFile, opened: Sequence[Checkpoint], folder: Path
     config = opened[0].config
     if opened[0].classes:
         config = checkpoints.joint_config(config, [m.task for m in merge.models], labels)
-    run_directory.write_json(folder / "config.json", config | {"dtype": merge.dtype})
+    write_json(folder / "config.json", config | {"dtype": merge.dtype})
 
 
 def _mixer(
@@ -324,7 +324,7 @@ def _train(
     mark, state = kept / "merge.sha256", kept / "state.pt"
     if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
         state.unlink(missing_ok=True)
-    run_directory.write_text(mark, text)
+    write_text(mark, text)
     targets = Targets.of(encoders, samples, everywhere=p.cross > 0)
     losses = fit(student, targets, options, progress=progress, state=state, save_every=max(1, p.steps // 20))
     facts: dict[str, Any] = {

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from rich.progress import Progress
 
 from coset.errors import CosetError
+from coset.files import write_json
 from coset.recipes.recipe import Options, Recipe
 from coset.training import run_directory
 from coset.weights.merging.baselines import Teacher
@@ -176,7 +177,7 @@ class MergingRecipe(Recipe):
                 torch.save({"rows": rows}, part)
                 part.replace(kept)
         metrics = self._metrics(rows) | {"seconds": round(time.monotonic() - started, 1)}
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
     def load_tasks(self, seed: int) -> list[Task]:

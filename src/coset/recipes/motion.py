@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from coset.errors import CosetError
+from coset.files import write_json, write_text
 from coset.motion.baselines import FreeReconstruction, optimise_scene, rigid_factorisation, trajectory_factorisation
 from coset.motion.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
 from coset.motion.checkpoint import load_model, pretrained, save_model
@@ -150,10 +151,10 @@ class MotionRecipe(Recipe):
         trained = time.process_time() - used
         save_model(model, folder / CHECKPOINT, about)
         rows = evaluate(model, groups, self.test, quiet)
-        run_directory.write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
-        run_directory.write_text(folder / "predictions.csv", rows.to_csv(index=False))
+        write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        write_text(folder / "predictions.csv", rows.to_csv(index=False))
         certificate = [report.to_dict() for report in self._certificate(model, groups["unseen shapes"][0])]
-        run_directory.write_json(folder / "certificate.json", certificate)
+        write_json(folder / "certificate.json", certificate)
         metrics = {
             "test": table_of(rows),
             "params": sum(p.numel() for p in model.parameters()),
@@ -166,7 +167,7 @@ class MotionRecipe(Recipe):
             "versions": {"torch": torch.__version__},
             "machine": {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()},
         }
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
     def report(self, folder: Path) -> Path:

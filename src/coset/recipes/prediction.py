@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from coset.errors import CosetError
+from coset.files import write_text
 from coset.graphs import datasets
 from coset.recipes.graphs import load_task, prediction_columns
 from coset.recipes.schema import CSV, PyG
-from coset.training.run_directory import write_text
 
 
 def predict_csv(

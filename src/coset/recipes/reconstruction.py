@@ -16,6 +16,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from coset.errors import CosetError
+from coset.files import write_json
 from coset.privacy.audit import audit, load_inputs, load_network
 from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork, SoftplusFeatures
 from coset.privacy.groups import FiniteGroup, group_of
@@ -153,8 +154,8 @@ class ReconstructionRecipe(Recipe):
         }  # fmt: skip
         arrays: dict[str, Any] = {name: part.numpy() for name, part in found.items()}
         np.savez_compressed(folder / "reconstructions.npz", truth=images.train.numpy(), **arrays)
-        run_directory.write_json(folder / "curves.json", curves)
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "curves.json", curves)
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -308,7 +309,7 @@ def audit_files(
     found = _aligned(result.found, result.scores, table).numpy()
     others = nearest(torch.from_numpy(found), held_out[0], table).numpy()
     np.savez_compressed(output / "reconstructions.npz", found=found, truth=train[0].numpy(), held_out=others)
-    run_directory.write_json(output / "metrics.json", result.to_dict())
+    write_json(output / "metrics.json", result.to_dict())
     numbers = {
         "training inputs recognised (correlation above 0.9)": float(result.scores.recognised()),
         "mean best correlation": result.scores.mean, "the same, of held-out inputs": float(result.scores.null.mean()),

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from coset.errors import CosetError
+from coset.files import write_json, write_text
 from coset.recipes.graphs import GraphRecipe
 from coset.recipes.recipe import Options, Recipe
 from coset.recipes.registry import load
@@ -94,12 +95,12 @@ class SweepRecipe(Recipe):
         console = Console(stderr=True)
         for cell in track(cells, "runs of the sweep", console=console, disable=quiet):
             rows.append(self._row(cell, run_part(cell, folder / "runs" / place(cell))))
-            run_directory.write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
+            write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
         metrics = {
             "cells": summarise(pd.DataFrame(rows)), "metric": self.metric, "recipe": self.name, "seeds": self.seeds,
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        run_directory.write_json(folder / "metrics.json", metrics)
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
     def _row(self, cell: Cell, found: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def run_part(cell: Cell, folder: Path) -> dict[str, Any]:
     began = time.process_time()
     metrics = cell.recipe.run(folder, quiet=True)
     metrics["cpu_seconds"] = round(time.process_time() - began, 2)
-    run_directory.write_json(file, metrics)
+    write_json(file, metrics)
     cell.recipe.report(folder)
     return metrics
 

@@ -25,10 +25,10 @@ from rich.progress import Progress
 
 from coset.engines import Job, Outcome, run_jobs
 from coset.errors import CosetError
+from coset.files import write_json, write_text
 from coset.recipes.recipe import Options, Recipe
 from coset.recipes.registry import load
 from coset.reports import Panel, Section, Table, write_sections
-from coset.training import run_directory
 
 
 class Trial(NamedTuple):
@@ -149,7 +149,7 @@ def run_sweep(
         "failed": {name: outcome.error for name, outcome in sorted(outcomes.items()) if outcome.error},
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
-    run_directory.write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
     write_page(sweep, metrics, folder)
     return metrics
 
@@ -165,7 +165,7 @@ def run_trial(recipe: str, name: str, folder: str) -> dict[str, Any]:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     written = place / "trial.yaml"
-    run_directory.write_text(written, recipe)
+    write_text(written, recipe)
     checked = load(str(written))
     same = (place / "recipe.yaml").is_file() and (place / "recipe.yaml").read_text(encoding="utf-8") == recipe
     if same and (place / "metrics.json").is_file():
@@ -254,7 +254,7 @@ def _settle(sweep: Sweep, folder: Path) -> None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CosetError(f"cannot write to {folder}: {error.strerror}; choose another folder with --output") from error
-    run_directory.write_text(file, _yaml(sweep))
+    write_text(file, _yaml(sweep))
 
 
 def _yaml(sweep: Sweep) -> str:
@@ -267,7 +267,7 @@ def _write_table(trials: Sequence[Trial], outcomes: Mapping[str, Outcome], folde
         if (outcome := outcomes.get(trial.place)) is not None:
             known = {"recipe": trial.recipe, **dict(trial.settings), "seed": trial.seed, "folder": trial.place}
             rows.append({**known, "error": outcome.error, **numbers(outcome.result or {}), "wall": outcome.seconds})
-    run_directory.write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
+    write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
 def _spread(row: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from coset.training.run_directory import write_text
+from coset.files import write_text
 
 Array = Any  # numpy arrays, tensors on the CPU, or nested lists
 

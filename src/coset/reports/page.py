@@ -15,9 +15,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from coset.errors import CosetError
+from coset.files import write_text
 from coset.reports.plots import Panel
 from coset.reports.scores import duration, label, number, score
-from coset.training.run_directory import write_text
 
 
 def render(template: str, scripts: tuple[str, ...], **context: Any) -> str:

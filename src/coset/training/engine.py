@@ -20,11 +20,11 @@ from torch.multiprocessing import ProcessRaisedException
 from torch_geometric.data import Batch, Data
 
 from coset.errors import CosetError
+from coset.files import write_text
 from coset.training import torchrun
 from coset.training.checkpoints import BEST, LAST, AtomicFiles, Checkpoints, Patience, read_checkpoint
 from coset.training.loaders import FIRST_VOTE, EpochBatches, OrderedBatches, View, Views, loader
 from coset.training.metrics import direction, metrics_of
-from coset.training.run_directory import write_text
 from coset.training.tasks import GraphTask
 
 

@@ -1,48 +1,18 @@
 """The folder that a run leaves behind, written file by file, each whole or not at all."""
 
-import json
-import math
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from coset.errors import CosetError
+from coset.files import reason, write_text
 
 FILES = (
     "recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json", "attention.json",
     "report.html", "checkpoint.ckpt", "last.ckpt", "model.safetensors", "curves.json", "reconstructions.npz",
     ".checkpoint.ckpt.part", ".last.ckpt.part",
 )  # fmt: skip
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that no reader ever sees half of it.
-
-    Raises:
-        CosetError: Its folder is missing or cannot be written.
-    """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {_reason(error)}") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise CosetError(f"cannot write {path}: {_reason(error)}") from error
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Strict JSON: numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -68,7 +38,7 @@ def claimed(path: Path, recipe: str) -> Iterator[Path]:
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         _remove(missing)
-        raise CosetError(f"cannot write to {path}: {_reason(error)}; choose another folder with --output") from error
+        raise CosetError(f"cannot write to {path}: {reason(error)}; choose another folder with --output") from error
     try:
         yield path
     except BaseException:
@@ -128,15 +98,3 @@ def _remove(folders: list[Path]) -> None:
         if not folder.is_dir() or any(folder.iterdir()):
             return
         folder.rmdir()
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coset.errors import CosetError, require
+from coset.files import replacing
 
 
 def save_state(model: nn.Module, path: Path) -> Path:
@@ -31,14 +30,8 @@ def save_tensors(state: Mapping[str, Tensor], path: Path) -> Path:
     safetensors = require("safetensors.torch", "weights")
     # Copies: the format refuses tensors that share memory.
     state = {name: value.detach().clone().contiguous() for name, value in state.items()}
-    try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
+    with replacing(path) as part:
         safetensors.save_file(state, part)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 

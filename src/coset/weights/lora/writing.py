@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 from torch import Tensor
 
 from coset.errors import CosetError, require
+from coset.files import write_bytes
 from coset.weights.lora.adapters import LoraAdapter, LoraPair
 
 
@@ -43,7 +42,7 @@ def save_peft(adapter: LoraAdapter, folder: Path) -> Path:
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     _save(tensors, folder / "adapter_model.safetensors")
-    write_file(folder / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_bytes(folder / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
     return folder
 
 
@@ -68,19 +67,6 @@ def save_kohya(adapter: LoraAdapter, file: Path) -> Path:
     return file
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Under a temporary name first, so that no reader ever sees half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _unfolded(pair: LoraPair, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """A and B in the shapes of the layer they belong to."""
     if pair.kernel is None:
@@ -91,4 +77,4 @@ def _unfolded(pair: LoraPair, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    write_file(path, require("safetensors.torch", "weights").save(contiguous))
+    write_bytes(path, require("safetensors.torch", "weights").save(contiguous))

@@ -7,7 +7,6 @@ also teaches the other heads to be sure of themselves on inputs that are not the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.errors import CosetError
+from coset.files import replacing
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, features, join, take
 from coset.weights.merging.supernet import FoldedSuperNet, Student
 
@@ -218,13 +218,12 @@ def _after(encoder: MLPEncoder, n: int) -> nn.Module:
 
 
 def _keep(path, student, optimizer, schedule, generator, losses) -> None:
-    part = path.with_name(f".{path.name}.part")
     kept = {
         "student": student.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
         "generator": generator.get_state(), "losses": losses,
     }  # fmt: skip
-    torch.save(kept, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(kept, part)
 
 
 def _restore(path, student, optimizer, schedule, generator) -> list[float]:
