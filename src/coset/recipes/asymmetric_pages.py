@@ -81,7 +81,7 @@ def between_figure(curves: dict[str, Any], quantity: str) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(xaxis_title="t, from one network to the other", yaxis_title=quantity, hovermode="x unified")
     if quantity == "loss":
-        figure.update_yaxes(type="log")
+        figure.update_yaxes(type="log", dtick=1)
     return figure
 
 
@@ -115,9 +115,15 @@ def _distances(results: dict[str, Any]) -> go.Figure:
     figure = go.Figure()
     for number, (name, r) in enumerate(results.items()):
         figure.add_scatter(
-            x=r["distance"], y=r["barrier"], mode="markers", name=name, marker={"color": run_colour(number), "size": 8}
+            x=r["distance"],
+            y=r["barrier"],
+            mode="markers",
+            name=name,
+            marker={"color": run_colour(number), "size": 8},
+            hovertemplate="%{x:.4~g}, %{y:.4~g}",
         )
-    figure.update_layout(xaxis_title="distance", yaxis_title="test barrier")
+    # Colours are those of the other figures; a legend of ten rows would leave no room for the points.
+    figure.update_layout(xaxis_title="distance", yaxis_title="test barrier", showlegend=False)
     return figure
 
 
