@@ -4,7 +4,6 @@ Run: python benchmarks/asymmetric_layers.py. Process time of forward, backward a
 turns; medians and least of the ratios of neighbouring steps.
 """
 
-import itertools
 import statistics
 import time
 
@@ -12,16 +11,10 @@ import torch
 from torch import nn
 
 from coset.weights.asymmetric import asymmetrize
+from coset.weights.networks import mlp
 
 WIDTHS = {"784-512-512-512-10": (784, 512, 512, 512, 10), "64-128-128-128-10": (64, 128, 128, 128, 10)}
 BATCH, STEPS = 128, 60
-
-
-def network(widths: tuple[int, ...]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths[:-1]):
-        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.GELU()]
-    return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -36,11 +29,10 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, widths in WIDTHS.items():
         torch.manual_seed(0)
-        base = network(widths)
         models = {
-            "standard": base,
-            "W": asymmetrize(network(widths), method="w", n_fix=8, kappa=1.0, seed=0),
-            "sigma": asymmetrize(network(widths), method="sigma", seed=0, example=(torch.randn(2, widths[0]),)),
+            "standard": mlp(widths),
+            "W": asymmetrize(mlp(widths), method="w", n_fix=8, kappa=1.0, seed=0),
+            "sigma": asymmetrize(mlp(widths), method="sigma", seed=0, example=(torch.randn(2, widths[0]),)),
         }
         optimizers = {kind: torch.optim.AdamW(model.parameters()) for kind, model in models.items()}
         x, y = torch.randn(BATCH, widths[0]), torch.randint(10, (BATCH,))

@@ -1,6 +1,6 @@
 """A training step of Subgraphormer at ZINC scale: Coset against PyG's GATConv on materialised product edges.
 
-    python benchmarks/subgraphormer.py [--pairs 7] [--threads 2] [--graphs 128] [--json out.json]
+    python benchmarks/subgraphormer.py [--pairs 7] [--threads 2] [--graphs 128]
 
 Both sides are the same function: 128 molecules, 6 layers, width 96, 4 heads, bond features, 8 product eigenvectors,
 mean absolute error, Adam. The peer is written the way PyG users would write it: the edges of the product graph and

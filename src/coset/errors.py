@@ -1,6 +1,7 @@
 """Errors meant for people: one line that says what is wrong, where, and what would be right."""
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 
@@ -22,3 +23,10 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise CosetError(f'{module} is not installed: pip install "coset[{extra}]"') from error
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise a ValueError that lists the choices unless ``value`` is one of them."""
+    if value not in choices:
+        *others, last = choices
+        raise ValueError(f"{name}={value!r}: choose {', '.join(others)}{' or ' if others else ''}{last}")

@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from coset.errors import check_choice
 from coset.graphs.bags import LARGEST_SIZE, BagGraph, SetReordering
 from coset.graphs.partition_linear import PartitionEquivariantLinear
-from coset.graphs.readouts import check_choice, encode_nodes, node_encoder, prediction_head
+from coset.graphs.readouts import encode_nodes, node_encoder, prediction_head
 from coset.graphs.subgraphormer import PairAttention, PairSum, SumOfTerms
 from coset.nn import MLP, norm_relu_linear
 from coset.relations import Product, broadcast, marginalise, pool, propagate

@@ -21,14 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
-from coset.graphs.readouts import (
-    check_choice,
-    encode_nodes,
-    node_encoder,
-    pool_nodes,
-    prediction_head,
-    renumbering_claim,
-)
+from coset.errors import check_choice
+from coset.graphs.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.graphs.spectral_encoders import SpectralFunctions
 from coset.graphs.spectral_filter import SpectralBatch, filtered_messages
 from coset.graphs.transforms import EigenspaceBases

@@ -14,17 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from coset.errors import check_choice
 from coset.graphs.granola import GranolaNorm
 from coset.graphs.norms import make_norm
 from coset.graphs.product import node_counts
-from coset.graphs.readouts import (
-    check_choice,
-    encode_nodes,
-    node_encoder,
-    pool_nodes,
-    prediction_head,
-    renumbering_claim,
-)
+from coset.graphs.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
 from coset.relations import IndexSet, Relation, propagate
 from coset.symmetry import Claim

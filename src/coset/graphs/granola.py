@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coset.errors import check_choice
 from coset.relations import IndexSet, Relation, propagate
 
 
@@ -59,8 +60,7 @@ class GranolaNorm(nn.Module):
             raise ValueError(f"channels={channels}: a node is normalised over its channels, so it takes at least 2")
         if depth < 1:
             raise ValueError(f"depth={depth}: the inner network needs at least one layer")
-        if init not in ("identity", "paper"):
-            raise ValueError(f"init={init!r}: choose identity or paper")
+        check_choice("init", init, ("identity", "paper"))
         noise_channels = channels if noise_channels is None else noise_channels
         self.channels, self.noise_channels = channels, noise_channels
         self.eval_seed = eval_seed

@@ -19,7 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import one_hot
 from torch_geometric.data import Batch, Data
 
-from coset.nn import FeatureEncoder
+from coset.errors import check_choice
+from coset.graphs.readouts import encode_nodes, node_encoder
 from coset.nn.buffers import buffers
 from coset.nn.norm_relu import add_repeated, covers, sum_repeated
 from coset.relations import IndexSet, Product, Relation, broadcast
@@ -121,24 +122,19 @@ class PairEncoder(nn.Module):
         unreachable: bool = True,
     ):
         super().__init__()
-        if marking not in ("distance", "root", "none"):
-            raise ValueError(f"marking={marking!r}: choose distance, root or none")
+        check_choice("marking", marking, ("distance", "root", "none"))
         if not 0 <= positional_encoding < width:
             raise ValueError(
                 f"positional_encoding={positional_encoding} must be at least 0 and below the width {width}"
             )
         inner = width - positional_encoding
         self.max_distance, self.k, self.marking = max_distance, positional_encoding, marking
-        self.node_features = node_features
-        self.nodes = nn.Embedding(1, inner) if node_features is None else FeatureEncoder(node_features, inner)
+        self.nodes = node_encoder(node_features, inner)
         self.last = {"distance": max_distance + unreachable, "root": 1, "none": 0}[marking]
         self.distances = nn.Embedding(self.last + 1, inner)
 
     def forward(self, data: Batch | Data, graph: PairGraph) -> Float[Tensor, "pairs width"]:
-        if self.node_features is None:
-            node = self.nodes(torch.zeros(graph.nodes.total, dtype=torch.long, device=data.edge_index.device))
-        else:
-            node = self.nodes(data.x)
+        node = encode_nodes(self.nodes, data, graph.nodes.total)
         encoding = product_encoding(data, graph, self.k).to(node.dtype) if self.k else None
         if self.marking == "none":
             parts = [broadcast(node, graph.pairs, along=0)]

@@ -11,13 +11,6 @@ from coset.relations import IndexSet, pool
 from coset.symmetry import Claim, NodePermutation, NodeRowPermutation, TrivialAction
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise a ValueError that lists the choices unless ``value`` is one of them."""
-    if value not in choices:
-        *others, last = choices
-        raise ValueError(f"{name}={value!r}: choose {', '.join(others)}{' or ' if others else ''}{last}")
-
-
 def node_encoder(features: Sequence[int] | int | None, width: int) -> nn.Module:
     """Encoder of node features: table sizes, a number of real columns, or ``None`` for one row that all nodes share."""
     return nn.Embedding(1, width) if features is None else FeatureEncoder(features, width)

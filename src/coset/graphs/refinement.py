@@ -27,6 +27,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import shortest_path
 from torch_geometric.data import Data
 
+from coset.errors import check_choice
+
 Colours = Int[np.ndarray, "..."]
 """Colours of the nodes [n] or of the pairs [n, n] of one graph."""
 
@@ -87,8 +89,7 @@ class PairRefinement:
         unknown = [relation for relation in self.relations if relation not in _GATHER]
         if unknown:
             raise ValueError(f"relation {unknown[0]!r}: choose from {', '.join(_GATHER)}")
-        if self.marking not in ("distance", "root", "none"):
-            raise ValueError(f"marking={self.marking!r}: choose distance, root or none")
+        check_choice("marking", self.marking, ("distance", "root", "none"))
 
     @property
     def name(self) -> str:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
-from coset.graphs.readouts import check_choice, encode_nodes, node_encoder, pool_nodes, renumbering_claim
+from coset.errors import check_choice
+from coset.graphs.readouts import encode_nodes, node_encoder, pool_nodes, renumbering_claim
 from coset.graphs.spectral_encoders import ImplicitEncoder, ProductEncoder
 from coset.graphs.spectral_filter import SpectralBatch, spectral_filter
 from coset.graphs.transforms import EigenspaceBases

@@ -38,9 +38,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
+from coset.errors import check_choice
 from coset.graphs import attention_block
 from coset.graphs.product import PairEncoder, PairGraph
-from coset.graphs.readouts import check_choice, prediction_head
+from coset.graphs.readouts import prediction_head
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
 from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate, reference
 from coset.relations.verbs import Score
@@ -82,8 +83,7 @@ class PairAttention(nn.Module):
         edge_features: Sequence[int] | int | None = None,
     ):
         super().__init__()
-        if score not in ("gat", "gatv2", "transformer"):
-            raise ValueError(f"attention={score!r}: choose gat, gatv2 or transformer")
+        check_choice("attention", score, ("gat", "gatv2", "transformer"))
         self.heads, self.axis, self.score = heads, axis, score
         self.value = nn.Linear(width, outputs, bias=score != "gat")
         others: dict[str, tuple[str, ...]] = {"gat": (), "gatv2": ("target",), "transformer": ("key", "query", "root")}

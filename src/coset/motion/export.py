@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from coset.files import make_folder, write_bytes
+from coset.files import make_folder, write_bytes, write_text
 from coset.motion.reconstruct import Reconstruction
 
 GREY = 160.0
@@ -96,7 +96,7 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
         xyz = " ".join(f"{x:.12g}" for x in clouds[p])
         rows.append(f"{number[int(p)]} {xyz} {' '.join(str(int(c)) for c in colours[p])} {error[p]:.6g} {where}")
     for name, lines in (("cameras", cameras), ("images", images), ("points3D", rows)):
-        write_bytes(folder / f"{name}.txt", ("\n".join(lines) + "\n").encode())
+        write_text(folder / f"{name}.txt", "\n".join(lines) + "\n")
 
 
 def write_gltf(reconstruction: Reconstruction, path: Path) -> None:

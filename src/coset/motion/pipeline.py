@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from coset.errors import CosetError, require
-from coset.files import json_text, make_folder, write_bytes
+from coset.files import json_text, make_folder, write_text
 from coset.motion import tracks as track_files
 from coset.motion.checkpoint import load_model, pretrained
 from coset.motion.export import write_all
@@ -119,7 +119,7 @@ def _reconstruct(
     notes = [*notes, *result.notes]
     metrics = {**result.metrics(), "refine": options.refine, "window": options.window, "notes": notes}
     content = {**metrics, "files": ["index.html", "tracks.npz", *names]}
-    write_bytes(output / "metrics.json", json_text(content, indent=2).encode())
+    write_text(output / "metrics.json", json_text(content, indent=2))
     return result, notes
 
 

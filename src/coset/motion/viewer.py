@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from coset.files import json_text, write_bytes
+from coset.files import json_text, write_text
 from coset.motion.export import colours_of
 from coset.motion.reconstruct import Reconstruction
 
@@ -33,7 +33,7 @@ def write_viewer(reconstruction: Reconstruction, path: Path, title: str, frames:
     page = resources.files("coset.motion").joinpath("static", "viewer.html").read_text(encoding="utf-8")
     data = script_text(page_data(reconstruction, frames))
     text = page.replace("__TITLE__", html.escape(title)).replace("__DATA__", data)
-    write_bytes(path, text.encode())
+    write_text(path, text)
 
 
 def page_data(reconstruction: Reconstruction, frames: np.ndarray | None = None) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from coset.errors import CosetError
 from coset.files import write_text
 from coset.reports.plots import Panel
 from coset.reports.scores import duration, label, number, score
@@ -46,10 +45,7 @@ def write_page(path: Path, html: str) -> Path:
     Raises:
         CosetError: The folder is missing or cannot be written.
     """
-    try:
-        write_text(path, html)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, html)
     return path
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from coset.errors import check_choice
 from coset.nn import FeatureEncoder
 from coset.relations import pool, propagate
 from coset.symmetry import Claim, TrivialAction
@@ -56,8 +57,7 @@ CIN = (Neighbourhood(0, 0, 1), Neighbourhood(1, 0), Neighbourhood(1, 1, 2), Neig
 def normalisation(kind: Norm, width: int) -> nn.Module:
     """A norm by name."""
     made = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
-    if kind not in (*made, "none"):
-        raise ValueError(f"norm={kind!r}: choose batch, layer or none")
+    check_choice("norm", kind, (*made, "none"))
     return made[kind](width) if kind in made else nn.Identity()
 
 
@@ -172,8 +172,7 @@ class CellReadout(nn.Module):
 
     def __init__(self, width: int, outputs: int, ranks: Sequence[int], reduce: Reduction = "sum", dropout: float = 0.0):
         super().__init__()
-        if reduce not in ("sum", "mean"):
-            raise ValueError(f"readout={reduce!r}: choose sum or mean")
+        check_choice("readout", reduce, ("sum", "mean"))
         self.ranks, self.reduce = tuple(ranks), reduce
         self.maps = nn.ModuleList(nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU()) for _ in self.ranks)
         self.last = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, outputs))

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int
 from torch_geometric.data import Batch
 
+from coset.errors import check_choice
 from coset.topology.batches import CellBatch, ComplexData
 from coset.topology.complexes import Complex
 from coset.topology.marking import pair_distances
@@ -47,8 +48,7 @@ class SubcomplexRefinement:
         unknown = [term for term in self.terms if term not in TERMS]
         if unknown:
             raise ValueError(f"term {unknown[0]!r}: choose from {', '.join(TERMS)}")
-        if self.marking not in ("distance", "binary"):
-            raise ValueError(f"marking={self.marking!r}: choose distance or binary")
+        check_choice("marking", self.marking, ("distance", "binary"))
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from coset.errors import check_choice
 from coset.relations import Product, broadcast, marginalise, propagate
 from coset.relations.reference import scatter
 from coset.symmetry import Claim, TrivialAction
@@ -48,8 +49,7 @@ class BagInit(nn.Module):
 
     def __init__(self, width: int, ranks: tuple[int, int], marking: Marking = "distance", norm: Norm = "layer"):
         super().__init__()
-        if marking not in ("distance", "binary"):
-            raise ValueError(f"marking={marking!r}: choose distance or binary")
+        check_choice("marking", marking, ("distance", "binary"))
         self.ranks, self.marking = ranks, marking
         self.marks = nn.Embedding(ENTRIES if marking == "distance" else 2, width)
         self.merge = dense(3 * width, width, norm)

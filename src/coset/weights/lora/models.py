@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from coset.errors import check_choice
 from coset.symmetry import Claim, TrivialAction
 from coset.weights.lora.adapters import balanced, singular_values, squared_norm
 from coset.weights.lora.factors import Factors, LayerwiseGL, Layout
@@ -263,8 +264,7 @@ class GLNet(LolModel):
         dropout: float = 0.0,
     ):
         super().__init__()
-        if head not in ("full", "mean"):
-            raise ValueError(f"head={head!r}: choose full or mean")
+        check_choice("head", head, ("full", "mean"))
         self.layout, self.pooled = layout, head == "mean"
         count = len(layout.names)
         for i, (u, v) in enumerate(training):

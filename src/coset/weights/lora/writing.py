@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 from torch import Tensor
 
 from coset.errors import CosetError, require
-from coset.files import write_bytes
+from coset.files import write_bytes, write_json
 from coset.weights.lora.adapters import LoraAdapter, LoraPair
 
 
@@ -42,7 +41,7 @@ def save_peft(adapter: LoraAdapter, folder: Path) -> Path:
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     _save(tensors, folder / "adapter_model.safetensors")
-    write_bytes(folder / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_json(folder / "adapter_config.json", config)
     return folder
 
 

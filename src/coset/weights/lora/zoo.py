@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from coset.errors import CosetError
-from coset.files import write_bytes
+from coset.files import write_text
 from coset.weights.lora.adapters import LoraAdapter
 from coset.weights.lora.factors import Factors, Layout, padded
 from coset.weights.lora.reading import load_lora, natural_key
@@ -152,7 +152,7 @@ def build_zoo(
     files = [f"{side}_{i}.npy" for i in range(len(layout.groups)) for side in "uv"]
     checksums = {name: _checksum(output / name) for name in files}
     index = {**plan, "notes": notes, "skipped": bad, "checksums": checksums}
-    write_bytes(output / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    write_text(output / INDEX, json.dumps(index, indent=1) + "\n")
     (output / PARTIAL).unlink(missing_ok=True)
     return open_zoo(output)
 
@@ -238,7 +238,7 @@ def _fill(
         if row % 256 == 255:
             for array in (a for pair in arrays for a in pair):
                 array.flush()
-            write_bytes(output / PARTIAL, json.dumps({"plan": plan, "done": row + 1}).encode())
+            write_text(output / PARTIAL, json.dumps({"plan": plan, "done": row + 1}))
     for array in (a for pair in arrays for a in pair):
         array.flush()
 
