@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from coset import CosetError
 from coset.weights.asymmetric import asymmetrize, deasymmetrize
 from coset.weights.connectivity import combine, measure, monotonicity, segment
 from coset.weights.ensembles import Training, initialise, train
 from coset.weights.matching import objective, weight_matching
-from coset.weights.networks import mlp, seeded
+from coset.weights.networks import ResidualBlock, mlp, seeded
 from coset.weights.permutations import NeuronPermutation, permutation_spec, permute, surviving_symmetries
 
 SIZES = (6, 16, 16, 3)
@@ -146,3 +147,12 @@ def test_mistakes_are_explained():
     state = network().state_dict()
     with pytest.raises(CosetError, match="must be odd"):
         segment(network(), state, state, blobs(), points=4)
+
+
+def test_the_shortcut_of_a_residual_block_is_a_strided_convolution():
+    block = ResidualBlock(6, 12, 2).double()
+    x = torch.randn(4, 6, 9, 9, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    convolution, norm = block.shortcut
+    strided = norm(functional.conv2d(x, convolution.weight, stride=2))
+    rest = block.norm2(block.conv2(block.act1(block.norm1(block.conv1(x)))))
+    torch.testing.assert_close(block(x), (rest + strided).relu())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def mlp(sizes: Sequence[int], norm: bool = True, activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
@@ -39,12 +40,17 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = nn.GroupNorm(1, outputs)
         self.act2 = nn.ReLU()
+        self.stride = stride
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.GroupNorm(1, outputs))
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(1, outputs))
 
     def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
         y = self.act1(self.norm1(self.conv1(x)))
+        if self.stride != 1:
+            # Pixels are left out before the 1x1 convolution, not by its stride: the same map, but the gradient of a
+            # strided one may be wrong or never end with fewer than eight channels on CPUs (oneDNN, issue 6035).
+            x = functional.max_pool2d(x, 1, self.stride)
         return self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
