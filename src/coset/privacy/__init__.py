@@ -2,16 +2,27 @@
 
 from coset.privacy.attribution import Attribution, attribute, membership_auc
 from coset.privacy.audit import Audit, audit
-from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork, SoftplusFeatures, SurrogateReLU, with_surrogate
+from coset.privacy.classifiers import (
+    CircularConvolution,
+    InvariantClassifier,
+    PointSetNetwork,
+    ReLUNetwork,
+    SoftplusFeatures,
+    SurrogateReLU,
+    with_surrogate,
+)
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, score
 from coset.privacy.stationarity import (
     distinct_neurons,
+    first_layer,
+    homogeneity,
     margins,
     multipliers,
     sample_gradients,
     stationarity_residual,
+    train_to_margin,
     train_to_stationarity,
 )
 
@@ -19,8 +30,10 @@ __all__ = [
     "Attack",
     "Attribution",
     "Audit",
+    "CircularConvolution",
     "FiniteGroup",
     "InvariantClassifier",
+    "PointSetNetwork",
     "ReLUNetwork",
     "Reconstruction",
     "Scores",
@@ -29,7 +42,9 @@ __all__ = [
     "attribute",
     "audit",
     "distinct_neurons",
+    "first_layer",
     "group_of",
+    "homogeneity",
     "margins",
     "membership_auc",
     "multipliers",
@@ -37,6 +52,7 @@ __all__ = [
     "sample_gradients",
     "score",
     "stationarity_residual",
+    "train_to_margin",
     "train_to_stationarity",
     "with_surrogate",
 ]

@@ -24,7 +24,7 @@ from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, score
-from coset.privacy.stationarity import Labels, distinct_neurons, margins, parameters_of, stationarity_residual
+from coset.privacy.stationarity import Labels, distinct_neurons, first_layer, margins, stationarity_residual
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,11 @@ def audit(
     n = len(train[0])
     if attack is None:
         attack = Attack(candidates=2 * n, least=0.1)
-    first = next((p for p in parameters_of(model).values() if p.dim() == 2 and p.size(1) == train[0].size(1)), None)
-    if first is not None and distinct_neurons(first) * first.size(1) < n * (first.size(1) + 1):
+    first = first_layer(model)
+    neurons = distinct_neurons(first)
+    if neurons * first.size(1) < n * (train[0].size(1) + 1):
         warnings.append(
-            f"{distinct_neurons(first)} distinct neurons are too few equations for {n} inputs: a small residual of the "
+            f"{neurons} distinct neurons are too few equations for {n} inputs: a small residual of the "
             "reconstruction means little"
         )
     found = reconstruct(

@@ -1,4 +1,4 @@
-"""Classifiers whose training data are asked for: one hidden layer, deep ReLU networks, made invariant by averaging."""
+"""Classifiers whose training data are asked for: one hidden layer, deep ReLU networks, sets, convolutions; averages."""
 
 from __future__ import annotations
 
@@ -60,14 +60,18 @@ class ReLUNetwork(nn.Module):
     Args:
         sizes: Inputs, hidden layers, outputs; one output is squeezed away.
         first: Deviation of the first layer's entries; PyTorch's own initialisation if None.
+        bias: Whether the first layer has one.
         generator: Of all draws.
     """
 
-    def __init__(self, sizes: Sequence[int], *, first: float | None = None, generator: torch.Generator | None = None):
+    def __init__(
+        self, sizes: Sequence[int], *, first: float | None = None, bias: bool = True,
+        generator: torch.Generator | None = None,
+    ):  # fmt: skip
         super().__init__()
         layers: list[nn.Module] = []
         for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-            linear = nn.Linear(fan_in, fan_out, bias=number == 0, dtype=torch.float64)
+            linear = nn.Linear(fan_in, fan_out, bias=bias and number == 0, dtype=torch.float64)
             bound = fan_in**-0.5
             for parameter in linear.parameters():
                 with torch.no_grad():
@@ -82,24 +86,86 @@ class ReLUNetwork(nn.Module):
         return out.squeeze(-1) if out.size(-1) == 1 else out
 
 
+class PointSetNetwork(nn.Module):
+    """DeepSets: f(x) = rho(mean_i phi(x_i)), for sets of points laid out one after the other.
+
+    Zaheer et al., "Deep Sets" (NeurIPS 2017). phi is a layer with ReLU, rho a :class:`ReLUNetwork` without biases: the
+    whole is homogeneous, and invariant under all orders of the points without a sum over them.
+
+    Args:
+        points: In a set.
+        coordinates: Of a point.
+        hidden: Widths of phi, then of rho's layers.
+        first: Deviation of phi's entries; PyTorch's own initialisation if None.
+        generator: Of all draws.
+    """
+
+    def __init__(
+        self, points: int, coordinates: int, hidden: Sequence[int], *, first: float | None = None,
+        generator: torch.Generator | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.points, self.coordinates = points, coordinates
+        self.phi = ReLUNetwork([coordinates, hidden[0]], first=first, generator=generator)
+        self.rho = ReLUNetwork([*hidden, 1], bias=False, generator=generator)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Tensor:
+        points = x.reshape(*x.shape[:-1], self.points, self.coordinates)
+        return self.rho(F.relu(self.phi.layers(points)).mean(-2))
+
+
+class CircularConvolution(nn.Module):
+    """f(x) = v . mean_p relu(W patch_p(x) + b): a convolution that wraps round, averaged over all places.
+
+    Invariant under all shifts that wrap round.
+
+    Args:
+        shape: Height and width of an image.
+        channels: Filters.
+        size: Of their window, odd.
+        first: Deviation of the filters' entries; PyTorch's own initialisation if None.
+        generator: Of all draws.
+    """
+
+    patches: Tensor
+
+    def __init__(
+        self, shape: tuple[int, int], channels: int, *, size: int = 3, first: float | None = None,
+        generator: torch.Generator | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        height, width = shape
+        offset = torch.arange(size) - size // 2
+        rows = (torch.arange(height)[:, None] + offset) % height
+        columns = (torch.arange(width)[:, None] + offset) % width
+        table = rows[:, None, :, None] * width + columns[None, :, None, :]
+        self.register_buffer("patches", table.reshape(height * width, size * size))
+        self.filters = ReLUNetwork([size * size, channels], first=first, generator=generator)
+        self.head = ReLUNetwork([channels, 1], bias=False, generator=generator)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Tensor:
+        return self.head(F.relu(self.filters.layers(x[..., self.patches])).mean(-2))
+
+
 class InvariantClassifier(nn.Module):
     """1/|G| sum_g base(g x): invariant for any base network.
 
     Args:
         base: A network on inputs [..., d].
         group: What it shall not see.
+        average: False for a base network that is invariant by construction: it is then called once.
     """
 
-    def __init__(self, base: nn.Module, group: FiniteGroup):
+    def __init__(self, base: nn.Module, group: FiniteGroup, average: bool = True):
         super().__init__()
-        self.base, self.group = base, group
+        self.base, self.group, self.average = base, group, average
 
     def symmetry(self) -> tuple[Claim, ...]:
         """f(g x) = f(x)."""
         return (Claim(self.group, TrivialAction(), f"invariant under {self.group.name}"),)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Tensor:
-        if len(self.group) == 1:
+        if len(self.group) == 1 or not self.average:
             return self.base(x)
         return self.base(self.group.orbit(x)).mean(x.dim() - 1)
 

@@ -8,6 +8,7 @@ output, and class numbers (integers) for networks of several; margins are y f(x)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -110,6 +111,96 @@ def train_to_stationarity(
     return reached
 
 
+def train_to_margin(
+    model: nn.Module,
+    x: Float[Tensor, "n d"],
+    y: Labels,
+    *,
+    steps: int = 6000,
+    learning_rate: float = 0.01,
+    sharpness: float = 100.0,
+    progress: Callable[[], object] = lambda: None,
+) -> list[dict[str, float]]:
+    """Descent from a small start without weight decay, until the margin is as large as the weights' length allows.
+
+    Homogeneous networks end, in direction, at weights that are a sum over the inputs of smallest margin (Lyu and Li,
+    ICLR 2020); plain descent takes forever to get there, because gradients vanish with the loss. Two things keep the
+    path and shorten the way: steps follow the gradient of the *logarithm* of the loss, and once every margin has
+    reached ``sharpness`` the length of the weights is held, with rates falling to nothing. Where that ends,
+    theta = sum_i c_i y_i grad f(x_i) with all c_i > 0.
+
+    Args:
+        model: Changed in place; homogeneous in its parameters.
+        x: All training inputs, one batch.
+        y: -1 or 1; class numbers with several outputs.
+        steps: In all.
+        learning_rate: Of the first step; it shrinks with the square of the weights' length.
+        sharpness: Margin at which the length of the weights is held.
+        progress: Called after each hundredth of the steps.
+
+    Returns:
+        A row for each hundredth of the steps: step, loss, the smallest margin, and that margin over
+        |theta|^degree, which only grows where the theory holds.
+
+    Raises:
+        CosetError: The network is not homogeneous, or did not learn its training inputs.
+    """
+    degree = homogeneity(model, x)
+    if degree is None:
+        raise CosetError(
+            "the network is not homogeneous in its parameters (biases beyond the first layer, normalisation, or gates "
+            "other than ReLU): train it with weight decay"
+        )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    first = length = _length(trained)
+    held: float | None = None
+    trace, every = [], max(1, steps // 100)
+    for step in range(steps + 1):
+        margin = margins(model(x), y)
+        # log softplus(-m), which is -m where softplus would run out of digits
+        each = torch.where(margin > 30, -margin, F.softplus(-margin.clamp(max=30)).log())
+        objective = torch.logsumexp(each, 0) - math.log(len(y))
+        least = float(margin.detach().min())
+        if step % every == 0 or step == steps:
+            relative = least / length**degree
+            trace.append({"step": step, "loss": float(objective.detach().exp()), "margin": least, "relative": relative})
+            progress()
+        gradients = torch.autograd.grad(objective, trained)
+        rate = learning_rate * (first / length) ** 2 * min(1.0, 2 * (1 - step / steps))
+        with torch.no_grad():
+            for p, g in zip(trained, gradients, strict=True):
+                p.sub_(rate * g)
+            length = _length(trained)
+            if held is None and least >= sharpness:
+                held = length
+            if held is not None:
+                for p in trained:
+                    p.mul_(held / length)
+                length = held
+    if trace[-1]["margin"] <= 0:
+        raise CosetError(
+            f"after {steps} steps some training inputs are misclassified: take more steps or a wider network"
+        )
+    return trace
+
+
+def homogeneity(model: nn.Module, x: Float[Tensor, "n d"]) -> int | None:
+    """L with f(a theta) = a^L f(theta) for a > 0; None if there is none."""
+    parameters = parameters_of(model)
+    with torch.no_grad():
+        once, twice = (functional_call(model, {k: a * p for k, p in parameters.items()}, (x,)) for a in (1.0, 2.0))
+    size = float(once.abs().max())
+    if size == 0:
+        return None
+    degree = round(math.log2(max(float(twice.abs().max()) / size, 0.5)))
+    close = torch.allclose(twice, 2.0**degree * once, rtol=1e-6, atol=1e-6 * size * 2.0**degree)
+    return degree if degree > 0 and close else None
+
+
+def _length(parameters: list[nn.Parameter]) -> float:
+    return float(torch.stack([p.detach().square().sum() for p in parameters]).sum().sqrt())
+
+
 def stationarity_residual(
     model: nn.Module, x: Float[Tensor, "n d"], y: Labels, *, loss: str = "mse", weight_decay: float = 1e-3
 ) -> float:
@@ -140,6 +231,20 @@ def sample_gradients(
 
     rows = vmap(grad(value), in_dims=(None, 0, None if y is None else 0))(parameters, x, y)
     return torch.cat([rows[name].reshape(len(x), -1) for name in parameters], 1).detach()
+
+
+def first_layer(model: nn.Module) -> Float[Tensor, "neurons inputs"]:
+    """Weights of the first trained layer, a row each neuron, with its biases as a last column if it has any.
+
+    Raises:
+        CosetError: No parameter of the network is a matrix.
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and weight.dim() >= 2:
+            rows = weight.detach().flatten(1)
+            bias = getattr(model.get_submodule(name.rpartition(".")[0]), "bias", None)
+            return rows if bias is None else torch.cat([rows, bias.detach()[:, None].to(rows)], 1)
+    raise CosetError("the network has no layer of weights")
 
 
 def distinct_neurons(weight: Float[Tensor, "neurons inputs"], tolerance: float = 1e-3) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +19,28 @@ from torch import Tensor, nn
 
 from coset.errors import CosetError
 from coset.files import write_json
+from coset.privacy.attribution import attribute
 from coset.privacy.audit import audit, load_inputs, load_network
-from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork, SoftplusFeatures
+from coset.privacy.classifiers import (
+    CircularConvolution,
+    InvariantClassifier,
+    PointSetNetwork,
+    ReLUNetwork,
+    SoftplusFeatures,
+)
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.images import Images, cifar10_vehicles_animals, digits, point_clouds
 from coset.privacy.modules import load_module
 from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, nearest, score
-from coset.privacy.stationarity import distinct_neurons, multipliers, stationarity_residual, train_to_stationarity
+from coset.privacy.stationarity import (
+    distinct_neurons,
+    first_layer,
+    multipliers,
+    stationarity_residual,
+    train_to_margin,
+    train_to_stationarity,
+)
 from coset.recipes.recipe import Options, Recipe
 from coset.reports import Panel, Picture, Section, Table, write_sections
 from coset.symmetry import EquivarianceReport, verify_claims
@@ -53,32 +69,75 @@ class ImageOptions(Options):
 class NetworkOptions(Options):
     """The classifier, averaged over the group."""
 
-    name: Literal["softplus", "relu"] = "softplus"
-    hidden: list[int] = Field([100], min_length=1, description="of softplus one layer, of relu any number")
+    name: Literal["softplus", "relu", "deepsets", "convolution"] = "softplus"
+    hidden: list[int] = Field(
+        [100], min_length=1, description="of softplus and convolution one layer, of the others any number"
+    )
     scale: float = Field(0.1, gt=0, description="of the output weights of softplus, which are not trained")
+    first: float | None = Field(None, gt=0, description="deviation of the first layer of relu at the start")
     group: Literal["plain", "flips", "c4", "d4", "shifts", "sets"] = "plain"
 
     @model_validator(mode="after")
     def _one_layer(self) -> NetworkOptions:
-        if self.name == "softplus" and len(self.hidden) > 1:
-            raise ValueError("network.hidden: softplus has one hidden layer")
+        if self.name in ("softplus", "convolution") and len(self.hidden) > 1:
+            raise ValueError(f"network.hidden: {self.name} has one hidden layer")
+        own = {"deepsets": "sets", "convolution": "shifts"}.get(self.name)
+        if own is not None and self.group != own:
+            raise ValueError(f"network.group={self.group!r}: {self.name} is invariant under {own!r}")
         return self
 
-    def build(self, inputs: int, group: FiniteGroup, seed: int) -> InvariantClassifier:
+    def build(self, shape: tuple[int, ...], group: FiniteGroup, seed: int) -> InvariantClassifier:
         generator = torch.Generator().manual_seed(seed)
+        options: dict[str, Any] = {"first": self.first, "generator": generator}
+        if self.name in ("deepsets", "convolution") and len(shape) != 2:
+            raise CosetError(f"{self.name} needs inputs of two axes, got {shape}")
+        if self.name == "deepsets":
+            network = PointSetNetwork(shape[0], shape[1], self.hidden, **options)
+            return InvariantClassifier(network, group, average=False)
+        if self.name == "convolution":
+            size = (shape[0], shape[1])
+            return InvariantClassifier(CircularConvolution(size, self.hidden[0], **options), group, average=False)
+        inputs = math.prod(shape)
         if self.name == "relu":
-            return InvariantClassifier(ReLUNetwork([inputs, *self.hidden, 1], generator=generator), group)
+            sizes = [inputs, *self.hidden, 1]
+            return InvariantClassifier(ReLUNetwork(sizes, first=self.first, generator=generator), group)
         return InvariantClassifier(
             SoftplusFeatures(inputs, self.hidden[0], scale=self.scale, generator=generator), group
         )
 
 
 class TrainingOptions(Options):
-    """Loss and weight decay; L-BFGS to a relative gradient."""
+    """To a stationary point of loss and weight decay (L-BFGS), or without decay to the largest margin (descent)."""
 
-    loss: Literal["mse", "logistic"] = "mse"
+    method: Literal["decay", "margin"] = "decay"
+    loss: Literal["mse", "logistic"] = Field("mse", description="of decay; margin has the logistic one")
     weight_decay: float = Field(1e-3, gt=0)
-    tolerance: float = Field(1e-7, gt=0)
+    tolerance: float = Field(1e-7, gt=0, description="of decay: the relative gradient to end at")
+    steps: int = Field(6000, ge=1, description="of margin")
+    learning_rate: float = Field(0.01, gt=0, description="of margin")
+
+    def train(self, model: nn.Module, images: Images, progress: Callable[[], object]) -> list[dict[str, float]]:
+        """Margins along the way, if that is what training looks for."""
+        if self.method == "margin":
+            options: dict[str, Any] = {"steps": self.steps, "learning_rate": self.learning_rate}
+            return train_to_margin(model, images.train, images.labels, progress=progress, **options)
+        train_to_stationarity(
+            model, images.train, images.labels, loss=self.loss, weight_decay=self.weight_decay, tolerance=self.tolerance
+        )
+        return []
+
+    def total(self, model: nn.Module, images: Images) -> float:
+        """The sum of the multipliers: the owner of the data knows it; signs and shares are to be found."""
+        if self.method == "margin":
+            return float(attribute(model, images.train, images.labels).multipliers.sum())
+        with torch.no_grad():
+            return float(multipliers(self.loss, model(images.train), images.labels, self.weight_decay).abs().sum())
+
+    def residual(self, model: nn.Module, images: Images) -> float:
+        """What the training inputs leave unexplained of the weights, as a share."""
+        if self.method == "margin":
+            return 1 - attribute(model, images.train, images.labels).explained
+        return stationarity_residual(model, images.train, images.labels, loss=self.loss, weight_decay=self.weight_decay)
 
 
 class AttackOptions(Options):
@@ -131,10 +190,15 @@ class ReconstructionRecipe(Recipe):
         if resume:
             raise CosetError("a reconstruction cannot be resumed; start it again")
         started = time.monotonic()
-        images, group, model = self._trained()
+        images = self.data.load(self.seed)
+        group = group_of(self.network.group, images.shape)
+        model = self.network.build(images.shape, group, self.seed)
         run_directory.begin(folder, self.to_yaml())
         results, curves, found = {}, {}, {}
         with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+            task = bar.add_task("training", total=101 if self.training.method == "margin" else None)
+            margin = self.training.train(model, images, lambda: bar.advance(task))
+            bar.remove_task(task)
             task = bar.add_task("attacks", total=101 * len(self.attacks))
             for name, options in self.attacks.items():
                 before = time.process_time()
@@ -154,7 +218,7 @@ class ReconstructionRecipe(Recipe):
         }  # fmt: skip
         arrays: dict[str, Any] = {name: part.numpy() for name, part in found.items()}
         np.savez_compressed(folder / "reconstructions.npz", truth=images.train.numpy(), **arrays)
-        write_json(folder / "curves.json", curves)
+        write_json(folder / "curves.json", {"attacks": curves, "margin": margin})
         write_json(folder / "metrics.json", metrics)
         return metrics
 
@@ -175,7 +239,7 @@ class ReconstructionRecipe(Recipe):
         """Invariance of the classifier under its group."""
         images = self.data.load(self.seed)
         group = group_of(self.network.group, images.shape)
-        return verify_claims(self.network.build(images.train.size(1), group, self.seed), images.train)
+        return verify_claims(self.network.build(images.shape, group, self.seed), images.train)
 
     def report(self, folder: Path) -> Path:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -186,9 +250,13 @@ class ReconstructionRecipe(Recipe):
             "how many are above 0.9. The null is the same number for sets of inputs that the network never saw; a "
             "score that does not clear it shows no leak. Symmetry is 1 for inputs that no group element changes."
         )
-        panels = [Panel("Residual of the weights", _curves(curves, "residual", "step", log=True))]
-        if any("symmetry" in rows[0] for rows in curves.values()):
-            panels.append(Panel("Drift towards symmetric inputs", _curves(curves, "symmetry", "step")))
+        searches = curves["attacks"]
+        panels = [Panel("Residual of the weights", _curves(searches, "residual", "step", log=True))]
+        if any("symmetry" in rows[0] for rows in searches.values()):
+            panels.append(Panel("Drift towards symmetric inputs", _curves(searches, "symmetry", "step")))
+        if curves["margin"]:
+            grown = {"smallest margin over |weights|^degree": [r for r in curves["margin"] if r["margin"] > 0]}
+            panels.append(Panel("Margin in training", _curves(grown, "relative", "step", log=True)))
         pictures = []
         if facts["picture"]:
             with np.load(folder / "reconstructions.npz") as arrays:
@@ -205,24 +273,11 @@ class ReconstructionRecipe(Recipe):
             command=f"coset run {self.name} --seed {self.seed}", recipe=self.to_yaml(),
         )  # fmt: skip
 
-    def _trained(self) -> tuple[Images, FiniteGroup, InvariantClassifier]:
-        images = self.data.load(self.seed)
-        group = group_of(self.network.group, images.shape)
-        model = self.network.build(images.train.size(1), group, self.seed)
-        t = self.training
-        train_to_stationarity(
-            model, images.train, images.labels, loss=t.loss, weight_decay=t.weight_decay, tolerance=t.tolerance
-        )
-        return images, group, model
-
     def _attack(
         self, model: InvariantClassifier, images: Images, group: FiniteGroup, options: AttackOptions, progress: Any
     ) -> Reconstruction:
         attack = options.attack(len(images.train), self.seed, images.box)
-        with torch.no_grad():
-            true = multipliers(self.training.loss, model(images.train), images.labels, self.training.weight_decay)
-        # The owner of the data knows the size of the multipliers; their signs and shares are found.
-        scale = float(true.abs().mean()) * len(true) / attack.candidates
+        scale = self.training.total(model, images) / attack.candidates
         start = None
         if options.oracle is not None:
             generator = torch.Generator().manual_seed(self.seed)
@@ -236,24 +291,19 @@ class ReconstructionRecipe(Recipe):
         )
 
     def _facts(self, model: InvariantClassifier, images: Images) -> dict[str, Any]:
-        t = self.training
-        base = model.base
-        first = base.weight if isinstance(base, SoftplusFeatures) else base.layers[0].weight  # type: ignore[union-attr,index]
-        bias = base.bias if isinstance(base, SoftplusFeatures) else base.layers[0].bias  # type: ignore[union-attr,index]
-        assert isinstance(first, Tensor)
-        assert isinstance(bias, Tensor)
-        neurons = distinct_neurons(torch.cat([first.detach(), bias.detach()[:, None]], 1))
-        equations, unknowns = neurons * (first.size(1) + 1), len(images.train) * (first.size(1) + 1)
+        first = first_layer(model)
+        neurons = distinct_neurons(first)
+        equations, unknowns = neurons * first.size(1), images.train.numel() + len(images.train)
         notes = list(images.notes)
         if equations < unknowns:
             notes.append(
                 f"{neurons} distinct neurons give about {equations} equations for {unknowns} unknowns: a small "
                 "residual does not mean that the inputs found are the true ones"
             )
-        residual = stationarity_residual(model, images.train, images.labels, loss=t.loss, weight_decay=t.weight_decay)
         return {
             "group": model.group.name, "order": len(model.group), "training inputs": len(images.train),
-            "residual of the truth": residual, "distinct neurons": neurons, "picture": images.picture, "notes": notes,
+            "residual of the truth": self.training.residual(model, images), "distinct neurons": neurons,
+            "picture": images.picture, "notes": notes,
         }  # fmt: skip
 
 
