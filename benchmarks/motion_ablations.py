@@ -4,12 +4,14 @@
 
 Variants: ``full``; ``one motion level`` (gamma is its mean over the points, so that no point can let go of the static
 cloud); ``static`` (no basis: one cloud); ``free`` (no low rank: a place for every point in every frame); ``numbered``
-(an encoding of the point's number on its tokens: not equivariant). Held-out scenes as in ``coset run trackster4d/small``;
-``numbered`` is measured with points in the order of the tracks and shuffled. Medians over scenes. CPU seconds.
+(an encoding of the point's number on its tokens: not equivariant). Held-out scenes as of ``coset run
+trackster4d/small``; ``numbered`` is measured with points in the order of the tracks and shuffled. Medians over
+scenes. CPU seconds.
 """
 
 import sys
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -61,9 +63,12 @@ class Numbered(TracksTo4D):
 
 
 VARIANTS = {
-    "full": TracksTo4D, "one motion level": OneMotionLevel, "static": lambda **o: TracksTo4D(**o, basis=1), "free": Free,
+    "full": TracksTo4D,
+    "one motion level": OneMotionLevel,
+    "static": partial(TracksTo4D, basis=1),
+    "free": Free,
     "numbered": Numbered,
-}  # fmt: skip
+}
 
 
 def measure(model: TracksTo4D, scenes: list[Scene], shuffle: bool) -> dict[str, float]:
@@ -86,7 +91,9 @@ def main(steps: int = 1500, scenes: int = 100, seeds: int = 2, tests: int = 20) 
     tracks = [scene.tracks.tensor() for scene in make_scenes(list(TRAINING), scenes, options, 1)]
     started = time.process_time()
     videos = teach(tracks)
-    print(f"teacher: {time.process_time() - started:.0f} s, {sum(bool(v.sure.any()) for v in videos)} of {scenes} taught")
+    print(
+        f"teacher: {time.process_time() - started:.0f} s, {sum(bool(v.sure.any()) for v in videos)} of {scenes} taught"
+    )
     held = SceneOptions(points=150, frames=32)
     groups = {
         "unseen shapes": make_scenes(list(UNSEEN_SHAPES), tests, held, 7777),
