@@ -72,7 +72,7 @@ def track_video(source: Input, output: Path, picture: Path | None = None, progre
             shot = replace(video, frames=video.frames[run])
             write_picture(preview(shot, found, middle), picture)
             lines.append(f"frame {run.start + middle} with its tracks: {picture}")
-    lines += [_focal_note(found.intrinsics)]
+    lines += [_focal_note(found.intrinsics), *([video.damage] if video.damage else [])]
     return lines
 
 
@@ -133,7 +133,7 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
     if not runs:
         raise CosetError(f"{source.path}: {len(video.frames)} frames; a reconstruction needs a shot of at least 3")
     run = _shot(runs, source.shot, source.path)
-    notes = []
+    notes = [video.damage] if video.damage else []
     if len(runs) > 1:
         notes.append(f"the video has {len(runs)} shots; frames {run.start} to {run.stop - 1} are used (--shot chooses)")
     return _follow(video, run, source, read_intrinsics(source.intrinsics, video), progress), video.frames[run], notes

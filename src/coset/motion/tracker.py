@@ -6,6 +6,7 @@ OpenCV (``pip install "coset[motion]"``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,10 @@ from jaxtyping import UInt8
 
 from coset.errors import CosetError, require
 from coset.motion.tracks import Intrinsics, Tracks
+
+# Decoders complain about every damaged block on the terminal; what matters is said once, by read_video. OpenCV looks at
+# this when it first opens a video.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 MARGIN = 3.0  # pixels from the edge at which a track ends: the window would look out of the picture
 CUT_CORRELATION, CUT_DIFFERENCE = 0.6, 12.0  # colour histograms; mean difference of small grey pictures of 0..255
@@ -30,6 +35,7 @@ class Video:
     rate: float
     path: Path
     scale: float = 1.0  # of the frames against those in the file
+    damage: str | None = None  # said of a file that ends before the frames it announces
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,6 +78,7 @@ def read_video(path: Path, most_frames: int | None = None, stride: int = 1, long
         capture = cv2.VideoCapture(str(path))
         frames: list[np.ndarray] = []
         rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
         index, scale = 0, 1.0
         while capture.isOpened() and (most_frames is None or len(frames) < most_frames):
             if not capture.grab():
@@ -89,7 +96,11 @@ def read_video(path: Path, most_frames: int | None = None, stride: int = 1, long
     if not frames:
         raise CosetError(f"{path}: no picture can be decoded; it is corrupt, has no video stream, or is no video")
     frames = [frame for frame in frames if frame.shape == frames[0].shape]
-    return Video(np.stack(frames), (rate if 1 <= rate <= 1000 else 20.0) / stride, path, scale)
+    ended = most_frames is None or len(frames) < most_frames
+    damage = None
+    if ended and index < 0.95 * announced - 1:
+        damage = f"{path} is damaged: {index} of its {announced:.0f} frames can be decoded, and are used"
+    return Video(np.stack(frames), (rate if 1 <= rate <= 1000 else 20.0) / stride, path, scale, damage)
 
 
 def shots(video: Video) -> list[slice]:

@@ -1,0 +1,120 @@
+"""What the parts of TracksTo4D are for: the same scenes, teacher and number of updates for networks that lack one.
+
+    python benchmarks/motion_ablations.py steps=1500 scenes=100 seeds=2
+
+Variants: ``full``; ``one motion level`` (gamma is its mean over the points, so that no point can let go of the static
+cloud); ``static`` (no basis: one cloud); ``free`` (no low rank: a place for every point in every frame); ``numbered``
+(an encoding of the point's number on its tokens: not equivariant). Held-out scenes as of ``coset run
+trackster4d/small``; ``numbered`` is measured with points in the order of the tracks and shuffled. Medians over
+scenes. CPU seconds.
+"""
+
+import sys
+import time
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from coset.motion.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
+from coset.motion.encoder import Prediction, TracksTo4D, frame_encoding
+from coset.motion.learning import Schedule, teach, train
+from coset.motion.metrics import scene_metrics
+from coset.motion.scenes import Scene, SceneOptions, make_scenes
+
+SIZES = {"width": 64, "blocks": 3, "heads": 4, "head_width": 16, "hidden": 128, "octaves": 6, "orbit": True}
+SHOWN = ("reprojection", "rotation", "ate", "points", "moving_points", "abs_rel", "auroc")
+
+
+class OneMotionLevel(TracksTo4D):
+    """gamma is the same for all points."""
+
+    def _read(self, of_frames: Tensor, of_points: Tensor, frame_mask: Tensor | None) -> Prediction:
+        found = super()._read(of_frames, of_points, frame_mask)
+        return found._replace(gamma=found.gamma.mean(-1, keepdim=True).expand_as(found.gamma))
+
+
+class Free(TracksTo4D):
+    """X_ip = B_p + a map of the token of point p in frame i: as a basis of N clouds, each for one frame."""
+
+    def __init__(self, **options: object):
+        super().__init__(**options, basis=1)  # type: ignore[arg-type]
+        self.place = torch.nn.Linear(int(SIZES["width"]), 3)
+
+    def forward(self, tracks: Tensor, point_mask: Tensor | None = None, frame_mask: Tensor | None = None) -> Prediction:
+        if tracks.dim() == 3:
+            return Prediction(*(part.squeeze(0) for part in self(tracks.unsqueeze(0))))
+        kept: list[Tensor] = []
+        hook = self.over_points[-1].register_forward_hook(lambda module, inputs, out: kept.append(out))
+        found = super().forward(tracks, point_mask, frame_mask)
+        hook.remove()
+        moves = self.place(kept[0]).transpose(1, 2)  # of every point in every frame
+        frames = torch.eye(tracks.size(2)).to(moves).expand(len(moves), -1, -1)
+        coefficients = torch.cat((found.coefficients, frames), -1)
+        return found._replace(basis=torch.cat((found.basis, moves), 2), coefficients=coefficients)
+
+
+class Numbered(TracksTo4D):
+    """Points are numbered as frames are."""
+
+    def _tokens(self, tracks: Tensor, seen: Tensor) -> Tensor:
+        x = super()._tokens(tracks, seen)
+        return x + frame_encoding(x.size(1), x.size(3)).to(x)[:, None]
+
+
+VARIANTS = {
+    "full": TracksTo4D,
+    "one motion level": OneMotionLevel,
+    "static": partial(TracksTo4D, basis=1),
+    "free": Free,
+    "numbered": Numbered,
+}
+
+
+def measure(model: TracksTo4D, scenes: list[Scene], shuffle: bool) -> dict[str, float]:
+    """Medians over scenes; with ``shuffle`` the points are renumbered first, and the result put back in order."""
+    rows = []
+    for number, scene in enumerate(scenes):
+        tracks = scene.tracks.tensor()
+        order = torch.arange(len(tracks))
+        if shuffle:
+            order = torch.randperm(len(tracks), generator=torch.Generator().manual_seed(number))
+        with torch.no_grad():
+            found = model(tracks[order])
+        back = order.argsort()
+        rows.append(scene_metrics(found._replace(basis=found.basis[back], gamma=found.gamma[back]), scene))
+    return {name: float(torch.tensor([row[name] for row in rows]).nanmedian()) for name in SHOWN}
+
+
+def main(steps: int = 1500, scenes: int = 100, seeds: int = 2, tests: int = 20) -> None:
+    options = SceneOptions(points=128, frames=32)
+    tracks = [scene.tracks.tensor() for scene in make_scenes(list(TRAINING), scenes, options, 1)]
+    started = time.process_time()
+    videos = teach(tracks)
+    print(
+        f"teacher: {time.process_time() - started:.0f} s, {sum(bool(v.sure.any()) for v in videos)} of {scenes} taught"
+    )
+    held = SceneOptions(points=150, frames=32)
+    groups = {
+        "unseen shapes": make_scenes(list(UNSEEN_SHAPES), tests, held, 7777),
+        "unseen motions": make_scenes(list(UNSEEN_MOTIONS), tests, held, 7778),
+        "unseen shapes, 32 points": make_scenes(list(UNSEEN_SHAPES), tests, SceneOptions(points=32, frames=32), 7779),
+    }
+    for seed in range(seeds):
+        for name, make in VARIANTS.items():
+            torch.manual_seed(seed)
+            model = make(**SIZES)
+            before = time.process_time()
+            train(model, videos, Schedule(steps=steps), seed)
+            seconds = time.process_time() - before
+            for group, held_out in groups.items():
+                for shuffle in (False, True) if name == "numbered" else (False,):
+                    found = measure(model.eval(), held_out, shuffle)
+                    cells = ", ".join(f"{key} {value:.3g}" for key, value in found.items())
+                    shown = f"{name}{', shuffled' if shuffle else ''}"
+                    print(f"{shown} | {group} | seed={seed} | {cells} | {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(**{key: int(value) for key, _, value in (part.partition("=") for part in sys.argv[1:])})
