@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from scipy.linalg import orthogonal_procrustes
 
-from coset.weights.lora.factors import Layout, select
+from coset.weights.lora.factors import Factors, Layout, select
 from coset.weights.lora.models import Alignment, GLNet, Head
 
 SHAPES = [((320, 320), 15), ((320, 768), 5), ((640, 640), 15), ((640, 768), 5), ((1280, 1280), 18), ((1280, 768), 6)]
@@ -80,8 +80,16 @@ def main() -> None:
     parameters = sum(p.numel() for p in net.parameters())
     features = len(layout.names) * WIDTH**2
     print(f"dense forward: {d * 1e3:.0f} ms, GL-net {grouped * 1e3:.1f} ms: {d / grouped:.0f} x")
+    sizes = [sum(t.numel() for pair in x for t in pair), BATCH * dense_numbers]
+    print(f"inputs of a batch: GL-net {sizes[0] * 4 / 1e6:.0f} MB, dense {sizes[1] * 4 / 1e6:.0f} MB")
     print(f"parameters: dense {head.numel():,}, GL-net {parameters:,}: {head.numel() / parameters:.0f} x")
     print(f"features of an adapter: dense {dense_numbers:,}, GL-net {features:,}: {dense_numbers / features:.0f} x")
+    procrustes("Stable Diffusion", x)
+    procrustes("digits", ((torch.randn(1200, 2, 64, RANK), torch.randn(1200, 2, 64, RANK)),))
+
+
+def procrustes(what: str, x: Factors) -> None:
+    """The rotations of all layers of all adapters, as ``scipy.linalg.orthogonal_procrustes`` returns them one by one."""
     align = Alignment(select(x, slice(0, 1)))
     joined = [torch.cat([u, v], -2).numpy() for u, v in x]
 
@@ -90,11 +98,13 @@ def main() -> None:
             template = align.get_buffer(f"template_{i}").numpy()
             for row in group:
                 for layer in range(row.shape[0]):
-                    row[layer] @ orthogonal_procrustes(row[layer], template[layer])[0]
+                    orthogonal_procrustes(row[layer], template[layer])
 
     with torch.no_grad():
-        ours, loop = median(lambda: align.align(x)), median(scipy_loop, 3)
-    print(f"Procrustes: batched {ours * 1e3:.1f} ms, SciPy in a loop {loop * 1e3:.0f} ms: {loop / ours:.1f} x")
+        ours, loop = median(lambda: align.rotations(x)), median(scipy_loop, 3)
+    number = sum(u.size(0) * u.size(1) for u, _ in x)
+    times = f"batched {ours * 1e3:.1f} ms, SciPy in a loop {loop * 1e3:.0f} ms"
+    print(f"Procrustes, {number} matrices of {what}: {times}: {loop / ours:.1f} x")
 
 
 if __name__ == "__main__":

@@ -536,11 +536,14 @@ def lora_zoo(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. adapters=50")] = None,
     output: Annotated[Path, typer.Option(help="Folder; one that was interrupted is completed.")] = Path("runs/zoo"),
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
+    engine: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Finetunes at a time.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Starts more for a worker that dies.")] = 2,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Make a collection: finetune many adapters and label them.
 
-    Example: coset lora zoo lol/minilm-zoo --output runs/minilm-zoo
+    Example: coset lora zoo lol/minilm-zoo --output runs/minilm-zoo --workers 4
     """
     from coset.recipes import load
     from coset.recipes.lora_zoo import LoraZooRecipe
@@ -548,7 +551,7 @@ def lora_zoo(
     checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
     if not isinstance(checked, LoraZooRecipe):
         raise CosetError(f"{recipe} is of kind {checked.kind}; coset lora zoo takes lora-zoo, e.g. lol/minilm-zoo")
-    metrics = checked.make(output, quiet=quiet)
+    metrics = checked.make(output, engine=engine, workers=workers, retries=retries, quiet=quiet)
     _print_summary(*checked.summary(metrics))
     console.print(f"{metrics['seconds']} s; everything is in {output}", highlight=False)
 

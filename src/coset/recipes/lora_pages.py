@@ -62,11 +62,13 @@ def write_zoo_page(recipe: Recipe, folder: Path) -> Path:
     """Distributions of the labels of a collection."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     labels = pd.read_csv(folder / "labels.csv", dtype={"id": str})
-    figure = go.Figure(go.Histogram(x=labels["accuracy"], nbinsx=30))
-    figure.update_layout(xaxis_title="accuracy", yaxis_title="adapters")
+    score = metrics["score"]
+    figure = go.Figure(go.Histogram(x=labels[score], nbinsx=30))
+    figure.update_layout(xaxis_title=score, yaxis_title="adapters")
     table = Table(["label", "mean"], [[name, value] for name, value in metrics["mean"].items()])
+    section = Section("Labels", tables=[table], panels=[Panel(score.capitalize(), figure)])
     return write_sections(
-        folder / "report.html", recipe.name, [Section("Labels", tables=[table], panels=[Panel("Accuracy", figure)])],
+        folder / "report.html", recipe.name, [section],
         lead=recipe.description, facts={"adapters": str(metrics["adapters"]), "seed": str(metrics["seed"])},
         command=f"coset lora zoo {recipe.name} --seed {recipe.seed}", recipe=recipe.to_yaml(),
     )  # fmt: skip

