@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def procrustes(what: str, x: Factors) -> None:
-    """The rotations of all layers of all adapters, as ``scipy.linalg.orthogonal_procrustes`` returns them one by one."""
+    """Rotations of all layers of all adapters, as ``scipy.linalg.orthogonal_procrustes`` returns them one by one."""
     align = Alignment(select(x, slice(0, 1)))
     joined = [torch.cat([u, v], -2).numpy() for u, v in x]
 

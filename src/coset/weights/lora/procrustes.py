@@ -39,7 +39,7 @@ def _by_svd(matrices: Tensor) -> Tensor:
 
 
 @njit(cache=True)
-def _newton(matrices, result):  # type: ignore[no-untyped-def]
+def _newton(matrices, result):
     """Polar factors into ``result``; returns where the iteration converged."""
     count, rank, _ = matrices.shape
     solved = np.zeros(count, np.bool_)
@@ -75,7 +75,7 @@ def _newton(matrices, result):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _invert(matrix, work, inverse):  # type: ignore[no-untyped-def]
+def _invert(matrix, work, inverse):
     """Gauss-Jordan with row pivots; returns |det|, 0 where a pivot vanishes."""
     rank = matrix.shape[0]
     determinant = 1.0
