@@ -1,6 +1,7 @@
 """Time and peak memory of one pass of TracksTo4D, against the same network attending over all tokens at once.
 
-Run: python benchmarks/motion_forward.py [small|paper]. Each case runs in its own process, on one thread.
+Run: python benchmarks/motion_forward.py [small|paper]. Each case runs in its own process, on one thread. All tokens of
+1,000 points over 200 frames would take most of an hour: extrapolated from a n + b n^2 through smaller cases.
 """
 
 import json
@@ -9,11 +10,20 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+
 SIZES = {
     "small": {"width": 64, "heads": 4, "head_width": 16, "hidden": 128, "octaves": 6, "orbit": True},
     "paper": {},
 }
-CASES = [(400, 50, "factorised"), (400, 50, "all tokens"), (1000, 200, "factorised")]
+LARGEST = (1000, 200)
+CASES = [
+    (400, 50, "factorised"),
+    (*LARGEST, "factorised"),
+    (200, 25, "all tokens"),
+    (400, 25, "all tokens"),
+    (400, 50, "all tokens"),
+]
 
 
 def measure(size: str, points: int, frames: int, how: str) -> dict[str, float]:
@@ -45,10 +55,18 @@ def measure(size: str, points: int, frames: int, how: str) -> dict[str, float]:
 
 def main() -> None:
     size = sys.argv[1] if len(sys.argv) > 1 else "small"
+    tokens, seconds = [], []
     for points, frames, how in CASES:
         command = [sys.executable, __file__, "case", size, str(points), str(frames), how]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(f"{size}: {points} points, {frames} frames, {how}: {json.loads(out)}", flush=True)
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        print(f"{size}: {points} points, {frames} frames, {how}: {found}", flush=True)
+        if how == "all tokens":
+            tokens.append(points * frames)
+            seconds.append(found["seconds"])
+    n = np.array(tokens, dtype=float)
+    (a, b), *_ = np.linalg.lstsq(np.stack([n, n**2], 1), np.array(seconds), rcond=None)
+    most = LARGEST[0] * LARGEST[1]
+    print(f"{size}: {LARGEST[0]} points, {LARGEST[1]} frames, all tokens, extrapolated: {a * most + b * most**2:.0f} s")
 
 
 if __name__ == "__main__":

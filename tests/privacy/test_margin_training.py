@@ -13,6 +13,7 @@ from coset.privacy import (
     PointSetNetwork,
     ReLUNetwork,
     attribute,
+    explained_by_shuffled_labels,
     group_of,
     homogeneity,
     train_to_margin,
@@ -84,6 +85,9 @@ def test_trained_weights_are_made_of_the_training_inputs():
     found = attribute(model, x, y)
     assert found.explained > 0.9 > before + 0.3
     assert attribute(model, normal(6, 8, seed=4), y).explained < found.explained - 0.1
+    shuffled = explained_by_shuffled_labels(model, x, y, draws=10)
+    assert shuffled.min() < found.explained - 0.3
+    assert shuffled.max() <= found.explained + 1e-9
     assert trace[-1]["margin"] > 1
     assert trace[-1]["relative"] > trace[len(trace) // 2]["relative"] > 0
 

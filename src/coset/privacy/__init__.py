@@ -1,6 +1,6 @@
 """What a trained model gives away: training inputs reconstructed from its weights, for audits of one's own models."""
 
-from coset.privacy.attribution import Attribution, attribute, membership_auc
+from coset.privacy.attribution import Attribution, attribute, explained_by_shuffled_labels, membership_auc
 from coset.privacy.audit import Audit, audit
 from coset.privacy.classifiers import (
     CircularConvolution,
@@ -42,6 +42,7 @@ __all__ = [
     "attribute",
     "audit",
     "distinct_neurons",
+    "explained_by_shuffled_labels",
     "first_layer",
     "group_of",
     "homogeneity",

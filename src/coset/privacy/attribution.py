@@ -44,6 +44,23 @@ def attribute(model: nn.Module, x: Float[Tensor, "n d"], y: Labels) -> Attributi
     return Attribution(torch.from_numpy(found), float(1 - left / theta.square().sum()))
 
 
+def explained_by_shuffled_labels(
+    model: nn.Module, x: Float[Tensor, "n d"], y: Labels, draws: int = 20, seed: int = 0
+) -> Float[Tensor, " draws"]:
+    """The shares that the same inputs explain under labels in a random order: what explaining takes no truth for.
+
+    Args:
+        model: As of :func:`attribute`.
+        x: Inputs.
+        y: Labels.
+        draws: Orders.
+        seed: Of the orders.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    orders = (torch.randperm(len(y), generator=generator) for _ in range(draws))
+    return torch.tensor([attribute(model, x, y[order]).explained for order in orders], dtype=torch.float64)
+
+
 def membership_auc(members: Float[Tensor, " m"], others: Float[Tensor, " k"]) -> float:
     """Probability that a member's score is above another's; ties count half. 0.5 tells nothing.
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coset.errors import CosetError, require
-from coset.privacy.attribution import Attribution, attribute, membership_auc
+from coset.privacy.attribution import Attribution, attribute, explained_by_shuffled_labels, membership_auc
 from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
@@ -35,6 +35,8 @@ class Audit:
         scores: Of the best restart's candidates against training and held-out inputs.
         found: The reconstruction.
         attribution: Multipliers of training, then held-out inputs.
+        explained: Share of the weights that the training inputs explain alone; ``held_out``: as many others;
+            ``shuffled``: the training inputs with their labels in 20 random orders, the largest.
         membership: AUC of multipliers, and of the loss, at telling training from held-out inputs.
         residual: How far the weights are from a stationary point on the training data, if the weight decay is known.
         warnings: Why the numbers may say less than they seem to.
@@ -43,6 +45,7 @@ class Audit:
     scores: Scores
     found: Reconstruction
     attribution: Attribution
+    explained: dict[str, float]
     membership: dict[str, float]
     residual: float | None
     warnings: list[str] = field(default_factory=list)
@@ -51,7 +54,8 @@ class Audit:
         """Numbers and warnings."""
         return {
             "reconstruction": self.scores.summary(), "membership_auc": self.membership,
-            "residual_of_the_truth": self.residual, "reconstruction_residual": float(self.found.residual.min()),
+            "explained": self.explained, "residual_of_the_truth": self.residual,
+            "reconstruction_residual": float(self.found.residual.min()),
             "warnings": self.warnings,
         }  # fmt: skip
 
@@ -118,7 +122,12 @@ def audit(
         "multipliers": membership_auc(attribution.multipliers[:n], attribution.multipliers[n:]),
         "loss": membership_auc(margin[:n], margin[n:]),
     }
-    return Audit(scores, found, attribution, membership, residual, warnings)
+    explained = {
+        "train": attribute(model, *train).explained,
+        "held_out": attribute(model, held_out[0][:n], held_out[1][:n]).explained,
+        "shuffled": float(explained_by_shuffled_labels(model, *train).max()),
+    }
+    return Audit(scores, found, attribution, explained, membership, residual, warnings)
 
 
 def examine(

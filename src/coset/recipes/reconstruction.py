@@ -363,7 +363,10 @@ def audit_files(
     numbers = {
         "training inputs recognised (correlation above 0.9)": float(result.scores.recognised()),
         "mean best correlation": result.scores.mean, "the same, of held-out inputs": float(result.scores.null.mean()),
-        "p-value": result.scores.p_value, "membership AUC, multipliers": result.membership["multipliers"],
+        "p-value": result.scores.p_value, "weights explained by the training inputs": result.explained["train"],
+        "by as many held-out inputs": result.explained["held_out"],
+        "by training inputs with shuffled labels (largest of 20)": result.explained["shuffled"],
+        "membership AUC, multipliers": result.membership["multipliers"],
         "membership AUC, loss": result.membership["loss"],
     }  # fmt: skip
     rows = [[name, f"{value:.4g}"] for name, value in numbers.items()]
