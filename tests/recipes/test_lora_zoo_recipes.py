@@ -1,6 +1,7 @@
 """Making collections: whoever makes them, and however often they are interrupted, they come out equal."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from coset.errors import CosetError
 from coset.recipes import load
+from coset.recipes.lora import opened
 from coset.recipes.lora_zoo import LABELS, make_share
 
 pytest.importorskip("sklearn")
@@ -121,3 +124,13 @@ def test_what_fails_is_told_and_what_was_made_is_kept(tmp_path):
 
 def test_a_share_that_is_done_opens_nothing(tmp_path):
     make_share(None, str(tmp_path), 0, [])
+
+
+def test_the_model_beside_a_collection_is_no_adapter(undisturbed, tmp_path):
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "zoo"
+    shutil.copytree(undisturbed, folder)
+    (folder / "base").mkdir()
+    save_file({"weight": torch.zeros(2, 2)}, folder / "base" / "model.safetensors")
+    assert len(opened(folder).names) == 120

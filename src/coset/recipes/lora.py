@@ -96,7 +96,9 @@ def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZo
     """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when needed."""
     if (folder / INDEX).is_file():
         return open_zoo(folder)
-    sources = find_adapters(folder)
+    # Beside the adapters that ``coset lora zoo`` makes lies the model they were finetuned from.
+    made = folder / "adapters"
+    sources = find_adapters(made if made.is_dir() else folder)
     index = folder / ".zoo" / INDEX
     if index.is_file():
         built = open_zoo(folder / ".zoo")
