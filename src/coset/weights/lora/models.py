@@ -204,9 +204,9 @@ def _columns(factor: Float[Tensor, "batch layers n r"]) -> Float[Tensor, "layers
         return factor.permute(1, 2, 0, 3).reshape(layers, n, batch * rank)
     # Runs of r numbers stay together, so that whole words of 16 or 8 bytes are moved: three times as fast.
     word = torch.complex128 if bytes_ % 16 == 0 else torch.float64
-    words = factor.contiguous().view(word).squeeze(-1) if bytes_ in (8, 16) else factor.contiguous().view(word)
-    moved = words.movedim(0, 2).contiguous()
-    return moved.view(factor.dtype).reshape(layers, n, batch * rank)
+    words = factor.reshape(-1).view(word).view(batch, layers, n, bytes_ // word.itemsize)
+    # Flat on both sides: contiguous() would keep odd strides of axes of length 1, through which nothing can be viewed.
+    return words.movedim(0, 2).reshape(-1).view(factor.dtype).view(layers, n, batch * rank)
 
 
 def gate(
