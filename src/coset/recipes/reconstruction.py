@@ -251,7 +251,10 @@ class ReconstructionRecipe(Recipe):
             "score that does not clear it shows no leak. Symmetry is 1 for inputs that no group element changes."
         )
         searches = curves["attacks"]
-        panels = [Panel("Residual of the weights", _curves(searches, "residual", "step", log=True))]
+        equations = {name: rows for name, rows in searches.items() if self.attacks[name].method == "kkt"}
+        panels = []
+        if equations:
+            panels.append(Panel("Residual of the weights", _curves(equations, "residual", "step", log=True)))
         if any("symmetry" in rows[0] for rows in searches.values()):
             panels.append(Panel("Drift towards symmetric inputs", _curves(searches, "symmetry", "step")))
         if curves["margin"]:
@@ -269,7 +272,10 @@ class ReconstructionRecipe(Recipe):
         return write_sections(
             folder / "report.html", self.name,
             [Section("What the weights give away", text, [Table(*self.summary(metrics))], panels, pictures, notes)],
-            lead=self.description, facts={k: str(v) for k, v in facts.items() if k not in ("notes", "picture")},
+            lead=self.description, facts={
+                k: f"{v:.2g}" if isinstance(v, float) else str(v)
+                for k, v in facts.items() if k not in ("notes", "picture")
+            },
             command=f"coset run {self.name} --seed {self.seed}", recipe=self.to_yaml(),
         )  # fmt: skip
 
