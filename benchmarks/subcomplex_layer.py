@@ -26,7 +26,7 @@ def written_out(layer: SCL, x: torch.Tensor, h: list[torch.Tensor], low, inc, ro
     message = (torch.cat([x[source], h[1][between]], dim=1) @ weight.T + bridge.bias).relu()
     a = x.new_zeros(rows, x.size(1)).index_add(0, target, message)
     p = x.new_zeros(rows, x.size(1)).index_add(0, inc[1], x[inc[0]])
-    brought = [layer.mlps["low"]((1 + layer.eps["low"]) * x + a), layer.mlps["inc"]((1 + layer.eps["inc"]) * x + p)]
+    brought = [layer.mlps["low"](layer.own["low"](x) + a), layer.mlps["inc"](layer.own["inc"](x) + p)]
     return layer.head(torch.cat(brought, dim=1))
 
 

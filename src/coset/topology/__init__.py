@@ -1,7 +1,7 @@
 """Complexes, liftings, topological invariants; HOMP, MCN and SMCN."""
 
 from coset.topology.adapters import from_toponetx, to_toponetx
-from coset.topology.batches import CellBatch, ComplexData, to_data
+from coset.topology.batches import CellBatch, ComplexData, disjoint_copies, to_data
 from coset.topology.complexes import Complex, disjoint_union, from_faces
 from coset.topology.homp import CIN, HOMP, HOMPLayer, Neighbourhood, natural_neighbourhoods
 from coset.topology.invariants import (
@@ -43,6 +43,7 @@ __all__ = [
     "components",
     "cross_diameter",
     "diameter",
+    "disjoint_copies",
     "disjoint_union",
     "euler_characteristic",
     "from_faces",

@@ -47,7 +47,7 @@ class ComplexData(Data):
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         ranks = incidence_ranks(key)
         if ranks is not None:
-            return self.num_cells[0, list(ranks)].unsqueeze(1)
+            return self.num_cells[:, list(ranks)].sum(0).unsqueeze(1)  # a row a complex, if it is a union of several
         return super().__inc__(key, value, *args, **kwargs)
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -88,6 +88,20 @@ def to_data(complex_: Complex, *, boundary: bool = False, ranks: int | None = No
     return data
 
 
+def disjoint_copies(data: ComplexData, copies: int) -> ComplexData:
+    """A complex so many times in a row, as one piece of data with a row of ``num_cells`` a copy."""
+    cells = data.num_cells.sum(0)
+    repeated = ComplexData(num_nodes=copies * int(cells[0]), num_cells=data.num_cells.repeat(copies, 1))
+    for key, value in data.to_dict().items():
+        ranks = incidence_ranks(key)
+        if ranks is not None:
+            first = torch.arange(copies) * cells[list(ranks)].unsqueeze(1)
+            repeated[key] = (value.unsqueeze(1) + first.unsqueeze(2)).flatten(1)
+        elif marking_ranks(key) is not None or feature_rank(key) is not None:
+            repeated[key] = value.repeat(copies, *[1] * (value.dim() - 1))
+    return repeated
+
+
 class Neighbours(NamedTuple):
     """A natural neighbourhood of a batch: who sends to whom, and the cell between them.
 
@@ -117,6 +131,7 @@ class CellBatch:
         counts = data.num_cells.reshape(-1, data.num_cells.size(-1))
         self.cells = [IndexSet(counts[:, rank]) for rank in range(counts.size(1))]
         self._neighbours: dict[tuple[int, int, int | None], Neighbours] = {}
+        self._pairs: dict[tuple[int, int], Product] = {}
 
     @classmethod
     def of(cls, data: Batch | Data | CellBatch) -> CellBatch:
@@ -163,7 +178,10 @@ class CellBatch:
 
     def pairs(self, first: int, second: int) -> Product:
         """Pairs (x, s) of a cell of rank ``first`` and a marked cell of rank ``second``."""
-        return Product(self.cells[self._rank(first)], self.cells[self._rank(second)])
+        key = (self._rank(first), self._rank(second))
+        if key not in self._pairs:
+            self._pairs[key] = Product(self.cells[first], self.cells[second])
+        return self._pairs[key]
 
     def __repr__(self) -> str:
         return f"CellBatch(complexes={self.cells[0].graphs}, cells by rank {tuple(c.total for c in self.cells)})"

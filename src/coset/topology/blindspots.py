@@ -1,38 +1,35 @@
 r"""What message passing on cells cannot see, and subcomplex layers can: ``coset bench torus|blindspots``.
 
 Exact: colour refinement, an upper bound for all networks of a kind. Untrained: networks with random weights in float64;
-a pair counts as told apart if some output differs by more than 1e-12 (rounding leaves 1e-14). Trained: per pair a fresh
-network, 20 steps of the cosine embedding loss (label -1, margin 0) on 32 relabelled copies, then in evaluation mode, on
-fresh copies,
-
-    D_i = f(P_i X) - f(Q_i X'),   T^2 = mean(D)^T (Cov(D) + 1e-7 I)^+ mean(D) > 72.34,
-
-and the same with X against itself must stay below (Wang and Zhang, "An Empirical Study of Realized GNN Expressiveness",
-ICML 2024; Eitan et al., ICLR 2025).
+a pair counts as told apart if some output differs by more than 1e-12 (rounding leaves 1e-14). Trained:
+:mod:`coset.topology.torus_protocol`.
 """
 
 from __future__ import annotations
 
+import copy
 import json as json_module
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch_geometric.data import Batch
 
 from coset.errors import CosetError
-from coset.topology.batches import CellBatch, ComplexData, to_data
+from coset.topology import torus_protocol
+from coset.topology.batches import ComplexData, to_data
 from coset.topology.complexes import Complex, disjoint_union
 from coset.topology.homp import HOMP
 from coset.topology.liftings import ring_complex
@@ -43,12 +40,11 @@ from coset.topology.smcn import SMCN, Marking
 from coset.topology.torus import klein_bottle, strip, tori, torus, torus_pairs
 
 APART = 1e-12
-THRESHOLD = 72.34
 LAYERS = 4
 OUTPUTS = 16
 
 
-def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs: int = 0) -> None:
+def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs: int = 0, scores: str = "") -> None:
     """``coset bench torus``.
 
     Args:
@@ -56,6 +52,7 @@ def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs:
         networks: ``none`` (colour refinement only), ``untrained`` or ``trained`` as well.
         seeds: Seeds 0, 1, ... of the networks.
         pairs: Train on this many pairs only, spread evenly; 0 for all 223.
+        scores: CSV to write the score of every trained pair to, and to go on from if it exists.
     """
     if networks not in ("none", "untrained", "trained"):
         raise CosetError(f"networks={networks!r}: choose none, untrained or trained")
@@ -64,7 +61,7 @@ def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs:
     if networks != "none":
         result["untrained"] = bench.untrained(range(seeds), progress=not json)
     if networks == "trained":
-        result["trained"] = bench.trained(range(seeds), pairs, progress=not json)
+        result["trained"] = bench.trained(range(seeds), pairs, scores, progress=not json)
     if json:
         print(json_module.dumps(result, indent=2))
         return
@@ -127,15 +124,6 @@ def _rings(graph: nx.Graph, longest: int = 6) -> Complex:
         return ring_complex(graph, longest)
     edges = [(min(e), max(e)) for e in graph.edges]
     return Complex(graph.number_of_nodes(), {1: edges, 2: []}, "cell")
-
-
-def hotelling(difference: Float[Tensor, "copies outputs"]) -> float:
-    """T^2 = mean(D)^T (Cov(D) + 1e-7 I)^+ mean(D), in float64."""
-    difference = difference.double()
-    mean = difference.mean(0)
-    covariance = torch.cov(difference.T).reshape(mean.numel(), mean.numel())
-    regular = covariance + 1e-7 * torch.eye(mean.numel(), dtype=torch.float64)
-    return float(mean @ torch.linalg.pinv(regular) @ mean)
 
 
 class TorusBench:
@@ -210,66 +198,27 @@ class TorusBench:
             "relabelling_error": error,
         }
 
-    def trained(self, seeds: Sequence[int], pairs: int = 0, progress: bool = False) -> list[dict[str, Any]]:
+    def trained(
+        self, seeds: Sequence[int], pairs: int = 0, scores: str = "", progress: bool = False
+    ) -> list[dict[str, Any]]:
         """The trained protocol, one fresh network a pair: how many pass T^2, and how many fail reliability."""
-        chosen = self.pairs if not pairs else self.pairs[:: max(1, len(self.pairs) // pairs)][:pairs]
+        numbered = [(i, a, b) for i, (a, b) in enumerate(self.pairs)]
+        chosen = numbered if not pairs else numbered[:: max(1, len(numbered) // pairs)][:pairs]
         kinds: dict[str, Callable[[], nn.Module]] = {
             "HOMP, 3 layers": partial(HOMP, OUTPUTS, width=16, layers=3),
             "SMCN(0,2) distance, 1 layer": partial(_smcn, 2, "distance", 1, width=8),
         }
-        rows = []
-        for name, make in kinds.items():
-            for seed in seeds:
-                started = time.process_time()
-                scores = [
-                    trained_scores(make, self.data[a], self.data[b], seed)
-                    for a, b in track(chosen, f"{name}, seed {seed}", disable=not progress, transient=True)
-                ]
-                apart = [score for score, _ in scores]
-                rows.append(
-                    {
-                        "network": name,
-                        "seed": seed,
-                        "pairs": len(chosen),
-                        "apart": sum(s > THRESHOLD for s in apart),
-                        "smallest_T2": min(apart),
-                        "largest_T2": max(apart),
-                        "unreliable": sum(r > THRESHOLD for _, r in scores),
-                        "cpu_seconds": round(time.process_time() - started, 1),
-                    }
-                )
-        return rows
-
-
-def trained_scores(
-    make: Callable[[], nn.Module], first: ComplexData, second: ComplexData, seed: int, copies: int = 32, steps: int = 20
-) -> tuple[float, float]:
-    """T^2 of a pair after training on it, and of the first complex against itself."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    model = make()
-    optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
-    cells = CellBatch(_copies((first, second), copies, generator))
-    label = torch.full((copies,), -1.0)
-    model.train()
-    for _ in range(steps):
-        out = model(cells)
-        loss = F.cosine_embedding_loss(out[:copies], out[copies:], label)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    model.eval()
-    with torch.no_grad():
-        out = model(_copies((first, second, first), copies, generator))
-    one, other, same = out.split(copies)
-    return hotelling(one - other), hotelling(one - same)
-
-
-def _copies(complexes: Sequence[ComplexData], copies: int, generator: torch.Generator) -> Batch:
-    """Every complex several times, each time with the cells of each rank renumbered."""
-    batch = Batch.from_data_list([data for data in complexes for _ in range(copies)])
-    action = CellPermutation()
-    return action.apply(action.sample(batch, generator), batch)
+        data = [copy.copy(complex_) for complex_ in self.data]
+        for complex_ in data:
+            del complex_["distance_0_1"]
+        file = Path(scores) if scores else None
+        table = pd.DataFrame()
+        with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
+            task = bar.add_task("trained", total=len(kinds) * len(seeds) * len(chosen))
+            for table in torus_protocol.trained(kinds, data, chosen, seeds, file):
+                bar.update(task, completed=len(table))
+        wanted = table[table["pair"].isin([i for i, _, _ in chosen])]
+        return torus_protocol.summarise(wanted, list(kinds), seeds)
 
 
 def _smcn(second: int, marking: Marking, layers: int, width: int = 16) -> SMCN:

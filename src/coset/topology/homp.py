@@ -69,13 +69,24 @@ def dense(inputs: int, outputs: int, norm: Norm, layers: int = 1) -> nn.Sequenti
     return nn.Sequential(*parts)
 
 
+class OwnWeight(nn.Module):
+    """(1 + eps) x: how much a cell's own features count beside those it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eps = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        return (1 + self.eps) * x
+
+
 class NeighbourhoodConv(nn.Module):
     """GIN over one neighbourhood, with the features of bridge cells in its messages."""
 
     def __init__(self, neighbourhood: Neighbourhood, width: int, norm: Norm = "layer", use_bridge: bool = True):
         super().__init__()
         self.neighbourhood = neighbourhood
-        self.eps = nn.Parameter(torch.zeros(1))
+        self.own = OwnWeight()
         self.mlp = dense(width, width, norm, layers=2)
         bridged = neighbourhood.bridge is not None and use_bridge
         # W [h_x' | h_z] + c is split in two: once per cell and once per bridge instead of once per message.
@@ -93,7 +104,7 @@ class NeighbourhoodConv(nn.Module):
             else:
                 edge = self.bridge(h[between])[bridge]
                 total = propagate(self.message(h[source]), relation, edge=edge, relu=True)
-        return self.mlp((1 + self.eps) * h[target] + total)
+        return self.mlp(self.own(h[target]) + total)
 
 
 class HOMPLayer(nn.Module):

@@ -29,7 +29,7 @@ from coset.relations import Product, broadcast, marginalise, propagate
 from coset.relations.reference import scatter
 from coset.symmetry import Claim, TrivialAction
 from coset.topology.batches import CellBatch
-from coset.topology.homp import CIN, CellEncoder, CellReadout, Cochains, HOMPLayer, Norm, Reduction, dense
+from coset.topology.homp import CIN, CellEncoder, CellReadout, Cochains, HOMPLayer, Norm, OwnWeight, Reduction, dense
 from coset.topology.marking import ENTRIES, pair_distances
 from coset.topology.permutations import CellPermutation
 
@@ -113,14 +113,14 @@ class SCL(nn.Module):
         bridged = [term for term in self.terms if term in self.between and use_bridge]
         self.messages = nn.ModuleDict({term: nn.Linear(width, width, bias=False) for term in bridged})
         self.bridges = nn.ModuleDict({term: nn.Linear(width, width) for term in bridged})
-        self.eps = nn.ParameterDict({term: nn.Parameter(torch.zeros(1)) for term in self.terms})
+        self.own = nn.ModuleDict({term: OwnWeight() for term in self.terms})
         self.mlps = nn.ModuleDict({term: dense(width, width, norm, layers=2) for term in self.terms})
         self.head = dense(len(self.terms) * width, width, norm)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "pairs width"], h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
         product = cells.pairs(*self.ranks)
-        brought = [self.mlps[t]((1 + self.eps[t]) * x + self.term(t, x, h, cells, product)) for t in self.terms]
+        brought = [self.mlps[t](self.own[t](x) + self.term(t, x, h, cells, product)) for t in self.terms]
         return self.dropout(self.head(torch.cat(brought, dim=1)))
 
     def term(self, name: str, x: Tensor, h: Cochains, cells: CellBatch, product: Product) -> Tensor:
