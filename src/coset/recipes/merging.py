@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from rich.progress import Progress
 
 from coset.errors import CosetError
-from coset.files import write_json
+from coset.files import replacing, write_json
 from coset.recipes.recipe import Options, Recipe
 from coset.training import run_directory
 from coset.weights.merging.baselines import Teacher
@@ -154,28 +154,28 @@ class MergingRecipe(Recipe):
         return self
 
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Teachers, then every method at every number of samples, seed by seed; finished seeds are kept."""
+        """Teachers, then every method at every number of samples, seed by seed; what was measured is kept row by row."""
         started, kept = time.monotonic(), folder / "last.ckpt"
         rows: list[dict[str, Any]] = torch.load(kept, weights_only=True)["rows"] if resume else []
-        cases = [(s, n) for s in range(self.seeds) for n in self.samples]
+        seeds = [self.seed + number for number in range(self.seeds)]
+        cases = [(s, n, m) for s in seeds for n in self.samples for m in self.methods]
+        done = {(row["seed"], row["samples"], row["method"]) for row in rows}
+        begun, prepared = resume, None
         with Progress(disable=quiet) as bar:
-            work = bar.add_task("merging", total=len(cases) * len(self.methods))
-            for number in range(self.seeds):
-                if any(row["seed"] == self.seed + number for row in rows):
-                    bar.advance(work, len(self.samples) * len(self.methods))
-                    continue
-                bar.update(work, description=f"teachers, seed {self.seed + number}")
-                tasks, teachers = self.trained(self.seed + number)
-                if not number:
+            work = bar.add_task("merging", total=len(cases), completed=len(done))
+            for case in (c for c in cases if c not in done):
+                seed, samples, method = case
+                if prepared is None or prepared[0] != seed:
+                    bar.update(work, description=f"teachers, seed {seed}")
+                    prepared = (seed, *self.trained(seed))
+                if not begun:
                     run_directory.begin(folder, self.to_yaml())
-                for samples in self.samples:
-                    for method in self.methods:
-                        bar.update(work, description=f"{method}, {samples} samples")
-                        rows.append(self._row(method, tasks, teachers, samples, self.seed + number))
-                        bar.advance(work)
-                part = folder / ".last.ckpt.part"
-                torch.save({"rows": rows}, part)
-                part.replace(kept)
+                    begun = True
+                bar.update(work, description=f"{method}, {samples} samples")
+                rows.append(self._row(method, *prepared[1:], samples, seed))
+                bar.advance(work)
+                with replacing(kept) as part:
+                    torch.save({"rows": rows}, part)
         metrics = self._metrics(rows) | {"seconds": round(time.monotonic() - started, 1)}
         write_json(folder / "metrics.json", metrics)
         return metrics

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from coset.errors import CosetError
 from coset.weights.merging import BlockMap, HeadMap, fold_bias, fold_weight
+from coset.weights.merging.operators import fold
 
 KINDS = ("diagonal", "low_rank", "diagonal_and_low_rank", "full")
 
@@ -20,9 +21,10 @@ def random_map(widths, width, kind="diagonal_and_low_rank", rank=2, seed=0):
 
 
 def dense(blocks):
-    made = BlockMap([len(b) for b in blocks], len(blocks[0][0]), "full")
-    for p, b in zip(made.full, blocks, strict=True):
-        p.data = torch.tensor(b, dtype=torch.float64)
+    made = BlockMap([len(b) for b in blocks], len(blocks[0][0]), "full").double()
+    with torch.no_grad():
+        for p, b in zip(made.full, blocks, strict=True):
+            p.copy_(torch.tensor(b))
     return made
 
 
@@ -69,22 +71,29 @@ def test_gather_and_spread_are_the_matrix_and_its_transpose(k, width, own, kind)
         assert torch.allclose(made.spread(i, y), y @ made.dense(i).mT)
 
 
-@pytest.mark.parametrize("kind", ["diagonal", "diagonal_and_low_rank"])
-@pytest.mark.parametrize("raw_input", [False, True])
-def test_gradients_of_folding(kind, raw_input):
-    weights = [torch.randn(4, 4, dtype=torch.float64) for _ in range(2)]
-    merge, unmerge = random_map([4, 4], 4, kind), random_map([4, 4], 4, kind, seed=1)
-    names = [(m, n) for m in ((merge,) if raw_input else (merge, unmerge)) for n, _ in m.named_parameters()]
+STRUCTURED = ("diagonal", "diagonal_and_low_rank")
+
+
+@pytest.mark.parametrize("merging", STRUCTURED)
+@pytest.mark.parametrize("unmerging", [*STRUCTURED, None])
+def test_gradients_of_folding(merging, unmerging):
+    """Of W* and b*, by finite differences."""
+    weights = [torch.randn(4, 3, dtype=torch.float64) for _ in range(2)]
+    biases = [torch.randn(4, dtype=torch.float64) for _ in range(2)]
+    merge = random_map([4, 4], 4, merging)
+    unmerge = random_map([3, 3], 3, unmerging, seed=1) if unmerging else None
+    names = [(m, n) for m in (merge, unmerge) if m is not None for n in dict(m.named_parameters())]
     values = [m.get_parameter(n).detach().clone().requires_grad_() for m, n in names]
 
     def folded(*given):
         for (m, n), value in zip(names, given, strict=True):
-            where, _, last = n.rpartition(".")
-            owner = m.get_submodule(where) if where else m
-            owner._parameters[last] = value
-        return fold_weight(merge, weights, None if raw_input else unmerge)
+            m._parameters[n] = value
+        return fold(merge, lambda i: weights[i], biases, unmerge)
 
     assert torch.autograd.gradcheck(folded, values)
+    want = sum(merge.dense(i).mT @ (w @ unmerge.dense(i) if unmerge else w) for i, w in enumerate(weights))
+    assert torch.allclose(folded(*values)[0], want)
+    assert torch.allclose(folded(*values)[1], fold_bias(merge, biases))
 
 
 def test_numbers_of_parameters():

@@ -146,7 +146,7 @@ def test_double_width_keeps_both_mlps_exactly():
     for maps in (net.merges, net.unmerges):
         for one in maps.values():
             for i in range(2):
-                one.full[i].data = torch.eye(16, dtype=torch.float64)[8 * i : 8 * (i + 1)]
+                one.full.data[i] = torch.eye(16, dtype=torch.float64)[8 * i : 8 * (i + 1)]
     for i, teacher in enumerate(teachers):
         assert torch.allclose(net.project(i, net(x)), teacher(x), atol=1e-12)
 
@@ -163,9 +163,9 @@ def test_relabelled_neurons_are_absorbed():
     linear[1].weight.data = linear[1].weight.data[:, order] / scale
     other = FoldedSuperNet([teachers[0], moved], kind="full")
     other.load_state_dict(net.state_dict())
-    merge, unmerge = other.merges["layers_0"].full[1], other.unmerges["layers_0"].full[1]
-    merge.data = merge.data[order] / scale[:, None]
-    unmerge.data = unmerge.data[order] * scale[:, None]
+    merge, unmerge = (m["layers_0"].full.data for m in (other.merges, other.unmerges))
+    merge[1] = merge[1][order] / scale[:, None]
+    unmerge[1] = unmerge[1][order] * scale[:, None]
     assert torch.allclose(other(x), net(x), atol=1e-10)
 
 
@@ -174,9 +174,9 @@ def test_any_network_can_be_reached():
     w1, w2 = torch.randn(4, 4).double(), torch.randn(4, 4).double()
     b1, b2, want, bias = torch.randn(4).double(), torch.randn(4).double(), torch.randn(4, 4).double(), torch.randn(4)
     merge, unmerge = BlockMap([4, 4], 4, "full").double(), BlockMap([4, 4], 4, "full").double()
-    unmerge.full[0].data = torch.eye(4).double()
-    merge.full[0].data = (want @ w1.inverse()).mT
-    merge.full[1].data = torch.outer(b2, bias - b1 @ merge.full[0]) / (b2 @ b2)
+    unmerge.full.data[0] = torch.eye(4).double()
+    merge.full.data[0] = (want @ w1.inverse()).mT
+    merge.full.data[1] = torch.outer(b2, bias - b1 @ merge.full[0]) / (b2 @ b2)
     from coset.weights.merging import fold_bias, fold_weight
 
     assert torch.allclose(fold_weight(merge, [w1, w2], unmerge), want, atol=1e-8)

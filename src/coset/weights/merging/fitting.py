@@ -176,8 +176,9 @@ def fit_local(
     last = []
     for n, slot in enumerate(slots):
         activation = _after(teachers[0], n)
+        weights, biases = [net.source(slot, i) for i in range(net.teachers)], net.biases(slot)
         with torch.no_grad():
-            before = [F.linear(x, w, b) for x, w, b in zip(below, net.sources(slot), net.biases(slot), strict=True)]
+            before = [F.linear(x, w, b) for x, w, b in zip(below, weights, biases, strict=True)]
             after = [activation(z) for z in before]
         merge = net.merges[slot.merge]
         unmerge = net.unmerges[slots[n + 1].unmerge if n + 1 < len(slots) else "output"]  # type: ignore[index]

@@ -8,8 +8,8 @@ layer. Both are held by their blocks B_i in R^{d_i x d*}: M_i = B_i and U_i = B_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -46,10 +46,10 @@ class BlockMap(nn.Module):
         if low and not 1 <= rank <= min(*widths, width):
             raise CosetError(f"rank={rank} must lie between 1 and the smallest width, {min(*widths, width)}")
         self.rank = rank if low else 0
-        self.diagonal = _blocks((min(d, width),) for d in widths) if kind.startswith("diagonal") else None
-        self.left = _blocks((d, rank) for d in widths) if low else None
+        self.diagonal = _blocks([(min(d, width),) for d in widths]) if kind.startswith("diagonal") else None
+        self.left = _blocks([(d, rank) for d in widths]) if low else None
         self.right = nn.Parameter(torch.zeros(rank, width)) if low else None
-        self.full = _blocks((d, width) for d in widths) if kind == "full" else None
+        self.full = _blocks([(d, width) for d in widths]) if kind == "full" else None
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -132,8 +132,8 @@ class HeadMap(BlockMap):
         self.widths, self.width, self.kind, self.rank, self.heads = tuple(widths), width, "heads", 0, heads
         self.diagonal = self.left = self.right = self.full = None
         size = width // heads
-        self.inside = _blocks((heads, size, size) for _ in (widths[:1] if shared else widths))
-        self.mixing = _blocks((heads, heads) for _ in widths)
+        self.inside = _blocks([(heads, size, size)] * (1 if shared else len(widths)))
+        self.mixing = _blocks([(heads, heads)] * len(widths))
 
     def gather(self, i: int, x: Float[Tensor, "... d_i"]) -> Float[Tensor, "... width"]:
         inside = self.inside[min(i, len(self.inside) - 1)]
@@ -157,73 +157,121 @@ class HeadMap(BlockMap):
             mixing.copy_(torch.eye(self.heads))
 
 
-class _ScaledSum(torch.autograd.Function):
-    """sum_i diag(a_i) W_i diag(g_i), keeping nothing but the vectors; W_i are constants."""
+class _Fold(torch.autograd.Function):
+    r"""W* and b* of diagonal plus low rank, in one step, keeping nothing that is as large as W*.
+
+    With M_i = Delta_i + A_i B, U_i^T = Gamma_i + D_i C, S_i = W_i D_i, T_i = A_i^T W_i and R = sum_i A_i^T S_i,
+    W* = sum_i Delta_i W_i Gamma_i + (sum_i Delta_i S_i) C + B^T (sum_i T_i Gamma_i + R C).
+    """
 
     @staticmethod
-    def forward(ctx, weights, *vectors):
-        k = len(weights)
-        ctx.weights = weights
-        ctx.save_for_backward(*vectors)
-        total = torch.zeros(())
-        for i, weight in enumerate(weights):
-            term = weight * vectors[i][:, None]
-            term = term.mul_(vectors[k + i]) if len(vectors) > k else term
-            total = term if i == 0 else total.add_(term)
-        return total
+    def forward(ctx, read, biases, delta, a, b, gamma, d, c):  # type: ignore[no-untyped-def]
+        k, total, outer, inner, cross = len(delta), None, None, None, None
+        s: list[Any] = [None] * k
+        t: list[Any] = [None] * k
+        for i in range(k):
+            w = read(i)
+            if d is not None:
+                s[i] = w @ d[i]
+                outer = _plus(outer, delta[i][:, None] * s[i])
+            if a is not None:
+                t[i] = a[i].mT @ w
+                inner = _plus(inner, t[i] if gamma is None else t[i] * gamma[i])
+                cross = _plus(cross, a[i].mT @ s[i]) if d is not None else None
+            term = w * delta[i][:, None]
+            term = term if gamma is None else term.mul_(gamma[i])
+            total = term if total is None else total.add_(term)
+        inner = torch.addmm(inner, cross, c) if cross is not None else inner
+        if d is not None:
+            total = total.addmm_(outer, c)
+        if a is not None:
+            total = total.addmm_(b.mT, inner)
+        folded = None
+        if biases is not None:
+            stacked = torch.stack(tuple(biases))
+            folded = (delta * stacked).sum(0)
+            if a is not None:
+                ctx.leaning = torch.einsum("kor,ko->r", a, stacked)
+                folded = torch.addmv(folded, b.mT, ctx.leaning)
+            ctx.biases = stacked
+        ctx.read, ctx.biased, ctx.s, ctx.t, ctx.rest = read, biases is not None, s, t, (outer, inner, cross)
+        ctx.save_for_backward(delta, a, b, gamma, d, c)
+        return total, folded
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        vectors, weights = ctx.saved_tensors, ctx.weights
-        k = len(weights)
-        rows, columns = [], []
-        for i, weight in enumerate(weights):
-            product = grad * weight
-            if len(vectors) > k:
-                rows.append(product @ vectors[k + i])
-                columns.append(vectors[i] @ product)
-            else:
-                rows.append(product.sum(1))
-        return (None, *rows, *columns)
+    def backward(ctx, grad, grad_bias):  # type: ignore[no-untyped-def]
+        delta, a, b, gamma, d, c = ctx.saved_tensors
+        outer, inner, cross = ctx.rest
+        of_delta, of_a, of_gamma, of_d = (None if x is None else torch.empty_like(x) for x in (delta, a, gamma, d))
+        across, down, both = None, None, None
+        if d is not None:
+            across = grad @ c.mT
+        if a is not None:
+            down = b @ grad
+            both = None if d is None else down @ c.mT
+        for i in range(len(delta)):
+            w = ctx.read(i)
+            product = grad * w
+            of_delta[i] = product.sum(1) if gamma is None else product @ gamma[i]
+            if gamma is not None:
+                of_gamma[i] = delta[i] @ product
+            del product
+            if d is not None:
+                of_delta[i] += (ctx.s[i] * across).sum(1)
+                lifted = delta[i][:, None] * across
+                of_d[i] = w.mT @ (lifted if both is None else lifted.addmm_(a[i], both))
+            if a is not None:
+                of_a[i] = w @ (down.mT if gamma is None else down.mT * gamma[i][:, None])
+                if both is not None:
+                    of_a[i].addmm_(ctx.s[i], both.mT)
+                if gamma is not None:
+                    of_gamma[i] += (ctx.t[i] * down).sum(0)
+        of_b = None if a is None else inner @ grad.mT
+        of_c = None
+        if d is not None:
+            of_c = outer.mT @ grad
+            of_c = of_c if cross is None else of_c.addmm_(cross.mT, down)
+        if ctx.biased:
+            of_delta += ctx.biases * grad_bias
+            if a is not None:
+                of_a += torch.einsum("ko,r->kor", ctx.biases, b @ grad_bias)
+                of_b += torch.outer(ctx.leaning, grad_bias)
+        return None, None, of_delta, of_a, of_b, of_gamma, of_d, of_c
+
+
+def _plus(total: Tensor | None, term: Tensor) -> Tensor:
+    return term if total is None else total.add_(term)
+
+
+Reader = Callable[[int], Tensor]
+"""W_i, read when it is needed: twice, once for W* and once for its gradient."""
+
+
+def fold(
+    merge: BlockMap, read: Reader, biases: Sequence[Float[Tensor, " o_i"]] | None, unmerge: BlockMap | None
+) -> tuple[Float[Tensor, "o n"], Float[Tensor, " o"] | None]:
+    """W* = sum_i M_i^T W_i U_i^T (without U where the input is shared by all teachers), and b* = sum_i b_i M_i.
+
+    For diagonal plus low rank it costs O(k r o n), and no W_i is kept for the gradient.
+    """
+    if all(m.diagonal is not None and {*m.widths} == {m.width} for m in (merge, unmerge) if m is not None):
+        of_input = (None, None, None) if unmerge is None else (unmerge.diagonal, unmerge.left, unmerge.right)
+        return _Fold.apply(read, biases, merge.diagonal, merge.left, merge.right, *of_input)
+    total: Tensor | None = None
+    for i in range(len(merge)):
+        weight = read(i)
+        term = merge.gather(i, (weight if unmerge is None else unmerge.gather(i, weight)).mT)
+        total = term if total is None else total + term
+    assert total is not None
+    return total.mT, None if biases is None else fold_bias(merge, biases)
 
 
 def fold_weight(
     merge: BlockMap, weights: Sequence[Float[Tensor, "o_i n_i"]], unmerge: BlockMap | None
 ) -> Float[Tensor, "o n"]:
-    """W* = sum_i M_i^T W_i U_i^T (without U where the input is shared by all teachers).
-
-    For diagonal plus low rank, M_i = Delta_i + A_i B and U_i^T = Gamma_i + D_i C, it costs O(k r o n):
-    W* = sum_i Delta_i W_i Gamma_i + [sum_i M_i^T (W_i D_i)] C + B^T [sum_i (A_i^T W_i) Gamma_i].
-    """
-    maps = [merge] if unmerge is None else [merge, unmerge]
-    if all(m.diagonal is not None and {*m.widths} == {m.width} for m in maps):
-        return _fold_structured(merge, weights, unmerge)
-    total: Tensor | None = None
-    for i, weight in enumerate(weights):
-        term = merge.gather(i, (weight if unmerge is None else unmerge.gather(i, weight)).mT)
-        total = term if total is None else total + term
-    assert total is not None
-    return total.mT
-
-
-def _fold_structured(merge: BlockMap, weights: Sequence[Tensor], unmerge: BlockMap | None) -> Tensor:
-    assert merge.diagonal is not None
-    if unmerge is None:
-        total = _ScaledSum.apply(tuple(weights), *merge.diagonal)
-        if merge.left is None or merge.right is None:
-            return total
-        inner = sum(merge.left[i].mT @ w for i, w in enumerate(weights))
-        return torch.addmm(total, merge.right.mT, inner)
-    assert unmerge.diagonal is not None
-    total = _ScaledSum.apply(tuple(weights), *merge.diagonal, *unmerge.diagonal)
-    if unmerge.left is not None and unmerge.right is not None:
-        outer = sum(merge.gather(i, (w @ unmerge.left[i]).mT).mT for i, w in enumerate(weights))
-        total = torch.addmm(total, outer, unmerge.right)  # type: ignore[arg-type]
-    if merge.left is not None and merge.right is not None:
-        inner = sum((merge.left[i].mT @ w) * unmerge.diagonal[i] for i, w in enumerate(weights))
-        total = torch.addmm(total, merge.right.mT, inner)
-    return total
+    """W* alone, of matrices at hand; see :func:`fold`."""
+    return fold(merge, lambda i: weights[i], None, unmerge)[0]
 
 
 def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " o_i"]]) -> Float[Tensor, " o"]:
@@ -238,7 +286,10 @@ def _scaled(x: Tensor, scale: Tensor, width: int) -> Tensor:
     return F.pad(x[..., : len(scale)] * scale, (0, width - len(scale)))
 
 
-def _blocks(shapes) -> nn.ParameterList:
+def _blocks(shapes: Sequence[tuple[int, ...]]) -> Any:
+    """One parameter a teacher; a single stacked one where all are of one shape, which is quicker to train."""
+    if len(set(shapes)) == 1:
+        return nn.Parameter(torch.zeros(len(shapes), *shapes[0]))
     return nn.ParameterList(nn.Parameter(torch.zeros(shape)) for shape in shapes)
 
 

@@ -9,7 +9,9 @@ function at every step of training, and it is enough to fold once a step and run
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,22 +23,26 @@ from torch.utils.checkpoint import checkpoint
 
 from coset.errors import CosetError
 from coset.weights.merging.encoders import Encoder, Inputs
-from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold_bias, fold_weight
+from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, matrix, shaped
 
 Mode = Literal["dense", "implicit", "folded"]
 
 
-class Student(nn.Module):
+class Student(nn.Module, ABC):
     """What is trained to give the teachers' features: merged features, and from them those of each teacher."""
 
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> Float[Tensor, "samples width"]:
+        """Merged features."""
+
+    @abstractmethod
     def project(self, i: int, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples d_i"]:
         """Features of teacher i, from merged ones."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self) -> tuple[Encoder, list[Float[Tensor, "d_i width"]]]:
         """An ordinary network, and for each teacher the map from its features to the teacher's."""
-        raise NotImplementedError
 
 
 class FoldedSuperNet(Student):
@@ -131,18 +137,18 @@ class FoldedSuperNet(Student):
         """The ordinary network whose parameters are folded."""
         return self._shell[0]
 
-    def sources(self, slot: Slot) -> list[Tensor]:
-        """W_i of every teacher, as matrices."""
-        return [matrix(slot, state[slot.weight]) for state in self._states]
+    def source(self, slot: Slot, i: int) -> Tensor:
+        """W_i of one teacher, as a matrix."""
+        return matrix(slot, self._states[i][slot.weight])
 
     def biases(self, slot: Slot) -> list[Tensor]:
         return [state[slot.bias] for state in self._states] if slot.bias else []
 
     def fold(self, slot: Slot) -> tuple[Tensor, Tensor | None]:
         """W* as a matrix, and b*."""
-        merge, unmerge = self.merges[slot.merge], self.unmerges[slot.unmerge] if slot.unmerge else None
-        weight = fold_weight(merge, self.sources(slot), unmerge)  # type: ignore[arg-type]
-        return weight, fold_bias(merge, self.biases(slot)) if slot.bias else None  # type: ignore[arg-type]
+        unmerge: Any = self.unmerges[slot.unmerge] if slot.unmerge else None
+        merge: Any = self.merges[slot.merge]
+        return fold(merge, partial(self.source, slot), self.biases(slot) or None, unmerge)
 
     def folded(self) -> dict[str, Tensor]:
         """All parameters of the ordinary network; gradients flow to M, U and the norms."""
