@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from coset.errors import CosetError
-from coset.graphs.brec_protocol import NETWORKS, THRESHOLD, PairVerdict, hotelling, main, train_on_pair
+from coset.graphs import brec_protocol
+from coset.graphs.brec_protocol import (
+    NETWORKS,
+    THRESHOLD,
+    PairVerdict,
+    Verdicts,
+    hotelling,
+    main,
+    read_verdicts,
+    train_on_pair,
+)
 from coset.graphs.collections import GraphPair, graph_from_adjacency, parse_graph6
 
 HERE = Path(__file__).parents[2]
@@ -59,3 +69,35 @@ def test_mistakes():
         main(networks="mlp")
     with pytest.raises(CosetError, match="at least 1"):
         main(every=0)
+
+
+@pytest.mark.skipif(DATA is None, reason="no expressivity data: set COSET_DATA")
+def test_a_bench_that_was_cut_off_goes_on(tmp_path, capsys, monkeypatch):
+    """A half-written line is taken out; what is in the file is not trained again."""
+    file = tmp_path / "verdicts.jsonl"
+    settings = {"json": True, "category": "basic", "data": str(DATA), "networks": "gin", "every": 30, "out": str(file)}
+    main(**settings)
+    whole, lines = json.loads(capsys.readouterr().out), file.read_text().splitlines(keepends=True)
+    assert len(lines) == 2
+    file.write_text(lines[0] + lines[1][:20])
+    main(**settings)
+    again = json.loads(capsys.readouterr().out)
+    assert [v["statistic"] for v in again["gin"]] == [v["statistic"] for v in whole["gin"]]
+    assert len(read_verdicts(file)) == 2
+    monkeypatch.setattr(brec_protocol, "train_on_pair", lambda *_: pytest.fail("trained again"))
+    main(**settings)
+
+
+def test_a_verdict_counts_for_its_seed_only(tmp_path):
+    file = tmp_path / "verdicts.jsonl"
+    first = Verdicts(file, seed=0).find("gin", HEXAGON)
+    assert Verdicts(file, seed=0).known == {("gin", 0): first}
+    assert Verdicts(file, seed=1).known == {}
+
+
+@pytest.mark.parametrize("line", ["{}", "no json", '{"network": 1, "width": 1, "layers": 1, "seed": 1, "index": 0}'])
+def test_a_file_of_something_else(line, tmp_path):
+    file = tmp_path / "verdicts.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises(CosetError, match="line 1: not a verdict"):
+        main(networks="gin", out=str(file))

@@ -12,12 +12,15 @@ from rich.console import Console
 from torch import nn
 
 from coset.errors import CosetError
+from coset.graphs.brec_protocol import PairVerdict
 from coset.graphs.collections import BREC_CATEGORIES, GraphPair, graph_from_adjacency, parse_graph6, read_brec
 from coset.graphs.expressivity import (
+    BOUNDS,
     NETWORKS,
     REFINEMENTS,
     Score,
     main,
+    model_table,
     relative_gap,
     score_network,
     score_refinement,
@@ -153,6 +156,25 @@ def test_a_whole_table_fits_a_terminal(capsys):
         printed = capsys.readouterr().out
         assert "\u2026" not in printed
         assert all(word in printed for word in (*BREC_CATEGORIES, *(score.name for score in scores)))
+
+
+def test_every_model_has_a_line_with_bound_untrained_and_trained(capsys):
+    """Worst seed untrained; trained on one of two pairs; no bound, no line left out."""
+    pairs = [HEXAGON, replace(HEXAGON, index=1)]
+    exact = [Score(name, {"basic": 2}, 2, 1.0, rounds={"basic": 1}) for name in REFINEMENTS]
+    tried = [Score("gin", {"basic": k}, k, 1.0, seed=k, false_separations=0) for k in (1, 0)]
+    trained = {
+        "gin": [PairVerdict("basic", 0, 100.0, 1.0)],
+        "granola": [PairVerdict("basic", k, 9, 80) for k in (0, 1)],
+    }
+    Console(width=132).print(model_table(exact, tried, trained, pairs))
+    first = max(map(len, BOUNDS))
+    lines = {line[: first + 1].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    assert set(BOUNDS) <= set(lines)
+    assert set(BOUNDS) == {*NETWORKS, "granola"}
+    assert lines["gin"][1:] == ["1-WL", "2/0/1", "of", "1", "0"]
+    assert lines["granola"][1:] == ["nothing", "-/-/0", "2"]
+    assert lines["csgnn edges"][2:] == ["sets:", "edges", "-/-/-", "-"]  # its bound was not asked for
 
 
 @needs_data

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coset.nn import MLP, CategoricalEncoder, norm_relu_linear
+from coset.nn import MLP, CategoricalEncoder, norm_of_repeated, norm_relu_linear
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -39,3 +39,29 @@ def test_one_row_in_training_is_refused():
 def test_category_outside_its_table_is_named():
     with pytest.raises(ValueError, match="column 1 holds 0 to 9, but its table has categories 0 to 3"):
         CategoricalEncoder([2, 4], 8)(torch.tensor([[0, 0], [1, 9]]))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_of_rows_that_repeat(training):
+    """The same rows, gradients and running statistics as with the rows written down as often as they count."""
+    torch.manual_seed(0)
+    times = torch.tensor([3, 1, 4])
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 5, dtype=torch.float64)
+    results = []
+    for repeated in (True, False):
+        norm = nn.BatchNorm1d(5).double().train(training)
+        nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(1))
+        if repeated:
+            y = norm(x.repeat_interleave(times, dim=0))[[0, 3, 4]]
+        else:
+            y = norm_of_repeated(norm, x, times)
+        gradients = torch.autograd.grad((y * weight).sum(), [x, norm.weight, norm.bias])
+        results.append((y, *gradients, *norm.buffers()))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_norm_of_one_row_once():
+    with pytest.raises(ValueError, match="at least two rows"):
+        norm_of_repeated(nn.BatchNorm1d(2), torch.ones(1, 2), torch.tensor([1]))

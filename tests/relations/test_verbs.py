@@ -63,11 +63,12 @@ def test_attention_without_logits_is_the_mean(kernels):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("with_edge", [False, True])
 @pytest.mark.parametrize("along", [0, 1])
-def test_propagate_equals_its_reference(reduce, relu, with_edge, along):
+@pytest.mark.parametrize("columns", [6, 8, 48])  # 8 and 48 fill vectors
+def test_propagate_equals_its_reference(reduce, relu, with_edge, along, columns):
     relation = random_relation([3, 1, 7, 0, 5], 0)
     pairs = relation.source * relation.source
-    x = torch.randn(pairs.total, 6, dtype=D, requires_grad=True)
-    edge = torch.randn(relation.edges, 6, dtype=D, requires_grad=True) if with_edge else None
+    x = torch.randn(pairs.total, columns, dtype=D, requires_grad=True)
+    edge = torch.randn(relation.edges, columns, dtype=D, requires_grad=True) if with_edge else None
     inputs = (x, edge) if with_edge else (x,)
 
     def function():

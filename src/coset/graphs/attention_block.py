@@ -14,7 +14,7 @@ pass are Y, J, C1 and C2; softmax weights and all that follows a norm, X among t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from coset.graphs.product import PairGraph
 from coset.nn.buffers import buffers
-from coset.nn.norm_relu import NormReLU, add_repeated, covers, sum_repeated
+from coset.nn.norm_relu import NormReLU, Origin, add_repeated, origin_of, settled, sum_repeated
 from coset.relations import operators
 from coset.relations.verbs import kernels_apply
 
@@ -37,15 +37,10 @@ def applies(block: Any, x: Tensor) -> bool:
         return False
     if tuple(block.gather) != ("uL", "vL", "vv") or block.mlp is None or block.gather["uL"].score != "gat":
         return False
-    norms, width = _norms(block), x.size(1)
     return (
-        all(type(n) is nn.BatchNorm1d and n.affine and n.running_mean is not None for n in norms)
-        and len({n.training for n in norms}) == 1
-        and x.dtype in (torch.float32, torch.float64)
+        settled(_norms(block), x)
         and all(parameter.dtype == x.dtype for parameter in block.parameters())
-        and all(covers(norm.num_features) for norm in norms)
-        and operators.covers("gat", width // 3)
-        and x.size(0) > 1
+        and operators.covers("gat", x.size(1) // 3)
     )
 
 
@@ -62,33 +57,15 @@ def attention_block(block: Any, x: Float[Tensor, "pairs width"], graph: PairGrap
     weight = torch.cat([*values, (1 + point.eps) * first.weight, *logits])
     carried = torch.cat([internal.bias, external.bias, point.mlp.second.bias])
     edges = [attention._edge_terms(graph, loops=True) for attention in (internal, external)]
-    origin: list[_Origin] = []
+    origin: list[Origin] = []
     out = _AttentionBlock.apply(
         x, weight, first.weight, first.bias, *edges, point.mlp.second.weight,
         rho.first.weight, rho.first.bias + rho.first.weight @ carried, rho.second.weight, rho.second.bias,
         *(parameter for norm in _norms(block) for parameter in (norm.weight, norm.bias)),
-        graph, _norms(block), internal.heads, _origin_of(x), origin,
+        graph, _norms(block), internal.heads, origin_of(x), origin,
     )  # fmt: skip
     out.origin = origin[0]
     return out
-
-
-class _Origin(NamedTuple):
-    """How to get the output of a block again: ReLU(norm(before))."""
-
-    before: Tensor
-    norm: NormReLU
-
-    def again(self) -> Tensor:
-        return self.norm.forward(self.before, buffers.empty(self.before.size(0), self.before.size(1), self.before))
-
-
-def _origin_of(x: Tensor) -> _Origin | None:
-    """Set on what a block returns; dropout or a residual make another tensor, a change in place counts a version up.
-
-    Tensors of inference mode count no versions; nothing is computed again there, so their origin does not matter.
-    """
-    return None if x.is_inference() or x._version else getattr(x, "origin", None)
 
 
 def _norms(block: Any) -> tuple[nn.BatchNorm1d, ...]:
@@ -143,7 +120,7 @@ class _AttentionBlock(torch.autograd.Function):
         active = rho.forward(c1, buffers.empty(rows, hidden, x))
         c2 = torch.mm(active, out_weight.t(), out=buffers.empty(rows, width, x))
         last = NormReLU.of(c2, norms[2], out_gamma, out_beta, out_bias)
-        origin.append(_Origin(c2, last))
+        origin.append(Origin(c2, last))
         ctx.save_for_backward(
             None if source else x,
             y,

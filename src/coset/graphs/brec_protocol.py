@@ -7,6 +7,9 @@ directions; then Hotelling's statistic over the q differences d of outputs decid
     T^2 = mean(d)^T cov(d)^+ mean(d) > 72.34,
 
 and a second one over renumberings of a single graph, which must stay below (else the verdict is unreliable).
+
+Adam 1e-4, weight decay 1e-4, 20 epochs of batches of 16, the cosine loss with margin 0 and its early stop at 0.2 are
+the benchmark's. Networks are as small as :data:`WIDTH` and :data:`LAYERS` say.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from json import dumps
+from json import JSONDecodeError, dumps, loads
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,9 +32,12 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
 
 from coset.errors import CosetError
+from coset.files import reason, write_text
 from coset.graphs.collections import GraphPair, read_brec
+from coset.graphs.csgnn import CSGNN
 from coset.graphs.epnn import EPNN
 from coset.graphs.gin import GIN
+from coset.graphs.spectral_transformer import GRIT
 from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
 from coset.graphs.transforms import Eigenspaces, ShortestPathDistances, precompute
 from coset.symmetry import NodePermutation
@@ -43,7 +51,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "epnn": lambda: EPNN(OUTPUTS, width=WIDTH, layers=LAYERS),
     "subgraphormer": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS),
     "gnn-sswl+": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "csgnn": lambda: CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "grit": lambda: GRIT(OUTPUTS, width=WIDTH, layers=LAYERS, channels=WIDTH),
+    "granola": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS, norm="granola"),
 }
+"""Networks by name. CS-GNN has singletons as sets: clusters that depend on the numbering of nodes would turn
+renumbered copies of a graph into different inputs."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +67,14 @@ class PairVerdict:
         category, index: Of the pair.
         statistic: T^2 between the graphs.
         reliability: T^2 between renumberings of one graph.
+        seconds: CPU time it took.
     """
 
     category: str
     index: int
     statistic: float
     reliability: float
+    seconds: float = 0.0
 
     @property
     def reliable(self) -> bool:
@@ -78,18 +93,19 @@ def hotelling(differences: Float[Tensor, "q k"]) -> float:
 
 def train_on_pair(build: Callable[[], nn.Module], pair: GraphPair, seed: int = 0) -> PairVerdict:
     """Train a network, drawn from ``seed``, on one pair and compute both statistics."""
+    began = time.process_time()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build()
         generator = torch.Generator().manual_seed(seed)
         copies = _copies(pair.first, pair.second, generator)
         _train(network, copies)
-    with torch.no_grad():
         network.eval()
-        statistic = hotelling(_differences(network(Batch.from_data_list(copies))))
-        same = _copies(pair.first, pair.first, generator)
-        reliability = hotelling(_differences(network(Batch.from_data_list(same))))
-    return PairVerdict(pair.category, pair.index, statistic, reliability)
+        with torch.no_grad():
+            statistic = hotelling(_differences(network(Batch.from_data_list(copies))))
+            same = _copies(pair.first, pair.first, generator)
+            reliability = hotelling(_differences(network(Batch.from_data_list(same))))
+    return PairVerdict(pair.category, pair.index, statistic, reliability, time.process_time() - began)
 
 
 def _copies(first: Data, second: Data, generator: torch.Generator) -> list[Data]:
@@ -123,6 +139,69 @@ def _train(network: nn.Module, graphs: Sequence[Data]) -> None:
         schedule.step(total)
 
 
+def read_verdicts(path: Path) -> list[tuple[dict[str, Any], PairVerdict]]:
+    """What a file of verdicts holds: network, width, layers and seed of each, and the verdict.
+
+    A last line that was cut off is taken out of the file.
+
+    Raises:
+        CosetError: The file cannot be read, or one of its lines is something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            text = text[: text.rfind("\n") + 1]
+            write_text(path, text)
+    except (OSError, UnicodeDecodeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "not text"
+        raise CosetError(f"cannot read {path}: {why}") from None
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            row = loads(line)
+            verdict = PairVerdict(**{key: row[key] for key in PairVerdict.__dataclass_fields__})
+            found.append(({key: row[key] for key in ("network", "width", "layers", "seed")}, verdict))
+        except (JSONDecodeError, KeyError, TypeError):
+            raise CosetError(f"{path}, line {number}: not a verdict of coset bench brec") from None
+    return found
+
+
+class Verdicts:
+    """Verdicts kept in a file of one JSON object a line, so that a bench that was cut off goes on where it stopped.
+
+    A verdict counts for the network, its size and the seed it was found with.
+
+    Args:
+        path: The file; ``None`` keeps nothing.
+        seed: Of weights and renumberings.
+
+    Raises:
+        CosetError: The file cannot be read or written, or one of its lines is something else.
+    """
+
+    def __init__(self, path: Path | None, seed: int):
+        self.path = path
+        self.settings = {"width": WIDTH, "layers": LAYERS, "seed": seed}
+        self.known: dict[tuple[str, int], PairVerdict] = {}
+        for row, verdict in read_verdicts(path) if path is not None and path.exists() else ():
+            if all(row[key] == value for key, value in self.settings.items()):
+                self.known[row["network"], verdict.index] = verdict
+
+    def find(self, network: str, pair: GraphPair) -> PairVerdict:
+        """The verdict on a pair: the one in the file, else by training, which then is in the file."""
+        if (network, pair.index) not in self.known:
+            verdict = train_on_pair(NETWORKS[network], pair, self.settings["seed"])
+            self.known[network, pair.index] = verdict
+            if self.path is not None:
+                line = dumps({"network": network, **self.settings, **asdict(verdict)}) + "\n"
+                try:
+                    with self.path.open("a") as file:
+                        file.write(line)
+                except OSError as error:
+                    raise CosetError(f"cannot write {self.path}: {reason(error)}") from None
+        return self.known[network, pair.index]
+
+
 def main(
     json: bool = False,
     category: str = "basic,extension",
@@ -130,6 +209,7 @@ def main(
     networks: str = "epnn",
     seed: int = 100,
     every: int = 1,
+    out: str | None = None,
 ) -> None:
     """Print how many pairs each network learns to tell apart.
 
@@ -140,9 +220,10 @@ def main(
         networks: Names from :data:`NETWORKS` (comma-separated).
         seed: Of weights and renumberings.
         every: Only every n-th pair of each part.
+        out: File to which verdicts are added one by one; those in it already are not computed again.
 
     Raises:
-        CosetError: The data is missing, or a category or a network does not exist.
+        CosetError: The data is missing, or a category or a network does not exist, or the file is not one of verdicts.
     """
     names = [name.strip() for name in networks.split(",")]
     for name in names:
@@ -150,25 +231,26 @@ def main(
             raise CosetError(f"no network {name!r}: choose from {', '.join(NETWORKS)}")
     if every < 1:
         raise CosetError(f"every={every}: at least 1")
+    verdicts = Verdicts(None if out is None else Path(out), seed)
     parts = [read_brec(data, [part.strip()])[::every] for part in category.split(",")]
+    pairs = [pair for part in parts for pair in part]
     found: dict[str, list[PairVerdict]] = {}
-    seconds: dict[str, float] = {}
     with Progress(console=Console(file=sys.stderr), transient=True) as progress:
         for name in names:
-            began = time.perf_counter()
-            bar = progress.add_task(name, total=sum(map(len, parts)))
-            found[name] = []
-            for pair in (pair for part in parts for pair in part):
-                found[name].append(train_on_pair(NETWORKS[name], pair, seed))
-                progress.advance(bar)
-            seconds[name] = time.perf_counter() - began
+            bar = progress.track(pairs, description=name)
+            found[name] = [verdicts.find(name, pair) for pair in bar]
     if json:
-        print(dumps({name: [asdict(verdict) for verdict in verdicts] for name, verdicts in found.items()}, indent=2))
+        print(dumps({name: [asdict(verdict) for verdict in each] for name, each in found.items()}, indent=2))
         return
+    Console().print(_table(parts, found))
+
+
+def _table(parts: Sequence[Sequence[GraphPair]], found: dict[str, list[PairVerdict]]) -> Table:
     columns = [f"{part[0].category} /{len(part)}" for part in parts]
-    table = Table("network", *columns, "unreliable", "s", box=None, title="BREC pairs separated after training on each")
+    title = "BREC pairs separated after training on each"
+    table = Table("network", *columns, "unreliable", "CPU s", box=None, title=title)
     for name, verdicts in found.items():
         counts = [str(sum(v.separated for v in verdicts if v.category == part[0].category)) for part in parts]
         failures = str(sum(not v.reliable for v in verdicts))
-        table.add_row(name, *counts, failures, f"{seconds[name]:.0f}")
-    Console().print(table)
+        table.add_row(name, *counts, failures, f"{sum(v.seconds for v in verdicts):.0f}")
+    return table

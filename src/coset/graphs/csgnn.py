@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.errors import check_choice
+from coset.graphs import sum_block
 from coset.graphs.bags import LARGEST_SIZE, BagGraph, SetReordering
 from coset.graphs.partition_linear import PartitionEquivariantLinear
 from coset.graphs.readouts import encode_nodes, node_encoder, prediction_head
@@ -169,6 +170,18 @@ class SetPoint(nn.Module):
         elif self.rectify:
             message = message.relu()
         return message if graph.is_partition else propagate(message, graph.arrival, product=graph.views, along=1)
+
+    def branch(self, x: Tensor, graph: BagGraph) -> sum_block.Clusters | None:
+        if self.coupling is None or not isinstance(self.coupling.norm, nn.BatchNorm1d) or not graph.is_partition:
+            return None
+        inner, outer, weight = self.coupling.first, self.coupling.second, self.mlp.first.weight
+        vectors = torch.addmm(inner.bias, self.orbit_vectors(graph.orbits[0]), inner.weight.t())
+        tensors = (
+            (1 + self.eps) * weight, weight @ outer.weight, inner.weight, vectors,
+            self.coupling.norm.weight, self.coupling.norm.bias,
+        )  # fmt: skip
+        bias = self.mlp.first.bias + weight @ outer.bias
+        return sum_block.Clusters(self.mlp, self.coupling, graph, bias, tensors)
 
     def forward(self, x: Float[Tensor, "pairs width"], graph: BagGraph) -> Float[Tensor, "pairs width"]:
         if graph.own_rows.numel() == 0:

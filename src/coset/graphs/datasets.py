@@ -443,5 +443,8 @@ def _features(graphs: Sequence[Data], key: str) -> list[int] | int | None:
         return None
     if found[0].is_floating_point():
         return int(found[0].size(1))
-    tops: Int[Tensor, " columns"] = torch.cat(found).amax(dim=0)
+    rows = torch.cat(found)
+    if not len(rows):  # no graph has an edge
+        return [1] * rows.size(1)
+    tops: Int[Tensor, " columns"] = rows.amax(dim=0)
     return [int(top) + 1 for top in tops]

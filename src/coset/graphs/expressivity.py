@@ -1,10 +1,11 @@
 """Expressive power on BREC: which of its 400 pairs can be told apart, exactly by colour refinement and by networks.
 
-Two tables. The first is exact: a refinement bounds every network that aggregates along its relations, whatever its
+Three tables. The first is exact: a refinement bounds every network that aggregates along its relations, whatever its
 weights (:mod:`coset.graphs.refinement`). The second asks whether the networks of this package reach their bound:
 random weights, no training, float64, and two graphs count as separated if their outputs differ by more than 1e-9 of
 their size. Renumbered copies of the graphs go through the same network; a copy that seems different is a false
-separation, and there must be none.
+separation, and there must be none. The third has a line for every model: its bound, what it separates untrained, and
+what it separated after training on each pair (:mod:`coset.graphs.brec_protocol`, if the file of its verdicts is given).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from json import dumps
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,12 +30,16 @@ from torch_geometric.data import Batch
 from torch_geometric.transforms import Compose
 
 from coset.errors import CosetError
+from coset.graphs.brec_protocol import PairVerdict, read_verdicts
+from coset.graphs.coarsening import edges
 from coset.graphs.collections import BREC_CATEGORIES, GraphPair, read_brec
 from coset.graphs.csgnn import CSGNN
 from coset.graphs.distance_refinement import DistanceRefinement
 from coset.graphs.epnn import EPNN
 from coset.graphs.gin import GIN
 from coset.graphs.refinement import FolkloreRefinement, NodeRefinement, PairRefinement, Refinement, compare
+from coset.graphs.set_refinement import SetRefinement
+from coset.graphs.spectral_transformer import GRIT
 from coset.graphs.subgraphormer import GNNSSWLPlus, Subgraphormer
 from coset.graphs.transforms import Coarsen, Eigenspaces, ShortestPathDistances, precompute
 from coset.symmetry import NodePermutation
@@ -56,6 +63,9 @@ REFINEMENTS: dict[str, Refinement] = {
 """Rows of the exact table; pairs (s, v) are marked with the distance of v from the root s unless the name says
 otherwise."""
 
+FOR_NETWORKS: dict[str, Refinement] = {"sets: edges": SetRefinement(edges, label="sets: edges")}
+"""Bounds that take minutes on all of BREC, and are computed if a network they belong to is tried."""
+
 OUTPUTS, WIDTH, LAYERS = 16, 32, 8
 
 
@@ -75,6 +85,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "unmarked": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS, marking="none"),
     "gin": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS),
     "epnn": lambda: EPNN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "grit": lambda: GRIT(OUTPUTS, width=WIDTH, layers=LAYERS, channels=WIDTH),
     "gnn-sswl+": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS),
     "uL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL",)),
     "uL+vv": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vv")),
@@ -84,6 +95,24 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "csgnn edges": lambda: Coarsened("edges", CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS)),
 }
 """Networks of the second table: bare graphs with ``pair_distance`` and eigenpairs in, a row a graph out."""
+
+BOUNDS: dict[str, str | None] = {
+    "gin": "1-WL",
+    "granola": None,
+    "epnn": "EPWL-N",
+    "grit": "EPWL-N",
+    "unmarked": "unmarked uL,vL,vv",
+    "uL": "uL",
+    "uL+vv": "uL,vv",
+    "uL+vG": "uL,vG",
+    "uL+vL": "uL,vL",
+    "gnn-sswl+": "uL,vL,vv",
+    "subgraphormer": "uL,vL,vv",
+    "csgnn": "uL,vL,vv",
+    "csgnn edges": "sets: edges",
+}
+"""The refinement that bounds each model. None bounds GRANOLA: it draws random node features, and so tells any two
+graphs apart by chance; only its trained verdicts, with their check of reliability, say something."""
 
 THRESHOLD = 1e-9  # relative difference of outputs that counts as one
 CONSTANT = 1e-12  # relative deviation of a channel below which it is rounding
@@ -245,14 +274,53 @@ def score_table(scores: Sequence[Score], pairs: Sequence[GraphPair]) -> Table:
     return table
 
 
+def model_table(
+    exact: Sequence[Score],
+    tried: Sequence[Score],
+    trained: Mapping[str, Sequence[PairVerdict]],
+    pairs: Sequence[GraphPair],
+) -> Table:
+    """A line a model. Cells read "bound/untrained/trained": the fewest of the seeds untrained, and trained "k of n"
+    if only n pairs of the category were trained on."""
+    bounds = {score.name: score for score in exact}
+    categories = _categories(pairs)
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("bounded by", no_wrap=True)
+    for category in categories:
+        table.add_column(f"{category}\n/{sum(pair.category == category for pair in pairs)}", justify="right")
+    table.add_column("unreliable", justify="right")
+    for model, name in BOUNDS.items():
+        bound = bounds.get(name or "")
+        runs = [score for score in tried if score.name == model]
+        verdicts = trained.get(model, ())
+        cells = []
+        for category in categories:
+            size = sum(pair.category == category for pair in pairs)
+            fewest = min((score.separated[category] for score in runs), default=None)
+            counts = ["-" if bound is None else str(bound.separated[category]), "-" if fewest is None else str(fewest)]
+            cells.append("/".join([*counts, _trained([v for v in verdicts if v.category == category], size)]))
+        failures = str(sum(not verdict.reliable for verdict in verdicts)) if verdicts else "-"
+        table.add_row(model, name or "nothing", *cells, failures)
+    return table
+
+
+def _trained(verdicts: Sequence[PairVerdict], size: int) -> str:
+    if not verdicts:
+        return "-"
+    count = sum(verdict.separated for verdict in verdicts)
+    return str(count) if len(verdicts) == size else f"{count} of {len(verdicts)}"
+
+
 def main(
     json: bool = False,
     category: str | None = None,
     data: str | None = None,
     networks: str = "subgraphormer",
     seeds: int = 3,
+    trained: str | None = None,
 ) -> None:
-    """Print both tables.
+    """Print the tables.
 
     Args:
         json: Print JSON on standard output instead.
@@ -260,10 +328,12 @@ def main(
         data: Data directory, or the folder of BREC's files.
         networks: Which networks to try: names from :data:`NETWORKS` (comma-separated), ``all`` or ``none``.
         seeds: How often to draw the weights of each network.
+        trained: File of verdicts written by ``coset bench brec out=FILE``.
 
     Raises:
-        CosetError: The data is missing, or a category or a network does not exist.
+        CosetError: The data is missing, a category or a network does not exist, or ``trained`` is no such file.
     """
+    verdicts = _read_trained(trained)
     chosen = _chosen_networks(networks)
     if seeds < 1:
         raise CosetError(f"seeds={seeds}: at least 1 (networks=none leaves the networks out)")
@@ -273,7 +343,8 @@ def main(
         sizes = {name: sum(pair.category == name for pair in pairs) for name in _categories(pairs)}
         settings = {"layers": LAYERS, "width": WIDTH, "dtype": "float64", "threshold": THRESHOLD}
         parts = {"refinements": exact, "networks": tried}
-        scores = {part: [_without_none(asdict(score)) for score in each] for part, each in parts.items()}
+        scores: dict[str, Any] = {part: [_without_none(asdict(s)) for s in each] for part, each in parts.items()}
+        scores |= {"bounds": BOUNDS, "trained": {name: [asdict(v) for v in each] for name, each in verdicts.items()}}
         print(dumps({"collection": "BREC", "pairs": sizes, "network_settings": settings, **scores}, indent=2))
         return
     console = Console()
@@ -283,6 +354,17 @@ def main(
     if tried:
         console.print(f"BREC pairs separated by untrained networks ({LAYERS} layers, width {WIDTH}, float64)")
         console.print(score_table(tried, pairs))
+    console.print("Every model: pairs that its bound / the untrained network (worst seed) / the trained one separates")
+    console.width = max(console.width, 132)  # a line of cells of three numbers each
+    console.print(model_table(exact, tried, verdicts, pairs))
+
+
+def _read_trained(path: str | None) -> dict[str, list[PairVerdict]]:
+    """Verdicts by network, the last one on each pair."""
+    found: dict[str, dict[int, PairVerdict]] = {}
+    for row, verdict in read_verdicts(Path(path)) if path is not None else ():
+        found.setdefault(row["network"], {})[verdict.index] = verdict
+    return {name: list(verdicts.values()) for name, verdicts in found.items()}
 
 
 def _run(
@@ -297,7 +379,9 @@ def _run(
                 progress.remove_task(task)
             return partial(progress.advance, progress.add_task(label, total=len(pairs)))
 
-        for name, refinement in REFINEMENTS.items():
+        wanted = {BOUNDS.get(name) for name in networks}
+        refinements = REFINEMENTS | {name: test for name, test in FOR_NETWORKS.items() if name in wanted}
+        for name, refinement in refinements.items():
             exact.append(score_refinement(name, refinement, pairs, bar(name)))
         for name, build in networks.items():
             for seed in range(seeds):

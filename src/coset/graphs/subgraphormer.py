@@ -39,10 +39,10 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.errors import check_choice
-from coset.graphs import attention_block
+from coset.graphs import attention_block, sum_block
 from coset.graphs.product import PairEncoder, PairGraph
 from coset.graphs.readouts import prediction_head
-from coset.nn import MLP, FeatureEncoder, norm_relu_linear
+from coset.nn import MLP, FeatureEncoder, norm_of_repeated, norm_relu_linear
 from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate, reference
 from coset.relations.verbs import Score
 from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, PairRowPermutation, TrivialAction
@@ -182,16 +182,24 @@ class PairSum(nn.Module):
         self.edge_encoder = None if edge_features is None else FeatureEncoder(edge_features, width)
         self.mlp = MLP(width, width)
 
+    def _edge_terms(self, graph: PairGraph) -> Tensor | None:
+        if self.edge_encoder is None:
+            return None
+        if graph.edge_features is None:
+            raise ValueError("this model was made with edge features, but the data has no edge_attr")
+        edge = self.edge_encoder(graph.edge_features)
+        return edge[graph.external_edges] if self.axis == 0 and graph.external_edges is not None else edge
+
+    def _relation(self, graph: PairGraph) -> Relation:
+        return graph.internal if self.axis else graph.external
+
+    def branch(self, x: Tensor, graph: PairGraph) -> sum_block.Sums:
+        tensors = (1 + self.eps, self._edge_terms(graph), self.mlp.first.weight)
+        return sum_block.Sums(self.mlp, self._relation(graph), graph.pairs, self.axis, tensors)
+
     def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
-        edge = None
-        if self.edge_encoder is not None:
-            if graph.edge_features is None:
-                raise ValueError("this model was made with edge features, but the data has no edge_attr")
-            edge = self.edge_encoder(graph.edge_features)
-            if self.axis == 0 and graph.external_edges is not None:
-                edge = edge[graph.external_edges]
-        relation = graph.internal if self.axis else graph.external
-        gathered = propagate(x, relation, product=graph.pairs, along=self.axis, edge=edge, relu=True)
+        edge = self._edge_terms(graph)
+        gathered = propagate(x, self._relation(graph), product=graph.pairs, along=self.axis, edge=edge, relu=True)
         return self.mlp(torch.addcmul(gathered, x, 1 + self.eps))
 
 
@@ -222,6 +230,12 @@ class PairTerm(nn.Module):
             term = marginalise(x, graph.pairs, along=along)
         repeated = broadcast(first(term), graph.pairs, along=along)
         return torch.addmm(repeated, x, ((1 + self.eps) * first.weight).t())
+
+    def branch(self, x: Tensor, graph: PairGraph) -> sum_block.OwnRoot | None:
+        if self.relation != "vv" or self.mlp is None:
+            return None
+        weight = self.mlp.first.weight
+        return sum_block.OwnRoot(self.mlp, graph, ((1 + self.eps) * weight, weight))
 
     def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs outputs"]:
         if self.linear is not None:
@@ -301,8 +315,12 @@ class SumOfTerms(nn.Module):
         self.residual, self.dropout = residual, dropout
 
     def forward(self, x: Float[Tensor, "pairs width"], graph: Any) -> Float[Tensor, "pairs width"]:
-        total = sum(module(x, graph) for module in self.gather.values())
-        out = F.relu(self.norm(total), inplace=True)
+        terms = sum_block.branches(self, x, graph)
+        if terms is None:
+            total = sum(module(x, graph) for module in self.gather.values())
+            out = F.relu(self.norm(total), inplace=True)
+        else:
+            out = sum_block.sum_block(terms, self.norm, x)
         if self.dropout:
             out = F.dropout(out, self.dropout, self.training)
         return out + x if self.residual else out
@@ -500,8 +518,9 @@ class GNNSSWLPlus(_PairModel):
         if self.level == "pair":
             return self.head(x)
         copies = (1 + self.eps) * marginalise(x, graph.pairs, along=1)
-        # The published form repeats this row for every node of the copy, so large graphs weigh more in its statistics.
-        rows = broadcast(copies, graph.pairs, along=1) if self.training else copies
-        rows = F.relu(self.copy_norm(self.copy_mlp(rows)))
-        rows = marginalise(rows, graph.pairs, along=1, reduce="mean") if self.training else rows
+        times = graph.nodes.sizes[graph.roots.batch]  # the published form has this row for every node of the copy
+        inner = self.copy_mlp.norm
+        assert isinstance(inner, nn.BatchNorm1d)
+        hidden = F.relu(norm_of_repeated(inner, self.copy_mlp.first(copies), times))
+        rows = F.relu(norm_of_repeated(self.copy_norm, self.copy_mlp.second(hidden), times))
         return self.head(pool(rows, graph.roots, "mean"))

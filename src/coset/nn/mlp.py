@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from coset.nn.norm_relu import follow
+
 
 class _NormReLULinear(torch.autograd.Function):
     """linear(relu(batch_norm(x))), keeping only x and the statistics for the backward pass."""
@@ -66,6 +68,24 @@ def norm_relu_linear(
         x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.training, momentum, norm.eps,
         linear.weight, linear.bias,
     )  # fmt: skip
+
+
+def norm_of_repeated(
+    norm: nn.BatchNorm1d, x: Float[Tensor, "rows columns"], times: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows columns"]:
+    """A batch norm of ``x`` with row i repeated ``times[i]`` times, without writing any row twice.
+
+    Raises:
+        ValueError: In training, there are fewer than two rows in all.
+    """
+    if not norm.training:
+        return norm(x)
+    share = (times / times.sum()).to(x.dtype).unsqueeze(1)
+    mean = (share * x).sum(0)
+    centred = x - mean
+    variance = (share * centred.square()).sum(0)
+    follow(norm, mean.detach(), variance.detach(), int(times.sum()))
+    return centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
 
 
 class MLP(nn.Module):

@@ -10,12 +10,15 @@ Nothing but x is kept for the backward pass. Two more kernels go with these: a t
 product, and its adjoint. Columns come in vectors of 16 lanes, or of 8.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coset.nn.buffers import buffers
 from coset.relations.kernels import rows, threads
 from coset.relations.operators import flat
 
@@ -74,7 +77,7 @@ class NormReLU:
         """
         if norm.training:
             mean, variance = _statistics(x)
-            _follow(norm, mean if bias is None else mean + bias, variance, x.size(0))
+            follow(norm, mean if bias is None else mean + bias, variance, x.size(0))
         else:
             assert norm.running_mean is not None
             assert norm.running_var is not None
@@ -105,6 +108,37 @@ class NormReLU:
         return out, (moved * self.inverse).to(x.dtype), d_beta.to(x.dtype)
 
 
+class Origin(NamedTuple):
+    """How to get the output of a fused block again instead of keeping it: ReLU(norm(before))."""
+
+    before: Tensor
+    norm: NormReLU
+
+    def again(self) -> Tensor:
+        return self.norm.forward(self.before, buffers.empty(self.before.size(0), self.before.size(1), self.before))
+
+
+def origin_of(x: Tensor) -> Origin | None:
+    """Set on what a fused block returns; dropout or a residual make another tensor, a change in place counts a version
+    up.
+
+    Tensors of inference mode count no versions; nothing is computed again there, so their origin does not matter.
+    """
+    return None if x.is_inference() or x._version else getattr(x, "origin", None)
+
+
+def settled(norms: Iterable[nn.Module], x: Tensor) -> bool:
+    """Whether these kernels can stand for the norms: ordinary ones, all in training or all not, with such columns."""
+    norms = list(norms)
+    return (
+        all(type(n) is nn.BatchNorm1d and n.affine and n.running_mean is not None for n in norms)
+        and len({norm.training for norm in norms}) == 1
+        and all(covers(norm.num_features) for norm in norms)  # type: ignore[arg-type]
+        and x.dtype in (torch.float32, torch.float64)
+        and x.size(0) > 1
+    )
+
+
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every column, about the first row so that nothing cancels."""
     sums = np.zeros((threads.thread_count(), 2, x.size(1)))
@@ -114,8 +148,12 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return (about + first).to(x.dtype), (second - first.square()).clamp(min=0).to(x.dtype)
 
 
-def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Move the running statistics towards the batch's."""
+def follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move the running statistics towards those of a batch of ``count`` rows.
+
+    Raises:
+        ValueError: There are fewer than two rows.
+    """
     if count < 2:
         raise ValueError("batch normalisation needs at least two rows in training; this batch has one")
     if norm.num_batches_tracked is not None:

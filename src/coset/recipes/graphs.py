@@ -113,14 +113,22 @@ class GraphRecipe(Recipe):
         batch = first_batch(graphs, CERTIFIED)
         return verify_claims(model, model.with_noise(batch) if isinstance(model, GIN) else batch)
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+    def run(
+        self, folder: Path, *, resume: bool = False, quiet: bool = False, table: GraphTable | None = None
+    ) -> dict[str, Any]:
         """Train, test and write the run's folder; returns the metrics.
+
+        Args:
+            folder: Of the run.
+            resume: Go on from the folder's last checkpoint.
+            quiet: Print nothing.
+            table: What :meth:`load` returned before, not to read it again.
 
         Raises:
             CosetError: The data or the recipe does not allow it.
         """
         started = time.monotonic()
-        table = self.load(progress=not quiet)
+        table = table or self.load(progress=not quiet)
         _need_targets(table)
         task = self.task(table)
         if not quiet:
@@ -140,11 +148,13 @@ class GraphRecipe(Recipe):
         if not torchrun.is_first():
             return {}
         predictions = self.predict(task, table.graphs, progress=not quiet)
+        history = pd.read_csv(folder / "history.csv")
         metrics = metrics_by_split(task, table, predictions) | {
             "params": sum(p.numel() for p in task.model.parameters()),
             "seconds": round(time.monotonic() - started, 1),
             "best_epoch": best,
-            "epochs": len(pd.read_csv(folder / "history.csv")),
+            "training_cpu_seconds": float(history["cpu_seconds"].iloc[-1]),
+            "epochs": len(history),
             "seed": self.seed,
             "recipe": self.name,
             "notes": notes,

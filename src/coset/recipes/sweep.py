@@ -20,12 +20,14 @@ from rich.progress import track
 
 from coset.errors import CosetError
 from coset.files import write_json, write_text
+from coset.graphs.datasets import GraphTable
 from coset.recipes.graphs import GraphRecipe
 from coset.recipes.recipe import Options, Recipe
 from coset.recipes.registry import load
 from coset.reports import Panel, Section, Table, write_sections
 from coset.symmetry import EquivarianceReport
 from coset.training import run_directory
+from coset.training.checkpoints import LAST
 
 
 class Cell(NamedTuple):
@@ -54,11 +56,18 @@ class SweepRecipe(Recipe):
     series: dict[str, Series] = Field({"": Series.model_validate({})}, description="curves, by name", min_length=1)
     references: dict[str, str] = Field({}, description="other recipes to set beside: a name, and a recipe")
     seeds: list[int] = Field([0, 1, 2], min_length=1)
+    fewer_seeds: dict[int | str, list[int]] = Field(
+        {}, description="seeds of single values or references that cost much"
+    )
     metric: str = Field("rmse", description="test metric that is shown")
 
     @model_validator(mode="after")
     def _runs_are_possible(self) -> "SweepRecipe":
         """Every run is checked before the first one starts."""
+        known = {str(value) for curve in self.series.values() for value in curve.values or self.values}
+        for name, seeds in self.fewer_seeds.items():
+            if str(name) not in known | set(self.references) or not set(seeds) <= set(self.seeds):
+                raise ValueError(f"fewer_seeds.{name}={seeds}: name a value or a reference, and some of {self.seeds}")
         try:
             cells = list(self.cells())
         except CosetError as error:
@@ -69,15 +78,17 @@ class SweepRecipe(Recipe):
         return self
 
     def cells(self) -> Iterator[Cell]:
-        """All runs, seed by seed within a setting."""
-        for name, curve in self.series.items():
-            for value in self.values if curve.values is None else curve.values:
-                for seed in self.seeds:
-                    changes = [*curve.changes, f"{self.setting}={value}"]
-                    yield Cell(name, str(value), self._part(self.base, *changes, seed=seed))
-        for name, recipe in self.references.items():
-            for seed in self.seeds:
-                yield Cell(name, "", self._part(recipe, seed=seed))
+        """All runs, setting by setting within a seed: what is cut off has been everywhere."""
+        fewer = {str(name): seeds for name, seeds in self.fewer_seeds.items()}
+        for seed in self.seeds:
+            for name, curve in self.series.items():
+                for value in self.values if curve.values is None else curve.values:
+                    if seed in fewer.get(str(value), self.seeds):
+                        changes = [*curve.changes, f"{self.setting}={value}"]
+                        yield Cell(name, str(value), self._part(self.base, *changes, seed=seed))
+            for name, recipe in self.references.items():
+                if seed in fewer.get(name, self.seeds):
+                    yield Cell(name, "", self._part(recipe, seed=seed))
 
     def _part(self, name: str, *changes: str, seed: int) -> GraphRecipe:
         recipe = load(name, [*self.overrides, *changes, f"seed={seed}"])
@@ -93,8 +104,9 @@ class SweepRecipe(Recipe):
         rows = []
         cells = list(self.cells())
         console = Console(stderr=True)
+        read = Tables()
         for cell in track(cells, "runs of the sweep", console=console, disable=quiet):
-            rows.append(self._row(cell, run_part(cell, folder / "runs" / place(cell))))
+            rows.append(self._row(cell, run_part(cell, folder / "runs" / place(cell), read)))
             write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
         metrics = {
             "cells": summarise(pd.DataFrame(rows)), "metric": self.metric, "recipe": self.name, "seeds": self.seeds,
@@ -109,7 +121,8 @@ class SweepRecipe(Recipe):
             raise CosetError(f"metric={self.metric}: the runs have {', '.join(found[split])}")
         return {
             "series": cell.series, "value": cell.value, "seed": cell.recipe.seed, "split": split,
-            "error": found[split][self.metric], "cpu_seconds_per_epoch": found["cpu_seconds"] / found["epochs"],
+            "error": found[split][self.metric],
+            "cpu_seconds_per_epoch": found["training_cpu_seconds"] / found["epochs"],
             "seconds": found["seconds"], "epochs": found["epochs"], "params": found["params"],
         }  # fmt: skip
 
@@ -134,9 +147,8 @@ class SweepRecipe(Recipe):
         metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         columns, rows = self.summary(metrics)
         text = (
-            f"{self.metric} on the {metrics['cells'][0]['split']} split, mean and standard deviation over "
-            f"{len(self.seeds)} seeds; CPU seconds are those of the whole run (reading, encoding, testing), divided by "
-            "its epochs."
+            f"{self.metric} on the {metrics['cells'][0]['split']} split, mean and standard deviation over as many runs "
+            "as the table says; CPU seconds are those of training and validation, without reading and encoding."
         )
         short = self.setting.rpartition(".")[2]
         panels = [
@@ -156,17 +168,29 @@ def place(cell: Cell) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9.+_]+", "_", part) for part in parts if part)
 
 
-def run_part(cell: Cell, folder: Path) -> dict[str, Any]:
-    """The metrics of one run: read if it is there and finished, run otherwise."""
-    file = folder / "metrics.json"
-    written = folder / "recipe.yaml"
-    if file.is_file() and written.is_file() and written.read_text(encoding="utf-8") == cell.recipe.to_yaml():
+class Tables:
+    """The data of the last run, which the next one mostly shares; graphs are never changed."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, GraphTable] | None = None
+
+    def of(self, recipe: GraphRecipe) -> GraphTable:
+        key = f"{recipe.seed} {recipe.data.model_dump_json()}"
+        if self._last is None or self._last[0] != key:
+            self._last = None  # two tables need not fit into memory
+            self._last = key, recipe.load()
+        return self._last[1]
+
+
+def run_part(cell: Cell, folder: Path, tables: Tables) -> dict[str, Any]:
+    """The metrics of one run: read if it is there and finished, gone on with if it was cut off, run otherwise."""
+    file, written = folder / "metrics.json", folder / "recipe.yaml"
+    known = written.is_file() and written.read_text(encoding="utf-8") == cell.recipe.to_yaml()
+    if known and file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.process_time()
-    metrics = cell.recipe.run(folder, quiet=True)
-    metrics["cpu_seconds"] = round(time.process_time() - began, 2)
-    write_json(file, metrics)
+    begun = known and (folder / LAST).is_file()
+    metrics = cell.recipe.run(folder, quiet=True, table=tables.of(cell.recipe), resume=begun)
     cell.recipe.report(folder)
     return metrics
 

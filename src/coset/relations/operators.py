@@ -129,6 +129,54 @@ def attend(
     return gat(value, source, target, edge, *structure, along, table.longest, rows, heads, slope)
 
 
+def lanes(columns: int) -> tuple[int, ...]:
+    """The vectors that rows of so many columns fill: 16 numbers each, or 8; none if neither divides them."""
+    return (0,) * next((length for length in (16, 8) if columns % length == 0), 0)
+
+
+def sum_into(
+    out: Tensor, x: Tensor, term: Tensor | None, structure, along: int, relu: bool, own: float | None = None
+) -> None:
+    """Write ``own x[i] + sum over neighbours of (ReLU of) x[k] + term`` to ``out``, for rows that fill vectors.
+
+    Args:
+        out, x: Matrices, or slices of columns of larger ones.
+        term: One row an edge, or ``None``.
+        structure: Layout and compressed rows of the relation.
+        along: Axis of the product.
+        relu: Whether messages are rectified.
+        own: Factor of a row's own features, for a relation of a set with itself; ``None`` leaves them out.
+    """
+    arguments = _sum_arguments(x, term, structure, along, relu, own)
+    threads.run(propagation.sum_forward, item_bounds(structure[0], structure[1]), *arguments, *flat(out))
+
+
+def sum_backward_into(
+    d_x: Tensor, grad: Tensor, x: Tensor, term: Tensor | None, structure, along: int, relu: bool,
+    own: float | None = None,
+) -> tuple[Tensor | None, Tensor]:  # fmt: skip
+    """Add the gradient of x to ``d_x``; those of ``term`` and of ``own`` are returned."""
+    bounds = item_bounds(structure[0], structure[1])
+    parts = len(bounds) - 1
+    d_term = x.new_zeros(parts, 0 if term is None else term.numel())
+    d_own = torch.zeros(parts, x.size(1), dtype=torch.float64)
+    arguments = _sum_arguments(x, term, structure, along, relu, own)
+    threads.run(
+        propagation.sum_backward, bounds, *arguments, *flat(grad), *flat(d_x), d_term.numpy(), d_own.numpy()
+    )  # fmt: skip
+    return None if term is None else d_term.sum(0).view(-1, x.size(1)), d_own.sum().to(x.dtype)
+
+
+def _sum_arguments(x, term, structure, along, relu, own):
+    layout, ptr, column, order = structure
+    term_ = x.new_empty(0).numpy() if term is None else term.detach().contiguous().view(-1).numpy()
+    dtype = x.detach().numpy().dtype.type
+    return (
+        along, layout.numpy(), ptr.numpy(), column.numpy(), order.numpy(), x.size(1), lanes(x.size(1)),
+        *flat(x), term_, term is not None, relu, dtype(own or 0), own is not None,
+    )  # fmt: skip
+
+
 _REDUCE = {"sum": propagation.SUM, "mean": propagation.MEAN, "max": propagation.MAX}
 
 
@@ -144,6 +192,9 @@ def propagate_op(
     relu: bool, reduce: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     out = x.new_empty(rows, x.size(1))
+    if reduce == propagation.SUM and lanes(x.size(1)):
+        sum_into(out, x, term, (layout, ptr, column, order), along, relu)
+        return out, torch.empty(0, x.size(1), dtype=torch.int64)
     winner = torch.empty(out.shape if reduce == propagation.MAX else (0, x.size(1)), dtype=torch.int64)
     arguments = _propagation_arguments(x, term, layout, ptr, column, order, along, relu, reduce)
     threads.run(
@@ -165,6 +216,10 @@ def propagate_backward(
     along: int, relu: bool, reduce: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     d_x = x.new_zeros(x.shape)
+    if reduce == propagation.SUM and lanes(x.size(1)):
+        structure = (layout, ptr, column, order)
+        d_edge, _ = sum_backward_into(d_x, grad.contiguous(), x, term, structure, along, relu)
+        return d_x, x.new_zeros(0, x.size(1)) if d_edge is None else d_edge
     bounds = item_bounds(layout, ptr)
     d_term = x.new_zeros(len(bounds) - 1, 0 if term is None else term.numel())
     arguments = _propagation_arguments(x, term, layout, ptr, column, order, along, relu, reduce)

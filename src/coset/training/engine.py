@@ -129,19 +129,25 @@ def first_batch(graphs: Sequence[Data], size: int = 8) -> Batch:
     return Batch.from_data_list(list(graphs[:size]))
 
 
+CLOCKS = {"seconds": time.monotonic, "cpu_seconds": time.process_time}
+
+
 class History(pl.Callback):
-    """One row an epoch: losses, validation metrics, learning rate, seconds; rewritten whole after each."""
+    """One row an epoch: losses, validation metrics, learning rate, seconds of the clock and of this process's
+    processors; rewritten whole after each."""
 
     def __init__(self, path: Path):
         self.path = path
         self.rows: list[dict[str, float]] = []
-        self.started = self.before = 0.0
+        self.started = dict.fromkeys(CLOCKS, 0.0)
+        self.before = dict(self.started)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch and self.path.exists():  # a row may be ahead of the checkpoint that was resumed
             rows = pd.read_csv(self.path).to_dict("records")
             self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]  # type: ignore[misc]
-        self.started, self.before = time.monotonic(), self.rows[-1]["seconds"] if self.rows else 0.0
+        self.started = {name: clock() for name, clock in CLOCKS.items()}
+        self.before = {name: self.rows[-1][name] if self.rows else 0.0 for name in CLOCKS}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, GraphTask)
@@ -149,7 +155,7 @@ class History(pl.Callback):
         row = {"epoch": trainer.current_epoch, "train_loss": float(loss)}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        row["seconds"] = round(self.before + time.monotonic() - self.started, 3)
+        row |= {name: round(self.before[name] + clock() - self.started[name], 3) for name, clock in CLOCKS.items()}
         self.rows.append(row)
         if trainer.is_global_zero:
             write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
