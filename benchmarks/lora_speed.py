@@ -10,7 +10,9 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 
 from coset.weights.lora.factors import Factors, Layout, select
-from coset.weights.lora.models import Alignment, GLNet, Head
+from coset.weights.lora.features import Alignment
+from coset.weights.lora.heads import Head
+from coset.weights.lora.models import GLNet
 
 SHAPES = [((320, 320), 15), ((320, 768), 5), ((640, 640), 15), ((640, 768), 5), ((1280, 1280), 18), ((1280, 768), 6)]
 BATCH, RANK, WIDTH, HIDDEN = 16, 4, 16, 16

@@ -6,7 +6,7 @@ import torch
 
 from coset.errors import CosetError
 from coset.recipes import load, verify
-from coset.recipes.lora import load_model, map_folder, predict_adapters, search_folder
+from coset.recipes.lora_runs import load_model, map_folder, predict_adapters, search_folder
 from coset.weights.lora import LoraAdapter, gauge, load_lora, save_peft
 from coset.weights.lora.fitting import score
 
@@ -77,12 +77,11 @@ def test_a_saved_model_gives_the_predictions_of_the_run_for_any_factors(collecti
 def test_a_kernel_is_saved_whole(tmp_path):
     recipe = load("lol/digits", [*QUICK, "models=[kernel]"])
     recipe.run(tmp_path, quiet=True)
-    model, saved = load_model(tmp_path)
-    assert saved["model"] == "kernel"
-    example = tuple((u, v) for u, v in saved["example"])
+    saved = load_model(tmp_path)
+    assert saved.name == "kernel"
     written = pd.read_csv(tmp_path / "predictions.csv")
     row = written[written["split"] == "train"].filter(like="prediction_")
-    found = ((model(example).float()[0] + 1) / 2).clamp(0, 1)
+    found = saved.units.restore("kernel", saved.model(saved.example).float())[0]
     assert (torch.tensor(row.to_numpy()).float() - found).abs().sum(1).min() < 1e-4
 
 
@@ -114,8 +113,8 @@ def test_mistakes_give_one_line(collection, run, tmp_path):
         load("lol/minilm", [f"data.path={collection}", "training.targets=[colour]"]).run(tmp_path / "x", quiet=True)
     with pytest.raises(CosetError, match="needs labels 0 and 1"):
         load("lol/minilm", [f"data.path={collection}", "training.targets=[accuracy]"]).run(tmp_path / "y", quiet=True)
-    with pytest.raises(CosetError, match="'transformer' is unknown"):
-        load("lol/digits", ["models=[transformer]"])
+    with pytest.raises(CosetError, match="'perceptron' is unknown"):
+        load("lol/digits", ["models=[perceptron]"])
     pair = load_lora(collection / "adapters" / "00000").layers["layers.0"]
     save_peft(LoraAdapter({"else.where": pair}), tmp_path / "stranger")
     with pytest.raises(CosetError, match="none of the layers"):

@@ -14,7 +14,7 @@ import torch
 
 from coset.errors import CosetError
 from coset.recipes import load
-from coset.recipes.lora import opened
+from coset.recipes.lora_data import opened
 from coset.recipes.lora_zoo import LABELS, make_share
 
 pytest.importorskip("sklearn")
