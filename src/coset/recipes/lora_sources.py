@@ -38,6 +38,7 @@ class DigitsSource(Options):
 
     name: Literal["digits"]
     rank: int = Field(4, ge=1)
+    steps: int = Field(80, ge=1)
     shared_init: bool = False
     together: ClassVar[int] = 50
 
@@ -136,7 +137,9 @@ class _Digits:
         @lru_cache(maxsize=1)
         def block(index: int) -> DigitsZoo:
             own = seed * 1_000_003 + index
-            return make_digits_zoo(source.together, source.rank, shared_init=source.shared_init, seed=own)
+            return make_digits_zoo(
+                source.together, source.rank, steps=source.steps, shared_init=source.shared_init, seed=own
+            )  # fmt: skip
 
         self._block, self._together = block, source.together
 
