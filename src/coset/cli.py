@@ -200,7 +200,7 @@ def predict(
     from coset.recipes import load_run
 
     if load_run(run_folder).kind == "lora":
-        from coset.recipes.lora import predict_adapters
+        from coset.recipes.lora_runs import predict_adapters
 
         count, notes = predict_adapters(run_folder, data, output, skip_bad_rows)
     else:
@@ -566,7 +566,7 @@ def lora_search(
 
     Example: coset lora search mine zoo
     """
-    from coset.recipes.lora import search_folder
+    from coset.recipes.lora_runs import search_folder
 
     _print_summary(
         ["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, collection, top)]
@@ -582,7 +582,7 @@ def lora_duplicates(
 
     Example: coset lora duplicates zoo --threshold 0.95
     """
-    from coset.recipes.lora import opened
+    from coset.recipes.lora_data import opened
     from coset.weights.lora.neighbours import duplicates
 
     zoo = opened(collection)
@@ -602,7 +602,7 @@ def lora_map(
 
     Example: coset lora map runs/minilm-zoo --colour accuracy
     """
-    from coset.recipes.lora import map_folder
+    from coset.recipes.lora_runs import map_folder
 
     console.print(f"{map_folder(collection, output, labels, colour)}", highlight=False, soft_wrap=True)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from coset.errors import CosetError
-from coset.recipes import load, verify
-from coset.recipes.lora import load_model, map_folder, predict_adapters, search_folder
-from coset.weights.lora import LoraAdapter, gauge, load_lora, save_peft
+from coset.recipes import load, lora, verify
+from coset.recipes.lora_runs import load_model, map_folder, predict_adapters, search_folder
+from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_peft
 from coset.weights.lora.fitting import score
 
 pytest.importorskip("sklearn")
@@ -77,13 +77,55 @@ def test_a_saved_model_gives_the_predictions_of_the_run_for_any_factors(collecti
 def test_a_kernel_is_saved_whole(tmp_path):
     recipe = load("lol/digits", [*QUICK, "models=[kernel]"])
     recipe.run(tmp_path, quiet=True)
-    model, saved = load_model(tmp_path)
-    assert saved["model"] == "kernel"
-    example = tuple((u, v) for u, v in saved["example"])
+    saved = load_model(tmp_path)
+    assert saved.name == "kernel"
     written = pd.read_csv(tmp_path / "predictions.csv")
     row = written[written["split"] == "train"].filter(like="prediction_")
-    found = ((model(example).float()[0] + 1) / 2).clamp(0, 1)
+    found = saved.units.restore("kernel", saved.model(saved.example).float())[0]
     assert (torch.tensor(row.to_numpy()).float() - found).abs().sum(1).min() < 1e-4
+
+
+def test_a_run_that_was_stopped_fits_only_what_is_missing(collection, tmp_path, monkeypatch):
+    overrides = ["training.epochs=2", "models=[flat,glnet,kernel]", f"data.path={collection}"]
+    recipe = load("lol/minilm", [*overrides, "training.fractions=[0.5,0.25,0.25]"])
+    whole = recipe.run(tmp_path / "whole", quiet=True)
+    fitted, fit = [], lora.fit_and_measure
+
+    def stops(name, *rest):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(name)
+        return fit(name, *rest)
+
+    monkeypatch.setattr(lora, "fit_and_measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "last.ckpt").is_file()
+    monkeypatch.setattr(lora, "fit_and_measure", lambda name, *rest: fitted.append(name) or fit(name, *rest))
+    metrics = recipe.run(tmp_path / "run", resume=True, quiet=True)
+    assert fitted == ["flat", "glnet", "kernel"]
+    assert [m["test"] for m in metrics["models"].values()] == [m["test"] for m in whole["models"].values()]
+    assert recipe.run(tmp_path / "run", resume=True, quiet=True) == metrics
+    assert not (tmp_path / "run" / "fitted").exists()
+
+
+def test_a_run_on_magnitudes_predicts_from_adapters(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for i in range(24):
+        u, v = torch.randn(6, 2, generator=generator), torch.randn(5, 2, generator=generator)
+        pair = LoraPair(u, v, magnitude=1 + torch.rand(6, generator=generator))
+        save_peft(LoraAdapter({"x": pair}), tmp_path / "in" / f"{i:02d}")
+    pd.DataFrame({"id": [f"{i:02d}" for i in range(24)], "y": range(24)}).to_csv(tmp_path / "labels.csv", index=False)
+    overrides = [f"data={{name: zoo, path: {tmp_path / 'in'}, labels: {tmp_path / 'labels.csv'}, magnitudes: true}}"]
+    overrides += ["training={task: regression, targets: [y], epochs: 2, fractions: [0.5, 0.25, 0.25]}"]
+    recipe = load("lol/minilm", [*overrides, "models=[glnet]"])
+    recipe.run(tmp_path / "run", quiet=True)
+    predict_adapters(tmp_path / "run", tmp_path / "in", tmp_path / "p.csv")
+    written, found = (pd.read_csv(f, dtype={"id": str}) for f in (tmp_path / "run/predictions.csv", tmp_path / "p.csv"))
+    assert (written["prediction_y"] - found["prediction_y"]).abs().max() < 1e-3
+    save_peft(LoraAdapter({"x": LoraPair(torch.ones(6, 2), torch.ones(5, 2))}), tmp_path / "plain")
+    with pytest.raises(CosetError, match="has no DoRA magnitude"):
+        predict_adapters(tmp_path / "run", tmp_path / "plain", tmp_path / "q.csv")
 
 
 def test_certificates_of_a_run_and_of_a_recipe(run):
@@ -114,8 +156,8 @@ def test_mistakes_give_one_line(collection, run, tmp_path):
         load("lol/minilm", [f"data.path={collection}", "training.targets=[colour]"]).run(tmp_path / "x", quiet=True)
     with pytest.raises(CosetError, match="needs labels 0 and 1"):
         load("lol/minilm", [f"data.path={collection}", "training.targets=[accuracy]"]).run(tmp_path / "y", quiet=True)
-    with pytest.raises(CosetError, match="'transformer' is unknown"):
-        load("lol/digits", ["models=[transformer]"])
+    with pytest.raises(CosetError, match="'perceptron' is unknown"):
+        load("lol/digits", ["models=[perceptron]"])
     pair = load_lora(collection / "adapters" / "00000").layers["layers.0"]
     save_peft(LoraAdapter({"else.where": pair}), tmp_path / "stranger")
     with pytest.raises(CosetError, match="none of the layers"):

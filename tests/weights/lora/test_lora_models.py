@@ -6,26 +6,16 @@ from torch import nn
 
 from coset.symmetry import check_equivariance, verify_claims
 from coset.weights.lora import LoraAdapter, LoraPair
+from coset.weights.lora.equivariant import GATES, GLEditor, GLLayer, GLLinear, GLNorm, RowDropout, gate, make_gate
 from coset.weights.lora.factors import LayerwiseGL, Layout, pad_rank, regauge, select, stack, unstack
-from coset.weights.lora.fitting import MODELS, build, fit_kernel
+from coset.weights.lora.features import Alignment, flat, products, spectra
+from coset.weights.lora.fitting import ANY_RANK, MODELS, build, fit_kernel
+from coset.weights.lora.heads import HEADS
 from coset.weights.lora.kernel import KernelRidge, cosines, gram
-from coset.weights.lora.models import (
-    Alignment,
-    FeatureModel,
-    GLEditor,
-    GLLayer,
-    GLLinear,
-    GLNet,
-    GLNorm,
-    RowDropout,
-    flat,
-    gate,
-    products,
-    spectra,
-)
+from coset.weights.lora.models import FeatureModel, GLNet
 
 LAYOUT = Layout.of([("a", (6, 5)), ("b", (4, 7)), ("c", (6, 5))])
-INVARIANT = ("balanced", "svd", "dense", "glnet", "glnet2", "kernel")
+INVARIANT = ("balanced", "svd", "w2t", "dense", "glnet", "glnet2", "kernel")
 U, V = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0], [5.0]])
 
 
@@ -47,7 +37,7 @@ def model(name, **options):
     x = factors()
     if name == "kernel":
         return fit_kernel("regression", (x, x[0][0].sum((1, 2))[:, :2]), (x, x[0][0].sum((1, 2))[:, :2]))
-    return build(name, LAYOUT, x, 2, width=4, hidden=8, dense_hidden=8, **options).double()
+    return build(name, LAYOUT, x, 2, width=4, hidden=8, dense_hidden=8, token_width=8, **options).double()
 
 
 def test_gates_by_hand():
@@ -133,10 +123,11 @@ def test_models_keep_their_claim(name):
     assert reports[0].moved == reports[0].trials
 
 
-def test_alignment_alone_is_not_invariant_under_gl_and_flat_under_nothing():
+def test_alignment_alone_is_not_invariant_under_gl_and_what_reads_raw_factors_under_nothing():
     x = factors(4, seed=1)
     assert not check_equivariance(model("o_align"), x, LayerwiseGL(10.0)).passed
-    assert not check_equivariance(model("flat"), x, LayerwiseGL(1.0)).passed
+    for name in ("flat", "transformer"):
+        assert not check_equivariance(model(name), x, LayerwiseGL(1.0)).passed
 
 
 def test_a_bias_mixing_of_sides_and_mixing_of_layers_break_the_symmetry():
@@ -163,7 +154,7 @@ def test_glnet_with_identity_weights_is_the_dense_model():
     layout, g = Layout.of([("a", (5, 5))]), torch.Generator().manual_seed(0)
     x = ((torch.randn(7, 1, 5, 2, generator=g).double(), torch.randn(7, 1, 5, 2, generator=g).double()),)
     net = GLNet(layout, x, 5, 1, 8, 3).double()
-    net.get_buffer("size_0").fill_(1.0)
+    net.size.fill_(1.0)
     with torch.no_grad():
         net.first.phi[0].copy_(torch.eye(5)[None])
         net.first.psi[0].copy_(torch.eye(5)[None])
@@ -209,7 +200,7 @@ def test_alignment_at_rank_one_is_a_sign():
     assert flat(Alignment(template).align(single([[-1.0]], [[-1.0]]))).tolist() == [[1.0, 1.0]]
 
 
-@pytest.mark.parametrize("name", ["dense", "glnet", "glnet2", "kernel"])
+@pytest.mark.parametrize("name", ANY_RANK)
 def test_zero_columns_change_nothing(name):
     net, x = model(name), factors(4)
     torch.testing.assert_close(net(pad_rank(x, 8)), net(x), rtol=1e-10, atol=1e-10)
@@ -224,6 +215,55 @@ def test_a_batch_equals_one_by_one_and_saved_weights_give_the_same(name, tmp_pat
     again = model(name)
     again.load_state_dict(torch.load(tmp_path / "x.pt", weights_only=True))
     assert torch.equal(again.eval()(x), together)
+
+
+OPTIONS = [{"head": head} for head in HEADS] + [{"gate": g} for g in GATES] + [{"norm": True, "head": "transformer"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_heads_and_gates_keep_the_claim_once_their_weights_have_moved(options):
+    net = model("glnet2", **options)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    x = factors(4, seed=1)
+    assert verify_claims(net, x)[0].passed
+    assert net(x).shape == (4, 2)
+    torch.testing.assert_close(torch.cat([net(select(x, [i])) for i in range(4)]), net(x))
+    net(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_the_mean_head_sees_the_averages_of_the_products():
+    net, x = model("glnet", head="mean"), factors(3)
+    full = model("glnet").invariants(x)
+    torch.testing.assert_close(net.invariants(x)[..., 0], full.mean(-1))
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_gates_commute_with_gl(kind, rank):
+    torch.manual_seed(0)
+    layer = make_gate(kind, 2, 6).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    g = torch.Generator().manual_seed(1)
+    x = ((torch.randn(3, 2, 6, rank, generator=g).double(), torch.randn(3, 2, 6, rank, generator=g).double()),)
+    report = check_equivariance(Maps(layer), x, LayerwiseGL(100.0), LayerwiseGL(100.0))
+    assert report.passed, report
+
+
+def test_bilinear_gates_are_the_identity_at_first_and_only_those_across_let_layers_meet():
+    x = ((torch.randn(3, 2, 6, 2), torch.randn(3, 2, 6, 2)),)
+    changed = ((x[0][0].clone(), x[0][1]),)
+    changed[0][0][:, 1] += 1
+    for kind in GATES[1:]:
+        layer = make_gate(kind, 2, 6)
+        assert torch.equal(layer(*x[0])[0], x[0][0])
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+        first = [layer(*pair[0])[0][:, 0] for pair in (x, changed)]
+        assert torch.equal(*first) == (kind == "bilinear")
 
 
 @pytest.mark.parametrize("name", ["glnet", "glnet2"])

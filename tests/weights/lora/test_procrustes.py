@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 
-from coset.weights.lora.models import Alignment, rows
+from coset.weights.lora.columns import rows
+from coset.weights.lora.features import Alignment
 from coset.weights.lora.procrustes import polar
 
 

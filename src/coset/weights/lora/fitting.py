@@ -12,24 +12,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.weights.lora.factors import Factors, Layout, count, select
+from coset.weights.lora.features import Alignment, flat, products, spectra
 from coset.weights.lora.kernel import KernelRidge
-from coset.weights.lora.models import Alignment, FeatureModel, GLNet, LolModel, flat, products, spectra
+from coset.weights.lora.models import FeatureModel, GLNet, LolModel
+from coset.weights.lora.tokens import FactorTransformer, TripleTransformer
 
 Task = Literal["classification", "regression"]
-MODELS = ("flat", "o_align", "balanced", "svd", "dense", "glnet", "glnet2", "kernel")
+MODELS = ("flat", "transformer", "o_align", "balanced", "svd", "w2t", "dense", "glnet", "glnet2", "kernel")
 """glnet has one equivariant layer, glnet2 two with a gate between."""
+ANY_RANK = ("w2t", "dense", "glnet", "glnet2", "kernel")
+"""Models without a weight that depends on the rank of adapters; the others take ranks up to that of training."""
 
 
 def build(
     name: str, layout: Layout, training: Factors, outputs: int, *, width: int = 16, hidden: int = 128,
-    dense_hidden: int = 32, norm: bool = False, dropout: float = 0.0, seed: int = 0,
+    dense_hidden: int = 32, token_width: int = 64, norm: bool = False, head: str = "full", gate: str = "sign",
+    dropout: float = 0.0, seed: int = 0,
 ) -> LolModel:  # fmt: skip
     """An untrained model; its weights, and the template of an aligning one, follow from the seed."""
     torch.manual_seed(seed)
     template = select(training, torch.randint(count(training), (1,)))
     if name == "glnet" or name == "glnet2":
         layers = 2 if name == "glnet2" else 1
-        return GLNet(layout, training, width, layers, hidden, outputs, norm=norm, dropout=dropout)
+        return GLNet(
+            layout, training, width, layers, hidden, outputs, norm=norm, head=head, gate=gate, dropout=dropout
+        )  # fmt: skip
+    if name == "transformer":
+        return FactorTransformer(layout, training, token_width, hidden, outputs)
+    if name == "w2t":
+        return TripleTransformer(layout, training, token_width, hidden, outputs)
     if name == "dense":
         return FeatureModel(products, training, dense_hidden, outputs, 10.0)
     if name == "svd":
@@ -63,7 +74,7 @@ def fit(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     with torch.no_grad():
         inputs, held_out = model.precompute(training[0]), model.precompute(validation[0])
     best, kept, history = float("inf"), copy.deepcopy(model.state_dict()), []
@@ -71,8 +82,7 @@ def fit(
         model.train()
         total = 0.0
         for rows in torch.randperm(len(training[1]), generator=generator).split(batch_size):
-            batch = inputs[rows] if isinstance(inputs, Tensor) else select(inputs, rows)
-            loss = loss_of(task, model.predict(batch), training[1][rows])
+            loss = loss_of(task, model.predict(model.batch(inputs, rows)), training[1][rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -106,8 +116,8 @@ def fit_kernel(task: Task, training: tuple[Factors, Tensor], validation: tuple[F
 def predict(model: nn.Module, factors: Factors, batch_size: int = 256) -> Float[Tensor, "adapters outputs"]:
     """Outputs in evaluation mode."""
     model.eval()
-    rows = torch.arange(count(factors)).split(batch_size)
-    return torch.cat([model(select(factors, chosen)).float() for chosen in rows])
+    starts = range(0, count(factors), batch_size)
+    return torch.cat([model(select(factors, slice(i, i + batch_size))).float() for i in starts])
 
 
 def score(task: Task, prediction: Tensor, target: Tensor) -> dict[str, float]:

