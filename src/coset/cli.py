@@ -408,11 +408,18 @@ def wl(
     second: Annotated[str, typer.Argument(help="The other graph.")],
     tests: Annotated[str | None, typer.Option(help="Comma-separated, e.g. 1-WL,EPWL-A; all by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    complexes: Annotated[bool, typer.Option("--complex", help="Compare complexes: JSON, atom lists, meshes.")] = False,
+    lift: Annotated[str, typer.Option(help="For graphs as complexes: ring, clique, ball, mapper or none.")] = "ring",
+    longest: Annotated[int, typer.Option(min=3, help="Nodes of the longest ring that becomes a cell.")] = 6,
 ) -> None:
     """Say which tests of expressive power tell two graphs apart, after how many rounds, and by which nodes.
 
-    Example: coset wl EhEG EJaG --tests 1-WL,EPWL-A
+    With --complex: how two complexes differ, and which rank pair of SMCN sees it.
+
+    Example: coset wl EhEG EJaG --tests 1-WL,EPWL-A; coset wl --complex bunny.off torus.json
     """
+    if complexes:
+        return _compare_complexes(first, second, lift, longest, json)
     from coset.graphs.wl import read_one_graph, wl_compare
 
     chosen = None if tests is None else [name.strip() for name in tests.split(",")]
@@ -422,6 +429,25 @@ def wl(
         return
     rows = [[v.test, "yes" if v.separated else "no", str(v.rounds), str(v.witness or "")] for v in verdicts]
     _print_summary(["test", "told apart", "rounds", "a colour of first against second"], rows)
+
+
+def _compare_complexes(first: str, second: str, lift: Any, longest: int, json: bool) -> None:
+    from coset.topology.advice import compare_complexes
+    from coset.topology.files import read_complex
+
+    found = compare_complexes(read_complex(first, lift, longest), read_complex(second, lift, longest))
+    if json:
+        typer.echo(json_module.dumps(found.to_dict(), indent=2))
+        return
+    shown = [[n, *("–" if v is None else str(v) for v in (a, b))] for n, a, b in found.invariants]
+    _print_summary(["", "first", "second", ""], [[*row, "differs" if row[1] != row[2] else ""] for row in shown])
+    said = {True: "yes", False: "no", None: "too large"}
+    rows = [
+        [v.network, said[v.separates], "–" if v.layers is None else str(v.layers), f"{v.pairs:,}"]
+        for v in found.verdicts
+    ]
+    _print_summary(["network", "told apart", "layers", "pairs"], rows)
+    console.print(found.advice, highlight=False, soft_wrap=True)
 
 
 @app.command()

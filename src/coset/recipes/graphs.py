@@ -22,8 +22,19 @@ from coset.graphs.datasets import GraphTable
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.recipes.recipe import Recipe
 from coset.recipes.schema import DataOptions, ModelOptions, TrainerOptions, TrainingOptions
-from coset.reports import AttentionRecord, attention_record, skeleton, write_attention, write_report
+from coset.reports import (
+    AttentionRecord,
+    CellRecord,
+    attention_record,
+    cell_record,
+    skeleton,
+    write_attention,
+    write_cells,
+    write_report,
+)
 from coset.symmetry import EquivarianceReport, verify_claims
+from coset.topology import HOMP, SMCN
+from coset.topology.pictures import drawing, pair_relevance
 from coset.training import run_directory, torchrun
 from coset.training.checkpoints import LAST, check_belongs, read_checkpoint
 from coset.training.engine import Fit, first_batch, fit, predict
@@ -32,6 +43,7 @@ from coset.training.metrics import metrics_of
 from coset.training.tasks import GraphTask
 
 CERTIFIED = 8  # graphs that a symmetry is measured on
+LARGEST_COMPLEX = 80  # vertices of a complex that the report shows
 SHOWN, LARGEST_SHOWN = 12, 40  # molecules whose attention the report shows, and the most atoms of one
 MAY_CHANGE = {"epochs", "early_stopping", "max_minutes", "workers"}  # of training, when a run is resumed
 PACKAGES = ("coset", "torch", "torch_geometric", "pytorch-lightning", "torchmetrics", "numba", "numpy", "rdkit")
@@ -217,6 +229,9 @@ class GraphRecipe(Recipe):
         records = attention_records(task.model, table)
         if records:
             write_attention(folder, records)
+        complexes = cell_records(task.model, table)
+        if complexes:
+            write_cells(folder, complexes)
         write_json(folder / "metrics.json", metrics)
 
 
@@ -229,6 +244,26 @@ def attention_records(model: nn.Module, table: GraphTable) -> list[AttentionReco
     chosen = [int(i) for i in table.splits[split] if table.smiles[i] and 1 < table.graphs[i].num_nodes <= LARGEST_SHOWN]
     model.eval()
     return [_attention_record(model, table, i) for i in chosen[:SHOWN]]
+
+
+def cell_records(model: nn.Module, table: GraphTable) -> list[CellRecord]:
+    """Complexes of the last split that are small enough to draw, with what SMCN attends to in them."""
+    if not isinstance(model, HOMP | SMCN):
+        return []
+    split = next(name for name in ("test", "val", "train") if len(table.splits.get(name, ())))
+    small = [int(i) for i in table.splits[split] if 2 < table.graphs[i].num_nodes <= LARGEST_COMPLEX]
+    return [_cell_record(model, table, i) for i in (*small[: SHOWN // 2], *small[SHOWN // 2 :][-(SHOWN // 2) :])]
+
+
+def _cell_record(model: nn.Module, table: GraphTable, i: int) -> CellRecord:
+    data, smiles = table.graphs[i], table.smiles[i]
+    flat = skeleton(smiles) if smiles else {}
+    drawn = drawing(data, flat.get("positions"))
+    weights = pair_relevance(model, data) if isinstance(model, SMCN) else None
+    ranks = model.ranks if isinstance(model, SMCN) else ()
+    return cell_record(
+        id=table.ids[i], ranks=ranks, weights=weights, symbols=flat.get("symbols", ()), **drawn._asdict()
+    )
 
 
 def _attention_record(model: Subgraphormer, table: GraphTable, i: int) -> AttentionRecord:

@@ -99,6 +99,40 @@ class RingProperty(_Split):
         return ring_property(table, self.property, self.longest, progress)
 
 
+class Surfaces(_Data):
+    """Closed surfaces, triangulated at random or of squares, with what they are."""
+
+    name: Literal["surfaces"]
+    family: Literal["random", "grids"] = Field("random", description="triangulated at random, or grids of squares")
+    property: Literal["euler", "orientable"] = "euler"
+    count: int = Field(600, ge=16, description="random surfaces to train on")
+    sizes: tuple[int, int] = Field((20, 40), description="vertices (random) or sides (grids), least and most")
+    test_sizes: tuple[int, int] = Field((41, 60), description="the same for the test")
+    flips: int = Field(200, ge=0, description="edge flips of a random surface")
+    meshes: bool = Field(False, description="test on CGAL's meshes, too (Debian's libcgal-demo)")
+    data_seed: int | None = Field(None, ge=0, description="seed of the surfaces; the run's seed by default")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Surfaces":
+        least = {"random": 15, "grids": 3}[self.family]
+        for key, (low, high) in (("sizes", self.sizes), ("test_sizes", self.test_sizes)):
+            if not least <= low <= high:
+                raise ValueError(f"data.{key}=[{low}, {high}]: from at least {least} to at least as many")
+        if self.family == "grids" and (self.property != "orientable" or self.meshes):
+            raise ValueError("data.family=grids holds tori and Klein bottles: data.property=orientable, no meshes")
+        return self
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        from coset.recipes.topological_targets import grid_surfaces, random_surfaces
+
+        seed = seed if self.data_seed is None else self.data_seed
+        if self.family == "grids":
+            return grid_surfaces(self.sizes, self.test_sizes, seed)
+        return random_surfaces(
+            self.property, self.count, self.sizes, self.test_sizes, self.flips, self.meshes, seed, progress
+        )
+
+
 class CSV(_Split):
     """One's own molecules."""
 
@@ -146,7 +180,9 @@ class PyG(_Data):
         return datasets.from_pyg(self.dataset, self.path, fractions=self.fractions, seed=seed)
 
 
-DataOptions = Annotated[FreeSolv | MoleculeNet | ZINC12k | RingProperty | CSV | PyG, Field(discriminator="name")]
+DataOptions = Annotated[
+    FreeSolv | MoleculeNet | ZINC12k | RingProperty | Surfaces | CSV | PyG, Field(discriminator="name")
+]
 ModelOptions = Annotated[
     SubgraphormerOptions
     | GNNSSWLPlusOptions

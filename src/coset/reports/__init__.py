@@ -2,11 +2,13 @@
 
 :func:`write_report` reads a run's folder, :func:`write_comparison` several. Where a model looks is handed over as
 plain arrays: :func:`attention_record` packs them, :func:`skeleton` says where the atoms of a molecule are drawn, and
-:func:`write_attention` puts the records where the report finds them.
+:func:`write_attention` puts the records where the report finds them; :func:`cell_record` and :func:`write_cells` do so
+for complexes.
 Other results make a page of sections: :func:`write_sections`.
 """
 
 from coset.reports.attention import AttentionRecord, attention_record, write_attention
+from coset.reports.cells import CellRecord, cell_record, write_cells
 from coset.reports.comparison import write_comparison
 from coset.reports.molecules import skeleton
 from coset.reports.plots import Panel
@@ -15,13 +17,16 @@ from coset.reports.sections import Picture, Section, Table, write_sections
 
 __all__ = [
     "AttentionRecord",
+    "CellRecord",
     "Panel",
     "Picture",
     "Section",
     "Table",
     "attention_record",
+    "cell_record",
     "skeleton",
     "write_attention",
+    "write_cells",
     "write_comparison",
     "write_report",
     "write_sections",

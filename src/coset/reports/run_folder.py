@@ -13,6 +13,7 @@ import yaml
 
 from coset.errors import CosetError
 from coset.reports.attention import AttentionRecord
+from coset.reports.cells import CellRecord
 
 SPLITS = ("train", "val", "test")
 TEXT = ("id", "smiles", "split")
@@ -32,6 +33,7 @@ class RunFolder:
         predictions: ``predictions.csv``.
         certificate: ``certificate.json``, one entry a claim.
         attention: ``attention.json``, one record a molecule.
+        cells: ``cells.json``, one record a complex.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class RunFolder:
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     certificate: list[dict[str, Any]] = field(default_factory=list)
     attention: list[AttentionRecord] = field(default_factory=list)
+    cells: list[CellRecord] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
@@ -61,7 +64,8 @@ class RunFolder:
             history=_table(path / "history.csv", ()),
             predictions=_table(path / "predictions.csv", ("id", "split")),
             certificate=_json(path / "certificate.json", list),
-            attention=_attention(path / "attention.json"),
+            attention=_records(path / "attention.json", AttentionRecord, "attention record"),
+            cells=_records(path / "cells.json", CellRecord, "complex"),
         )
 
     @property
@@ -148,11 +152,11 @@ def _table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
-def _attention(path: Path) -> list[AttentionRecord]:
+def _records(path: Path, kind: Any, what: str) -> list[Any]:
     records = []
     for row, value in enumerate(_json(path, list)):
         try:
-            records.append(AttentionRecord.from_dict(value))
+            records.append(kind.from_dict(value))
         except (KeyError, TypeError, ValueError) as error:
-            raise CosetError(f"{path}: record {row} is no attention record: {error}") from error
+            raise CosetError(f"{path}: record {row} is no {what}: {error}") from error
     return records

@@ -21,14 +21,15 @@ TARGETS = 24  # with plots and drawings of their own; all are in the table of ta
 WORST = 12
 WORST_OF_MANY = 6
 TABLE_ROWS = 1000
-SCRIPTS = ("page.js", "table.js", "attention.js")
+SCRIPTS = ("page.js", "table.js", "attention.js", "cells.js")
 
 
 def write_report(run_dir: Path | str) -> Path:
     """Write ``report.html`` into a run's folder: one file that opens offline.
 
     Sections whose files are missing are left out. Read are ``recipe.yaml``, ``metrics.json``, ``history.csv``,
-    ``predictions.csv``, ``certificate.json`` and ``attention.json`` (see :func:`coset.reports.attention_record`).
+    ``predictions.csv``, ``certificate.json``, ``attention.json`` (see :func:`coset.reports.attention_record`) and
+    ``cells.json`` (:func:`coset.reports.cell_record`).
 
     Returns:
         Path of the page.
@@ -53,6 +54,8 @@ def write_report(run_dir: Path | str) -> Path:
         per_target=_per_target(targets, classification) if len(targets) > 1 else None,
         table=_table(run, targets[:TARGETS]),
         attention=[_attention(record.to_dict(), targets) for record in run.attention],
+        cells=[_attention(record.to_dict(), targets) for record in run.cells],
+        weighed=any(record.weights for record in run.cells),
         command=_command(run),
         figures=figures.specifications,
     )

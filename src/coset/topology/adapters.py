@@ -6,7 +6,8 @@ from collections.abc import Hashable
 from typing import Any
 
 from coset.errors import CosetError, require
-from coset.topology.complexes import Cell, Complex
+from coset.topology.cells import Cell
+from coset.topology.complexes import Complex
 
 
 def from_toponetx(source: Any) -> tuple[Complex, list[Hashable]]:

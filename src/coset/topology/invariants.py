@@ -1,15 +1,20 @@
-"""Topological invariants, as labels and as checks: Betti numbers, Euler characteristic, orientability, diameters."""
+"""Topological invariants, as labels and as checks: Betti numbers, Euler characteristic, orientability, diameters.
+
+Nothing here is dense: a mesh of 20,000 faces is a matter of seconds.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components, shortest_path
+from jaxtyping import Int
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from coset.errors import CosetError
+from coset.topology import kernels
+from coset.topology.cells import Array
 from coset.topology.complexes import Complex
 
 LARGE_PRIME = 2**31 - 1
@@ -36,26 +41,63 @@ def betti_numbers(complex_: Complex, field: Literal["rational", 2] = "rational")
 
 
 def rank_modulo(matrix: csr_matrix, prime: int) -> int:
-    """Rank of a sparse integer matrix over the field of ``prime`` elements, by reducing columns to distinct pivots."""
+    """Rank of a sparse integer matrix over the field of ``prime`` elements.
+
+    Where no row, or no column, has more than two entries, all of them 1 or -1 (the boundary of edges, of surfaces, of
+    manifolds of any dimension in the top rank), it is the rank of a signed graph, in linear time. Otherwise columns are
+    reduced to distinct pivots.
+    """
     columns = matrix.tocsc()
-    pivots: dict[int, dict[int, int]] = {}
-    for j in range(columns.shape[1]):
-        part = slice(columns.indptr[j], columns.indptr[j + 1])
-        column = {int(i): int(v) % prime for i, v in zip(columns.indices[part], columns.data[part]) if v % prime}
-        while column:
-            low = max(column)
-            if low not in pivots:
-                inverse = pow(column[low], -1, prime)
-                pivots[low] = {i: v * inverse % prime for i, v in column.items()}
-                break
-            factor = column[low]
-            for i, v in pivots[low].items():
-                value = (column.get(i, 0) - factor * v) % prime
-                if value:
-                    column[i] = value
-                else:
-                    column.pop(i, None)
-    return len(pivots)
+    columns.sum_duplicates()
+    columns.eliminate_zeros()
+    if columns.nnz and (abs(columns.data) == 1).all():
+        for side in (columns, columns.T.tocsc()):
+            if np.diff(side.indptr).max() <= 2:
+                return _rank_of_signed_graph(side, prime)
+    # Columns whose lowest entries lie far up come first: they fill in least.
+    filled = np.diff(columns.indptr) > 0
+    lowest = np.full(columns.shape[1], -1)
+    columns.sort_indices()
+    lowest[filled] = columns.indices[columns.indptr[1:][filled] - 1]
+    columns = columns[:, np.argsort(lowest, kind="stable")]
+    indptr, indices = columns.indptr.astype(np.int64), columns.indices.astype(np.int64)
+    return int(kernels.rank_of_columns(indptr, indices, columns.data.astype(np.int64) % prime, matrix.shape[0], prime))
+
+
+def _rank_of_signed_graph(columns: csr_matrix, prime: int) -> int:
+    """Rows are nodes; a column with entries s, t at two rows is an edge of sign -s t, one with one entry a half-edge.
+
+    A component of n nodes has rank n, unless it has no half-edge and no closed walk of negative sign: then n - 1
+    (Zaslavsky, "Signed graphs", 1982). Modulo 2 signs do not count.
+    """
+    n = columns.shape[0]
+    size = np.diff(columns.indptr)
+    start = columns.indptr[:-1]
+    half, two = start[size == 1], start[size == 2]
+    a, b = columns.indices[two], columns.indices[two + 1]
+    agree = np.ones(len(two), bool) if prime == 2 else columns.data[two] * columns.data[two + 1] < 0
+    parts, part = _components(n, a, b)
+    loose = _unbalanced(n, a, b, agree)
+    full = np.zeros(parts, bool)
+    full[part[columns.indices[half]]] = True
+    full[part[loose]] = True
+    return n - parts + int(full.sum())
+
+
+def _components(n: int, a: Int[Array, " edges"], b: Int[Array, " edges"]) -> tuple[int, Int[Array, " nodes"]]:
+    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
+    parts, part = connected_components(graph, directed=False)
+    return int(parts), part
+
+
+def _unbalanced(n: int, a: Array, b: Array, agree: Array) -> Int[Array, " nodes"]:
+    """Nodes of the components that cannot be split in two so that exactly the edges that agree stay on one side.
+
+    Each node stands twice, once for either side; a component is balanced where its two copies stay apart.
+    """
+    other = np.where(agree, 0, n)
+    _, part = _components(2 * n, np.r_[a, a + n], np.r_[b + other, b + n - other])
+    return np.flatnonzero(part[:n] == part[n:])
 
 
 def euler_characteristic(complex_: Complex) -> int:
@@ -71,42 +113,35 @@ def is_orientable(complex_: Complex) -> bool:
     """
     if complex_.top < 2:
         return True
-    meeting: dict[int, list[tuple[int, int]]] = {}
-    for cell, faces in enumerate(complex_.signed_faces(2)):
-        for edge, sign in faces:
-            meeting.setdefault(edge, []).append((cell, sign))
-    links: list[list[tuple[int, int]]] = [[] for _ in complex_.cells[2]]
-    for edge, around in meeting.items():
-        if len(around) > 2:
-            raise CosetError(f"edge {complex_.cells[1][edge]} lies in {len(around)} cells: not a surface")
-        if len(around) == 2:
-            (a, s), (b, t) = around
-            links[a].append((b, -s * t))
-            links[b].append((a, -s * t))
-    orientation: dict[int, int] = {}
-    for start in range(len(links)):
-        waiting = [] if start in orientation else [start]
-        orientation.setdefault(start, 1)
-        while waiting:
-            cell = waiting.pop()
-            for other, relative in links[cell]:
-                if other not in orientation:
-                    orientation[other] = orientation[cell] * relative
-                    waiting.append(other)
-                elif orientation[other] != orientation[cell] * relative:
-                    return False
-    return True
+    first, second, agree = dual_edges(complex_)
+    return not _unbalanced(len(complex_.cells[2]), first, second, agree).size
 
 
-def hop_distances(complex_: Complex) -> Float[np.ndarray, "vertices vertices"]:
-    """Hops between vertices along the cells of rank 1; infinite where there is no path."""
-    return shortest_path(complex_.skeleton, unweighted=True, directed=False)
+def dual_edges(complex_: Complex, rank: int = 2) -> tuple[Array, Array, Array]:
+    """Pairs of cells of a rank that share a face, and whether the orientations in which they were given agree there.
+
+    Raises:
+        CosetError: A face lies in more than two cells.
+    """
+    face, cell, sign = complex_.boundary(rank)
+    meeting = np.bincount(face, minlength=len(complex_.cells[rank - 1]))
+    if (meeting > 2).any():
+        crowded = int(np.flatnonzero(meeting > 2)[0])
+        what = "edge" if rank == 2 else f"cell of rank {rank - 1}"
+        raise CosetError(
+            f"{what} {complex_.cells[rank - 1][crowded]} lies in {meeting[crowded]} cells: not a "
+            f"{'surface' if rank == 2 else 'manifold'}"
+        )
+    order = np.argsort(face, kind="stable")
+    shared = np.flatnonzero(face[order][1:] == face[order][:-1])
+    one, other = order[shared], order[shared + 1]
+    return cell[one], cell[other], sign[one] != sign[other]
 
 
 def diameter(complex_: Complex) -> int:
-    """Largest distance of two vertices that a path joins."""
-    hops = hop_distances(complex_)
-    return int(hops[np.isfinite(hops)].max())
+    """Largest distance, in hops along the cells of rank 1, of two vertices that a path joins."""
+    graph = complex_.skeleton
+    return int(kernels.diameter(graph.indptr.astype(np.int64), graph.indices.astype(np.int64)))
 
 
 def components(complex_: Complex) -> int:
@@ -119,13 +154,9 @@ def cross_diameter(complex_: Complex, low: int = 0, high: int = 2) -> int | None
 
     Pairs that no path joins do not count; ``None`` if there are no pairs.
     """
-    if high > complex_.top or not complex_.cells[high]:
+    if max(low, high) > complex_.top or not complex_.cells[high] or not complex_.cells[low]:
         return None
-    hops = hop_distances(complex_)
-    nearest = _to_cells(hops, complex_.cells[low], complex_.cells[high])
-    return int(nearest[np.isfinite(nearest)].max())
-
-
-def _to_cells(hops: np.ndarray, low: list[tuple[int, ...]], high: list[tuple[int, ...]]) -> Int[np.ndarray, "low high"]:
-    to_high = np.stack([hops[:, list(cell)].min(1) for cell in high], axis=1)
-    return np.stack([to_high[list(cell)].min(0) for cell in low])
+    graph, x, s = complex_.skeleton, complex_.cells[low], complex_.cells[high]
+    indptr, indices = graph.indptr.astype(np.int64), graph.indices.astype(np.int64)
+    farthest = int(kernels.set_distances(indptr, indices, x.members, x.ptr, s.members, s.ptr).max())
+    return None if farthest < 0 else farthest
