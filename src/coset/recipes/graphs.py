@@ -113,14 +113,16 @@ class GraphRecipe(Recipe):
         batch = first_batch(graphs, CERTIFIED)
         return verify_claims(model, model.with_noise(batch) if isinstance(model, GIN) else batch)
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Train, test and write the run's folder; returns the metrics.
+    def run(
+        self, folder: Path, *, resume: bool = False, quiet: bool = False, table: GraphTable | None = None
+    ) -> dict[str, Any]:
+        """Train, test and write the run's folder; returns the metrics. ``table`` is the data, if it was read already.
 
         Raises:
             CosetError: The data or the recipe does not allow it.
         """
         started = time.monotonic()
-        table = self.load(progress=not quiet)
+        table = self.load(progress=not quiet) if table is None else table
         _need_targets(table)
         task = self.task(table)
         if not quiet:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from rich.progress import track
 
 from coset.errors import CosetError
 from coset.files import write_json, write_text
+from coset.graphs.datasets import GraphTable
 from coset.recipes.graphs import GraphRecipe
 from coset.recipes.recipe import Options, Recipe
 from coset.recipes.registry import load
@@ -69,14 +70,13 @@ class SweepRecipe(Recipe):
         return self
 
     def cells(self) -> Iterator[Cell]:
-        """All runs, seed by seed within a setting."""
-        for name, curve in self.series.items():
-            for value in self.values if curve.values is None else curve.values:
-                for seed in self.seeds:
+        """All runs, one seed of everything before the next: a sweep that is cut short has compared alike."""
+        for seed in self.seeds:
+            for name, curve in self.series.items():
+                for value in self.values if curve.values is None else curve.values:
                     changes = [*curve.changes, f"{self.setting}={value}"]
                     yield Cell(name, str(value), self._part(self.base, *changes, seed=seed))
-        for name, recipe in self.references.items():
-            for seed in self.seeds:
+            for name, recipe in self.references.items():
                 yield Cell(name, "", self._part(recipe, seed=seed))
 
     def _part(self, name: str, *changes: str, seed: int) -> GraphRecipe:
@@ -90,11 +90,11 @@ class SweepRecipe(Recipe):
             raise CosetError("a sweep goes on when it is run again into the same folder: coset run ... --output")
         started = time.monotonic()
         run_directory.begin(folder, self.to_yaml())
-        rows = []
+        rows, read = [], LastRead()
         cells = list(self.cells())
         console = Console(stderr=True)
         for cell in track(cells, "runs of the sweep", console=console, disable=quiet):
-            rows.append(self._row(cell, run_part(cell, folder / "runs" / place(cell))))
+            rows.append(self._row(cell, run_part(cell, folder / "runs" / place(cell), read)))
             write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
         metrics = {
             "cells": summarise(pd.DataFrame(rows)), "metric": self.metric, "recipe": self.name, "seeds": self.seeds,
@@ -156,7 +156,21 @@ def place(cell: Cell) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9.+_]+", "_", part) for part in parts if part)
 
 
-def run_part(cell: Cell, folder: Path) -> dict[str, Any]:
+class LastRead:
+    """The data that was read last, for the next run if that is on the same."""
+
+    def __init__(self) -> None:
+        self.key: tuple[str, int] | None = None
+        self.table: GraphTable | None = None
+
+    def __call__(self, recipe: GraphRecipe) -> GraphTable:
+        key = (recipe.data.model_dump_json(), recipe.seed)
+        if self.table is None or key != self.key:
+            self.key, self.table = key, recipe.load()
+        return self.table
+
+
+def run_part(cell: Cell, folder: Path, read: Callable[[GraphRecipe], GraphTable]) -> dict[str, Any]:
     """The metrics of one run: read if it is there and finished, run otherwise."""
     file = folder / "metrics.json"
     written = folder / "recipe.yaml"
@@ -164,7 +178,7 @@ def run_part(cell: Cell, folder: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
     began = time.process_time()
-    metrics = cell.recipe.run(folder, quiet=True)
+    metrics = cell.recipe.run(folder, quiet=True, table=read(cell.recipe))
     metrics["cpu_seconds"] = round(time.process_time() - began, 2)
     write_json(file, metrics)
     cell.recipe.report(folder)
