@@ -13,8 +13,9 @@ in distribution, and its mean over the noise is equivariant. Without noise (``no
 but cannot tell apart what message passing cannot. The inner network needs at least two layers for the noise to tell
 triangles: after one, every node of a regular graph has the same distribution.
 
-The first linear map of the inner GNN acts before its neighbours are summed, on H and R apart: the same sum, with C
-columns to move instead of C + K.
+The same mathematics in fewer passes over the nodes: the first linear map of the inner GNN acts before its neighbours
+are summed, on H and R apart, so that C columns move instead of C + K; its last linear map and the first one of f1 and
+f2, with nothing between them, are multiplied out once a pass; f1 and f2 share one matrix product.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class GranolaNorm(nn.Module):
         depth: Layers of the inner GNN (GIN, or GINE if there are edge features).
         noise_channels: Columns K of the noise; ``None`` for C as in the paper, 0 for none ("GRANOLA-NO-RNF").
         edge_channels: Columns of real edge features, or ``None``.
+        message_passing: Without it the inner network sees each node alone, noise but no structure ("RNF-NORM").
         init: ``identity`` starts as a plain layer norm (gamma = 1 + f1, both heads zero); ``paper`` is gamma = f1 with
             the ordinary initialisation.
         eval_seed: In evaluation mode the noise of a pass follows from this number, so that one batch gives one
@@ -52,6 +54,7 @@ class GranolaNorm(nn.Module):
         depth: int = 2,
         noise_channels: int | None = None,
         edge_channels: int | None = None,
+        message_passing: bool = True,
         init: str = "identity",
         eval_seed: int | None = 0,
     ):
@@ -62,18 +65,29 @@ class GranolaNorm(nn.Module):
             raise ValueError(f"depth={depth}: the inner network needs at least one layer")
         check_choice("init", init, ("identity", "paper"))
         noise_channels = channels if noise_channels is None else noise_channels
-        self.channels, self.noise_channels = channels, noise_channels
-        self.eval_seed = eval_seed
+        self.channels, self.noise_channels, self.message_passing = channels, noise_channels, message_passing
+        self.eval_seed, self.init = eval_seed, init
         self.first = nn.ModuleList(nn.Linear(channels, channels) for _ in range(depth))
         self.second = nn.ModuleList(nn.Linear(channels, channels) for _ in range(depth))
         self.noise = nn.Linear(noise_channels, channels, bias=False) if noise_channels else None
-        edge_channels = edge_channels or 0
+        edge_channels = edge_channels or 0 if message_passing else 0
         self.edges = nn.ModuleList(nn.Linear(edge_channels, channels) for _ in range(depth) if edge_channels)
         self.eps = nn.Parameter(torch.zeros(depth))
         self.hidden = nn.Linear(channels, 2 * channels)
         self.scale, self.shift = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.around = 1.0 if init == "identity" else 0.0
-        if init == "identity":
+        self._zero_heads()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                part.reset_parameters()
+        nn.init.zeros_(self.eps)
+        self._zero_heads()
+
+    def _zero_heads(self) -> None:
+        if self.init == "identity":
             for head in (self.scale, self.shift):
                 nn.init.zeros_(head.weight)
                 nn.init.zeros_(head.bias)
@@ -83,7 +97,8 @@ class GranolaNorm(nn.Module):
         x: Float[Tensor, "nodes channels"],
         edges: Relation | Int[Tensor, "2 edges"],
         *,
-        edge_attr: Float[Tensor, "edges k"] | None = None,
+        edge_attr: Float[Tensor, "rows k"] | None = None,
+        edge_row: Int[Tensor, " edges"] | None = None,
         noise: Float[Tensor, "nodes noise"] | None = None,
     ) -> Float[Tensor, "nodes channels"]:
         """Normalise.
@@ -92,6 +107,8 @@ class GranolaNorm(nn.Module):
             x: Features.
             edges: Who sends to whom; all graphs of a batch at once.
             edge_attr: Features of the edges, if the layer was made with ``edge_channels``.
+            edge_row: The row of ``edge_attr`` of each edge, where many edges share one (kinds of bonds); by default
+                edge e has row e.
             noise: To be used instead of a fresh draw: makes the pass a function of its arguments.
 
         Raises:
@@ -101,23 +118,36 @@ class GranolaNorm(nn.Module):
         if isinstance(edges, Tensor):
             nodes = IndexSet(torch.tensor([x.size(0)], device=x.device))
             edges = Relation(nodes, nodes, edges)
-        z = self._inner(x, edges, edge_attr, noise)
-        both = self.hidden(z).relu()
-        gamma = self.scale(both[:, : self.channels]) + self.around
+        inside = self._inner(x, edges, edge_attr, edge_row, noise)
+        last = self.second[-1]
+        assert isinstance(last, nn.Linear)
+        weight = self.hidden.weight @ last.weight
+        bias = torch.addmv(self.hidden.bias, self.hidden.weight, last.bias)
+        both = F.linear(inside, weight, bias).relu_()
+        gamma = F.linear(both[:, : self.channels], self.scale.weight, self.scale.bias + self.around)
         beta = self.shift(both[:, self.channels :])
         return torch.addcmul(beta, gamma, F.layer_norm(x, (self.channels,)))
 
-    def _inner(self, x: Tensor, relation: Relation, edge_attr: Tensor | None, noise: Tensor | None) -> Tensor:
+    def _inner(
+        self, x: Tensor, relation: Relation, edge_attr: Tensor | None, edge_row: Tensor | None, noise: Tensor | None
+    ) -> Tensor:
+        """Z, but for the last linear map."""
         z = x
         for layer, (first, second) in enumerate(zip(self.first, self.second)):
             assert isinstance(first, nn.Linear)
             u = F.linear(z, first.weight)
             if layer == 0 and self.noise is not None:
-                u = u + self.noise(self.draw(x) if noise is None else noise.to(x.dtype))
-            edge = self.edges[layer](edge_attr) if self.edges else None
-            gathered = propagate(u, relation, edge=edge, relu=edge is not None)
-            z = second((gathered + (1 + self.eps[layer]) * u + first.bias).relu())
-            z = z.relu() if layer + 1 < len(self.first) else z
+                noise = self.draw(x) if noise is None else noise.to(x.dtype)
+                u = torch.addmm(u, noise, self.noise.weight.t())
+            if self.message_passing:
+                edge = self.edges[layer](edge_attr) if self.edges else None
+                edge = edge if edge is None or edge_row is None else F.embedding(edge_row, edge)
+                gathered = propagate(u, relation, edge=edge, relu=edge is not None)
+                z = torch.addcmul(gathered, u, 1 + self.eps[layer]).add_(first.bias).relu_()
+            else:
+                z = torch.addcmul(first.bias, u, 1 + self.eps[layer]).relu_()
+            if layer + 1 < len(self.first):
+                z = second(z).relu_()
         return z
 
     def draw(self, x: Float[Tensor, "nodes channels"]) -> Float[Tensor, "nodes noise"]:
@@ -131,7 +161,7 @@ class GranolaNorm(nn.Module):
     def _check(self, x: Tensor, edge_attr: Tensor | None, noise: Tensor | None) -> None:
         if x.dim() != 2 or x.size(1) != self.channels:
             raise ValueError(f"x must have shape [nodes, {self.channels}]; got {tuple(x.shape)}")
-        if bool(self.edges) != (edge_attr is not None):
+        if self.message_passing and bool(self.edges) != (edge_attr is not None):
             have = "was made with" if self.edges else "was made without"
             raise ValueError(f"this layer {have} edge features (edge_channels), the call does not fit")
         if noise is not None and tuple(noise.shape) != (x.size(0), self.noise_channels):

@@ -85,13 +85,15 @@ class GINOptions(_Options):
     name: Literal["gin"] = "gin"
     readout: Literal["sum", "mean"] = "sum"
     norm: NormName = Field("batch", description="normalisation after each layer")
-    granola: GranolaOptions | None = Field(None, description="for norm=granola")
+    granola: GranolaOptions | None = Field(None, description="for norm=granola and its variants")
+    inner_norm: bool | None = Field(None, description="batch norm inside the MLPs; by default with norm=batch only")
+    input_noise: int | None = Field(None, ge=1, description="random features a node, appended to its own")
     draws: int = Field(1, ge=1, description="passes with other noise that a prediction is the mean of")
 
     def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
-        if self.norm not in ("granola", "granola-no-rnf") and self.granola is not None:
+        if self.norm not in ("granola", "granola-no-rnf", "rnf-norm") and self.granola is not None:
             raise ValueError(f"granola: norm={self.norm} has no such options; set norm=granola")
-        if self.norm != "granola" and self.draws > 1:
+        if self.norm not in ("granola", "rnf-norm") and not self.input_noise and self.draws > 1:
             raise ValueError(f"draws={self.draws}: norm={self.norm} draws no noise; leave it at 1")
         options = self.model_dump(exclude={"name", "root_fraction", "votes"})
         return GIN(outputs, node_features, edge_features, **options)

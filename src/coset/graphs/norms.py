@@ -13,6 +13,7 @@
 ``identity``        nothing
 ``granola``         :class:`coset.graphs.granola.GranolaNorm`
 ``granola-no-rnf``  the same without random features
+``rnf-norm``        the same without message passing: noise, but no structure
 ==================  ====================================================================================
 """
 
@@ -30,7 +31,7 @@ from coset.relations import Relation
 
 NormName = Literal[
     "batch", "instance", "layer-node", "layer-graph", "graph", "graph-size", "mean", "pair", "group", "identity",
-    "granola", "granola-no-rnf",
+    "granola", "granola-no-rnf", "rnf-norm",
 ]  # fmt: skip
 
 _STATIC: dict[str, Callable[[int], nn.Module]] = {
@@ -63,6 +64,7 @@ class StaticNorm(nn.Module):
         batch: Int[Tensor, " nodes"],
         *,
         edge_attr: Tensor | None = None,
+        edge_row: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Float[Tensor, "nodes channels"]:
         return self.norm(x, batch) if self.reads_batch else self.norm(x)
@@ -82,13 +84,14 @@ class AdaptiveNorm(nn.Module):
         batch: Int[Tensor, " nodes"],
         *,
         edge_attr: Tensor | None = None,
+        edge_row: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Float[Tensor, "nodes channels"]:
-        return self.norm(x, edges, edge_attr=edge_attr, noise=noise)
+        return self.norm(x, edges, edge_attr=edge_attr, edge_row=edge_row, noise=noise)
 
 
 def make_norm(name: str, channels: int, edge_channels: int | None = None, **granola: Any) -> StaticNorm | AdaptiveNorm:
-    """A normalisation, called as ``norm(x, edges, batch, edge_attr=, noise=)``.
+    """A normalisation, called as ``norm(x, edges, batch, edge_attr=, edge_row=, noise=)``.
 
     Args:
         name: One of the table above.
@@ -105,4 +108,6 @@ def make_norm(name: str, channels: int, edge_channels: int | None = None, **gran
         return StaticNorm(name, channels)
     if name == "granola-no-rnf":
         granola["noise_channels"] = 0
+    if name == "rnf-norm":
+        granola["message_passing"] = False
     return AdaptiveNorm(channels, edge_channels=edge_channels, **granola)

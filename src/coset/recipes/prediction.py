@@ -6,7 +6,7 @@ from coset.errors import CosetError
 from coset.files import write_text
 from coset.graphs import datasets
 from coset.recipes.graphs import load_task, prediction_columns
-from coset.recipes.schema import CSV, PyG
+from coset.recipes.schema import CSV, TU, PyG
 
 
 def predict_csv(
@@ -36,6 +36,8 @@ def predict_csv(
             f"{folder} was trained on PyG's {recipe.data.dataset}, whose features cannot be had from SMILES; "
             "train on a CSV to predict for one"
         )
+    if isinstance(recipe.data, TU):
+        raise CosetError(f"{folder} was trained on {recipe.data.name}, whose graphs are no molecules in SMILES")
     smiles = smiles or (recipe.data.smiles if isinstance(recipe.data, CSV) else "smiles")
     try:
         table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)

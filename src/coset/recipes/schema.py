@@ -78,6 +78,31 @@ class ZINC12k(_Data):
         return datasets.zinc12k(self.path, progress=progress)
 
 
+class TU(_Data):
+    """Graph classification of the TU collection, a round of cross-validation a run."""
+
+    name: Literal["mutag", "ptc", "nci1", "proteins", "imdb-b"]
+    path: str | None = Field(None, description="file, or the folder that holds it")
+    folds: int = Field(10, ge=3, description="of the cross-validation")
+    fold: int | None = Field(None, ge=0, description="the one to test on; the run's seed by default")
+    split_seed: int = Field(0, ge=0, description="seed of the folds")
+
+    @model_validator(mode="after")
+    def _there_is_such_a_fold(self) -> "TU":
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"data.fold={self.fold}: there are {self.folds} folds, numbered from 0")
+        return self
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        from coset.graphs.tu_datasets import tu_dataset
+
+        fold = seed % self.folds if self.fold is None else self.fold
+        try:
+            return tu_dataset(self.name, self.path, self.folds, fold, self.split_seed)
+        except ValueError as error:
+            raise CosetError(f"data.{error}") from error
+
+
 class RingProperty(_Split):
     """A property of the ring complexes of the molecules of FreeSolv, ESOL or ZINC-12k, bare of atom types."""
 
@@ -181,7 +206,7 @@ class PyG(_Data):
 
 
 DataOptions = Annotated[
-    FreeSolv | MoleculeNet | ZINC12k | RingProperty | Surfaces | CSV | PyG, Field(discriminator="name")
+    FreeSolv | MoleculeNet | ZINC12k | TU | RingProperty | Surfaces | CSV | PyG, Field(discriminator="name")
 ]
 ModelOptions = Annotated[
     SubgraphormerOptions
