@@ -80,7 +80,7 @@ def norm_of_repeated(
     """
     if not norm.training:
         return norm(x)
-    share = (times / times.sum()).to(x.dtype).unsqueeze(1)
+    share = (times.to(x.dtype) / times.sum()).unsqueeze(1)
     mean = (share * x).sum(0)
     centred = x - mean
     variance = (share * centred.square()).sum(0)
