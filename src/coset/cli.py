@@ -191,6 +191,8 @@ def predict(
     output: Annotated[Path, typer.Option(help="CSV to write.")],
     smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
+    draws: Annotated[int | None, typer.Option(min=1, help="Draws of noise or roots to take the mean over.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of these draws.")] = None,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Predict for new molecules (their CSV again, with predictions beside them), or for LoRA adapters.
@@ -202,11 +204,14 @@ def predict(
     if load_run(run_folder).kind == "lora":
         from coset.recipes.lora_runs import predict_adapters
 
+        if draws is not None or seed is not None:
+            raise CosetError(f"--draws and --seed: the model of {run_folder} reads LoRA adapters and draws nothing")
         count, notes = predict_adapters(run_folder, data, output, skip_bad_rows)
     else:
         from coset.recipes.prediction import predict_csv
 
-        count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, progress=not quiet)
+        how: dict[str, Any] = {"progress": not quiet, "draws": draws, "seed": seed}
+        count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, **how)
     for note in notes:
         problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"{count} predictions written to {output}", highlight=False, soft_wrap=True)

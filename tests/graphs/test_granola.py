@@ -1,4 +1,6 @@
 import copy
+import json
+from functools import partial
 
 import networkx
 import numpy as np
@@ -9,14 +11,19 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch_geometric.data import Batch
 
+from coset.errors import CosetError
 from coset.graphs import GIN, GranolaNorm, make_norm
 from coset.graphs.collections import graph_from_adjacency
 from coset.graphs.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.norm_bench import degree_survives, explained_triangles, main, random_features
+from coset.graphs.norm_studies import depth_profile, dirichlet_energy, pairs, separation
+from coset.graphs.norm_training import STUDIES, degree_graphs
+from coset.relations import IndexSet, Relation
 from coset.symmetry import verify_claims
 
 D = torch.float64
 STATIC = ["batch", "instance", "layer-node", "layer-graph", "graph", "graph-size", "mean", "pair", "group", "identity"]
+NOISE = ["granola", "rnf-norm"]
 
 
 def of_networkx(graph):
@@ -160,7 +167,7 @@ def test_batch_statistics_merge_two_degrees():
     assert out.relu()[0] == out.relu()[1] == 0
 
 
-@pytest.mark.parametrize("norm", [*STATIC, "granola", "granola-no-rnf"])
+@pytest.mark.parametrize("norm", [*STATIC, *NOISE, "granola-no-rnf"])
 def test_gin_with_any_norm_is_invariant(norm):
     torch.manual_seed(0)
     model = GIN(1, list(ATOM_SIZES), list(BOND_SIZES), width=16, layers=2, norm=norm).double()
@@ -183,6 +190,109 @@ def test_a_prediction_is_the_mean_over_draws():
     torch.testing.assert_close(model(batch), torch.stack(passes).mean(0))
 
 
+ODD_GRAPHS = {
+    "single node": ([1], []),
+    "no edges": ([3, 2], []),
+    "loops": ([2, 2], [(0, 0), (0, 1), (1, 0), (3, 3)]),
+    "parallel edges": ([2, 2], [(0, 1), (0, 1), (1, 0), (1, 0), (2, 3), (3, 2)]),
+    "components": ([4, 2], [(0, 1), (1, 0), (2, 3), (3, 2)]),
+    "directed": ([3, 2], [(0, 1), (1, 2), (3, 4)]),
+    "graphs without nodes": ([0, 2, 0, 3, 0], [(0, 1), (1, 0), (2, 3), (3, 2)]),
+    "no graphs": ([], []),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_GRAPHS)
+@pytest.mark.parametrize("norm", [*STATIC, *NOISE, "granola-no-rnf"])
+def test_odd_graphs(norm, odd):
+    sizes, edges = ODD_GRAPHS[odd]
+    nodes = IndexSet(torch.tensor(sizes, dtype=torch.long))
+    relation = Relation(nodes, nodes, torch.tensor(edges, dtype=torch.long).reshape(-1, 2).t())
+    torch.manual_seed(0)
+    made = make_norm(norm, 8, **({"init": "paper"} if norm in (*NOISE, "granola-no-rnf") else {})).double()
+    x = torch.randn(nodes.total, 8, dtype=D, requires_grad=True)
+    if nodes.total == 1 and norm in ("batch", "group"):
+        with pytest.raises(ValueError, match="needs at least two"):
+            made(x, relation, nodes.batch)
+        made.eval()
+    out = made(x, relation, nodes.batch)
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+    out.square().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_loops_and_parallel_edges_count_as_often_as_they_are_given():
+    norm, (edges, x) = layer(noise_channels=0), random_graph(4, 2)
+    once = norm(x, edges)
+    assert not torch.allclose(norm(x, torch.cat([edges, edges], dim=1)), once)
+    loops = torch.arange(4).expand(2, -1)
+    with torch.no_grad():
+        looped = norm(x, torch.cat([edges, loops], dim=1))
+        norm.eps += 1  # a loop at every node is one more of oneself
+    torch.testing.assert_close(looped, norm(x, edges))
+
+
+def test_messages_follow_the_arrows():
+    norm, x = layer(noise_channels=0, depth=1), random_graph(3, 2)[1]
+    arrow, none = torch.tensor([[0], [1]]), torch.empty(2, 0, dtype=torch.long)
+    changed = (norm(x, arrow) - norm(x, none)).abs().amax(1) > 1e-9
+    assert changed.tolist() == [False, True, False]
+
+
+def test_without_message_passing_it_is_the_layer_on_a_graph_without_edges():
+    edges, x = random_graph(6, 4)
+    norm, alone = layer(), layer(message_passing=False)
+    alone.load_state_dict(norm.state_dict())
+    noise = torch.randn(6, 8, dtype=D)
+    torch.testing.assert_close(alone(x, edges, noise=noise), norm(x, edges[:, :0], noise=noise), rtol=0, atol=1e-12)
+
+
+def test_equivariant_in_distribution():
+    """With other noise after renumbering one pass differs, means over many passes agree within their standard error."""
+    edges, x = random_graph(5, 7)
+    norm, images, draws = layer(eval_seed=None), torch.tensor([3, 0, 4, 1, 2]), 4000
+    moved = torch.empty_like(x)
+    moved[images] = x
+
+    def sample(x, edges):
+        copies = (edges[:, None] + len(x) * torch.arange(draws)[:, None]).reshape(2, -1)
+        with torch.no_grad():
+            return norm(x.repeat(draws, 1), copies).view(draws, *x.shape)
+
+    torch.manual_seed(1)
+    ours, theirs = sample(x, edges), sample(moved, images[edges])[:, images]
+    assert (ours[0] - theirs[0]).abs().max() > 0.01
+    error = ((ours.var(0) + theirs.var(0)) / draws).sqrt()
+    z = (ours.mean(0) - theirs.mean(0)) / error
+    assert z.abs().max() < 5
+    spread = (ours.var(0) / theirs.var(0)).log()
+    assert spread.abs().max() < 0.3
+
+
+def test_predictions_do_not_depend_on_what_else_is_in_the_batch():
+    torch.manual_seed(0)
+    model = GIN(norm="granola", granola={"init": "paper"}, width=16, layers=2, input_noise=4, draws=3).double().eval()
+    graphs = [of_networkx(networkx.cycle_graph(n)) for n in (3, 5, 4)]
+    together = model(Batch.from_data_list(graphs))
+    alone = torch.cat([model(graph) for graph in graphs])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+    model.noise_seed = 1
+    assert not torch.allclose(model(graphs[0]), alone[0])
+
+
+def test_kinds_of_bonds_are_encoded_once():
+    torch.manual_seed(0)
+    batch = Batch.from_data_list([smiles_to_data(s) for s in ("CC=O", "c1ccccc1C(=O)O")])
+    model = GIN(1, list(ATOM_SIZES), list(BOND_SIZES), width=8, layers=1)
+    kinds, kind = model._kinds_of_edges(batch)
+    assert torch.equal(kinds[kind], batch.edge_attr)
+    assert len(kinds) == len(batch.edge_attr.unique(dim=0))
+    batch.edge_attr[0, 0] = 99
+    with pytest.raises(ValueError, match="column 0 holds 0 to 99"):
+        model(batch)
+
+
 def test_mistakes_are_explained():
     edges, x = random_graph(3, 0)
     for call, message in (
@@ -201,4 +311,41 @@ def test_mistakes_are_explained():
 
 def test_bench_as_json(capsys):
     main(json=True, norms="batch,granola-no-rnf")
-    assert '"degree": true' in capsys.readouterr().out
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["norm"], row["regular graphs"], row["one batch"]) for row in found["rows"]] == [
+        ("batch", True, False),
+        ("granola-no-rnf", True, True),
+    ]
+
+
+def test_noise_separates_pairs_from_depth_two_on():
+    first, second = pairs()["C6, 2 C3"]
+    assert separation(first, second, noise=False, depth=2, draws=10) == 0
+    assert separation(first, second, noise=True, depth=1, draws=1000) < 4
+    assert separation(first, second, noise=True, depth=2, draws=1000) > 6
+    assert separation(first, first, noise=True, depth=2, draws=1000) < 4
+
+
+def test_untrained_granola_is_a_layer_norm_at_any_depth():
+    ours, theirs = depth_profile("granola"), depth_profile("layer-node")
+    assert [row["energy"] for row in ours] == [row["energy"] for row in theirs]
+
+
+def test_dirichlet_energy_by_hand():
+    edges = torch.tensor([[0, 1], [1, 0]])
+    assert dirichlet_energy(torch.tensor([[1.0], [3.0]]), edges) == pytest.approx(4 / 10)
+    assert dirichlet_energy(torch.ones(2, 3), edges) == 0
+
+
+def test_scores_of_trained_networks_are_kept_and_taken_again(tmp_path, capsys, monkeypatch):
+    few = partial(degree_graphs, count=12, held=4)
+    monkeypatch.setitem(STUDIES, "shift", STUDIES["shift"]._replace(graphs=few, epochs=2))
+    file = tmp_path / "scores.csv"
+    main(json=True, study="shift", norms="identity", scores=str(file))
+    first = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr("coset.graphs.norm_bench.relative_error", None)  # nothing is trained twice
+    main(json=True, study="shift", norms="identity", scores=str(file))
+    assert json.loads(capsys.readouterr().out) == first
+    assert list(first["statements"]) == ["identity: error below 5 % of the variance"]
+    with pytest.raises(CosetError, match="no study 'shifts'"):
+        main(study="shifts")

@@ -83,3 +83,26 @@ def test_one_line_for_a_model_without_claims(run, monkeypatch):
     monkeypatch.setattr(Subgraphormer, "symmetry", None)
     with pytest.raises(CosetError, match="Subgraphormer declares no symmetry"):
         verify(str(run))
+
+
+def test_draws_of_noise_and_their_seed_are_chosen_at_prediction(small_csv, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "kind: graphs\n"
+        f"data: {{name: csv, path: {small_csv}, target: carbons, fractions: [0.5, 0.25, 0.25]}}\n"
+        "model: {name: gin, norm: granola, granola: {init: paper}, width: 8, layers: 1}\n"
+        "training: {epochs: 1, batch_size: 4}\n"
+    )
+    load(str(tmp_path / "mine.yaml")).run(tmp_path / "run", quiet=True)
+
+    def predicted(**how):
+        predict_csv(tmp_path / "run", small_csv, tmp_path / "out.csv", **how)
+        return pd.read_csv(tmp_path / "out.csv")["prediction"].to_list()
+
+    assert predicted() == predicted()
+    assert predicted(draws=3, seed=1) == predicted(draws=3, seed=1)
+    assert len({tuple(predicted(draws=draws, seed=seed)) for draws, seed in ((1, 0), (1, 1), (2, 0))}) == 3
+
+
+def test_draws_without_anything_to_draw_are_refused(run, small_csv, tmp_path):
+    with pytest.raises(CosetError, match="has neither noise nor sampled roots"):
+        predict_csv(run, small_csv, tmp_path / "out.csv", draws=2)

@@ -5,6 +5,7 @@ from coset.graphs.csgnn import CSGNN, BagBlock
 from coset.graphs.epnn import EPNN
 from coset.graphs.gin import GIN
 from coset.graphs.granola import GranolaNorm
+from coset.graphs.norm_slots import NormSlot, attach_edges, graph_context, mean_over_draws
 from coset.graphs.norms import make_norm
 from coset.graphs.partition_linear import PartitionEquivariantLinear
 from coset.graphs.product import PairEncoder, PairGraph
@@ -23,6 +24,7 @@ __all__ = [
     "GNNSSWLPlus",
     "GranolaNorm",
     "GraphSpectra",
+    "NormSlot",
     "PairEncoder",
     "PairGraph",
     "PairSumBlock",
@@ -30,7 +32,10 @@ __all__ = [
     "Spectrum",
     "SubgraphAttentionBlock",
     "Subgraphormer",
+    "attach_edges",
+    "graph_context",
     "make_norm",
+    "mean_over_draws",
     "wl_colours",
     "wl_compare",
 ]

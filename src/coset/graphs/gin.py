@@ -13,7 +13,6 @@ import math
 from copy import copy
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.errors import check_choice
+from coset.graphs.granola import settled_noise
 from coset.graphs.norms import AdaptiveNorm, make_norm
 from coset.graphs.product import node_counts
 from coset.graphs.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
@@ -105,10 +105,11 @@ class GIN(nn.Module):
         if "noise" in data:
             return self._pass(data, relation, data.noise)
         if self.training:
-            noise = torch.randn(nodes.total, sum(self.noise_columns), device=data.edge_index.device)
-            return self._pass(data, relation, noise)
-        passes = [self._pass(data, relation, self._noise(nodes, draw)) for draw in range(self.draws)]
-        return torch.stack(passes).mean(0)
+            fresh = torch.randn(nodes.total, sum(self.noise_columns), device=data.edge_index.device)
+            return self._pass(data, relation, fresh)
+        columns, seed = sum(self.noise_columns), self.noise_seed
+        drawn = (settled_noise(nodes, columns, seed, draw) for draw in range(self.draws))
+        return torch.stack([self._pass(data, relation, noise) for noise in drawn]).mean(0)
 
     def with_noise(self, data: Batch | Data, seed: int = 0) -> Batch | Data:
         """A copy whose ``noise`` the forward pass uses: renumbering nodes then moves it along."""
@@ -117,14 +118,6 @@ class GIN(nn.Module):
             rows = int(node_counts(data).sum())
             data.noise = torch.randn(rows, sum(self.noise_columns), generator=torch.Generator().manual_seed(seed))
         return data
-
-    def _noise(self, nodes: IndexSet, draw: int) -> Tensor:
-        """Row i of one table for node i of every graph, so that a graph gets the same in any batch."""
-        most = int(nodes.sizes.max()) if nodes.graphs else 0
-        # NumPy's stream: unlike PyTorch's, its first rows do not depend on how many follow.
-        generator = np.random.default_rng((self.noise_seed, draw))
-        table = generator.standard_normal((most, sum(self.noise_columns)), dtype=np.float32)
-        return torch.from_numpy(table).to(nodes.sizes.device)[nodes.local]
 
     def _pass(self, data: Batch | Data, relation: Relation, noise: Tensor | None) -> Tensor:
         nodes = relation.target

@@ -20,6 +20,7 @@ f2, with nothing between them, are multiplied out once a pass; f1 and f2 share o
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -169,3 +170,14 @@ class GranolaNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, depth={len(self.first)}, noise_channels={self.noise_channels}"
+
+
+def settled_noise(nodes: IndexSet, columns: int, *seed: int) -> Float[Tensor, "nodes columns"]:
+    """Gaussian noise that follows from whole numbers: row i of one table for node i of every graph.
+
+    So a graph gets the same in any batch; different seeds give independent tables.
+    """
+    most = int(nodes.sizes.max()) if nodes.graphs else 0
+    # NumPy's stream: unlike PyTorch's, its first rows do not depend on how many follow.
+    table = np.random.default_rng(seed).standard_normal((most, columns), dtype=np.float32)
+    return torch.from_numpy(table).to(nodes.sizes.device)[nodes.local]

@@ -15,6 +15,11 @@
 ``granola-no-rnf``  the same without random features
 ``rnf-norm``        the same without message passing: noise, but no structure
 ==================  ====================================================================================
+
+All take graphs as they come: one node (the statistics of a graph are then its node's own, so ``instance``, ``mean``
+and ``pair`` give their shift, 0 unless learnt), no edges, loops and parallel edges (each counts), several components
+(of one graph in the batch: one set of statistics), directed edges (messages follow the arrows), graphs without nodes
+between others. In training ``batch`` and ``group`` need two nodes in the whole batch, and say so.
 """
 
 from __future__ import annotations
@@ -46,6 +51,7 @@ _STATIC: dict[str, Callable[[int], nn.Module]] = {
     "group": lambda channels: pyg.DiffGroupNorm(channels, 10),
     "identity": lambda channels: nn.Identity(),
 }
+_OVER_NODES = ("batch", "group")
 _READS_BATCH = ("instance", "layer-graph", "graph", "graph-size", "mean", "pair")
 
 
@@ -55,19 +61,29 @@ class StaticNorm(nn.Module):
     def __init__(self, name: str, channels: int):
         super().__init__()
         self.norm = _STATIC[name](channels)
-        self.reads_batch = name in _READS_BATCH
+        self.name, self.reads_batch = name, name in _READS_BATCH
 
     def forward(
         self,
         x: Float[Tensor, "nodes channels"],
-        edges: Relation | Int[Tensor, "2 edges"],
+        edges: Relation | Int[Tensor, "2 edges"] | None,
         batch: Int[Tensor, " nodes"],
         *,
         edge_attr: Tensor | None = None,
         edge_row: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Float[Tensor, "nodes channels"]:
+        if not x.size(0):
+            return x
+        if self.name in _OVER_NODES and self.training and x.size(0) < 2:
+            raise ValueError(f"norm={self.name!r} takes statistics over nodes: a batch for training needs at least two")
         return self.norm(x, batch) if self.reads_batch else self.norm(x)
+
+    def reset_parameters(self) -> None:
+        """Start anew."""
+        reset = getattr(self.norm, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
 
 class AdaptiveNorm(nn.Module):
@@ -88,6 +104,10 @@ class AdaptiveNorm(nn.Module):
         noise: Tensor | None = None,
     ) -> Float[Tensor, "nodes channels"]:
         return self.norm(x, edges, edge_attr=edge_attr, edge_row=edge_row, noise=noise)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        self.norm.reset_parameters()
 
 
 def make_norm(name: str, channels: int, edge_channels: int | None = None, **granola: Any) -> StaticNorm | AdaptiveNorm:
