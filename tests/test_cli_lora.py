@@ -71,6 +71,12 @@ def test_a_spoilt_adapter_is_named_and_nothing_is_written(coset, adapters, tmp_p
     assert "3 adapters" in out
 
 
+def test_a_map_is_coloured_by_classes_or_by_a_scale(coset, adapters, tmp_path):
+    for colour, found in (("trained_on_3", "trained_on_3 1"), ("accuracy", '"showscale":true')):
+        coset("lora", "map", adapters.parent, "--colour", colour, "--output", tmp_path / "map.html")
+        assert found in (tmp_path / "map.html").read_text()
+
+
 def test_what_is_no_adapter_gets_one_line(coset, tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     for target, message in (("nothing", "does not exist"), ("notes.csv", "or not a file of tensors")):

@@ -178,7 +178,9 @@ def sweep(
 
 
 def _print_summary(columns: list[str], rows: list[list[str]]) -> None:
-    table = Table(*columns, box=None)
+    table = Table(box=None)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # whole names of layers, on two lines where one is too narrow
     for row in rows:
         table.add_row(*row)
     console.print(table)

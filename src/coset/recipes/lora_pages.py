@@ -10,6 +10,9 @@ import plotly.graph_objects as go
 from coset.recipes.recipe import Recipe
 from coset.reports import Panel, Section, Table, write_sections
 
+CATEGORIES = 8
+"""A label with no more values than this gets a colour and an entry of the legend for each."""
+
 
 def write_run_page(recipe: Recipe, folder: Path) -> Path:
     """Scores of all models, before and after their factors were changed; predictions of the best."""
@@ -76,11 +79,22 @@ def write_zoo_page(recipe: Recipe, folder: Path) -> Path:
 
 def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | None, title: str) -> Path:
     """A point an adapter, with its name; coloured by a label."""
+    figure = go.Figure()
     marker: dict[str, Any] = {"size": 7}
-    if colours is not None:
-        bar = {"title": str(colours.name)}
-        marker |= {"color": colours.to_list(), "colorscale": "Viridis", "showscale": True, "colorbar": bar}
-    figure = go.Figure(go.Scatter(x=places[:, 0], y=places[:, 1], mode="markers", text=names, marker=marker))
+    shown = None if colours is None else colours.reset_index(drop=True)
+    if shown is not None and (shown.nunique() <= CATEGORIES or not pd.api.types.is_numeric_dtype(shown)):
+        for value, rows in shown.groupby(shown, dropna=False):
+            chosen = places[rows.index]
+            texts = [names[i] for i in rows.index]
+            called = f"{shown.name} {value:g}" if isinstance(value, float | int) else f"{shown.name} {value}"
+            figure.add_scatter(
+                x=chosen[:, 0], y=chosen[:, 1], mode="markers", text=texts, name=called, marker=marker, showlegend=True
+            )
+    else:
+        if shown is not None:
+            bar = {"title": str(shown.name)}
+            marker |= {"color": shown.to_list(), "colorscale": "Viridis", "showscale": True, "colorbar": bar}
+        figure.add_scatter(x=places[:, 0], y=places[:, 1], mode="markers", text=names, marker=marker)
     figure.update_layout(xaxis_title="first component", yaxis_title="second component")
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
     return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", figure)])])

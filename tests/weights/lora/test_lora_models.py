@@ -309,6 +309,20 @@ def test_kernel_ridge_learns_a_linear_functional_where_spectra_cannot():
     torch.testing.assert_close(values, values[:1].expand_as(values), rtol=1e-3, atol=1e-4)
 
 
+def test_a_gaussian_process_knows_what_it_has_seen():
+    """At a training adapter the deviation is that of a Gaussian given itself, far away that of the prior."""
+    x, far = factors(6), factors(2, seed=9)
+    y = torch.arange(6.0)[:, None]
+    ridge = KernelRidge(x, y, (x, y))
+    ridge.bandwidth.fill_(1e-3)  # no two adapters know of one another
+    ridge.ridge.fill_(0.25)
+    ridge.size.fill_(2.0)
+    near, away = ridge.deviation(x), ridge.deviation(far)
+    torch.testing.assert_close(near, torch.full((6, 1), 2 * (1.25 - 1 / 1.25) ** 0.5).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(away, torch.full((2, 1), 2 * 1.25**0.5).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ridge.deviation(regauge(far, 0)), away)
+
+
 def test_stacking_pads_ranks_fills_absent_layers_and_comes_apart_again():
     one = LoraAdapter({"a": LoraPair(torch.randn(6, 2), torch.randn(5, 2), -3.0)}, "one")
     x = stack([one], LAYOUT, rank=4)

@@ -47,6 +47,8 @@ def cosines(a: Factors, b: Factors) -> Float[Tensor, "a b"]:
 class KernelRidge(nn.Module):
     r"""Ridge regression with K = exp(-(1 - cos) / h), h a multiple of the typical 1 - cos.
 
+    The same as the mean of a Gaussian process with this covariance and noise; :meth:`deviation` is its spread.
+
     Args:
         training: Factors it keeps.
         targets: ``[adapters, outputs]``.
@@ -64,8 +66,10 @@ class KernelRidge(nn.Module):
         super().__init__()
         self.groups, self.log_norm = len(training), log_norm
         self.bandwidth: Tensor
+        self.ridge: Tensor
         self.weights: Tensor
         self.mean: Tensor
+        self.size: Tensor
         for i, (u, v) in enumerate(training):
             self.register_buffer(f"u_{i}", u.clone())
             self.register_buffer(f"v_{i}", v.clone())
@@ -73,7 +77,7 @@ class KernelRidge(nn.Module):
         typical = float(distance[distance > 1e-9].median()) if bool((distance > 1e-9).any()) else 1.0
         mean = targets.double().mean(0)
         held_out, wanted = self.distance(validation[0]), validation[1].double()
-        best, chosen = float("inf"), (1.0, torch.zeros_like(targets).double())
+        best, chosen = float("inf"), (1.0, 1.0, torch.zeros_like(targets).double())
         identity = torch.eye(len(targets), dtype=torch.float64)
         for multiple in BANDWIDTHS:
             kernel, across = ((-d / (multiple * typical)).exp() for d in (distance, held_out))
@@ -81,10 +85,14 @@ class KernelRidge(nn.Module):
                 weights = torch.linalg.solve(kernel + ridge * identity, targets.double() - mean)
                 error = float((across @ weights + mean - wanted).square().mean())
                 if error < best:
-                    best, chosen = error, (multiple * typical, weights)
+                    best, chosen = error, (multiple * typical, ridge, weights)
         self.register_buffer("bandwidth", torch.tensor(chosen[0], dtype=torch.float64))
-        self.register_buffer("weights", chosen[1])
+        self.register_buffer("ridge", torch.tensor(chosen[1], dtype=torch.float64))
+        self.register_buffer("weights", chosen[2])
         self.register_buffer("mean", mean)
+        # The size of the process under which the targets are most likely: y^T (K + ridge)^-1 y / n.
+        variance = ((targets.double() - mean) * chosen[2]).mean(0)
+        self.register_buffer("size", variance.clamp(min=0).sqrt())
 
     def training_factors(self) -> Factors:
         """What it was fitted on."""
@@ -101,6 +109,14 @@ class KernelRidge(nn.Module):
 
     def forward(self, factors: Factors) -> Float[Tensor, "adapters outputs"]:
         return (-self.distance(factors) / self.bandwidth).exp() @ self.weights + self.mean
+
+    def deviation(self, factors: Factors) -> Float[Tensor, "adapters outputs"]:
+        """How unsure the Gaussian process is of each prediction (of a noisy target), as a standard deviation."""
+        kernel = (-self.distance(self.training_factors()) / self.bandwidth).exp()
+        across = (-self.distance(factors) / self.bandwidth).exp()
+        noisy = kernel + self.ridge * torch.eye(len(kernel), dtype=kernel.dtype)
+        known = (across * torch.linalg.solve(noisy, across.mT).mT).sum(1)
+        return (1 + self.ridge - known).clamp(min=0).sqrt()[:, None] * self.size
 
     def symmetry(self) -> tuple[Claim, ...]:
         return (Claim(LayerwiseGL(), TrivialAction(), "invariant under GL(r) on the factors"),)
