@@ -78,8 +78,9 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Folder of the run; a new one under runs/ by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
-    engine: Annotated[str, typer.Option(help="local, or torchrun: several processes train one model.")] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="Processes of --engine torchrun.")] = 2,
+    engine: Annotated[str, typer.Option(help="local; torchrun, ray: several processes, one model.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of --engine torchrun or ray.")] = 2,
+    retries: Annotated[int, typer.Option(min=0, help="Starts more from the last checkpoint if one of them dies.")] = 2,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was stopped.
@@ -91,11 +92,15 @@ def run(
     Example: coset run subgraphormer/freesolv --engine torchrun --workers 2
     """
     from coset.recipes import load, load_run
-    from coset.training import run_directory, torchrun
+    from coset.training import processes, run_directory
 
-    if engine not in ("local", "torchrun"):
-        raise CosetError(f"--engine {engine}: choose local or torchrun")
-
+    if processes.mistake_was_made():
+        return None
+    changes = [change for change in overrides or [] if not change.startswith("engine=")]
+    engine = next((c.partition("=")[2] for c in overrides or [] if c.startswith("engine=")), engine)
+    if engine not in ("local", "torchrun", "ray"):
+        raise CosetError(f"--engine {engine}: choose local, torchrun or ray")
+    together: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries, "quiet": quiet}
     if resume is not None:
         if recipe is not None or output is not None or seed is not None:
             raise CosetError("--resume takes recipe, seed and folder from the run: give it alone")
@@ -103,37 +108,59 @@ def run(
         if not (folder / "last.ckpt").is_file():
             raise CosetError(f"{folder} was stopped before its first epoch ended: start it again with --output")
         checked = load_run(folder)
-        if engine == "torchrun":
-            return torchrun.launch(["run", "--resume", str(folder), *["--quiet"] * quiet], workers)
-        metrics = checked.run(folder, resume=True, quiet=quiet or not torchrun.is_first())
+        if engine != "local":
+            return _run_together(checked, folder, ["run", "--resume", str(folder)], resume=True, **together)
+        metrics = checked.run(folder, resume=True, quiet=quiet or not processes.is_first())
     else:
         if recipe is None:
             raise CosetError("name a recipe (coset list), or continue a run with --resume DIR")
-        checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
+        checked = load(recipe, changes + ([] if seed is None else [f"seed={seed}"]))
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        wanted = output or run_directory.unused(Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
-        if engine == "torchrun":
+        folder = output or run_directory.unused(Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
+        if engine != "local":
+            again = ["run", recipe, *changes, f"seed={checked.seed}", "--output", str(folder)]
+            return _run_together(checked, folder, again, resume=False, **together)
+        stopped = processes.was_stopped(folder / "last.ckpt")
+        if not processes.is_first():
             _need_graphs(checked)
-            changes = [*(overrides or []), f"seed={checked.seed}"]
-            return torchrun.launch(["run", recipe, *changes, "--output", str(wanted), *["--quiet"] * quiet], workers)
-        if not torchrun.is_first():
-            _need_graphs(checked)
-            checked.run(wanted, quiet=True)
+            checked.run(folder, resume=stopped, quiet=True)
             return None
-        with run_directory.claimed(wanted, checked.to_yaml()) as folder:
-            metrics = checked.run(folder, quiet=quiet)
-    if not torchrun.is_first():
+        with run_directory.claimed(folder, checked.to_yaml()):
+            metrics = checked.run(folder, resume=stopped, quiet=quiet)
+    if not processes.is_first():
         return None
+    return _print_run(checked, folder, metrics)
+
+
+def _run_together(
+    checked: Any, folder: Path, again: list[str], *, resume: bool, engine: str, workers: int, retries: int, quiet: bool
+) -> None:
+    """Several processes train one model: a command of ours under torchrun, or a function on Ray."""
+    from contextlib import nullcontext
+
+    from coset.training import ray_train, run_directory, torchrun
+
+    _need_graphs(checked)
+    if engine == "torchrun":
+        return torchrun.launch([*again, *["--quiet"] * quiet], workers, retries)
+    from coset.recipes.graphs import run_together
+
+    with nullcontext() if resume else run_directory.claimed(folder, checked.to_yaml()):
+        arguments = (checked.to_yaml(), checked.name, str(folder.absolute()), resume)
+        ray_train.launch(run_together, arguments, folder, workers, retries)
+    return _print_run(checked, folder, json_module.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+
+
+def _print_run(checked: Any, folder: Path, metrics: dict[str, Any]) -> None:
     checked.report(folder)
     _print_summary(*checked.summary(metrics))
     size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
     console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
-    return None
 
 
 def _need_graphs(recipe: Any) -> None:
     if recipe.kind != "graphs":
-        raise CosetError(f"{recipe.name} is of kind {recipe.kind}; torchrun trains recipes of kind graphs only")
+        raise CosetError(f"{recipe.name} is of kind {recipe.kind}; several processes train recipes of kind graphs only")
 
 
 @app.command()
@@ -145,14 +172,22 @@ def sweep(
     workers: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
     retries: Annotated[int, typer.Option(min=0, help="Starts more for a trial whose process dies.")] = 2,
     metric: Annotated[str | None, typer.Option(help="Place in metrics.json, e.g. test.rmse.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Draw so many settings; the whole grid without.")] = None,
+    asha: Annotated[bool, typer.Option("--asha", help="Stop early what is worse than the rest (Ray Tune).")] = False,
+    grace: Annotated[int, typer.Option(min=1, help="Epochs that --asha leaves every trial.")] = 4,
+    reduction: Annotated[int, typer.Option(min=2, help="Of so many trials --asha lets one go on.")] = 3,
     quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
 ) -> None:
     """Run recipes over settings and seeds: a table of mean and deviation. Exit code 1 if a trial failed.
 
     Example: coset sweep gin/esol subgraphormer/esol data.split=random,scaffold --seeds 5 --workers 2
+
+    Example: coset sweep gin/esol model.width=16,32,64 "training.learning_rate=loguniform(1e-4,1e-2)" --samples 12
+    --seeds 1 --engine ray --asha
     """
     from pydantic import ValidationError
 
+    from coset.recipes.halving import Halving
     from coset.recipes.trials import Sweep, run_sweep, seeds_of, table_of
     from coset.training import run_directory
 
@@ -160,14 +195,21 @@ def sweep(
     if not names:
         raise CosetError("name a recipe to sweep (coset list)")
     try:
-        wanted = Sweep(recipes=names, changes=changes, seeds=seeds_of(seeds))
+        wanted = Sweep(recipes=names, changes=changes, seeds=seeds_of(seeds), samples=samples)
     except ValidationError as error:
         raise CosetError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = output or run_directory.unused(Path("runs") / f"sweep-{stamp}")
     how: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries}
-    metrics = run_sweep(wanted, folder, metric=metric, quiet=quiet, **how)
+    halving = Halving(grace, reduction) if asha else None
+    metrics = run_sweep(wanted, folder, metric=metric, halving=halving, quiet=quiet, **how)
     _print_summary(*table_of(metrics["rows"]))
+    if halving is not None:
+        best = metrics["ranking"][0]
+        console.print(
+            f"best on validation: {best['label']} seed={best['seed']} in runs/{best['folder']}; "
+            f"{metrics['epochs']} of {metrics['all_epochs']} epochs run", highlight=False, soft_wrap=True,
+        )  # fmt: skip
     for name, reason in metrics["failed"].items():
         problems.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     console.print(
@@ -175,6 +217,42 @@ def sweep(
     )
     if metrics["failed"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def preprocess(
+    files: Annotated[list[Path], typer.Argument(help="Tables of molecules (.csv, .tsv, .gz), of equal columns.")],
+    output: Annotated[Path, typer.Option(help="Folder; given again, what is missing is made.")],
+    smiles: Annotated[str, typer.Option(help="Column of SMILES.")] = "smiles",
+    target: Annotated[str | None, typer.Option(help="Column to predict, or several: a,b.")] = None,
+    id: Annotated[str | None, typer.Option(help="Column of names; row numbers otherwise.")] = None,
+    recipe: Annotated[str, typer.Option(help="Whose model says what is added to a graph.")] = "csv",
+    change: Annotated[list[str] | None, typer.Option(help="model.key=value, e.g. model.max_distance=8")] = None,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a shard: memory grows with it.")] = 5000,
+    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
+    engine: Annotated[str, typer.Option(help="local (processes) or ray (Ray Data).")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Shards at a time.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Starts more for work whose process dies.")] = 2,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Millions of molecules to shards on disk, with the structure that a model needs, in bounded memory.
+
+    Example: coset preprocess zinc.csv.gz --output shards --target logP --workers 8
+
+    Example: coset run csv data.name=shards data.path=shards
+    """
+    from coset.graphs.sharding import Sharding, preprocess
+    from coset.recipes.preprocessing import transform_of
+
+    sharding = Sharding(tuple(files), transform_of(recipe, change or ()), smiles, target or (), id, shard_rows)
+    how: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries}
+    made = preprocess(sharding, output, skip_bad_rows=skip_bad_rows, quiet=quiet, **how)
+    _print_notes(made["notes"])
+    console.print(
+        f"{made['graphs']:,} graphs in {made['shards']} shards ({made['made']} made now, {made['cpu_seconds']} CPU s), "
+        f"{made['bytes'] / max(1, made['graphs']):,.0f} bytes each, {made['seconds']} s; in {output}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _print_summary(columns: list[str], rows: list[list[str]]) -> None:
@@ -659,6 +737,11 @@ def main() -> None:
         if hasattr(error, "format_message"):  # Typer's own: a missing argument, an unknown option
             context = getattr(error, "ctx", None)
             _fail(f"{error.format_message()} ({context.command_path if context else 'coset'} --help)", 2)
+        if isinstance(error, CosetError) and "COSET_MISTAKE" in os.environ:
+            from coset.training.processes import note_mistake
+
+            note_mistake(str(error))  # whoever launched this process tells it, once for all of them
+            sys.exit(1)
         known = isinstance(error, CosetError | ValueError | OSError)
         _fail(str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)", 1)
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from coset.errors import CosetError, require
 
 ENGINES = ("local", "ray")
+_STORE = 200_000_000  # bytes
 
 
 class Job(NamedTuple):
@@ -180,16 +181,12 @@ def _die_with_parent() -> None:
 
 
 def _on_ray(jobs: Sequence[Job], workers: int, retries: int, threads: int) -> Iterator[Outcome]:
-    ray = require("ray", "ray")
-    ours = not ray.is_initialized()
-    if ours:
-        _start_ray(ray, workers * threads)
-    try:
-        remote = ray.remote(_attempt_far)
+    with ray_running(workers * threads) as ray:
+        remote = ray.remote(call_far)
         began = time.monotonic()
         pending = {
             remote.options(name=job.name, num_cpus=threads, max_retries=retries).remote(
-                sys.path, pickle.dumps(job), threads
+                sys.path, pickle.dumps((_attempt, (job.function, job.arguments, threads)))
             ): job
             for job in jobs
         }
@@ -202,21 +199,69 @@ def _on_ray(jobs: Sequence[Job], workers: int, retries: int, threads: int) -> It
                     how = f"its process died ({type(failure).__name__}), {retries + 1} times"
                     answer = None, how, time.monotonic() - began
                 yield Outcome(job.name, *answer)
+
+
+def over_ray_data(
+    function: Callable[..., Any], settings: tuple[Any, ...], items: Sequence[Any], workers: int, retries: int
+) -> Iterator[Any]:
+    """What a function of a module returns for each item, in any order: a map of Ray Data, a task an item.
+
+    Args:
+        function: Called as ``function(*settings, item)``.
+        settings: The same for all.
+        items: One at a time is in the hands of a task.
+        workers: Cores, where Ray is started here.
+        retries: How often a task is started again whose process died.
+
+    Raises:
+        CosetError: Ray is not installed, or a task failed for good.
+    """
+    require("ray.data", "ray")
+    if not items:
+        return
+    with ray_running(workers) as ray:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.enable_rich_progress_bars = False
+        path, work = list(sys.path), pickle.dumps((function, settings))
+
+        def one(row: dict[str, Any]) -> dict[str, Any]:
+            called, common = pickle.loads(work)
+            return {"answer": pickle.dumps(call_far(path, pickle.dumps((called, (*common, items[row["id"]])))))}
+
+        rows = ray.data.range(len(items), override_num_blocks=len(items)).map(one, num_cpus=1, max_retries=retries)
+        try:
+            for row in rows.iter_rows():
+                yield pickle.loads(row["answer"])
+        except ray.exceptions.RayError as error:
+            first = next(iter(str(error).strip().splitlines()), "")
+            raise CosetError(f"a task of Ray Data failed ({type(error).__name__}: {first})") from error
+
+
+def call_far(path: list[str], work: bytes) -> Any:
+    """Call a function in a worker that was not started from here, and may find fewer modules than we do."""
+    sys.path += [place for place in path if place not in sys.path]
+    function, arguments = pickle.loads(work)  # of our own driver's making
+    return function(*arguments)
+
+
+@contextmanager
+def ray_running(cores: int) -> Iterator[Any]:
+    """Ray: as it runs already, or the cluster that ``RAY_ADDRESS`` names, or started here and stopped again.
+
+    Raises:
+        CosetError: It is not installed.
+    """
+    ray = require("ray", "ray")
+    ours = not ray.is_initialized()
+    if ours and os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level="error")
+    elif ours:
+        # What our jobs make goes into files: the store for objects can be small.
+        ray.init(num_cpus=cores, object_store_memory=_STORE, include_dashboard=False, log_to_driver=False,
+                 logging_level="error")  # fmt: skip
+    try:
+        yield ray
     finally:
         if ours:
             ray.shutdown()
-
-
-def _attempt_far(path: list[str], job: bytes, threads: int) -> tuple[Any, str | None, float]:
-    """In a worker that was not started from here, and may find fewer modules than we do."""
-    sys.path += [place for place in path if place not in sys.path]
-    function, arguments = pickle.loads(job)[1:]  # of our own driver's making
-    return _attempt(function, arguments, threads)
-
-
-def _start_ray(ray: Any, cores: int) -> None:
-    """Join the cluster that ``RAY_ADDRESS`` names, or start one here."""
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
-    else:
-        ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error")

@@ -33,8 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise CosetError(f"cannot write {path}: {reason(error)}") from error
+        # Of a full disk torch.save tells in a message about its own state; the system's is behind it.
+        known = error if isinstance(error, OSError) else error.__context__ if isinstance(error, RuntimeError) else None
+        if isinstance(known, OSError):
+            raise CosetError(f"cannot write {path}: {reason(known)}") from error
         raise
 
 
@@ -82,7 +84,7 @@ def make_folder(folder: Path) -> None:
 
 def reason(error: OSError) -> str:
     """What the system says, without number and path."""
-    return error.strerror or str(error)
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _finite(value: Any) -> Any:

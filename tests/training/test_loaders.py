@@ -46,13 +46,33 @@ def test_processes_share_the_batches_of_one(monkeypatch, processes):
         assert sorted(batch) == flat(shares)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_processes_see_every_row_equally_often_in_evaluation(monkeypatch, size):
-    seen = []
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+def test_processes_count_every_row_once_in_evaluation(monkeypatch, size):
+    """Equally many batches each, since they wait for one another; what fills them up comes last and is not counted."""
+    seen, lengths = [], set()
     for rank in range(4):
         monkeypatch.setattr(loaders, "place", lambda rank=rank: (rank, 4))
-        seen += flat(rows(OrderedBatches(size, 2)))
-    assert len({seen.count(row) for row in range(size)}) == 1
+        batches = OrderedBatches(size, 2)
+        mine = [row for batch in rows(batches) for row in batch]
+        assert len(batches) == len(rows(batches))
+        lengths.add(tuple(map(len, rows(batches))))
+        seen += mine[: len(loaders.share(size))]
+    assert sorted(seen) == list(range(size))
+    assert len(lengths) == 1
+
+
+def test_rows_that_lie_together_are_read_together():
+    blocks = [5, 0, 7, 3] * 8
+    order = [row for batch in rows(EpochBatches(sum(blocks), 6, seed=0, blocks=blocks)) for row in batch]
+    assert sorted(order) == list(range(sum(blocks)))
+    ends = np.cumsum(blocks)
+    visited = np.searchsorted(ends, order, side="right")
+    last, first = ({b: max(np.flatnonzero(visited == b)) for b in set(visited)},
+                   {b: min(np.flatnonzero(visited == b)) for b in set(visited)})  # fmt: skip
+    at_once = [sum(first[b] <= at <= last[b] for b in first) for at in range(len(order))]
+    assert max(at_once) <= loaders.WINDOW
+    other = EpochBatches(sum(blocks), 6, seed=0, epoch=1, blocks=blocks)
+    assert order != [row for batch in rows(other) for row in batch]
 
 
 def test_views_depend_on_seed_row_and_draw_only():

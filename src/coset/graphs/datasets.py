@@ -14,7 +14,7 @@ import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -234,9 +234,51 @@ def csv(
     """
     file = Path(path)
     frame = read_rows(file)
-    names = _target_columns(targets, frame)
+    names = target_columns(targets, list(frame.columns))
     for column in [smiles, *names, *([id] if id else []), *([split_column] if split == "column" else [])]:
-        _check_column(frame, column, file)
+        check_column(list(frame.columns), column, file)
+    read = parse_rows(frame, file, smiles, names, id, skip_bad_rows, drop_missing, progress)
+    if not read.graphs:
+        raise CosetError(f"{file}: no row is left with a molecule and a target")
+    notes = [f"skipped {len(read.skipped)} unparsable rows: {listed(read.skipped)}"] if read.skipped else []
+    notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
+    splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, file)
+    return GraphTable(read.graphs, tuple(names), splits, file.name, list(ATOM_SIZES), list(BOND_SIZES), tuple(notes))
+
+
+class ParsedRows(NamedTuple):
+    """What rows of a table of molecules became.
+
+    Attributes:
+        graphs: One a row that is left.
+        mols: Their RDKit molecules.
+        frame: The rows that are left.
+        skipped: Numbers of the rows whose SMILES do not parse.
+        dropped: How many rows had no target.
+    """
+
+    graphs: list[Data]
+    mols: list[Any]
+    frame: pd.DataFrame
+    skipped: list[int]
+    dropped: int
+
+
+def parse_rows(
+    frame: pd.DataFrame,
+    file: Path,
+    smiles: str,
+    names: Sequence[str] = (),
+    id: str | None = None,
+    skip_bad_rows: bool = False,
+    drop_missing: bool = False,
+    progress: bool = False,
+) -> ParsedRows:
+    """Graphs of rows that were read as text; the index holds row numbers. See :func:`csv`.
+
+    Raises:
+        CosetError: As :func:`csv`, for these rows.
+    """
     values = _numbers(frame, names, file)
     missing = np.isnan(values).all(axis=1) if names else np.zeros(len(frame), dtype=bool)
     if missing.any() and not drop_missing:
@@ -245,14 +287,9 @@ def csv(
     frame, values = frame[~missing], values[~missing]
     mols, skipped = _parse(frame[smiles], file, skip_bad_rows, progress)
     kept = [position for position, mol in enumerate(mols) if mol is not None]
-    if not kept:
-        raise CosetError(f"{file}: no row is left with a molecule and a target")
     frame, values, mols = frame.iloc[kept], values[kept], [mols[position] for position in kept]
     graphs = _graphs(mols, frame, smiles, id, values if names else None)
-    notes = [f"skipped {len(skipped)} unparsable rows: {_listed(skipped)}"] if skipped else []
-    notes += [f"dropped {int(missing.sum())} rows without a target"] if missing.any() else []
-    splits = _splits(mols, frame, split, split_column, fractions, seed, file)
-    return GraphTable(graphs, tuple(names), splits, file.name, list(ATOM_SIZES), list(BOND_SIZES), tuple(notes))
+    return ParsedRows(graphs, mols, frame, skipped, int(missing.sum()))
 
 
 def from_pyg(
@@ -292,40 +329,54 @@ def from_pyg(
 
 def read_rows(file: Path) -> pd.DataFrame:
     """All cells as text; the index counts rows as a spreadsheet does, and wholly blank rows are gone."""
+    return next(read_chunks(file, None))
+
+
+def read_chunks(file: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+    """The same in chunks of so many rows, of which only one is in memory; all at once with ``None``.
+
+    Raises:
+        CosetError: The file is missing, empty, or no table.
+    """
     if not file.is_file():
         raise CosetError(f"{file}: no such file")
-    separator = "\t" if ".tsv" in file.suffixes else ","
+    separator, above, some = "\t" if ".tsv" in file.suffixes else ",", 2, False
     try:
-        frame = pd.read_csv(
-            file, sep=separator, dtype=str, skip_blank_lines=False, encoding="utf-8-sig", index_col=False
-        )
+        options: dict[str, Any] = {"dtype": str, "skip_blank_lines": False, "encoding": "utf-8-sig"}
+        opened: Any = pd.read_csv(file, sep=separator, index_col=False, chunksize=rows, **options)
+        for chunk in [opened] if rows is None else opened:
+            chunk.columns = chunk.columns.str.strip()
+            chunk.index = pd.RangeIndex(above, above + len(chunk))
+            above += len(chunk)
+            full = chunk.dropna(how="all")
+            if not full.empty:
+                some = True
+                yield full
     except pd.errors.EmptyDataError as error:
         raise CosetError(f"{file} is empty: the first row must name the columns") from error
     except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise CosetError(f"{file} cannot be read as a table: {reason}") from error
-    frame.columns = frame.columns.str.strip()
-    frame.index = pd.RangeIndex(2, len(frame) + 2)
-    frame = frame.dropna(how="all")
-    if frame.empty:
-        raise CosetError(f"{file} has no rows below its header ({', '.join(frame.columns)})")
-    return frame
+    if not some:
+        raise CosetError(f"{file} has no rows below its header ({', '.join(chunk.columns)})")
 
 
-def _target_columns(targets: str | Sequence[str], frame: pd.DataFrame) -> list[str]:
+def target_columns(targets: str | Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The names of the targets: ``"a,b"`` means two, unless there is a column of that name."""
     if not isinstance(targets, str):
         return list(targets)
-    if targets in frame.columns:
+    if targets in columns:
         return [targets]
     return [name.strip() for name in targets.split(",") if name.strip()]
 
 
-def _check_column(frame: pd.DataFrame, column: str, file: Path) -> None:
-    if column in frame.columns:
+def check_column(columns: Sequence[str], column: str, file: Path) -> None:
+    """Raise a CosetError that names the nearest column unless the file has this one."""
+    if column in columns:
         return
-    names = [str(name) for name in frame.columns]
-    listed = ", ".join(map(repr, names))
-    raise CosetError(f"{file} has no column {column!r}: its columns are {listed}{_nearest(column, names)}")
+    names = [str(name) for name in columns]
+    found = ", ".join(map(repr, names))
+    raise CosetError(f"{file} has no column {column!r}: its columns are {found}{_nearest(column, names)}")
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:
@@ -398,7 +449,8 @@ def _splits(
     raise CosetError(f"split={split!r} is unknown: choose random, scaffold or column")
 
 
-def _listed(rows: Sequence[int], most: int = 10) -> str:
+def listed(rows: Sequence[int], most: int = 10) -> str:
+    """The first of some row numbers, and how many more there are."""
     shown = ", ".join(map(str, rows[:most]))
     return f"{shown} and {len(rows) - most} more" if len(rows) > most else shown
 

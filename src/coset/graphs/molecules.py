@@ -12,12 +12,12 @@ that order.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch_geometric.data import Data
 
@@ -75,20 +75,15 @@ def molecule_to_data(mol: Any, smiles: str = "", id: str = "") -> Data:
         Data with ``x`` long [n, 9], ``edge_index`` [2, 2m] sorted and in both directions, ``edge_attr`` long [2m, 3],
         ``smiles`` and ``id``. Single atoms have no edges; salts and other mixtures are graphs with several components.
     """
-    x = torch.tensor([_atom_columns(atom) for atom in mol.GetAtoms()], dtype=torch.long)
-    edges = [
-        (end, bond.GetIdx(), columns)
-        for bond in mol.GetBonds()
-        for columns in (_bond_columns(bond),)
-        for end in (
-            (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()),
-            (bond.GetEndAtomIdx(), bond.GetBeginAtomIdx()),
-        )
-    ]
-    edges.sort(key=lambda edge: edge[0])
-    edge_index = torch.tensor([end for end, _, _ in edges], dtype=torch.long).reshape(-1, 2).t().contiguous()
-    edge_attr = torch.tensor([columns for _, _, columns in edges], dtype=torch.long).reshape(-1, len(BOND_SIZES))
-    return Data(x=x, edge_index=edge_index, edge_attr=edge_attr, smiles=smiles, id=id)
+    # By index and through NumPy: RDKit's sequences ask for their length at every step; torch.tensor is slow on lists.
+    x = np.array([_atom_columns(mol.GetAtomWithIdx(i)) for i in range(mol.GetNumAtoms())], dtype=np.int64)
+    bonds = [mol.GetBondWithIdx(i) for i in range(mol.GetNumBonds())]
+    forward = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), *_bond_columns(bond)) for bond in bonds]
+    table = np.array(forward, dtype=np.int64).reshape(-1, 2 + len(BOND_SIZES))
+    table = np.concatenate([table, table[:, [1, 0, *range(2, table.shape[1])]]])
+    table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    edge_index, edge_attr = torch.from_numpy(table[:, :2].T.copy()), torch.from_numpy(table[:, 2:].copy())
+    return Data(x=torch.from_numpy(x), edge_index=edge_index, edge_attr=edge_attr, smiles=smiles, id=id)
 
 
 def smiles_to_data(smiles: str, id: str = "") -> Data:
@@ -138,7 +133,9 @@ def _reason(text: str) -> str:
     return problems[0].Message() if problems else "RDKit cannot sanitise it"
 
 
-def _entry(values: Sequence[str], value: object, last: int) -> int:
+@cache
+def _entry(values: tuple[str, ...], value: object, last: int) -> int:
+    """Entry of one of RDKit's enumerated values; remembered, since naming it takes longer than looking it up."""
     text = str(value)
     return values.index(text) if text in values else last
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
+from omegaconf import OmegaConf
 from pydantic import Field, model_validator
 from rich.console import Console
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from coset.errors import CosetError
 from coset.files import write_json, write_text
 from coset.graphs import GIN, Subgraphormer
 from coset.graphs.datasets import GraphTable
+from coset.graphs.shards import ShardedGraphs
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.recipes.recipe import Recipe
 from coset.recipes.schema import DataOptions, ModelOptions, TrainerOptions, TrainingOptions
@@ -35,7 +38,7 @@ from coset.reports import (
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.topology import HOMP, SMCN
 from coset.topology.pictures import drawing, pair_relevance
-from coset.training import run_directory, torchrun
+from coset.training import processes, run_directory
 from coset.training.checkpoints import LAST, check_belongs, read_checkpoint
 from coset.training.engine import Fit, first_batch, fit, predict
 from coset.training.loaders import View
@@ -46,6 +49,7 @@ CERTIFIED = 8  # graphs that a symmetry is measured on
 LARGEST_COMPLEX = 80  # vertices of a complex that the report shows
 SHOWN, LARGEST_SHOWN = 12, 40  # molecules whose attention the report shows, and the most atoms of one
 MAY_CHANGE = {"epochs", "early_stopping", "max_minutes", "workers"}  # of training, when a run is resumed
+OnEpoch = Callable[[Mapping[str, float]], None]
 PACKAGES = ("coset", "torch", "torch_geometric", "pytorch-lightning", "torchmetrics", "numba", "numpy", "rdkit")
 
 
@@ -87,7 +91,21 @@ class GraphRecipe(Recipe):
             raise CosetError(message) from error
 
     def encode(self, graphs: list[Data], progress: bool = False) -> list[Data]:
-        """The graphs with everything added that the model needs."""
+        """The graphs with everything added that the model needs.
+
+        Raises:
+            CosetError: They are shards that were made for another model.
+        """
+        if isinstance(graphs, ShardedGraphs):
+            made, wanted = (
+                " ".join(text.split()) for text in (graphs.about["transform"], repr(self.model.transform()))
+            )
+            if made != wanted:
+                raise CosetError(
+                    f"{graphs.folder} was made with {made}, but model={self.model.name} needs {wanted}: "
+                    "make shards for it with coset preprocess --recipe"
+                )
+            return graphs
         return precompute(graphs, self.model.transform(), progress=progress)
 
     @property
@@ -104,7 +122,7 @@ class GraphRecipe(Recipe):
     def task(self, table: GraphTable) -> GraphTask:
         """The model with loss and target scale of the training set."""
         t = self.training
-        targets = torch.cat([graph.y for graph in table.subset("train")])
+        targets = table.targets[table.splits["train"]]
         return GraphTask(
             self.network(table), t.task, targets, loss=t.loss, learning_rate=t.learning_rate,
             weight_decay=t.weight_decay, schedule=t.schedule, patience=t.patience, warmup=t.warmup, epochs=t.epochs,
@@ -126,7 +144,13 @@ class GraphRecipe(Recipe):
         return verify_claims(model, model.with_noise(batch) if isinstance(model, GIN) else batch)
 
     def run(
-        self, folder: Path, *, resume: bool = False, quiet: bool = False, table: GraphTable | None = None
+        self,
+        folder: Path,
+        *,
+        resume: bool = False,
+        quiet: bool = False,
+        table: GraphTable | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> dict[str, Any]:
         """Train, test and write the run's folder; returns the metrics.
 
@@ -135,6 +159,7 @@ class GraphRecipe(Recipe):
             resume: Go on from the folder's last checkpoint.
             quiet: Print nothing.
             table: What :meth:`load` returned before, not to read it again.
+            on_epoch: Called after each epoch with its row of ``history.csv``.
 
         Raises:
             CosetError: The data or the recipe does not allow it.
@@ -153,11 +178,11 @@ class GraphRecipe(Recipe):
         if not val:
             notes.append("there is no validation split: the best epoch was chosen on the training set")
             val = table.subset("train")
-        if not resume and torchrun.is_first():
+        if not resume and processes.is_first():
             run_directory.begin(folder, self.to_yaml())
-        how = self._fit(table, quiet)
+        how = replace(self._fit(table, quiet), on_epoch=on_epoch)
         best = fit(task, table.subset("train"), val, how, folder, view=self.view, resume=resume)
-        if not torchrun.is_first():
+        if not processes.is_first():
             return {}
         predictions = self.predict(task, table.graphs, progress=not quiet)
         history = pd.read_csv(folder / "history.csv")
@@ -233,6 +258,23 @@ class GraphRecipe(Recipe):
         if complexes:
             write_cells(folder, complexes)
         write_json(folder / "metrics.json", metrics)
+
+
+def run_together(recipe: str, name: str, folder: str, resume: bool) -> None:
+    """The part of one process in a run of several, which Ray Train calls in each.
+
+    Args:
+        recipe: The resolved recipe, as YAML.
+        name: Of the recipe.
+        folder: Of the run, claimed already.
+        resume: Go on from its last checkpoint; what this launch has saved itself is always gone on from.
+    """
+    from coset.recipes.registry import check
+
+    values = OmegaConf.to_container(OmegaConf.create(recipe))
+    assert isinstance(values, dict)
+    place = Path(folder)
+    check(values, name).run(place, resume=resume or processes.was_stopped(place / LAST), quiet=True)
 
 
 def attention_records(model: nn.Module, table: GraphTable) -> list[AttentionRecord]:

@@ -17,6 +17,7 @@ from coset.graphs.models import (
     GRITOptions,
     SubgraphormerOptions,
 )
+from coset.graphs.shards import read_shards
 from coset.graphs.splits import split_sizes
 from coset.recipes.recipe import Options
 from coset.topology.models import HOMPOptions, SMCNOptions
@@ -29,19 +30,25 @@ class _Data(Options):
         raise NotImplementedError
 
 
+def _shares(value: tuple[float, float, float]) -> tuple[float, float, float]:
+    try:
+        split_sizes(1000, value)
+    except CosetError as error:
+        raise ValueError(str(error).partition(": ")[2]) from error
+    return value
+
+
+def _absolute(value: str) -> str:
+    """So that the resolved recipe means the same file in another working directory."""
+    return str(Path(value).expanduser().absolute())
+
+
 class _Split(_Data):
     split: Literal["random", "scaffold"] = "random"
     fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
     split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
 
-    @field_validator("fractions")
-    @classmethod
-    def _shares(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        try:
-            split_sizes(1000, value)
-        except CosetError as error:
-            raise ValueError(str(error).partition(": ")[2]) from error
-        return value
+    _shares = field_validator("fractions")(_shares)
 
     def _how(self, seed: int, progress: bool) -> dict[str, Any]:
         seed = seed if self.split_seed is None else self.split_seed
@@ -178,17 +185,29 @@ class CSV(_Split):
             return [name.strip() for name in value.split(",") if name.strip()]
         return [str(value)] if isinstance(value, int | float) else value
 
-    @field_validator("path")
-    @classmethod
-    def _from_anywhere(cls, value: str) -> str:
-        """Absolute, so that the resolved recipe means the same file in another working directory."""
-        return str(Path(value).expanduser().absolute())
+    _from_anywhere = field_validator("path")(_absolute)
 
     def load(self, seed: int, progress: bool) -> GraphTable:
         return datasets.csv(
             self.path, self.smiles, self.target, id=self.id, split_column=self.split_column,
             skip_bad_rows=self.skip_bad_rows, drop_missing=self.drop_missing, **self._how(seed, progress),
         )  # fmt: skip
+
+
+class Shards(_Data):
+    """Molecules that ``coset preprocess`` has put on disk, in shards that are read as they are needed."""
+
+    name: Literal["shards"]
+    path: str = Field(description="folder that coset preprocess made")
+    split: Literal["random"] = "random"
+    fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
+    split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
+
+    _shares = field_validator("fractions")(_shares)
+    _from_anywhere = field_validator("path")(_absolute)
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        return read_shards(self.path, self.fractions, seed if self.split_seed is None else self.split_seed)
 
 
 class PyG(_Data):
@@ -206,7 +225,7 @@ class PyG(_Data):
 
 
 DataOptions = Annotated[
-    FreeSolv | MoleculeNet | ZINC12k | TU | RingProperty | Surfaces | CSV | PyG, Field(discriminator="name")
+    FreeSolv | MoleculeNet | ZINC12k | TU | RingProperty | Surfaces | CSV | Shards | PyG, Field(discriminator="name")
 ]
 ModelOptions = Annotated[
     SubgraphormerOptions

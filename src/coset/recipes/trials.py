@@ -12,10 +12,11 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from omegaconf import OmegaConf
@@ -26,9 +27,12 @@ from rich.progress import Progress
 from coset.engines import Job, Outcome, run_jobs
 from coset.errors import CosetError
 from coset.files import write_json, write_text
+from coset.recipes.halving import Halving, check_halving, ranked, ranking_section, run_halving
 from coset.recipes.recipe import Options, Recipe
 from coset.recipes.registry import load
 from coset.reports import Panel, Section, Table, write_sections
+
+OnEpoch = Callable[[Mapping[str, float]], None]
 
 
 class Trial(NamedTuple):
@@ -57,12 +61,66 @@ class Trial(NamedTuple):
         return re.sub(r"[^A-Za-z0-9.+_=-]+", "_", f"{self.label}-seed{self.seed}".replace(" ", "-"))
 
 
+class Range(NamedTuple):
+    """Numbers to draw from: ``uniform(a,b)``, ``loguniform(a,b)``, or ``randint(a,b)`` without b, as in Ray Tune."""
+
+    kind: str
+    low: float
+    high: float
+
+    @classmethod
+    def read(cls, text: str) -> Range | None:
+        """A range, or ``None`` if the text is something else.
+
+        Raises:
+            ValueError: Its bounds are no numbers, or in the wrong order.
+        """
+        found = re.fullmatch(r"(uniform|loguniform|randint)\(([^,()]+),([^,()]+)\)", text.replace(" ", ""))
+        if found is None:
+            return None
+        try:
+            low, high = float(found[2]), float(found[3])
+        except ValueError:
+            raise ValueError(f"{text}: the bounds of a range are two numbers") from None
+        if not low < high or (found[1] == "loguniform" and low <= 0) or (found[1] == "randint" and low % 1 + high % 1):
+            raise ValueError(f"{text}: give the lower bound first, above 0 for loguniform, whole for randint")
+        return cls(found[1], low, high)
+
+    def draw(self, generator: np.random.Generator) -> str:
+        """One number, to four significant digits."""
+        if self.kind == "randint":
+            return str(generator.integers(int(self.low), int(self.high)))
+        if self.kind == "loguniform":
+            return f"{math.exp(generator.uniform(math.log(self.low), math.log(self.high))):.4g}"
+        return f"{generator.uniform(self.low, self.high):.4g}"
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.low:g},{self.high:g})"
+
+
+def draw_settings(varied: Mapping[str, list[str] | Range], samples: int) -> list[tuple[tuple[str, str], ...]]:
+    """Different settings, always the same for the same keys and values.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    generator = np.random.default_rng(0)
+    found: dict[tuple[tuple[str, str], ...], None] = {}
+    for _ in range(100 * samples):
+        one = ((k, v.draw(generator) if isinstance(v, Range) else str(generator.choice(v))) for k, v in varied.items())
+        found.setdefault(tuple(one))
+        if len(found) == samples:
+            return list(found)
+    raise ValueError(f"--samples {samples}: there are only {len(found)} different settings")
+
+
 class Sweep(Options):
     """Which trials there are."""
 
     recipes: list[str] = Field(min_length=1, description="names of recipes, or YAML files")
     changes: list[str] = Field([], description="key=value, or key=a,b,c to vary it")
     seeds: list[int] = Field([0, 1, 2], min_length=1)
+    samples: int | None = Field(None, ge=1, description="settings drawn at random; the whole grid without")
 
     @model_validator(mode="after")
     def _different(self) -> Sweep:
@@ -73,22 +131,32 @@ class Sweep(Options):
 
     def trials(self) -> list[Trial]:
         """All of them, seed by seed within a setting."""
-        fixed, varied = [], []
+        fixed: list[str] = []
+        varied: dict[str, list[str] | Range] = {}
         for change in self.changes:
             key, mark, text = change.partition("=")
             if not mark or not key:
                 raise ValueError(f"{change!r} must read key=value, or key=a,b,c to vary it")
-            values = split_values(text)
-            if len(values) == 1:
-                fixed.append(change)
+            values = Range.read(text) or split_values(text)
+            if isinstance(values, Range) or len(values) > 1:
+                varied[key] = values
             else:
-                varied.append([(key, value) for value in values])
+                fixed.append(change)
         return [
             Trial(recipe, chosen, seed, (*fixed, *(f"{key}={value}" for key, value in chosen), f"seed={seed}"))
             for recipe in self.recipes
-            for chosen in itertools.product(*varied)
+            for chosen in self._settings(varied)
             for seed in self.seeds
         ]
+
+    def _settings(self, varied: Mapping[str, list[str] | Range]) -> list[tuple[tuple[str, str], ...]]:
+        """All of the grid, or so many different ones drawn at random; a larger draw begins with a smaller one."""
+        if self.samples is not None:
+            return draw_settings(varied, self.samples)
+        ranges = [f"{key}={values}" for key, values in varied.items() if isinstance(values, Range)]
+        if ranges:
+            raise ValueError(f"{ranges[0]} is a range: say with --samples how many settings to draw")
+        return list(itertools.product(*([(key, str(value)) for value in values] for key, values in varied.items())))
 
 
 def split_values(text: str) -> list[str]:
@@ -99,7 +167,7 @@ def split_values(text: str) -> list[str]:
     >>> split_values("[uL,vv],[uL]")
     ['[uL,vv]', '[uL]']
     """
-    parts = re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|\"[^\"]*\"|'[^']*'|[^,])+", text)
+    parts = re.findall(r"(?:\([^)]*\)|\[[^\]]*\]|\{[^}]*\}|\"[^\"]*\"|'[^']*'|[^,])+", text)
     return [part.strip() for part in parts] or [""]
 
 
@@ -111,6 +179,7 @@ def run_sweep(
     workers: int = 1,
     retries: int = 2,
     metric: str | None = None,
+    halving: Halving | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Run what is missing, and write ``sweep.csv`` (a row a trial), ``metrics.json`` and ``report.html``.
@@ -122,10 +191,12 @@ def run_sweep(
         workers: Trials at a time.
         retries: How often a trial is started again whose process died.
         metric: Dotted place in a trial's ``metrics.json``, e.g. ``test.rmse``; by default what the recipe monitors.
+        halving: Stop what is worse than the rest (on Ray only); the page then ranks trials by validation.
         quiet: No progress bar.
 
     Returns:
-        ``rows`` (of the table), ``failed`` (name and reason of each), ``metric``, ``seconds``.
+        ``rows`` (of the table), ``failed`` (name and reason of each), ``metric``, ``seconds``; with ``halving`` also
+        ``ranking`` and what was saved.
 
     Raises:
         CosetError: A trial is impossible (nothing is run then), or the folder belongs to another sweep.
@@ -134,33 +205,45 @@ def run_sweep(
     trials = sweep.trials()
     checked = [load(trial.recipe, trial.overrides) for trial in trials]
     metric = metric or monitored(checked[0])
+    if halving is not None:
+        check_halving(checked, engine)
     _settle(sweep, folder)
     jobs = [Job(trial.place, run_trial, (recipe.to_yaml(), recipe.name, str(folder / "runs" / trial.place)))
             for trial, recipe in zip(trials, checked, strict=True)]  # fmt: skip
     outcomes: dict[str, Outcome] = {}
     with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
         shown = bar.add_task("trials", total=len(jobs))
-        for outcome in run_jobs(jobs, engine, workers, retries):
+
+        def tell(outcome: Outcome) -> None:
             outcomes[outcome.name] = outcome
             _write_table(trials, outcomes, folder)
             bar.advance(shown)
+
+        if halving is not None:
+            run_halving(jobs, checked, halving, workers, retries, tell)
+        else:
+            for outcome in run_jobs(jobs, engine, workers, retries):
+                tell(outcome)
     metrics = {
         "rows": summarise(trials, outcomes, metric), "metric": metric, "trials": len(trials), "engine": engine,
         "failed": {name: outcome.error for name, outcome in sorted(outcomes.items()) if outcome.error},
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
+    if halving is not None:
+        metrics |= ranked(trials, checked, outcomes, folder)
     write_json(folder / "metrics.json", metrics)
     write_page(sweep, metrics, folder)
     return metrics
 
 
-def run_trial(recipe: str, name: str, folder: str) -> dict[str, Any]:
+def run_trial(recipe: str, name: str, folder: str, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
     """Run one recipe into its folder, or take what an earlier sweep left there; returns its metrics.
 
     Args:
         recipe: The resolved recipe, as YAML.
         name: Of the recipe.
         folder: Where to.
+        on_epoch: Called after each epoch that is run, for recipes of kind ``graphs``.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -170,7 +253,8 @@ def run_trial(recipe: str, name: str, folder: str) -> dict[str, Any]:
     same = (place / "recipe.yaml").is_file() and (place / "recipe.yaml").read_text(encoding="utf-8") == recipe
     if same and (place / "metrics.json").is_file():
         return json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    metrics = checked.run(place, resume=same and (place / "last.ckpt").is_file(), quiet=True)
+    told = {} if on_epoch is None else {"on_epoch": on_epoch}
+    metrics = checked.run(place, resume=same and (place / "last.ckpt").is_file(), quiet=True, **told)
     checked.report(place)
     return metrics
 
@@ -237,8 +321,12 @@ def write_page(sweep: Sweep, metrics: Mapping[str, Any], folder: Path) -> Path:
     notes = [f"{name} failed: {reason}" for name, reason in metrics["failed"].items()]
     panels = [Panel(metrics["metric"], _dots(rows))] if any(row["values"] for row in rows) else []
     command = " ".join(["coset sweep", *sweep.recipes, *sweep.changes, "--seeds", ",".join(map(str, sweep.seeds))])
+    sections = [Section("Trials", text, [Table(columns, cells)], panels, notes=notes)]
+    if "ranking" in metrics:
+        sections.insert(0, ranking_section(metrics, folder))
+        command += f" --samples {sweep.samples} --engine ray --asha" if sweep.samples else " --engine ray --asha"
     return write_sections(
-        folder / "report.html", "Sweep", [Section("Trials", text, [Table(columns, cells)], panels, notes=notes)],
+        folder / "report.html", "Sweep", sections,
         facts={"trials": str(metrics["trials"]), "seconds": str(metrics["seconds"])}, command=command,
         recipe=_yaml(sweep),
     )  # fmt: skip
@@ -258,7 +346,7 @@ def _settle(sweep: Sweep, folder: Path) -> None:
 
 
 def _yaml(sweep: Sweep) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(sweep.model_dump(mode="json")))
+    return OmegaConf.to_yaml(OmegaConf.create(sweep.model_dump(mode="json", exclude_none=True)))
 
 
 def _write_table(trials: Sequence[Trial], outcomes: Mapping[str, Outcome], folder: Path) -> None:

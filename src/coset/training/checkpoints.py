@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from coset.errors import CosetError
+from coset.files import replacing
 from coset.training.metrics import direction
 
 BEST, LAST = "checkpoint.ckpt", "last.ckpt"
@@ -60,20 +61,17 @@ class AtomicFiles(TorchCheckpointIO):
     """Writes beside the checkpoint and renames, so that a kill leaves the old one or the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
-        with part.open("wb") as file:
+        with replacing(Path(path)) as part, part.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
 
 
 class Checkpoints(Checkpoint):
-    """After every epoch: the weights if they are the best so far, then everything, to resume from."""
+    """After every epoch: the weights if they are the best so far, then everything, to resume from; then a call."""
 
-    def __init__(self, folder: Path, monitor: str):
-        self.folder, self.monitor = folder, monitor
+    def __init__(self, folder: Path, monitor: str, then: Callable[[], None] | None = None):
+        self.folder, self.monitor, self.then = folder, monitor, then
         self.sign = 1.0 if direction(monitor) == "min" else -1.0
         self.best = float("inf")
 
@@ -83,6 +81,8 @@ class Checkpoints(Checkpoint):
             self.best = score
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         trainer.save_checkpoint(self.folder / LAST)
+        if self.then is not None:
+            self.then()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

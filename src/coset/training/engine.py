@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,9 +21,18 @@ from torch_geometric.data import Batch, Data
 
 from coset.errors import CosetError
 from coset.files import write_text
-from coset.training import torchrun
+from coset.training import processes
 from coset.training.checkpoints import BEST, LAST, AtomicFiles, Checkpoints, Patience, read_checkpoint
-from coset.training.loaders import FIRST_VOTE, EpochBatches, OrderedBatches, View, Views, loader
+from coset.training.loaders import (
+    FIRST_VOTE,
+    EpochBatches,
+    OrderedBatches,
+    View,
+    Views,
+    loader,
+    node_counts,
+    targets_of,
+)
 from coset.training.metrics import direction, metrics_of
 from coset.training.tasks import GraphTask
 
@@ -43,6 +52,7 @@ class Fit:
         trainer: Passed to Lightning's ``Trainer``, e.g. ``devices``.
         quiet: No progress bar.
         identity: Stored in every checkpoint: what it was made with.
+        on_epoch: Called with the row of ``history.csv`` after each epoch, once its checkpoint is saved.
     """
 
     epochs: int = 100
@@ -55,6 +65,7 @@ class Fit:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     quiet: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None
 
 
 def fit(
@@ -78,8 +89,8 @@ def fit(
     start = int(read_checkpoint(folder / LAST)["epoch"]) + 1 if resume else 0
     task.identity = how.identity
     # Lightning opens the first epoch's batches before it says which epoch it is: hence ``start``.
-    costs = [float(graph.num_nodes or 0) ** 2 for graph in train]  # models on pairs of nodes; others mind little
-    batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs)
+    costs = [float(count) ** 2 for count in node_counts(train)]  # models on pairs of nodes; others mind little
+    batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs, getattr(train, "blocks", None))
     loaders = (
         loader(Views(train, view, how.seed), batches, how.workers),
         loader(Views(val, view, how.seed), OrderedBatches(len(val), how.batch_size)),
@@ -90,7 +101,7 @@ def fit(
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
         except (ProcessRaisedException, ValueError) as error:
             raise _in_one_line(error) from error
-    if torch.distributed.is_initialized():  # by torchrun: what follows is done by one process
+    if torch.distributed.is_initialized():  # by torchrun or Ray: what follows is done by one process
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     state = read_checkpoint(folder / BEST)
@@ -162,12 +173,21 @@ class History(pl.Callback):
 
 
 def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
-    callbacks: list[pl.Callback] = [History(folder / "history.csv"), Checkpoints(folder, task.monitor)]
+    history = History(folder / "history.csv")
+    told = how.on_epoch
+    then = None if told is None else (lambda: told(history.rows[-1]))
+    callbacks: list[pl.Callback] = [history, Checkpoints(folder, task.monitor, then)]
     if how.early_stopping:
         mode = direction(task.monitor)
         callbacks.append(Patience(f"val_{task.monitor}", patience=how.early_stopping, mode=mode))
     options = {"accelerator": "auto" if torch.cuda.is_available() else "cpu", "devices": 1, **how.trainer}
-    if (world := torchrun.world()) is not None:
+    plugins: list[Any] = [AtomicFiles()]
+    if processes.on_ray():
+        from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+        options |= {"devices": "auto", "strategy": RayDDPStrategy()}
+        plugins.append(RayLightningEnvironment())
+    elif (world := processes.world()) is not None:
         options |= {"devices": world.on_this_machine, "num_nodes": world.machines, "strategy": "ddp"}
     if "strategy" not in options and options["devices"] != 1:
         options["strategy"] = "ddp_spawn"  # plain ddp would run the whole command once more for each process
@@ -177,7 +197,7 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
         max_time=None if how.max_minutes is None else timedelta(minutes=how.max_minutes),
         gradient_clip_val=how.gradient_clip,
         callbacks=callbacks,
-        plugins=[AtomicFiles()],
+        plugins=plugins,
         default_root_dir=folder,
         use_distributed_sampler=False,  # the batches share themselves out
         logger=False,
@@ -197,7 +217,7 @@ def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit
             f"trainer.devices={devices} cannot share batches of {smallest}: raise training.batch_size, "
             f"or give more than the {len(train)} graphs to train on"
         )
-    target = torch.cat([graph.y for graph in val])
+    target = targets_of(val)
     if task.monitor not in metrics_of(task.task, target, target):
         needed = "two different values" if task.task == "regression" else "both labels, 0 and 1,"
         raise CosetError(

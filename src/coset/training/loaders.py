@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch, Data
 
@@ -13,6 +15,7 @@ View = Callable[[Data, int], Data]
 Key = tuple[int, int]
 """Row of a graph, and the number of the draw of its view."""
 
+WINDOW = 8  # blocks whose rows are mixed: of 5,000 rows each, 40,000 at a time
 FIRST_VOTE = 1_000_000_000  # draws in training count epochs from 0; those of an evaluation count votes from here
 
 
@@ -58,10 +61,21 @@ class EpochBatches(Sampler[list[Key]]):
         seed: Of the order.
         epoch: The first.
         costs: What each row costs; the shares of a batch then cost about the same, so that no process waits for long.
+        blocks: Sizes of runs of rows that lie together on disk. Runs are then taken in a random order, ``WINDOW`` at a
+            time, and rows are mixed within these only, so that a pass reads every run once.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, epoch: int = 0, costs: Sequence[float] | None = None):
-        self.size, self.batch_size, self.seed, self.epoch, self.costs = size, batch_size, seed, epoch, costs
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        epoch: int = 0,
+        costs: Sequence[float] | None = None,
+        blocks: Sequence[int] | None = None,
+    ):
+        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
+        self.costs, self.blocks = costs, blocks
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -72,21 +86,36 @@ class EpochBatches(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, (rank, processes) = self.epoch, place()
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(derived_seed(self.seed, epoch)))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+        order = torch.randperm(self.size, generator=generator)
+        if self.blocks is not None:
+            order = _near_order(self.blocks, generator)
         for batch in order.tensor_split(len(self)):
             yield [(row, epoch) for row in fair_share(batch.tolist(), self.costs, rank, processes)]
 
 
+def _near_order(blocks: Sequence[int], generator: torch.Generator) -> Int[Tensor, " rows"]:
+    """All rows, mixed within a few blocks at a time; the blocks in random order."""
+    runs = torch.arange(sum(blocks)).split(list(blocks))
+    chosen = [runs[block] for block in torch.randperm(len(runs), generator=generator).tolist()]
+    windows = [torch.cat(chosen[start : start + WINDOW]) for start in range(0, len(chosen), WINDOW)]
+    return torch.cat([rows[torch.randperm(len(rows), generator=generator)] for rows in windows])
+
+
 class OrderedBatches(Sampler[list[Key]]):
-    """Every row once, in order, always with the same draw; several processes share the rows."""
+    """Every row once, in order, always with the same draw; several processes share the rows.
+
+    Processes that train together must take equally many batches, or they wait for one another for ever: one whose share
+    is a row short ends with a row too many, which :func:`share` says is not its own and is not to be counted.
+    """
 
     def __init__(self, size: int, batch_size: int, draw: int = FIRST_VOTE):
         self.size, self.batch_size, self.draw = size, batch_size, draw
 
     def _rows(self) -> list[int]:
-        rank, processes = place()
-        # With fewer rows than processes those left out take all: every row then counts equally often.
-        return list(range(self.size))[rank::processes] or list(range(self.size))
+        rows = list(share(self.size))
+        most = -(-self.size // place()[1])
+        return rows if len(rows) == most else [*rows, 0]
 
     def __len__(self) -> int:
         return -(-len(self._rows()) // self.batch_size)
@@ -95,6 +124,24 @@ class OrderedBatches(Sampler[list[Key]]):
         rows = self._rows()
         for start in range(0, len(rows), self.batch_size):
             yield [(row, self.draw) for row in rows[start : start + self.batch_size]]
+
+
+def share(size: int) -> range:
+    """The rows that this process answers for in an evaluation of so many."""
+    rank, processes = place()
+    return range(size)[rank::processes]
+
+
+def node_counts(graphs: Sequence[Data]) -> list[int]:
+    """Nodes of each graph; from where they are stored, if the graphs stay on disk."""
+    counts = getattr(graphs, "node_counts", None)
+    return [int(graph.num_nodes or 0) for graph in graphs] if counts is None else counts.tolist()
+
+
+def targets_of(graphs: Sequence[Data]) -> Tensor:
+    """The targets [graphs, targets]; from where they are stored, if the graphs stay on disk."""
+    targets = getattr(graphs, "targets", None)
+    return torch.cat([graph.y for graph in graphs]) if targets is None else targets
 
 
 def fair_share(rows: list[int], costs: Sequence[float] | None, rank: int, processes: int) -> list[int]:

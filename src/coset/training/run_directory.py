@@ -11,7 +11,6 @@ from coset.files import reason, write_text
 FILES = (
     "recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json", "attention.json",
     "report.html", "checkpoint.ckpt", "last.ckpt", "model.safetensors", "curves.json", "reconstructions.npz",
-    ".checkpoint.ckpt.part", ".last.ckpt.part",
 )  # fmt: skip
 
 
@@ -59,6 +58,8 @@ def clear(path: Path) -> None:
     """Remove the files of a run, and nothing else."""
     for name in FILES:
         (path / name).unlink(missing_ok=True)
+        for part in path.glob(f".{name}.*"):  # what a kill left half-written
+            part.unlink(missing_ok=True)
 
 
 def existing(path: Path) -> Path:

@@ -12,7 +12,7 @@ from torch_geometric.data import Batch
 
 from coset.errors import CosetError
 from coset.training import schedules
-from coset.training.loaders import place, seed_everything
+from coset.training.loaders import place, seed_everything, share
 from coset.training.metrics import Task, direction, metrics_of
 
 
@@ -134,7 +134,8 @@ class GraphTask(pl.LightningModule):
         self._outputs.append((self(batch).float(), batch.y.float()))
 
     def on_validation_epoch_end(self) -> None:
-        prediction, target = _from_all_processes(self._outputs)
+        own = len(share(len(self.trainer.val_dataloaders.dataset)))  # type: ignore[union-attr]
+        prediction, target = _from_all_processes(self._outputs, own)
         metrics = metrics_of(self.task, prediction, target)
         for name, value in metrics.items():
             # Every process has computed the same value; saying so (sync_dist) keeps Lightning from warning.
@@ -164,8 +165,9 @@ def _check_labels(targets: Tensor) -> None:
         raise CosetError(f"a label is {value:g}, but classification needs 0 or 1; use training.task=regression")
 
 
-def _from_all_processes(outputs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    prediction, target = (torch.cat(column).cpu() for column in zip(*outputs))
+def _from_all_processes(outputs: Iterable[tuple[Tensor, Tensor]], own: int) -> tuple[Tensor, Tensor]:
+    """Each row once: the first ``own`` of this process, and those of the others."""
+    prediction, target = (torch.cat(column).cpu()[:own] for column in zip(*outputs))
     processes = place()[1]
     if processes == 1:
         return prediction, target

@@ -1,7 +1,4 @@
-"""One large model on many processes: what torchrun says of them, and starting it.
-
-Every process runs the same command. Process 0 alone writes the run's folder, tests and reports; the others train.
-"""
+"""One large model on many processes of this machine, started by torchrun."""
 
 from __future__ import annotations
 
@@ -9,52 +6,33 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from coset.errors import CosetError
+from coset.training.processes import LAUNCHED, MISTAKE, launch_time, raise_mistake
 
 
-class World(NamedTuple):
-    """The processes that torchrun started.
-
-    Attributes:
-        rank: Of this process among all.
-        size: Processes in all.
-        on_this_machine: Processes here.
-        machines: Machines, with equally many processes each.
-    """
-
-    rank: int
-    size: int
-    on_this_machine: int
-    machines: int
-
-
-def world() -> World | None:
-    """The processes that train together; ``None`` if torchrun did not start this one."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    rank, size, here = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    return World(rank, size, here, size // here)
-
-
-def is_first() -> bool:
-    """Whether this process writes files and prints."""
-    return (found := world()) is None or found.rank == 0
-
-
-def launch(arguments: Sequence[str], workers: int) -> None:
+def launch(arguments: Sequence[str], workers: int, retries: int = 2) -> None:
     """Run a command of ours under torchrun on this machine.
 
+    Args:
+        arguments: Of the command.
+        workers: Processes.
+        retries: How often all are started again after one has died or failed.
+
     Raises:
-        CosetError: It failed; what it printed says why.
+        CosetError: One of the processes raised it; or they failed otherwise, and what they printed says why.
     """
     if workers < 1:
         raise CosetError(f"workers={workers} must be at least 1")
     threads = max(1, (os.cpu_count() or 1) // workers)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
-    code = subprocess.run(
-        [*command, "-m", "coset", *arguments], env={"OMP_NUM_THREADS": str(threads), **os.environ}, check=False
-    ).returncode
+    command += [f"--max-restarts={retries}", "--monitor-interval=0.5"]
+    with TemporaryDirectory() as notes:
+        mistake = Path(notes) / "mistake.txt"
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, LAUNCHED: launch_time(), MISTAKE: str(mistake)}
+        code = subprocess.run([*command, "-m", "coset", *arguments], env=environment, check=False).returncode
+        raise_mistake(mistake)
     if code:
         raise CosetError(f"training under torchrun failed with exit code {code}: see above")

@@ -1,0 +1,109 @@
+"""Pre-processing of many molecules: CPU seconds, peak memory and bytes on disk against their number, and a cost model.
+
+    python benchmarks/shards.py measure TABLE --rows 10000 100000 1000000 --folder FOLDER [--results shards.jsonl]
+    python benchmarks/shards.py model [--results shards.jsonl] [--hold 1000000] [--machines 10 --cores 64]
+
+``measure`` takes the first rows of a table with a column smiles (or SMILES), and runs ``coset preprocess`` on them in a
+process of its own, on one thread, with the structure of the recipe ``csv`` (distances up to 5, 8 product eigenvectors).
+One row is written for each size as it ends; a size that was stopped goes on where it was, and its row says how many
+graphs its seconds are for. ``model`` fits seconds = start + graphs * rate to all sizes but the largest (or ``--hold``),
+holds the prediction against that one, and says what 100 million molecules would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+CUT = 2e-6  # seconds a row that cutting a table takes, which one process does
+CHILD = """
+import json, sys, time
+from pathlib import Path
+import torch
+from coset.graphs.sharding import Sharding, preprocess
+from coset.recipes.preprocessing import transform_of
+torch.set_num_threads(1)
+status = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) / 1024
+before = status()
+made = preprocess(Sharding((Path(sys.argv[1]),), transform_of('csv')), Path(sys.argv[2]), quiet=True)
+print(json.dumps({**made, 'process_cpu_seconds': round(time.process_time(), 2), 'peak_mb': round(status()),
+                  'imports_mb': round(before)}))
+"""
+
+
+def measure(table: Path, sizes: list[int], folder: Path, results: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for size in sizes:
+        rows = folder / f"{size}.csv"
+        if not rows.is_file():
+            frame = pd.read_csv(table, nrows=size).rename(columns=str.lower)[["smiles"]]
+            frame.to_csv(rows, index=False)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-c", CHILD, str(rows), str(folder / f"shards-{size}")]
+        made = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        shards = made["shards"]
+        made_now = round(made["graphs"] * made["made"] / shards)
+        row = {"rows": size, "graphs_made": made_now, "all_cpu_seconds": round(spent, 1), **made}
+        row["bytes_a_graph"] = round(made["bytes"] / made["graphs"])
+        row["graphs_a_cpu_second"] = round(made_now / max(made["cpu_seconds"], 1e-9))
+        with results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+def model(results: Path, hold: int | None, machines: int, cores: int) -> None:
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    held = hold or max(row["rows"] for row in rows)
+    seen = [row for row in rows if row["rows"] != held]
+    counts, spent = (np.array([row[key] for row in seen], dtype=float) for key in ("graphs_made", "all_cpu_seconds"))
+    rate, start = np.polyfit(counts, spent, 1)
+    fitted = counts.astype(int).tolist()
+    print(f"seconds = {start:.1f} + graphs * {rate * 1e6:.0f} microseconds, fitted to {fitted} graphs")
+    for row in rows:
+        if row["rows"] == held:
+            expected = start + rate * row["graphs_made"]
+            off = row["all_cpu_seconds"] / expected - 1
+            found, count = row["all_cpu_seconds"], row["graphs_made"]
+            print(f"held out, {count} graphs: {expected:.0f} CPU s predicted, {found} found ({off:+.1%})")
+    largest = max(rows, key=lambda row: row["graphs"])
+    whole, size = 1e8 * rate, 1e8 * largest["bytes_a_graph"]
+    cut = 1e8 * CUT
+    shared = whole / (machines * cores)
+    print(
+        f"100 million molecules like these: {whole / 3600:.1f} core hours and {size / 1e9:.0f} GB; on {machines} "
+        f"machines of {cores} cores {(cut + shared) / 60:.0f} minutes, {cut / 60:.0f} of them for cutting, if their "
+        f"file system takes {size / shared / 1e6:.0f} MB/s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    first = commands.add_parser("measure")
+    first.add_argument("table", type=Path)
+    first.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    first.add_argument("--folder", type=Path, required=True)
+    second = commands.add_parser("model")
+    second.add_argument("--hold", type=int)
+    second.add_argument("--machines", type=int, default=10)
+    second.add_argument("--cores", type=int, default=64)
+    for command in (first, second):
+        command.add_argument("--results", type=Path, default=Path("shards.jsonl"))
+    options = parser.parse_args()
+    if options.command == "measure":
+        measure(options.table, options.rows, options.folder, options.results)
+    else:
+        model(options.results, options.hold, options.machines, options.cores)
+
+
+if __name__ == "__main__":
+    main()
