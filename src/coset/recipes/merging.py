@@ -154,7 +154,7 @@ class MergingRecipe(Recipe):
         return self
 
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Teachers, then every method at every number of samples, seed by seed; what was measured is kept row by row."""
+        """Teachers, then every method at every number of samples, seed by seed; every row is kept as it is measured."""
         started, kept = time.monotonic(), folder / "last.ckpt"
         rows: list[dict[str, Any]] = torch.load(kept, weights_only=True)["rows"] if resume else []
         seeds = [self.seed + number for number in range(self.seeds)]
