@@ -132,6 +132,7 @@ class CellBatch:
         self.cells = [IndexSet(counts[:, rank]) for rank in range(counts.size(1))]
         self._neighbours: dict[tuple[int, int, int | None], Neighbours] = {}
         self._pairs: dict[tuple[int, int], Product] = {}
+        self.derived: dict[Any, Any] = {}  # what layers have worked out about these complexes
 
     @classmethod
     def of(cls, data: Batch | Data | CellBatch) -> CellBatch:

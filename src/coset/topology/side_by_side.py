@@ -27,7 +27,7 @@ def side_by_side(model: nn.Module, count: int) -> nn.Module:
     made = _STACKED.get(type(model))
     if made is not None:
         return made(model, count)
-    if list(model.parameters(recurse=False)) or list(model.buffers(recurse=False)):
+    if any(True for own in (model.parameters, model.buffers) for _ in own(recurse=False)):
         known = ", ".join(kind.__name__ for kind in _STACKED)
         raise ValueError(f"{type(model).__name__} cannot run side by side: modules with weights may be {known}")
     stacked = copy.copy(model)

@@ -28,6 +28,7 @@ from coset.errors import check_choice
 from coset.relations import Product, broadcast, marginalise, propagate
 from coset.relations.reference import scatter
 from coset.symmetry import Claim, TrivialAction
+from coset.topology import subcomplex_block
 from coset.topology.batches import CellBatch
 from coset.topology.homp import CIN, CellEncoder, CellReadout, Cochains, HOMPLayer, Norm, OwnWeight, Reduction, dense
 from coset.topology.marking import ENTRIES, pair_distances
@@ -119,6 +120,8 @@ class SCL(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "pairs width"], h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
+        if subcomplex_block.applies(self, x):
+            return self.dropout(subcomplex_block.subcomplex_block(self, x, h, cells))
         product = cells.pairs(*self.ranks)
         brought = [self.mlps[t](self.own[t](x) + self.term(t, x, h, cells, product)) for t in self.terms]
         return self.dropout(self.head(torch.cat(brought, dim=1)))
