@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from coset import CosetError
 from coset.graphs.molecules import smiles_to_data
@@ -13,15 +13,19 @@ from coset.topology import (
     Complex,
     RingLift,
     betti_numbers,
+    classify_surfaces,
+    closed_surface,
     components,
     cross_diameter,
     diameter,
     disjoint_union,
     euler_characteristic,
+    from_simplices,
     is_orientable,
     ring_complex,
 )
 from coset.topology.invariants import rank_modulo
+from coset.topology.kernels import rank_of_columns
 from coset.topology.torus import klein_bottle, strip, torus
 
 GRID = nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 3))
@@ -116,6 +120,68 @@ def test_rank_agrees_with_floating_point(seed):
     rng = np.random.default_rng(seed)
     matrix = rng.integers(-2, 3, size=rng.integers(1, 7, size=2))
     assert rank_modulo(csr_matrix(matrix), 2**31 - 1) == np.linalg.matrix_rank(matrix)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_ranks_of_signed_graphs(seed):
+    """Columns with at most two entries of 1 or -1, and their transposes, take another way than the others."""
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(1, 8, size=2)
+    matrix = np.zeros((n, m), dtype=int)
+    for column in matrix.T:
+        rows = rng.choice(n, size=min(n, rng.integers(0, 3)), replace=False)
+        column[rows] = rng.choice([-1, 1], size=len(rows))
+    for side in (matrix, matrix.T):
+        assert rank_modulo(csr_matrix(side), 2**31 - 1) == np.linalg.matrix_rank(side)
+        indptr, indices, values = (np.asarray(a, np.int64) for a in _csc(side))
+        assert rank_modulo(csr_matrix(side), 2) == rank_of_columns(indptr, indices, values % 2, len(side), 2)
+
+
+def _csc(matrix):
+    columns = csc_matrix(matrix)
+    return columns.indptr, columns.indices, columns.data
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_distances_are_those_of_networkx(seed):
+    rng = np.random.default_rng(seed)
+    graph = nx.gnp_random_graph(int(rng.integers(1, 14)), 0.3, seed=int(seed))
+    complex_ = ring_complex(graph, 6)
+    hops = dict(nx.all_pairs_shortest_path_length(graph))
+    assert diameter(complex_) == max(max(row.values()) for row in hops.values())
+    assert components(complex_) == nx.number_connected_components(graph)
+    for low in (0, 1):
+        pairs = [
+            min(hops[v][u] for v in x for u in s if u in hops[v])
+            for x in complex_.cells[low]
+            for s in complex_.cells[2]
+            if any(u in hops[v] for v in x for u in s)
+        ]
+        assert cross_diameter(complex_, low) == max(pairs, default=None)
+
+
+def test_three_dimensions():
+    """A ball and a 3-sphere: tetrahedra, their boundary, and that of a 4-simplex."""
+    ball = from_simplices([(0, 1, 2, 3), (1, 2, 3, 4)])
+    assert betti_numbers(ball) == (1, 0, 0, 0)
+    sphere = from_simplices(np.array([np.delete(range(5), i) for i in range(5)]))
+    assert betti_numbers(sphere) == betti_numbers(sphere, 2) == (1, 0, 0, 1)
+    assert euler_characteristic(sphere) == 0
+
+
+def test_torsion_shows_modulo_two_only():
+    plane = closed_surface(1, orientable=False)
+    assert betti_numbers(plane) == (1, 0, 0)
+    assert betti_numbers(plane, 2) == (1, 1, 1)
+
+
+def test_a_mesh_of_many_faces_needs_no_dense_matrix():
+    """40,000 faces: a dense boundary matrix would take tens of gigabytes."""
+    grid = torus(100, 200)
+    assert betti_numbers(grid) == betti_numbers(grid, 2) == (1, 2, 1)
+    assert is_orientable(grid)
+    assert not is_orientable(klein_bottle(100, 200))
+    assert str(classify_surfaces(grid)[0]) == "torus"
 
 
 def test_relabelling_changes_nothing():

@@ -151,9 +151,8 @@ def test_real_meshes_agree_with_trimesh():
     trimesh = pytest.importorskip("trimesh")
     wanted = {"eight": 2, "elephant": 3, "couplingdown": 9, "knot1": 1, "cube_quad": 0, "double-torus-example": 2}
     checked = 0
-    for name, read in cgal_meshes():
-        if name not in wanted or not isinstance(read, Mesh):
-            continue
+    for name, read in cgal_meshes(wanted):
+        assert isinstance(read, Mesh), read
         (surface,) = classify_surfaces(read.complex)
         assert surface.orientable
         assert is_orientable(read.complex)

@@ -102,10 +102,32 @@ def blind_pairs() -> Iterator[tuple[str, Complex, Complex]]:
     for k in (7, 8):
         moebius = nx.circulant_graph(2 * k, [1, k])
         yield f"rings <= 6: CL_{k}, Möbius ladder {k}", _rings(nx.circular_ladder_graph(k)), _rings(moebius)
+    half = _rings(nx.cycle_graph(4), 0)
+    yield "no 2-cells: C_8, 2 C_4", _rings(nx.cycle_graph(8), 0), disjoint_union(half, half)
+    for longest in (3, 6):
+        yield (
+            f"rings <= {longest}: decalin, bicyclopentyl",
+            _rings(decalin(), longest),
+            _rings(bicyclopentyl(), longest),
+        )
     rook = nx.convert_node_labels_to_integers(nx.line_graph(nx.complete_bipartite_graph(4, 4)))
     for longest in (0, 3):
         cells = f"rings <= {longest}" if longest else "no 2-cells"
         yield f"{cells}: rook 4x4, Shrikhande", _rings(rook, longest), _rings(shrikhande(), longest)
+
+
+def decalin() -> nx.Graph:
+    """Two rings of six that share an edge."""
+    graph = nx.cycle_graph(10)
+    graph.add_edge(0, 5)
+    return graph
+
+
+def bicyclopentyl() -> nx.Graph:
+    """Two rings of five, joined by an edge."""
+    graph = nx.disjoint_union(nx.cycle_graph(5), nx.cycle_graph(5))
+    graph.add_edge(0, 5)
+    return graph
 
 
 def shrikhande() -> nx.Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
@@ -36,13 +37,15 @@ class Cells(Sequence[Cell]):
         if isinstance(cells, Cells):
             return cells
         if isinstance(cells, np.ndarray) and cells.ndim == 2:
-            return cls.rows(_whole(cells.reshape(-1)).reshape(cells.shape))
+            if cells.dtype.kind not in "iu":
+                raise TypeError(repr(cells.flat[0].item()) if cells.size else f"entries of type {cells.dtype}")
+            return cls.rows(cells)
         rows = list(cells)
         try:
             sizes = [len(row) for row in rows]
         except TypeError:
             raise TypeError(repr(next(row for row in rows if not isinstance(row, Sequence)))) from None
-        members = _whole(np.array(list(chain.from_iterable(rows)))) if sum(sizes) else np.zeros(0, np.int64)
+        members = _whole(list(chain.from_iterable(rows)))
         return cls(members, _ends(np.array(sizes, dtype=np.int64)))
 
     @classmethod
@@ -146,8 +149,8 @@ def _ends(sizes: Int[Array, " cells"]) -> Int[Array, " cells_and_one"]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
-def _whole(entries: Any) -> Int[Array, " entries"]:
-    if entries.dtype.kind in "iu":
-        return entries.astype(np.int64)
-    wrong = next((e for e in entries.tolist() if not isinstance(e, int) or isinstance(e, bool)), entries[0])
-    raise TypeError(repr(wrong))
+def _whole(entries: list[Any]) -> Int[Array, " entries"]:
+    for entry in entries:
+        if not isinstance(entry, Integral) or isinstance(entry, bool):
+            raise TypeError(repr(entry))
+    return np.array(entries, dtype=np.int64)

@@ -25,7 +25,8 @@ def read_complex(source: str, lift: Lift = "ring", longest: int = 6) -> Complex:
 
     ======================  ==========================================================================
     ``.json``               ``{"kind": ..., "vertices": n, "cells": {"1": [[0, 1], ...], "2": [...]}}``
-    ``.atomlist``           TopoNetX's atom list of a ``CellComplex`` or ``SimplicialComplex``
+    ``.atomlist``           TopoNetX's atom list of a ``CellComplex``; of a ``SimplicialComplex`` if the name ends with
+                            ``.simplicial.atomlist``, since the file itself does not tell a square from a tetrahedron
     ``.off``, ``.obj``, ..  a mesh
     ``.g6``, a string       a graph (graph6), lifted
     ======================  ==========================================================================
@@ -79,7 +80,7 @@ def _from_atomlist(path: Path) -> Complex:
     require("toponetx", "topology")
     from toponetx.readwrite.atomlist import load_from_atomlist
 
-    kind = "cell" if '"rank"' in path.read_text() or "'rank'" in path.read_text() else "simplicial"
+    kind = "simplicial" if path.name.lower().endswith(".simplicial.atomlist") else "cell"
     try:
         return from_toponetx(load_from_atomlist(str(path), kind))[0]
     except CosetError as error:

@@ -7,7 +7,7 @@ triangulations are SciPy's, alpha and Vietoris-Rips complexes GUDHI's.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,8 +78,12 @@ CGAL = Path("/usr/share/doc/libcgal-dev/data.tar.gz")
 """Where Debian's ``libcgal-demo`` puts the example meshes of CGAL."""
 
 
-def cgal_meshes(archive: Path = CGAL) -> Iterator[tuple[str, Mesh | CosetError]]:
+def cgal_meshes(names: Collection[str] | None = None, archive: Path = CGAL) -> Iterator[tuple[str, Mesh | CosetError]]:
     """The OFF meshes of CGAL's examples by name, each read or with the reason why it is no complex.
+
+    Args:
+        names: Read these only.
+        archive: The file that holds them.
 
     Raises:
         CosetError: The archive is missing.
@@ -89,7 +93,10 @@ def cgal_meshes(archive: Path = CGAL) -> Iterator[tuple[str, Mesh | CosetError]]
     with tarfile.open(archive) as tar:
         members = [m for m in tar.getmembers() if "/meshes/" in f"/{m.name}" and m.name.endswith(".off")]
         for member in sorted(members, key=lambda m: m.name):
-            file, name = tar.extractfile(member), Path(member.name).stem
+            name = Path(member.name).stem
+            if names is not None and name not in names:
+                continue
+            file = tar.extractfile(member)
             assert file is not None
             try:
                 yield name, mesh(*_parse_off(file.read().decode("latin-1")))

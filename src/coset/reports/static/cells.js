@@ -51,7 +51,7 @@
 
   function fill() {
     const { ranks } = record();
-    copyLabel.hidden = !known();
+    copyLabel.style.display = known() ? "" : "none"; // the style of controls outdoes `hidden`
     copy.replaceChildren();
     if (!known()) return;
     const weighed = shareOfCopies();
