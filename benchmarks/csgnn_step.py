@@ -1,7 +1,7 @@
 """A training step of CS-GNN and of GNN-SSWL+ against the same mathematics in the ordinary PyG way.
 
-Run: python benchmarks/csgnn_step.py [--case "CS-GNN, 5 sets"] [--data FILE]. 128 molecules of ZINC, 6 layers of width
-96, bond features, one thread; process time of a step (forward and backward; the better of two), peak memory in
+Run: python benchmarks/csgnn_step.py [--case "CS-GNN, 5 sets"] [--graphs 128] [--data FILE]. Molecules of ZINC, 6 layers
+of width 96, bond features, one thread; process time of a step (forward and backward; the better of two), peak memory in
 processes of their own, and the bytes of what says how pairs hang together. The peer lays out the edges of the product
 graph, their features and the orbit of every pair in memory once (not timed), and every layer runs two ``GINEConv`` on
 them. Both have the same weights, and the same outputs but for rounding.
@@ -29,12 +29,12 @@ from coset.graphs.product import PairGraph
 from coset.graphs.transforms import Coarsen, ShortestPathDistances, precompute
 from coset.relations import broadcast, marginalise
 
-GRAPHS, WIDTH, LAYERS = 128, 96, 6
+WIDTH, LAYERS = 96, 6
 CASES = {"CS-GNN, 5 sets": 5, "CS-GNN, a set a node": None, "GNN-SSWL+": None}
 
 
-def setup(case: str, folder: str | None) -> tuple[nn.Module, Batch]:
-    smiles = pd.read_csv(data_file("molecules/zinc12k_val.csv", folder))["smiles"][:GRAPHS]
+def setup(case: str, count: int, file: str | None) -> tuple[nn.Module, Batch]:
+    smiles = pd.read_csv(data_file("molecules/zinc12k_val.csv", file))["smiles"][:count]
     graphs = precompute([smiles_to_data(text) for text in smiles], ShortestPathDistances())
     if (size := CASES[case]) is not None:
         graphs = [Coarsen("spectral", size)(graph) for graph in graphs]
@@ -109,9 +109,9 @@ def perceptron(mlp: nn.Module, x: Tensor) -> Tensor:
     return mlp.second(torch.relu(mlp.norm(mlp.first(x))))
 
 
-def measure(case: str, side: str, folder: str | None) -> None:
+def measure(case: str, side: str, count: int, file: str | None) -> None:
     torch.set_num_threads(1)
-    model, batch = setup(case, folder)
+    model, batch = setup(case, count, file)
     network = model if side == "ours" else Peer(model, batch)
     small = Batch.from_data_list(batch.index_select([0, 1]))
     model(small).sum().backward()  # compiles the kernels
@@ -124,9 +124,9 @@ def measure(case: str, side: str, folder: str | None) -> None:
     print(json.dumps([min(times[1:]), _peak() - before]))
 
 
-def check(case: str, folder: str | None) -> None:
+def check(case: str, count: int, file: str | None) -> None:
     """Both give the same outputs, in float64 on a few molecules; then the size of what joins the pairs of the batch."""
-    model, batch = setup(case, folder)
+    model, batch = setup(case, count, file)
     few = Batch.from_data_list(batch.index_select(list(range(8))))
     exact, peer = model.double(), Peer(model, few).double()
     with torch.no_grad():
@@ -150,24 +150,25 @@ def _peak() -> float:
 
 PARTS = {
     "check": check,
-    "ours": lambda case, file: measure(case, "ours", file),
-    "peer": lambda case, file: measure(case, "peer", file),
+    "ours": lambda case, count, file: measure(case, "ours", count, file),
+    "peer": lambda case, count, file: measure(case, "peer", count, file),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, help="only this one")
+    parser.add_argument("--graphs", type=int, default=128, help="number of molecules")
     parser.add_argument("--data", help="zinc12k_val.csv, by default looked for in COSET_DATA")
     parser.add_argument("--part", choices=PARTS, help="run one part of a case in this process")
     options = parser.parse_args()
     if options.part:
-        PARTS[options.part](options.case, options.data)
+        PARTS[options.part](options.case, options.graphs, options.data)
         return
     for case in [options.case] if options.case else CASES:
         found = {}
         for part in PARTS:
-            command = [sys.executable, __file__, "--case", case, "--part", part]
+            command = [sys.executable, __file__, "--case", case, "--part", part, f"--graphs={options.graphs}"]
             command += ["--data", options.data] if options.data else []
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[part] = json.loads(run.stdout)
