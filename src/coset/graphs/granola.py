@@ -15,7 +15,8 @@ triangles: after one, every node of a regular graph has the same distribution.
 
 The same mathematics in fewer passes over the nodes: the first linear map of the inner GNN acts before its neighbours
 are summed, on H and R apart, so that C columns move instead of C + K; its last linear map and the first one of f1 and
-f2, with nothing between them, are multiplied out once a pass; f1 and f2 share one matrix product.
+f2, with nothing between them, are multiplied out once a pass; f1 and f2 share one matrix product; sums over neighbours,
+own share, bias and ReLU are one operation (:mod:`coset.graphs.gin_sum`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.errors import check_choice
-from coset.relations import IndexSet, Relation, propagate
+from coset.graphs.gin_sum import gin_sum
+from coset.relations import IndexSet, Relation
 
 
 class GranolaNorm(nn.Module):
@@ -125,8 +127,8 @@ class GranolaNorm(nn.Module):
         weight = self.hidden.weight @ last.weight
         bias = torch.addmv(self.hidden.bias, self.hidden.weight, last.bias)
         both = F.linear(inside, weight, bias).relu_()
-        gamma = F.linear(both[:, : self.channels], self.scale.weight, self.scale.bias + self.around)
-        beta = self.shift(both[:, self.channels :])
+        left, right = both.chunk(2, dim=1)
+        gamma, beta = F.linear(left, self.scale.weight, self.scale.bias + self.around), self.shift(right)
         return torch.addcmul(beta, gamma, F.layer_norm(x, (self.channels,)))
 
     def _inner(
@@ -143,8 +145,7 @@ class GranolaNorm(nn.Module):
             if self.message_passing:
                 edge = self.edges[layer](edge_attr) if self.edges else None
                 edge = edge if edge is None or edge_row is None else F.embedding(edge_row, edge)
-                gathered = propagate(u, relation, edge=edge, relu=edge is not None)
-                z = torch.addcmul(gathered, u, 1 + self.eps[layer]).add_(first.bias).relu_()
+                z = gin_sum(u, relation, self.eps[layer], first.bias, edge)
             else:
                 z = torch.addcmul(first.bias, u, 1 + self.eps[layer]).relu_()
             if layer + 1 < len(self.first):

@@ -70,7 +70,7 @@ def _regular(degree: int, nodes: int, generator: np.random.Generator) -> Data:
     return graph
 
 
-STUDIES = {"counting": Study(triangle_graphs, "node", 100), "shift": Study(degree_graphs, "graph", 100)}
+STUDIES = {"counting": Study(triangle_graphs, "node", 100), "shift": Study(degree_graphs, "graph", 60)}
 
 
 def network(norm: str, level: str, seed: int) -> GIN:
