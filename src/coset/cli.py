@@ -257,8 +257,10 @@ def preprocess(
 
 def _print_summary(columns: list[str], rows: list[list[str]]) -> None:
     table = Table(box=None)
-    for column in columns:
-        table.add_column(column, overflow="fold")  # whole names of layers, on two lines where one is too narrow
+    for place, column in enumerate(columns):
+        # Whole names: those of models on one line, those of layers on two where one is too narrow.
+        longest = max((len(row[place]) for row in rows), default=0)
+        table.add_column(column, overflow="fold", min_width=min(longest, 24) if place == 0 else None)
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -11,7 +11,7 @@ from coset.recipes.recipe import Recipe
 from coset.reports import Panel, Section, Table, write_sections
 
 CATEGORIES = 8
-"""A label with no more values than this gets a colour and an entry of the legend for each."""
+"""A label of words, or of no more whole numbers than this, gets a colour and an entry of the legend for each."""
 
 
 def write_run_page(recipe: Recipe, folder: Path) -> Path:
@@ -82,7 +82,7 @@ def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | No
     figure = go.Figure()
     marker: dict[str, Any] = {"size": 7}
     shown = None if colours is None else colours.reset_index(drop=True)
-    if shown is not None and (shown.nunique() <= CATEGORIES or not pd.api.types.is_numeric_dtype(shown)):
+    if shown is not None and _is_class(shown):
         for value, rows in shown.groupby(shown, dropna=False):
             chosen = places[rows.index]
             texts = [names[i] for i in rows.index]
@@ -98,6 +98,12 @@ def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | No
     figure.update_layout(xaxis_title="first component", yaxis_title="second component")
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
     return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", figure)])])
+
+
+def _is_class(labels: pd.Series) -> bool:
+    if not pd.api.types.is_numeric_dtype(labels):
+        return True
+    return labels.nunique() <= CATEGORIES and bool((labels.dropna() % 1 == 0).all())
 
 
 def _number(cell: str) -> str | float:

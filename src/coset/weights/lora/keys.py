@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from coset.errors import CosetError
 
@@ -48,6 +49,7 @@ _OTHER_TUNERS = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=1 << 16)  # adapters of one collection have the same keys
 def parse_key(key: str) -> Key | None:
     """What a key stands for; None for a weight that belongs to no LoRA.
 
