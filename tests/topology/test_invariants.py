@@ -160,6 +160,24 @@ def test_distances_are_those_of_networkx(seed):
         assert cross_diameter(complex_, low) == max(pairs, default=None)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_cross_diameters_of_sets_that_no_path_joins(seed):
+    rng = np.random.default_rng(seed)
+    graph = nx.gnp_random_graph(int(rng.integers(3, 12)), 0.2, seed=int(seed))
+    n = graph.number_of_nodes()
+    sets = {frozenset(rng.choice(n, size=3, replace=False).tolist()) for _ in range(int(rng.integers(1, 5)))}
+    complex_ = Complex(n, {1: list(graph.edges), 2: sorted(map(sorted, sets))})
+    hops = dict(nx.all_pairs_shortest_path_length(graph))
+    for low in (0, 1, 2):
+        pairs = [
+            min(hops[v][u] for v in x for u in s if u in hops[v])
+            for x in complex_.cells[low]
+            for s in complex_.cells[2]
+            if any(u in hops[v] for v in x for u in s)
+        ]
+        assert cross_diameter(complex_, low) == max(pairs, default=None)
+
+
 def test_three_dimensions():
     """A ball and a 3-sphere: tetrahedra, their boundary, and that of a 4-simplex."""
     ball = from_simplices([(0, 1, 2, 3), (1, 2, 3, 4)])

@@ -158,5 +158,5 @@ def cross_diameter(complex_: Complex, low: int = 0, high: int = 2) -> int | None
         return None
     graph, x, s = complex_.skeleton, complex_.cells[low], complex_.cells[high]
     indptr, indices = graph.indptr.astype(np.int64), graph.indices.astype(np.int64)
-    farthest = int(kernels.set_distances(indptr, indices, x.members, x.ptr, s.members, s.ptr).max())
+    farthest = int(kernels.cross_diameter(indptr, indices, x.members, x.ptr, s.members, s.ptr))
     return None if farthest < 0 else farthest

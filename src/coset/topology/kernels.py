@@ -366,21 +366,46 @@ def diameter(indptr, indices):
 
 
 @njit(**OPTIONS)
-def set_distances(indptr, indices, low, low_ptr, high, high_ptr):
-    """For every set s of ``high`` the largest, over sets x of ``low`` that it reaches, of the least hops from s to x;
-    -1 if it reaches none."""
-    n = len(indptr) - 1
-    hops, queue = np.empty(n, np.int64), np.empty(n, np.int64)
-    found = np.full(len(high_ptr) - 1, -1, np.int64)
-    for s in range(len(high_ptr) - 1):
-        _farthest(indptr, indices, high[high_ptr[s] : high_ptr[s + 1]], hops, queue)
-        for x in range(len(low_ptr) - 1):
-            nearest = -1
-            for v in low[low_ptr[x] : low_ptr[x + 1]]:
-                if hops[v] >= 0 and (nearest < 0 or hops[v] < nearest):
-                    nearest = hops[v]
-            found[s] = max(found[s], nearest)
+def _farthest_set(hops, members, ptr):
+    """The largest over sets of the least hops to their members; sets without a member that was reached do not count."""
+    found = -1
+    for x in range(len(ptr) - 1):
+        nearest = -1
+        for v in members[ptr[x] : ptr[x + 1]]:
+            if hops[v] >= 0 and (nearest < 0 or hops[v] < nearest):
+                nearest = hops[v]
+        found = max(found, nearest)
     return found
+
+
+@njit(**OPTIONS)
+def cross_diameter(indptr, indices, low, low_ptr, high, high_ptr):
+    """max over sets s of ``high`` and x of ``low`` of the least hops from s to x; -1 if no two are joined.
+
+    A node u at e hops from the farthest x bounds every set s of its component: no x is more than e + d(u, s) from s. So
+    only sets that may still beat the best are searched from, the most promising first.
+    """
+    n, sets = len(indptr) - 1, len(high_ptr) - 1
+    hops, queue = np.empty(n, np.int64), np.empty(n, np.int64)
+    upper, best = np.full(sets, n + 1), -1
+    while True:
+        chosen = np.argmax(upper)
+        if upper[chosen] <= best:
+            return best
+        members = high[high_ptr[chosen] : high_ptr[chosen + 1]]
+        _farthest(indptr, indices, members, hops, queue)
+        best, upper[chosen] = max(best, _farthest_set(hops, low, low_ptr)), -1
+        _farthest(indptr, indices, members[:1], hops, queue)
+        e = _farthest_set(hops, low, low_ptr)
+        for s in range(sets):
+            if upper[s] <= best:
+                continue
+            nearest, everywhere = n, True
+            for v in high[high_ptr[s] : high_ptr[s + 1]]:
+                everywhere &= hops[v] >= 0
+                nearest = min(nearest, hops[v])
+            if everywhere:
+                upper[s] = min(upper[s], e + nearest)
 
 
 @njit(**OPTIONS)
