@@ -106,7 +106,8 @@ class SweepRecipe(Recipe):
         console = Console(stderr=True)
         read = Tables()
         for cell in track(cells, "runs of the sweep", console=console, disable=quiet):
-            rows.append(self._row(cell, run_part(cell, folder / "runs" / place(cell), read)))
+            part = folder / "runs" / place(cell)
+            rows.append(self._row(cell, run_part(cell, part, read), training_seconds(part)))
             write_text(folder / "sweep.csv", pd.DataFrame(rows).to_csv(index=False))
         metrics = {
             "cells": summarise(pd.DataFrame(rows)), "metric": self.metric, "recipe": self.name, "seeds": self.seeds,
@@ -115,14 +116,14 @@ class SweepRecipe(Recipe):
         write_json(folder / "metrics.json", metrics)
         return metrics
 
-    def _row(self, cell: Cell, found: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, cell: Cell, found: dict[str, Any], cpu_seconds: float) -> dict[str, Any]:
         split = "test" if "test" in found else "val"
         if self.metric not in found[split]:
             raise CosetError(f"metric={self.metric}: the runs have {', '.join(found[split])}")
         return {
             "series": cell.series, "value": cell.value, "seed": cell.recipe.seed, "split": split,
             "error": found[split][self.metric],
-            "cpu_seconds_per_epoch": found["training_cpu_seconds"] / found["epochs"],
+            "cpu_seconds_per_epoch": cpu_seconds / found["epochs"],
             "seconds": found["seconds"], "epochs": found["epochs"], "params": found["params"],
         }  # fmt: skip
 
@@ -193,6 +194,12 @@ def run_part(cell: Cell, folder: Path, tables: Tables) -> dict[str, Any]:
     metrics = cell.recipe.run(folder, quiet=True, table=tables.of(cell.recipe), resume=begun)
     cell.recipe.report(folder)
     return metrics
+
+
+def training_seconds(folder: Path) -> float:
+    """CPU seconds of training and validation; not a number for a run of a version that did not count them."""
+    history = pd.read_csv(folder / "history.csv")
+    return float(history["cpu_seconds"].iloc[-1]) if "cpu_seconds" in history else math.nan
 
 
 def summarise(rows: pd.DataFrame) -> list[dict[str, Any]]:

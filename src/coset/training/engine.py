@@ -158,7 +158,7 @@ class History(pl.Callback):
             rows = pd.read_csv(self.path).to_dict("records")
             self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]  # type: ignore[misc]
         self.started = {name: clock() for name, clock in CLOCKS.items()}
-        self.before = {name: self.rows[-1][name] if self.rows else 0.0 for name in CLOCKS}
+        self.before = {name: self.rows[-1].get(name, 0.0) if self.rows else 0.0 for name in CLOCKS}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, GraphTask)
