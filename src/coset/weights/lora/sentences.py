@@ -37,13 +37,13 @@ def minilm(
     Raises:
         CosetError: The model or a text is not there.
     """
-    transformers = quiet_transformers()
+    drawn = {name: _read(texts, name, training + testing, seed) for name in tasks}
     folder = str(path or _installed())
+    transformers = quiet_transformers()
     model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     read = []
-    for name in tasks:
-        sentences, labels = _read(texts, name, training + testing, seed)
+    for name, (sentences, labels) in drawn.items():
         found = tokenizer(sentences, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
         read.append(Task(name, found["input_ids"], found["attention_mask"].bool(), labels, TEXTS[name]))
     return Encoder(model, "sentence-transformers/all-MiniLM-L6-v2", read, layers=layers, training=training)

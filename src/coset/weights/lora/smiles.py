@@ -63,14 +63,14 @@ def rxnfp_bert(
     Raises:
         CosetError: The model or a table is not there, or a property has too few molecules.
     """
-    transformers = quiet_transformers()
     folder = Path(path) if path else _installed()
     vocabulary = _vocabulary(folder / "vocab.txt")
-    model = transformers.BertModel.from_pretrained(str(folder), attn_implementation="eager", add_pooling_layer=False)
     read = []
     for name in tasks:
         smiles, labels = _balanced(name, molecules, training + testing, seed)
         read.append(Task(name, *tokenise(smiles, vocabulary, tokens), labels, 2))
+    transformers = quiet_transformers()
+    model = transformers.BertModel.from_pretrained(str(folder), attn_implementation="eager", add_pooling_layer=False)
     return Encoder(model, "rxnfp/bert_pretrained", read, layers=layers, training=training)
 
 
