@@ -52,7 +52,7 @@ def test_the_smallest_triangulations():
     assert [len(np.unique(surface_triangles(g))) for g in (1, 2, 3)] == [7, 11, 15]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(0, 2**32 - 1))
 def test_every_move_keeps_the_surface(kind, seed):
     rng = np.random.default_rng(seed)

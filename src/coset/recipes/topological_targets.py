@@ -66,7 +66,7 @@ def ring_property(table: GraphTable, wanted: Property, longest: int, progress: b
 SURFACES = [(True, 0), (True, 1), (True, 2), (True, 3), (False, 1), (False, 2), (False, 3), (False, 4)]
 """Orientable or not, and genus: Euler characteristics from 2 down to -4."""
 
-LARGEST_MESH = 15_000  # faces of a mesh that is simplified for the test
+LARGEST_MESH = 4_000  # faces of a mesh that is simplified for the test
 SIMPLIFIED = 50  # vertices that are left of it
 
 
@@ -154,7 +154,7 @@ def grid_surfaces(sizes: tuple[int, int], test_sizes: tuple[int, int], seed: int
 
 
 def real_surfaces(progress: bool = False) -> Iterator[tuple[str, Complex, np.ndarray]]:
-    """The closed connected meshes of CGAL's examples with at most 15,000 faces, simplified to 50 vertices, or as many
+    """The closed connected meshes of CGAL's examples with at most 4,000 faces, simplified to 50 vertices, or as many
     as their genus needs: name, complex, positions."""
     for name, read in track(list(cgal_meshes()), "meshes", disable=not progress, transient=True):
         if not isinstance(read, Mesh) or len(read.complex.cells[2]) > LARGEST_MESH:

@@ -76,27 +76,28 @@ def _rank_of_signed_graph(columns: csr_matrix, prime: int) -> int:
     half, two = start[size == 1], start[size == 2]
     a, b = columns.indices[two], columns.indices[two + 1]
     agree = np.ones(len(two), bool) if prime == 2 else columns.data[two] * columns.data[two + 1] < 0
-    parts, part = _components(n, a, b)
-    loose = _unbalanced(n, a, b, agree)
+    parts, part = part_of_each(n, a, b)
+    loose = unbalanced(n, a, b, agree)
     full = np.zeros(parts, bool)
     full[part[columns.indices[half]]] = True
     full[part[loose]] = True
     return n - parts + int(full.sum())
 
 
-def _components(n: int, a: Int[Array, " edges"], b: Int[Array, " edges"]) -> tuple[int, Int[Array, " nodes"]]:
+def part_of_each(n: int, a: Int[Array, " edges"], b: Int[Array, " edges"]) -> tuple[int, Int[Array, " nodes"]]:
+    """Number of connected components of n nodes with edges a to b, and the component of every node."""
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
     parts, part = connected_components(graph, directed=False)
     return int(parts), part
 
 
-def _unbalanced(n: int, a: Array, b: Array, agree: Array) -> Int[Array, " nodes"]:
+def unbalanced(n: int, a: Array, b: Array, agree: Array) -> Int[Array, " nodes"]:
     """Nodes of the components that cannot be split in two so that exactly the edges that agree stay on one side.
 
     Each node stands twice, once for either side; a component is balanced where its two copies stay apart.
     """
     other = np.where(agree, 0, n)
-    _, part = _components(2 * n, np.r_[a, a + n], np.r_[b + other, b + n - other])
+    _, part = part_of_each(2 * n, np.r_[a, a + n], np.r_[b + other, b + n - other])
     return np.flatnonzero(part[:n] == part[n:])
 
 
@@ -114,7 +115,7 @@ def is_orientable(complex_: Complex) -> bool:
     if complex_.top < 2:
         return True
     first, second, agree = dual_edges(complex_)
-    return not _unbalanced(len(complex_.cells[2]), first, second, agree).size
+    return not unbalanced(len(complex_.cells[2]), first, second, agree).size
 
 
 def dual_edges(complex_: Complex, rank: int = 2) -> tuple[Array, Array, Array]:

@@ -1,7 +1,7 @@
 """Liftings: graphs to complexes, as PyG transforms. Edges become cells of rank 1; rings, cliques, ... of rank 2.
 
 Every lifting here commutes with renumbering the nodes. (A cycle basis would not, and is not offered.) Points without
-edges are triangulated in :mod:`coset.topology.triangulations`.
+edges are triangulated in :mod:`coset.topology.meshes`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coset.errors import CosetError, check_choice
 from coset.topology import kernels
 from coset.topology.batches import ComplexData, to_data
 from coset.topology.cells import Array, Cells, number_rows
-from coset.topology.complexes import Complex, Kind
+from coset.topology.complexes import Complex, Kind, from_faces
 
 REMEMBERED = 4096
 """Complexes that a lifting keeps, so that a graph seen again is not searched again."""
@@ -256,19 +256,12 @@ class ClusterLift(Lifting):
 
 
 class FaceLift(BaseTransform):
-    """A PyG mesh, ``face`` [3, faces], as a complex with its triangles as cells of rank 2; all attributes are kept.
-
-    Args:
-        boundary: Nothing changes: a triangle has no chords. Here so that liftings can be swapped.
-    """
-
-    def __init__(self, boundary: bool = False):
-        self.boundary = boundary
+    """A PyG mesh, ``face`` [3, faces], as a complex with its triangles as cells of rank 2; all attributes are kept."""
 
     def forward(self, data: Data) -> ComplexData:
         if data.face is None:
             raise CosetError("the data has no face [3, faces]: it is no mesh")
-        lifted = to_data(self.complex(data), boundary=self.boundary, ranks=3)
+        lifted = to_data(self.complex(data), ranks=3)
         for key, value in data.to_dict().items():
             if key not in ("face", "edge_index", "num_nodes"):
                 lifted[key] = value
@@ -276,8 +269,6 @@ class FaceLift(BaseTransform):
 
     def complex(self, data: Data) -> Complex:
         """The lifted complex itself; edges come from the triangles."""
-        from coset.topology.complexes import from_faces
-
         polygons = from_faces(data.face.t().cpu().numpy(), data.num_nodes)
         return Complex(len(polygons.cells[0]), {1: polygons.cells[1], 2: polygons.cells[2]}, "simplicial")
 

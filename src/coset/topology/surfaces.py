@@ -28,13 +28,11 @@ from math import dist
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from coset.errors import CosetError
 from coset.topology.cells import Array
 from coset.topology.complexes import Complex, from_simplices
-from coset.topology.invariants import dual_edges
+from coset.topology.invariants import dual_edges, part_of_each, unbalanced
 
 SPHERE = np.array([(0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3)])
 """The boundary of the tetrahedron."""
@@ -305,17 +303,13 @@ def classify_surfaces(complex_: Complex) -> list[Surface]:
     first, second, agree = dual_edges(complex_)
     _check_manifold(complex_, meeting, face, cell)
     edges = complex_.cells[1].members.reshape(-1, 2)
-    parts, part = _components(n, edges[:, 0], edges[:, 1])
+    parts, part = part_of_each(n, edges[:, 0], edges[:, 1])
     of_edge, of_face = part[edges[:, 0]], part[complex_.cells[2].members[complex_.cells[2].ptr[:-1]]]
     euler = _tally(part, parts) - _tally(of_edge, parts) + _tally(of_face, parts)
     rim = edges[meeting == 1]
-    rims, rim_part = _components(n, rim[:, 0], rim[:, 1])
+    rims, rim_part = part_of_each(n, rim[:, 0], rim[:, 1])
     boundaries = _tally(part[np.unique(rim_part, return_index=True)[1][_tally(rim_part, rims) > 1]], parts)
-    # Faces twice, once for either side: a component is orientable where the two stay apart.
-    m = complex_.counts[2]
-    other = np.where(agree, 0, m)
-    sides = _components(2 * m, np.r_[first, first + m], np.r_[second + other, second + m - other])[1]
-    twisted = np.bincount(of_face[sides[:m] == sides[m:]], minlength=parts) > 0
+    twisted = _tally(of_face[unbalanced(complex_.counts[2], first, second, agree)], parts) > 0
     closed = 2 - euler - boundaries
     return [Surface(not t, int(c) // (1 if t else 2), int(b)) for t, c, b in zip(twisted, closed, boundaries)]
 
@@ -336,16 +330,11 @@ def _check_manifold(complex_: Complex, meeting: Array, face: Array, cell: Array)
     one, other = by_edge[shared], by_edge[shared + 1]
     ends = complex_.cells[1].members.reshape(-1, 2)[face[one]]
     a, b = (order[np.searchsorted(keys[order], cell[side, None] * n + ends)].reshape(-1) for side in (one, other))
-    _, piece = _components(len(keys), a, b)
+    _, piece = part_of_each(len(keys), a, b)
     pieces = np.unique(np.stack([cells.members, piece]), axis=1)[0]
     pinched = np.flatnonzero(np.bincount(pieces, minlength=n) > 1)
     if pinched.size:
         raise CosetError(f"at vertex {pinched[0]} several sheets touch: not a surface")
-
-
-def _components(n: int, a: Array, b: Array) -> tuple[int, Array]:
-    parts, part = connected_components(coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n)), directed=False)
-    return int(parts), part
 
 
 def _tally(labels: Array, count: int) -> Int[Array, " labels"]:
