@@ -1,6 +1,6 @@
 """Tables of molecules of any size to shards with the structure that a network needs, in bounded memory.
 
-The rows are first cut into parts of equally many, which takes about a second a million; then every part becomes a shard
+The rows are first cut into parts of equally many, in about three seconds a million; then every part becomes a shard
 of its own, here, on processes or on Ray Data, in any order. A shard that is there is finished, so the same command goes
 on where an earlier one was stopped, and whoever makes the shards, they come out byte by byte the same.
 """
@@ -44,7 +44,7 @@ class Sharding:
         smiles: Column of SMILES.
         targets: Column or columns to predict; ``"a,b"`` means two.
         id: Column of names; row numbers otherwise.
-        shard_rows: Rows of a shard; memory grows with it, about 30 kB a row.
+        shard_rows: Rows of a shard; memory grows with it, by about 60 kB a row.
     """
 
     files: tuple[Path, ...]

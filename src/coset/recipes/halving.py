@@ -10,6 +10,7 @@ the comparison is the same, and goes on from its last checkpoint; what was finis
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -98,7 +99,8 @@ def run_halving(
             tell(_outcome(by_name[name], monitor, epoch, retries))
 
     shutil.rmtree(place, ignore_errors=True)  # a killed driver's; what counts is in the folders of the trials
-    trainable = tune.with_resources(_follow(by_name, monitor, list(sys.path)), {"cpu": 1})
+    lengths = {job.name: recipe.training.epochs for job, recipe in zip(jobs, recipes, strict=True)}
+    trainable = tune.with_resources(_follow(by_name, lengths, monitor, list(sys.path), os.getcwd()), {"cpu": 1})
     mode = direction(monitor)
     with ray_running(workers):
         tuner = tune.Tuner(
@@ -128,7 +130,9 @@ def _listener(ended: Callable[[str, int | None], None]) -> Any:
     return Listener()
 
 
-def _follow(jobs: Mapping[str, Job], monitor: str, path: list[str]) -> Callable[[dict[str, Any]], None]:
+def _follow(
+    jobs: Mapping[str, Job], lengths: Mapping[str, int], monitor: str, path: list[str], here: str
+) -> Callable[[dict[str, Any]], None]:
     """What a process of Ray Tune does: tell what a trial has done before, and run what is missing of it."""
     by_name = {name: (*job.arguments[:2], str(Path(job.arguments[2]).absolute())) for name, job in jobs.items()}
 
@@ -137,13 +141,18 @@ def _follow(jobs: Mapping[str, Job], monitor: str, path: list[str]) -> Callable[
         from coset.recipes.halving import follow_trial
 
         recipe, name, folder = by_name[config["trial"]]
-        follow_trial(recipe, name, folder, monitor)
+        if os.path.isdir(here):  # Ray Tune has gone to a folder of its own
+            os.chdir(here)
+        follow_trial(recipe, name, folder, monitor, lengths[config["trial"]])
 
     return trial
 
 
-def follow_trial(recipe: str, name: str, folder: str, monitor: str) -> None:
-    """Run one trial under Ray Tune, which may end this process after any epoch."""
+def follow_trial(recipe: str, name: str, folder: str, monitor: str, epochs: int) -> None:
+    """Run one trial under Ray Tune, which may end this process after any epoch but the last.
+
+    That one is not told: nothing would be saved by stopping then, and the trial is still to be tested.
+    """
     from ray import tune
 
     from coset.recipes.trials import run_trial
@@ -154,10 +163,15 @@ def follow_trial(recipe: str, name: str, folder: str, monitor: str) -> None:
 
     def told(row: Mapping[str, float]) -> None:
         write_json(place / COST, {"cpu_seconds": round(before + time.process_time() - began, 2)})
-        tune.report({"epoch": int(row["epoch"]) + 1, "val": row[f"val_{monitor}"]})
+        tell(row)
+
+    def tell(row: Mapping[str, float]) -> None:
+        epoch = int(row["epoch"]) + 1
+        if epoch < epochs:
+            tune.report({"epoch": epoch, "val": row[f"val_{monitor}"]})
 
     for row in _history(place):
-        tune.report({"epoch": int(row["epoch"]) + 1, "val": row[f"val_{monitor}"]})
+        tell(row)
     if (place / STOPPED).is_file():
         return
     try:
