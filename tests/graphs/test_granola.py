@@ -293,6 +293,16 @@ def test_kinds_of_bonds_are_encoded_once():
         model(batch)
 
 
+def test_mixed_precision():
+    edges, x = random_graph(5, 1)
+    norm = GranolaNorm(8, init="paper", edge_channels=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = norm(x.float(), edges, edge_attr=torch.randn(edges.size(1), 3))
+    out.float().square().sum().backward()
+    assert out.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in norm.parameters())
+
+
 def test_mistakes_are_explained():
     edges, x = random_graph(3, 0)
     for call, message in (

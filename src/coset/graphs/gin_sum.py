@@ -27,7 +27,7 @@ def gin_sum(
     """ReLU((1 + eps) u_i + sum over edges (k, i) of u_k + b); with edge terms e the messages are ReLU(u_k + e)."""
     if not _applies(u, edge, relation):
         gathered = propagate(u, relation, edge=edge, relu=edge is not None)
-        return (torch.addcmul(gathered, u, 1 + eps) + bias).relu()
+        return (gathered + (1 + eps) * u + bias).relu()
     rows = relation.rows
     structure = (relation.layout(None, 1), rows.ptr, rows.source, rows.edge)
     return _GINSum.apply(u, eps, bias, edge, structure)
