@@ -64,7 +64,8 @@ def test_a_collection_grows_without_changing(undisturbed, tmp_path):
 
 
 def start(folder: Path) -> subprocess.Popen:
-    arguments = ["lora", "zoo", "lol/digits-zoo", *QUICK, "adapters=120", "--output", str(folder), "--workers", "2"]
+    options = ["--output", str(folder), "--workers", "2", "--quiet"]
+    arguments = ["lora", "zoo", "lol/digits-zoo", *QUICK, "adapters=120", *options]
     code = "import sys; from coset.cli import main; sys.argv[1:] = " + repr(arguments) + "; main()"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
