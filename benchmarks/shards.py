@@ -1,13 +1,15 @@
 """Pre-processing of many molecules: CPU seconds, peak memory and bytes on disk against their number, and a cost model.
 
     python benchmarks/shards.py measure TABLE --rows 10000 100000 1000000 --folder FOLDER [--results shards.jsonl]
+    python benchmarks/shards.py read FOLDER/shards-1000000
     python benchmarks/shards.py model [--results shards.jsonl] [--hold 1000000] [--machines 10 --cores 64]
 
 ``measure`` takes the first rows of a table with a column smiles (or SMILES), and runs ``coset preprocess`` on them in a
 process of its own, on one thread, with the structure of the recipe ``csv`` (distances up to 5, 8 product eigenvectors).
 One row is written for each size as it ends; a size that was stopped goes on where it was, and its row says how many
-graphs its seconds are for. ``model`` takes seconds = start + graphs * rate from all sizes but the largest (or
-``--hold``), holds the prediction against that one, and says what 100 million molecules would take.
+graphs its seconds are for. ``read`` opens shards, counts nodes and takes 10,000 graphs in shuffled batches. ``model``
+takes seconds = start + graphs * rate from all sizes but the largest (or ``--hold``), holds the prediction against that
+one, and says what 100 million molecules would take.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +62,26 @@ def measure(table: Path, sizes: list[int], folder: Path, results: Path) -> None:
         print(json.dumps(row), flush=True)
 
 
+def read(folder: Path) -> None:
+    from coset.graphs.shards import read_shards
+    from coset.training.loaders import EpochBatches, Views, loader, node_counts
+
+    def memory() -> dict[str, int]:
+        status = Path("/proc/self/status").read_text()
+        return {key: int(status.split(f"{key}:")[1].split()[0]) // 1024 for key in ("RssAnon", "RssFile", "VmHWM")}
+
+    print("MB after imports", memory())
+    train, began, seen = read_shards(folder).subset("train"), time.process_time(), 0
+    count = len(node_counts(train))
+    print(f"nodes of {count} graphs counted in {time.process_time() - began:.2f} CPU s", memory())
+    batches, began = EpochBatches(count, 128, seed=0, blocks=train.blocks), time.process_time()
+    for batch in loader(Views(train, None, 0), batches):
+        seen += batch.num_graphs
+        if seen >= 10_000:
+            break
+    print(f"{seen} graphs, {(time.process_time() - began) / seen * 1e6:.0f} microseconds each", memory())
+
+
 def model(results: Path, hold: int | None, machines: int, cores: int) -> None:
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     held = hold or max(row["rows"] for row in rows)
@@ -92,15 +115,19 @@ def main() -> None:
     first.add_argument("table", type=Path)
     first.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     first.add_argument("--folder", type=Path, required=True)
+    third = commands.add_parser("read")
+    third.add_argument("folder", type=Path)
     second = commands.add_parser("model")
     second.add_argument("--hold", type=int)
     second.add_argument("--machines", type=int, default=10)
     second.add_argument("--cores", type=int, default=64)
-    for command in (first, second):
+    for command in (first, second, third):
         command.add_argument("--results", type=Path, default=Path("shards.jsonl"))
     options = parser.parse_args()
     if options.command == "measure":
         measure(options.table, options.rows, options.folder, options.results)
+    elif options.command == "read":
+        read(options.folder)
     else:
         model(options.results, options.hold, options.machines, options.cores)
 

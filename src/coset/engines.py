@@ -250,16 +250,19 @@ def ray_running(cores: int) -> Iterator[Any]:
     """Ray: as it runs already, or the cluster that ``RAY_ADDRESS`` names, or started here and stopped again.
 
     Raises:
-        CosetError: It is not installed.
+        CosetError: It is not installed, or cannot be reached or started.
     """
     ray = require("ray", "ray")
     ours = not ray.is_initialized()
-    if ours and os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
-    elif ours:
-        # What our jobs make goes into files: the store for objects can be small.
-        ray.init(num_cpus=cores, object_store_memory=_STORE, include_dashboard=False, log_to_driver=False,
-                 logging_level="error")  # fmt: skip
+    # What our jobs make goes into files: the store for objects can be small.
+    own = {"num_cpus": cores, "object_store_memory": _STORE, "include_dashboard": False}
+    try:
+        if ours:
+            place = {} if os.environ.get("RAY_ADDRESS") else own
+            ray.init(log_to_driver=False, logging_level="error", **place)
+    except Exception as error:  # Ray raises many kinds, a bare Exception where a busy machine takes too long
+        ray.shutdown()
+        raise CosetError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from error
     try:
         yield ray
     finally:

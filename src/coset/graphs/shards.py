@@ -257,7 +257,7 @@ class ShardRows(Sequence[Data]):
         return self.graphs.blocks(self.rows)
 
 
-@dataclass
+@dataclass(repr=False)
 class ShardTable(GraphTable):
     """A table whose graphs stay on disk."""
 
@@ -276,10 +276,10 @@ class ShardTable(GraphTable):
         return self.graphs.targets
 
     def subset(self, split: str) -> ShardRows:  # type: ignore[override]
-        super_rows = self.splits.get(split)
-        if super_rows is None:
+        rows = self.splits.get(split)
+        if rows is None:
             raise CosetError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits) or 'none'}")
-        return ShardRows(self.graphs, super_rows)
+        return ShardRows(self.graphs, rows)
 
 
 def read_shards(folder: str | Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> ShardTable:
