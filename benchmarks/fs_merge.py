@@ -1,23 +1,27 @@
-"""FS-Merge: a training step folded, against the SuperNet as it is written; time and memory of merging two BERT-base.
+"""FS-Merge: a training step folded, against the SuperNet as it is written; memory of a BERT-base pair; other widths.
 
-Run: python benchmarks/fs_merge.py step; python benchmarks/fs_merge.py memory FOLDER (makes 900 MB of random weights).
-Process time, one thread; ratios are what matters. Memory: peak of the process above the peak of its imports.
+Run: python benchmarks/fs_merge.py step; python benchmarks/fs_merge.py memory FOLDER (makes 900 MB of random weights);
+python benchmarks/fs_merge.py widths FILE.jsonl; python benchmarks/fs_merge.py gates RUN ... (folders of
+``coset run fs-merge/...``, or a file of widths). Process time, one thread; ratios are what matters. Memory: peak of the
+process above the peak of its imports. Widths are kept row by row, and gone on with if the file is there.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from timing import median_ms
+
 METHODS = {
     "linear": "",
     "fs_merge": "steps: 3, batch_size: 4, rank: 12, tokens: 32",
-    "fs_merge low_memory": "steps: 3, batch_size: 4, rank: 12, tokens: 32, low_memory: true",
+    "fs_merge in memory": "steps: 3, batch_size: 4, rank: 12, tokens: 32, low_memory: false",
 }
 CHILD = """
 import json, sys, time
@@ -30,17 +34,6 @@ started = time.process_time()
 facts = merge_file.run(merge_file.load(Path(sys.argv[1]))) if len(sys.argv) > 1 else {}
 print(json.dumps({"base": base, "peak": merge_file._peak_memory(), "cpu": time.process_time() - started}))
 """
-
-
-def median(function: Callable[[], object], repeats: int = 3) -> float:
-    """Median of process times, the first call left out."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        function()
-        times.append(time.process_time() - started)
-    return sorted(times)[len(times) // 2]
 
 
 def time_step() -> None:
@@ -75,8 +68,8 @@ def time_step() -> None:
             student.zero_grad()
             student.project(1, student(x)).square().mean().backward()
 
-        times[name] = median(step)
-        print(f"{name}: {times[name] * 1e3:.0f} ms, {times[name] / times['folded']:.2f} of folded", flush=True)
+        times[name] = median_ms(step, 3)
+        print(f"{name}: {times[name]:.0f} ms, {times[name] / times['folded']:.2f} of folded", flush=True)
 
 
 def measure_memory(folder: Path) -> None:
@@ -118,16 +111,126 @@ def measure_memory(folder: Path) -> None:
         )
 
 
+def measure_widths(file: Path, seeds: int = 3) -> None:
+    """Digit MLPs of width 64 merged into other widths, and a pair of widths 64 and 96 into 64; 100 samples a task."""
+    from coset.recipes import load
+    from coset.weights.merging import FoldedSuperNet, Merged, evaluate, fold_heads
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    done = {(r["seed"], r["teachers"], r["width"], r["method"]) for r in rows}
+    cases = [(s, [64, 64], w, "fs_first") for s in range(seeds) for w in (32, 64, 96, 128)]
+    cases += [(s, [64, 64], 128, "side by side") for s in range(seeds)] + [
+        (s, [64, 96], 64, "fs_first") for s in range(seeds)
+    ]
+    for seed, teachers, width, method in cases:
+        if (seed, str(teachers), width, method) in done:
+            continue
+        other = [f"network.other_sizes=[[{teachers[1]},{teachers[1]},{teachers[1]}]]"] * (teachers[1] != 64)
+        recipe = load("fs-merge/digits", [f"width={width}", "learning_rates=[0.003,0.01]", "rank=8", *other])
+        tasks, made = recipe.trained(seed)
+        tests = {t.name: (t.test, t.test_labels) for t in tasks}
+        if method == "fs_first":
+            row = recipe.measured(method, tasks, made, 100, seed)
+        else:
+            net = FoldedSuperNet([t.encoder for t in made], kind="full", width=width)
+            blocks = {s: torch.eye(width).split(64) for s in net.wiring.widths}
+            net.start_from(blocks, blocks)
+            encoder, projections = net.finished()
+            samples = [t.train[:100] for t in tasks]
+            loss = sum(
+                float((net.project(i, net(x)) - t.encoder(x)).square().mean())
+                for i, (t, x) in enumerate(zip(made, samples, strict=True))
+            )
+            row = evaluate(Merged(encoder, fold_heads(made, projections)), tests).to_dict() | {"held_out_loss": loss}
+        kept = {"seed": seed, "teachers": str(teachers), "width": width, "method": method}
+        kept |= {k: row[k] for k in ("per_task", "joint", "held_out_loss")}
+        kept["originals"] = recipe.measured("originals", tasks, made, 100, seed)["per_task"]
+        with file.open("a") as out:
+            out.write(json.dumps(kept) + "\n")
+        print(kept, flush=True)
+
+
+def print_gates(paths: list[Path]) -> None:
+    """What was asked of each experiment, beside what came out."""
+    for path in paths:
+        if path.is_file():
+            _gates_of_widths([json.loads(line) for line in path.read_text().splitlines()])
+            continue
+        metrics = json.loads((path / "metrics.json").read_text())
+        table, found = metrics["methods"], metrics["recipe"]
+        cells = {
+            (m, int(n), k): 100 * c[k] for m, by in table.items() for n, c in by.items() for k in ("per_task", "joint")
+        }
+
+        def at(method: str, n: int = 20, key: str = "per_task", cells: dict = cells) -> float:
+            return cells[method, n, key]
+
+        print(f"{found}, {metrics['seeds']} seeds")
+        for text, left, right in GATES[found.removeprefix("fs-merge/")](at):
+            print(f"  {'holds' if left >= right else 'DOES NOT HOLD'}: {text}: {left:.1f} >= {right:.1f}")
+
+
+GATES = {
+    "digits": lambda at: [
+        ("average at most 70", 70, at("average")),
+        ("FS first at least 82", at("fs_first"), 82),
+        ("FS first above the average by 15", at("fs_first"), at("average") + 15),
+        ("FS first not below distillation from teacher 1 by more than 4", at("fs_first"), at("distill_first") - 4),
+        ("FS align above FS first", at("fs_align"), at("fs_first")),
+        ("FS align above matching by 4", at("fs_align"), at("activation_matching") + 4),
+        ("FS first at least 95 at 100 samples", at("fs_first", 100), 95),
+    ],
+    "digits-vit": lambda at: [
+        ("average at most 45", 45, at("average")),
+        ("FS first above the average by 35", at("fs_first"), at("average") + 35),
+        ("FS first above distillation from random by 5", at("fs_first"), at("distill_random") + 5),
+        ("FS first within 6 of distillation from teacher 1", 6, abs(at("fs_first") - at("distill_first"))),
+        ("the other teachers' features help by 1", at("fs_first_cross"), at("fs_first") + 1),
+    ],
+    "four-tasks": lambda at: [
+        ("in sequence not below together by more than 10", at("fs_sequential", 40), at("fs_first", 40) - 10)
+    ],
+    "markers": lambda at: [
+        ("teachers at least 95", at("originals", 200), 95),
+        ("average at most 65 (chance 50)", 65, at("average", 200)),
+        ("FS first at least 80% of the teachers", at("fs_first", 200), 0.8 * at("originals", 200)),
+        ("distillation at least 80% of the teachers", at("distill_first", 200), 0.8 * at("originals", 200)),
+    ],
+    "same-start": lambda at: [("average not below FS first by more than 5", at("average"), at("fs_first") - 5)],
+}
+
+
+def _gates_of_widths(rows: list[dict]) -> None:
+    def mean(key: str, **wanted: object) -> float:
+        values = [r[key] for r in rows if all(r[k] == v for k, v in wanted.items())]
+        return sum(values) / len(values)
+
+    losses = [mean("held_out_loss", teachers="[64, 64]", width=w, method="fs_first") for w in (32, 64, 96, 128)]
+    falls = all(a >= b for a, b in itertools.pairwise(losses))
+    shown = ", ".join(f"{x:.4f}" for x in losses)
+    print(f"widths: loss at 32, 64, 96, 128: {shown}: {'holds' if falls else 'DOES NOT HOLD'}")
+    side = {k: mean(k, method="side by side") for k in ("held_out_loss", "per_task", "originals")}
+    print(
+        f"  128, M = U = I: loss {side['held_out_loss']:.1e}, {side['per_task']:.4f}, originals {side['originals']:.4f}"
+    )
+    print(f"  64 and 96 into 64: {100 * mean('per_task', teachers='[64, 96]'):.1f} >= 80")
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("step", "memory"))
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/bert-base-pair"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("step", "memory", "widths", "gates"))
+    parser.add_argument("paths", type=Path, nargs="*", help="a folder, a file of rows, or runs")
     chosen = parser.parse_args()
     if chosen.what == "step":
         time_step()
+    elif chosen.what == "memory":
+        measure_memory(chosen.paths[0] if chosen.paths else Path("runs/bert-base-pair"))
+    elif chosen.what == "widths":
+        measure_widths(chosen.paths[0] if chosen.paths else Path("runs/fs-merge-widths.jsonl"))
     else:
-        measure_memory(chosen.folder)
+        print_gates(chosen.paths)
 
 
 if __name__ == "__main__":

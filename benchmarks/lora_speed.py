@@ -5,7 +5,6 @@ likes best: a contiguous tensor a layer and side, weights of its own. Ours is gi
 arrays ``[batch, layers, n, r]``, and in the memory order in which training takes batches from a collection.
 """
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -16,20 +15,10 @@ from coset.weights.lora.factors import Factors, Layout, select
 from coset.weights.lora.features import Alignment
 from coset.weights.lora.heads import Head
 from coset.weights.lora.models import GLNet
+from timing import median_ms
 
 SHAPES = [((320, 320), 15), ((320, 768), 5), ((640, 640), 15), ((640, 768), 5), ((1280, 1280), 18), ((1280, 768), 6)]
 BATCH, RANK, WIDTH, HIDDEN, COLLECTION = 16, 4, 16, 16, 64
-
-
-def median(function: Callable[[], object], repeats: int = 9) -> float:
-    """Median of process times in milliseconds, the first call left out."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        function()
-        times.append(time.process_time() - started)
-    return sorted(times)[len(times) // 2] * 1e3
 
 
 def loop(net: GLNet, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -83,8 +72,8 @@ def glnet(layout: Layout, collection: Factors) -> GLNet:
 
 def show(what: str, theirs: Callable[[], object], *ours: Callable[[], object]) -> None:
     """The loop against ours, in the memory order and plain."""
-    t = median(theirs)
-    found = [median(f) for f in ours]
+    t = median_ms(theirs)
+    found = [median_ms(f) for f in ours]
     shown = ", ".join(
         f"{label} {f:.1f} ms ({t / f:.2f} x)" for label, f in zip(("ordered", "plain"), found, strict=False)
     )
@@ -95,10 +84,10 @@ def floor(net: GLNet, ordered: Factors) -> None:
     """The matrix products of the first layer alone, and reading the inputs once."""
     both = [(columns(u), columns(v)) for u, v in ordered]
     with torch.no_grad():
-        products = median(
+        products = median_ms(
             lambda: [(p @ u, q @ v) for p, q, (u, v) in zip(net.first.phi, net.first.psi, both, strict=True)]
         )
-        copy = median(lambda: [(u.clone(), v.clone()) for u, v in both])
+        copy = median_ms(lambda: [(u.clone(), v.clone()) for u, v in both])
     print(
         f"floor: matrix products of the first layer {products:.1f} ms; a copy of the inputs {copy:.1f} ms", flush=True
     )
@@ -118,7 +107,7 @@ def dense(layout: Layout, net: GLNet, x: Factors) -> None:
         return rest(result)
 
     with torch.no_grad():
-        d, g = median(forward, 3), median(lambda: net(x))
+        d, g = median_ms(forward, 3), median_ms(lambda: net(x))
     print(f"dense forward: {d:.0f} ms, GL-net on plain arrays {g:.1f} ms: {d / g:.0f} x")
     sizes = [sum(t.numel() for pair in x for t in pair), BATCH * numbers]
     print(f"inputs of a batch: GL-net {sizes[0] * 4 / 1e6:.0f} MB, dense {sizes[1] * 4 / 1e6:.0f} MB")
@@ -140,7 +129,11 @@ def procrustes(what: str, x: Factors) -> None:
                     orthogonal_procrustes(row[layer], template[layer])
 
     with torch.no_grad():
-        t, *ours = median(scipy_loop, 3), median(lambda: align.rotations(ordered)), median(lambda: align.rotations(x))
+        t, *ours = (
+            median_ms(scipy_loop, 3),
+            median_ms(lambda: align.rotations(ordered)),
+            median_ms(lambda: align.rotations(x)),
+        )
     number = sum(u.size(0) * u.size(1) for u, _ in x)
     shown = ", ".join(
         f"{label} {f:.1f} ms ({t / f:.1f} x)" for label, f in zip(("ordered", "plain"), ours, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import resource
@@ -9,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +30,16 @@ from coset.weights.merging.baselines import Merged, Teacher, fold_heads
 from coset.weights.merging.checkpoints import Checkpoint
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
 from coset.weights.merging.encoders import Inputs
-from coset.weights.merging.fitting import Fit, Progress, Targets, fit
+from coset.weights.merging.fitting import Fit, Progress, Targets, features_of, fit
 from coset.weights.merging.methods import exactness
+from coset.weights.merging.stored import StoredEncoder
 from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
 
 STREAMED = ("linear", "slerp", "task_arithmetic")
 """Methods that need one tensor of each model at a time."""
+LARGE = 250_000_000
+"""Bytes of a model in float32 from which FS-Merge leaves models on disk, unless it is told otherwise."""
+STATE = "state.pt"
 SIDE_FILES = (
     "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json"
 )  # fmt: skip
@@ -69,7 +75,9 @@ class Parameters(Options):
     batch_size: int | None = Field(32, ge=1)
     cross: float = Field(0.0, ge=0)
     tokens: int = Field(64, ge=2, description="texts are cut there")
-    low_memory: bool = Field(False, description="fold each layer where it is used; twice the folding, no W* in memory")
+    low_memory: bool | None = Field(
+        None, description="fs_merge: models stay on disk, each layer is folded where it is used; by default if large"
+    )
 
 
 class MergeFile(Options):
@@ -170,13 +178,13 @@ def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]
     _needs(merge)
     facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "notes": notes}
     kept = output.with_name(f".{output.name}.training")
-    with checkpoints.new_folder(output) as folder:
+    with checkpoints.new_folder(output) as folder, _training_folder(kept):
         teachers = None
         if merge.merge_method in STREAMED:
             _write_streamed(merge, opened, folder)
         else:
-            teachers = [checkpoints.load_teacher(c, m.task) for c, m in zip(opened, merge.models, strict=True)]
-            facts |= _write_merged(merge, opened, teachers, folder, kept, progress)
+            teachers, more = _write_merged(merge, opened, folder, kept, progress)
+            facts |= more
         for name in SIDE_FILES:
             if (opened[0].folder / name).is_file():
                 shutil.copy(opened[0].folder / name, folder / name)
@@ -218,30 +226,43 @@ def _numel(shape: Sequence[int]) -> int:
 
 
 def _memory(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
-    size = max(4 * sum(_numel(s) for s in c.shapes().values()) for c in opened) / 1e6
+    size = max(_size(c) for c in opened) / 1e6
     if merge.merge_method in STREAMED:
         return [f"memory: one shard of {merge.max_shard_size} at a time"]
-    k = len(opened)
-    count = k if merge.merge_method == "fs_merge" and merge.parameters.low_memory else k + 2
+    count = 2 if _on_disk(merge, opened) else len(opened) + 2
     return [f"memory: about {count * size:,.0f} MB, {count} times one model, and activations"]
+
+
+def _on_disk(merge: MergeFile, opened: Sequence[Checkpoint]) -> bool:
+    """Whether models are read from disk layer by layer: as asked, or for large ones."""
+    if merge.merge_method != "fs_merge":
+        return False
+    asked = merge.parameters.low_memory
+    return asked if asked is not None else max(_size(c) for c in opened) > LARGE
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    """Bytes in float32."""
+    return 4 * sum(_numel(s) for s in checkpoint.shapes().values())
 
 
 def _write_streamed(merge: MergeFile, opened: Sequence[Checkpoint], folder: Path) -> None:
     dtype = getattr(torch, merge.dtype)
     shapes, p = opened[0].shapes(), merge.parameters
-    names = [n for n in shapes if n not in checkpoints.HEAD]
+    head = opened[0].head
+    names = [n for n in shapes if n not in head]
     shared = [n for n in names if all(n in c.files for c in opened)]
     sizes = {n: _numel(shapes[n]) * dtype.itemsize for n in shared}
     if opened[0].classes:
         classes = sum(c.classes for c in opened)
-        sizes |= {checkpoints.HEAD[0]: classes * shapes[checkpoints.HEAD[0]][1] * dtype.itemsize}
-        sizes |= {checkpoints.HEAD[1]: classes * dtype.itemsize}
+        sizes |= {head[0]: classes * shapes[head[0]][1] * dtype.itemsize}
+        sizes |= {head[1]: classes * dtype.itemsize}
     mix = _mixer(merge, opened, shared, p)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in shared:
             yield name, mix(name).to(dtype)
-        for name in checkpoints.HEAD if opened[0].classes else ():
+        for name in head if opened[0].classes else ():
             yield name, torch.cat([c[name] for c in opened]).to(dtype)
 
     checkpoints.write_shards(folder, tensors(), sizes, merge.max_shard_size)
@@ -275,14 +296,17 @@ def _mixer(
 
 
 def _write_merged(
-    merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher], folder: Path, kept: Path,
-    progress: Progress | None,
-) -> dict[str, Any]:  # fmt: skip
+    merge: MergeFile, opened: Sequence[Checkpoint], folder: Path, kept: Path, progress: Progress | None
+) -> tuple[list[Teacher] | None, dict[str, Any]]:
+    """Writes the checkpoint; returns the models, unless they are only read layer by layer, and facts."""
     p, facts = merge.parameters, dict[str, Any]()
     inputs = [read_inputs(Path(m.inputs), Path(m.model), p.tokens)[0] if m.inputs else None for m in merge.models]
     samples: list[Inputs] = [x for x in inputs if x is not None]
+    teachers: list[Teacher] = []
+    if not _on_disk(merge, opened) or p.init == "align":
+        teachers = [checkpoints.load_teacher(c, m.task) for c, m in zip(opened, merge.models, strict=True)]
     if merge.merge_method in ("fs_merge", "distillation"):
-        made, facts = _train(merge, teachers, samples, kept, progress)
+        made, facts = _train(merge, opened, teachers, samples, kept, progress)
     elif merge.merge_method == "regmean":
         made = baselines.regmean(teachers, samples, p.alpha)
     elif merge.merge_method == "zipit":
@@ -294,15 +318,22 @@ def _write_merged(
         folder, made.encoder, made.heads, [c.labels() for c in opened], dtype=getattr(torch, merge.dtype),
         max_shard_size=merge.max_shard_size,
     )  # fmt: skip
-    return facts
+    return teachers or None, facts
 
 
 def _train(
-    merge: MergeFile, teachers: list[Teacher], samples: list[Inputs], kept: Path, progress: Progress | None
-) -> tuple[Merged, dict[str, Any]]:
+    merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher], samples: list[Inputs], kept: Path,
+    progress: Progress | None,
+) -> tuple[Merged, dict[str, Any]]:  # fmt: skip
     p = merge.parameters
+    state = _training_state(merge, kept)
     if p.init == "align":
         teachers = baselines.align_teachers(teachers, samples)
+    on_disk = _on_disk(merge, opened)
+    if on_disk:
+        teachers, targets = _stored(merge, opened, teachers, samples, kept)
+    else:
+        targets = Targets.of([t.encoder for t in teachers], samples, everywhere=p.cross > 0)
     encoders = [t.encoder for t in teachers]
     net: Distilled | FoldedSuperNet
     student: Student
@@ -317,24 +348,54 @@ def _train(
     else:
         init: Any = "average" if p.init == "align" else p.init
         net = FoldedSuperNet(encoders, width=p.width, kind=p.kind, rank=p.rank, init=init, seed=merge.seed)
-        student = net.explicit("folded") if p.low_memory else net
+        student = net.explicit("folded") if on_disk else net
     options = Fit(p.steps, p.learning_rate, p.weight_decay, p.batch_size, p.cross, merge.seed)
-    kept.mkdir(parents=True, exist_ok=True)
-    text = hashlib.sha256(json.dumps(merge.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-    mark, state = kept / "merge.sha256", kept / "state.pt"
-    if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
-        state.unlink(missing_ok=True)
-    write_text(mark, text)
-    targets = Targets.of(encoders, samples, everywhere=p.cross > 0)
     losses = fit(student, targets, options, progress=progress, state=state, save_every=max(1, p.steps // 20))
     facts: dict[str, Any] = {
         "first_loss": losses[0], "last_loss": losses[-1], "learning_rate": p.learning_rate,
         "trained_numbers": sum(q.numel() for q in net.parameters() if q.requires_grad),
     }  # fmt: skip
     if isinstance(net, FoldedSuperNet):
-        facts["difference_from_supernet"] = exactness(net, samples[0])
+        facts["difference_from_supernet"] = exactness(net, samples[0], student)
     encoder, projections = net.finished()
     return Merged(encoder.eval(), fold_heads(teachers, projections)), facts
+
+
+@contextmanager
+def _training_folder(kept: Path) -> Iterator[None]:
+    """Where training is kept while it lasts: of a merge that fails or is stopped, no more than can be gone on from."""
+    try:
+        yield
+    except BaseException:
+        for models in kept.glob("model-*"):
+            shutil.rmtree(models, ignore_errors=True)
+        if not (kept / STATE).is_file():
+            shutil.rmtree(kept, ignore_errors=True)
+        raise
+
+
+def _training_state(merge: MergeFile, kept: Path) -> Path:
+    """File in which training is kept; an earlier one is gone unless it is of the very same merge."""
+    kept.mkdir(parents=True, exist_ok=True)
+    text = hashlib.sha256(json.dumps(merge.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    mark, state = kept / "merge.sha256", kept / STATE
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
+        state.unlink(missing_ok=True)
+    write_text(mark, text)
+    return state
+
+
+def _stored(
+    merge: MergeFile, opened: Sequence[Checkpoint], loaded: Sequence[Teacher], samples: Sequence[Inputs], kept: Path
+) -> tuple[list[Teacher], Targets]:
+    """Models with their parameters on disk, and their features: one of them is in memory at a time."""
+    teachers, columns = [], []
+    for i, (checkpoint, model) in enumerate(zip(opened, merge.models, strict=True)):
+        teacher = loaded[i] if loaded else checkpoints.load_teacher(checkpoint, model.task)
+        columns.append(features_of(i, teacher.encoder, samples, everywhere=merge.parameters.cross > 0))
+        encoder = StoredEncoder(teacher.encoder, kept / f"model-{i}")
+        teachers.append(Teacher(teacher.name, encoder, copy.deepcopy(teacher.head)))
+    return teachers, Targets.gathered(columns, samples)
 
 
 def _peak_memory() -> int:

@@ -56,8 +56,8 @@ def scores_of(
     """What each head keeps: how often it agrees with its teacher, and accuracies where labels are known."""
     if not opened[0].classes:
         return {}
-    one = load_teacher(Checkpoint(folder), "merged")
-    found, start = {}, 0
+    asked: dict[str, tuple[slice, Inputs, Tensor | None, Tensor]] = {}
+    start = 0
     for i, (m, c) in enumerate(zip(merge.models, opened, strict=True)):
         rows = slice(start, start + c.classes)
         start += c.classes
@@ -66,14 +66,18 @@ def scores_of(
             continue
         inputs, labels = read_inputs(Path(file), Path(m.model), merge.parameters.tokens)
         teacher = teachers[i] if teachers else load_teacher(c, m.task)
-        own = Originals([teacher]).logits(inputs)[m.task].argmax(1)
+        asked[m.task] = rows, inputs, labels, Originals([teacher]).logits(inputs)[m.task].argmax(1)
+        del teacher  # before the next is loaded
+    one = load_teacher(Checkpoint(folder), "merged")
+    found = {}
+    for task, (rows, inputs, labels, own) in asked.items():
         logits = Originals([one]).logits(inputs)["merged"]
         score = {"samples": float(count_samples(inputs)), "agreement": _share(logits[:, rows].argmax(1) == own)}
         if labels is not None:
             score["accuracy"] = _share(logits[:, rows].argmax(1) == labels)
             score["joint_accuracy"] = _share(logits.argmax(1) == labels + rows.start)
             score["teacher_accuracy"] = _share(own == labels)
-        found[m.task] = score
+        found[task] = score
     return found
 
 

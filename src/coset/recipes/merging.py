@@ -17,12 +17,16 @@ from coset.errors import CosetError
 from coset.files import replacing, write_json
 from coset.recipes.recipe import Options, Recipe
 from coset.training import run_directory
-from coset.weights.merging.baselines import Teacher
+from coset.weights.merging.baselines import Merged, Teacher
+from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, take
-from coset.weights.merging.evaluation import evaluate
+from coset.weights.merging.evaluation import evaluate, numbers_in
 from coset.weights.merging.fitting import Fit
 from coset.weights.merging.methods import METHODS, Outcome, Setting, merge
-from coset.weights.merging.tasks import IMAGES, SYNTHETIC, TEXTS, Task, image_task, text_tasks, train_teacher
+from coset.weights.merging.tasks import IMAGES, SYNTHETIC, TEXTS, Task, image_task, text_tasks, train_jointly
+
+MULTITASK = "multitask"
+"""One network trained on the labels of all tasks, with their whole training sets: a reference, not a way to merge."""
 
 
 class TaskOptions(Options):
@@ -107,7 +111,7 @@ class BertNetwork(Options):
 class TeacherOptions(Options):
     """How the networks to merge are trained, on the labels of their tasks.
 
-    ``shared`` steps on all tasks together come first for a control: networks that begin there lie in one basin.
+    ``one_start`` is a control: networks that begin as one trained network lie in one basin.
     """
 
     steps: int = Field(400, ge=1)
@@ -126,7 +130,7 @@ class MergingRecipe(Recipe):
     tasks: list[TaskOptions] = Field(min_length=2)
     network: Annotated[MLPNetwork | ViTNetwork | BertNetwork, Field(discriminator="name")]
     teachers: TeacherOptions = Field(default_factory=lambda: TeacherOptions.model_validate({}))
-    methods: list[str] = list(METHODS)
+    methods: list[str] = [*METHODS, MULTITASK]
     samples: list[int] = [20, 100]
     held_out: int = Field(100, ge=2, description="unlabelled samples of each task to choose learning rates by")
     seeds: int = Field(5, ge=1)
@@ -141,9 +145,10 @@ class MergingRecipe(Recipe):
     @field_validator("methods")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
-        unknown = [m for m in value if m not in METHODS]
+        known = (*METHODS, MULTITASK)
+        unknown = [m for m in value if m not in known]
         if unknown:
-            raise ValueError(f"method {unknown[0]!r} is unknown; choose from {', '.join(METHODS)}")
+            raise ValueError(f"method {unknown[0]!r} is unknown; choose from {', '.join(known)}")
         return value
 
     @model_validator(mode="after")
@@ -160,7 +165,8 @@ class MergingRecipe(Recipe):
         seeds = [self.seed + number for number in range(self.seeds)]
         cases = [(s, n, m) for s in seeds for n in self.samples for m in self.methods]
         done = {(row["seed"], row["samples"], row["method"]) for row in rows}
-        begun, prepared = resume, None
+        begun = resume
+        prepared: tuple[int, list[Task], list[Teacher]] | None = None
         with Progress(disable=quiet) as bar:
             work = bar.add_task("merging", total=len(cases), completed=len(done))
             for case in (c for c in cases if c not in done):
@@ -172,13 +178,23 @@ class MergingRecipe(Recipe):
                     run_directory.begin(folder, self.to_yaml())
                     begun = True
                 bar.update(work, description=f"{method}, {samples} samples")
-                rows.append(self._row(method, *prepared[1:], samples, seed))
+                rows.append(self.measured(method, *prepared[1:], samples, seed))
                 bar.advance(work)
                 with replacing(kept) as part:
                     torch.save({"rows": rows}, part)
-        metrics = self._metrics(rows) | {"seconds": round(time.monotonic() - started, 1)}
+        metrics = self._metrics(rows) | {
+            "basins": self._basins(prepared),
+            "seconds": round(time.monotonic() - started, 1),
+        }
         write_json(folder / "metrics.json", metrics)
         return metrics
+
+    def _basins(self, prepared: tuple[int, list[Task], list[Teacher]] | None) -> list[str]:
+        """What the diagnosis before a merge says of the last seed's teachers."""
+        _, tasks, teachers = prepared or (self.seed, *self.trained(self.seed))
+        if len({t.encoder.wiring().widths[t.encoder.wiring().stream] for t in teachers}) > 1:
+            return []
+        return [str(found) for found in diagnose(teachers, [take(t.train, slice(0, 50)) for t in tasks])]
 
     def load_tasks(self, seed: int) -> list[Task]:
         """The tasks, as the network reads them."""
@@ -197,59 +213,85 @@ class MergingRecipe(Recipe):
         """The tasks and a network trained on each, from the cache if they are there."""
         tasks, made = self.load_tasks(seed), []
         for number, task in enumerate(tasks):
-            begin = 0 if self.teachers.one_start else number
-            encoder = self.network.build(task, number, 1000 * seed + begin)
-            wiring = encoder.wiring()
-            teacher = Teacher(task.name, encoder, torch.nn.Linear(wiring.widths[wiring.output], task.classes))
-            cached = self._cached(seed, number)
-            if cached is None or not cached.is_file():
-                teacher = self._train(encoder, tasks, number, seed)
-                if cached is not None:
-                    cached.parent.mkdir(parents=True, exist_ok=True)
-                    part = cached.with_name(f".{cached.name}.part")
-                    torch.save({"encoder": encoder.state_dict(), "head": teacher.head.state_dict()}, part)
-                    part.replace(cached)
-            else:
-                state = torch.load(cached, weights_only=True)
-                teacher.encoder.load_state_dict(state["encoder"])
-                teacher.head.load_state_dict(state["head"])
-            teacher.encoder.eval().requires_grad_(False)
-            made.append(Teacher(task.name, teacher.encoder, teacher.head.requires_grad_(False)))
+            one = self._kept(self._start(tasks, number, seed), [task], seed, number)
+            made.append(Teacher(task.name, one.encoder, one.heads[task.name]))
         return tasks, made
 
-    def _train(self, encoder: Encoder, tasks: list[Task], number: int, seed: int) -> Teacher:
+    def jointly_trained(self, tasks: list[Task], seed: int) -> Merged:
+        """One network for all tasks, trained on their labels for as many steps as there are tasks times a teacher's."""
+        return self._kept(self._start(tasks, 0, seed), tasks, seed, -1)
+
+    def base(self, tasks: list[Task], seed: int) -> Encoder:
+        """What the first teacher began as, and with ``one_start`` all of them."""
+        start = self._start(tasks, 0, seed)
+        return self._kept(start, tasks[:1], seed, -2).encoder if self.teachers.one_start else start
+
+    def _start(self, tasks: list[Task], number: int, seed: int) -> Encoder:
+        return self.network.build(tasks[number], number, 1000 * seed + (0 if self.teachers.one_start else number))
+
+    def _kept(self, encoder: Encoder, tasks: list[Task], seed: int, number: int) -> Merged:
+        """A network trained on some tasks, read if it is in the cache and put there if not."""
+        wiring, cached = encoder.wiring(), self._cached(seed, number)
+        if cached is None or not cached.is_file():
+            made = self._train(encoder, tasks, seed, number)
+            if cached is not None:
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                states = {name: head.state_dict() for name, head in made.heads.items()}
+                with replacing(cached) as part:
+                    torch.save({"encoder": made.encoder.state_dict(), "heads": states}, part)
+            return made
+        state = torch.load(cached, weights_only=True)
+        encoder.load_state_dict(state["encoder"])
+        heads = {t.name: torch.nn.Linear(wiring.widths[wiring.output], t.classes) for t in tasks}
+        for name, head in heads.items():
+            head.load_state_dict(state["heads"][name])
+            head.requires_grad_(False)
+        return Merged(encoder.eval().requires_grad_(False), heads)
+
+    def _train(self, encoder: Encoder, tasks: list[Task], seed: int, number: int) -> Merged:
         t = self.teachers
-        rate, batch = t.learning_rate, t.batch_size
-        if t.one_start:
-            train_teacher(encoder, tasks[0], steps=t.steps, learning_rate=rate, batch_size=batch, seed=seed)
-            return train_teacher(
-                encoder, tasks[number], steps=t.extra_steps, learning_rate=rate / 3, batch_size=batch, seed=seed + 7
-            )
-        return train_teacher(
-            encoder, tasks[number], steps=t.steps, learning_rate=rate, batch_size=batch, seed=1000 * seed + number
-        )
+        options: dict[str, Any] = {"learning_rate": t.learning_rate, "batch_size": t.batch_size}
+        if number >= 0 and t.one_start:
+            train_jointly(encoder, self.load_tasks(seed)[:1], steps=t.steps, seed=seed, **options)
+            options["learning_rate"] /= 3
+            return train_jointly(encoder, tasks, steps=t.extra_steps, seed=seed + 7, **options)
+        if number == -2:
+            return train_jointly(encoder, tasks, steps=t.steps, seed=seed, **options)
+        return train_jointly(encoder, tasks, steps=len(tasks) * t.steps, seed=1000 * seed + number, **options)
 
     def _cached(self, seed: int, number: int) -> Path | None:
         if self.teachers.cache is None:
             return None
         what = self.model_dump(mode="json", include={"tasks", "network"}) | {"seed": seed, "number": number}
         what["teachers"] = self.teachers.model_dump(exclude={"cache"})
+        what["format"] = 2  # heads by task
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         return Path(self.teachers.cache) / f"{key}.pt"
 
-    def setting(self, seed: int) -> Setting:
+    def setting(self, seed: int, base: Encoder | None = None) -> Setting:
         """What all methods share."""
         fit = Fit(steps=self.steps, weight_decay=self.weight_decay, batch_size=self.batch_size, seed=seed)
-        return Setting(self.rank, width=self.width, learning_rates=self.learning_rates, cross=self.cross, fit=fit)
+        return Setting(
+            self.rank, width=self.width, learning_rates=self.learning_rates, cross=self.cross, base=base, fit=fit
+        )
 
-    def _row(self, method: str, tasks: list[Task], teachers: list[Teacher], samples: int, seed: int) -> dict[str, Any]:
+    def measured(
+        self, method: str, tasks: list[Task], teachers: list[Teacher], samples: int, seed: int
+    ) -> dict[str, Any]:
+        """One method at one number of samples: a row of the metrics."""
         inputs, held = zip(*(_samples(task, samples, self.held_out) for task in tasks), strict=True)
-        outcome: Outcome = merge(method, teachers, inputs, held, self.setting(seed))
+        if method == MULTITASK:
+            joint = self.jointly_trained(tasks, seed)
+            outcome = Outcome(joint, trained=numbers_in(joint))
+        else:
+            base = self.base(tasks, seed) if method == "task_arithmetic" else None
+            outcome = merge(method, teachers, inputs, held, self.setting(seed, base))
         scores = evaluate(outcome.model, {t.name: (t.test, t.test_labels) for t in tasks})
         return {
             "method": method, "samples": samples, "seed": seed, **scores.to_dict(), "trained": outcome.trained,
-            "cpu_seconds": round(outcome.seconds, 3), "learning_rate": outcome.learning_rate,
-            "held_out_loss": outcome.held_out, "difference": outcome.difference, "layers": outcome.layers,
+            "parameters": numbers_in(outcome.model), "cpu_seconds": round(outcome.seconds, 3),
+            "learning_rate": outcome.learning_rate, "held_out_loss": outcome.held_out,
+            "difference": outcome.difference, "layers": outcome.layers,
             "losses": [round(x, 6) for x in outcome.losses[:: max(1, len(outcome.losses) // 100)]],
         }  # fmt: skip
 
@@ -258,7 +300,8 @@ class MergingRecipe(Recipe):
         for method in self.methods:
             for n in self.samples:
                 found = [r for r in rows if r["method"] == method and r["samples"] == n]
-                cell = {"trained": found[0]["trained"], "cpu_seconds": _mean([r["cpu_seconds"] for r in found])}
+                cell = {k: found[0][k] for k in ("trained", "parameters")}
+                cell["cpu_seconds"] = _mean([r["cpu_seconds"] for r in found])
                 for key in ("per_task", "joint"):
                     values = [r[key] for r in found]
                     cell[key] = _mean(values)
@@ -286,8 +329,9 @@ class MergingRecipe(Recipe):
                 cell = cells[str(n)]
                 row += [f"{100 * cell[k]:.1f} ± {100 * cell[f'{k}_deviation']:.1f}" for k in ("per_task", "joint")]
             last = cells[str(metrics["samples"][-1])]
-            rows.append([*row, f"{last['trained']:,}", f"{last['cpu_seconds']:.1f}"])
-        return [*columns, "trained numbers", "CPU s"], rows
+            sizes = [f"{last['parameters']:,}", f"{last['trained']:,}" if last["trained"] else ""]
+            rows.append([*row, *sizes, f"{last['cpu_seconds']:.1f}"])
+        return [*columns, "parameters", "trained", "CPU s"], rows
 
 
 def _samples(task: Task, samples: int, held_out: int) -> tuple[Inputs, Inputs]:

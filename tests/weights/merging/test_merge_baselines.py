@@ -22,6 +22,7 @@ from coset.weights.merging import (
     evaluate,
     fit,
     fit_local,
+    fitted_heads,
     matched_average,
     reconstruction,
     regmean,
@@ -239,7 +240,9 @@ def test_basins_are_told_apart():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_an_ordinary_network(method):
     given, x = teachers(), samples(count=12)
-    outcome = merge(method, given, x, x, Setting(rank=2, learning_rates=(1e-2,), fit=Fit(steps=3)))
+    outcome = merge(
+        method, given, x, x, Setting(rank=2, learning_rates=(1e-2,), base=given[0].encoder, fit=Fit(steps=3))
+    )
     logits = outcome.model.logits(x[0])
     assert list(logits) == ["t0", "t1"]
     assert all(v.shape == (12, 3) and v.isfinite().all() for v in logits.values())
@@ -291,3 +294,27 @@ def test_merging_in_sequence_goes_on_from_the_stage_before():
         want = given[i].head(given[i].encoder(own))
         errors = [(m.logits(own)[f"t{i}"] - want).square().mean() for m in (merged, plain)]
         assert i == 0 or errors[0] < errors[1]
+
+
+def test_heads_are_fitted_to_the_teachers_features():
+    """Where one network's features are an affine map of the other's, its heads give the same logits."""
+    first, x = teachers()[0], samples(count=40)
+    turned = MLPEncoder(nn.Sequential(*copy.deepcopy(first.encoder).layers[:-1])).double()
+    last = turned.layers[-1]
+    with torch.no_grad():
+        last.weight.copy_(torch.eye(8).double() * 2)
+        last.bias.fill_(0.5)
+    plain = copy.deepcopy(turned)
+    with torch.no_grad():
+        plain.layers[-1].weight.copy_(torch.randn(8, 8).double())
+    made = fitted_heads(turned, [Teacher("t0", plain, first.head)], x[:1], ridge=1e-12)
+    wanted = first.head(plain(x[0]))
+    assert torch.allclose(made.logits(x[0])["t0"], wanted, atol=1e-4)
+    far = fitted_heads(turned, [Teacher("t0", plain, first.head)], x[:1], ridge=1e9).logits(x[0])["t0"]
+    assert torch.allclose(far, wanted.mean(0).expand_as(far), atol=1e-3)
+
+
+def test_task_arithmetic_needs_a_base():
+    given, x = teachers(), samples(count=12)
+    with pytest.raises(CosetError, match="task_arithmetic needs base"):
+        merge("task_arithmetic", given, x, x, Setting())

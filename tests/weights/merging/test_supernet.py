@@ -1,6 +1,7 @@
 """The folded network is the SuperNet, for MLPs, ViT, BERT and CLIP."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from coset.errors import CosetError
 from coset.weights.merging import BlockMap, FoldedSuperNet, MLPEncoder, Teacher, average, fold_heads
+from coset.weights.merging.stored import StoredEncoder, StoredWeights
 from coset.weights.merging.transformer_encoders import TransformerEncoder, build
 
 transformers = pytest.importorskip("transformers")
@@ -207,3 +209,34 @@ def test_other_depths_are_refused():
         TransformerEncoder(nn.Linear(2, 2))
     with pytest.raises(CosetError, match="BatchNorm1d"):
         MLPEncoder(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+
+
+@pytest.mark.parametrize("family", ["vit", "bert", "clip"])
+def test_teachers_may_stay_on_disk(family, tmp_path):
+    """Same features and gradients, and no more than the matrices of one layer, k of them, are ever alive."""
+    teachers, x = [make(family, s) for s in range(2)], inputs_of(family)
+    stored = [StoredEncoder(teacher, tmp_path / str(i)) for i, teacher in enumerate(teachers)]
+    assert torch.allclose(stored[1](x), teachers[1](x), atol=1e-12)
+    alive, most = [], 0
+
+    class Watched(StoredWeights):
+        def __getitem__(self, name):
+            nonlocal most
+            value = super().__getitem__(name)
+            if value.dim() == 2:
+                alive.append(weakref.ref(value))
+                most = max(most, sum(r() is not None for r in alive))
+            return value
+
+    in_memory = shake(FoldedSuperNet(teachers, rank=2))
+    for encoder in stored:
+        encoder._weights = Watched(encoder.weights().files)
+    net = shake(FoldedSuperNet(stored, rank=2))
+    student = net.explicit("folded")
+    for one in (in_memory, student):
+        one.project(1, one(x)).square().sum().backward()
+    assert torch.allclose(student(x), in_memory(x), atol=1e-10)
+    for (name, a), b in zip(net.named_parameters(), in_memory.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-9), name
+    assert 1 <= most <= 2
+    assert torch.allclose(net.encoder()(x), in_memory.encoder()(x), atol=1e-10)

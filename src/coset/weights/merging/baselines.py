@@ -49,6 +49,9 @@ class Merged:
     encoder: Encoder
     heads: dict[str, nn.Linear]
 
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder, *self.heads.values()]
+
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> dict[str, Float[Tensor, "samples classes"]]:
         """Of every head."""
@@ -61,6 +64,9 @@ class Ensemble:
     """All teachers at once: the mean of their features, each divided by its mean size; then every head."""
 
     teachers: Sequence[Teacher]
+
+    def networks(self) -> list[nn.Module]:
+        return [part for t in self.teachers for part in (t.encoder, t.head)]
 
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> dict[str, Float[Tensor, "samples classes"]]:
@@ -76,9 +82,40 @@ class Originals:
 
     teachers: Sequence[Teacher]
 
+    def networks(self) -> list[nn.Module]:
+        return [part for t in self.teachers for part in (t.encoder, t.head)]
+
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> dict[str, Float[Tensor, "samples classes"]]:
         return {t.name: t.head(features(t.encoder, inputs)) for t in self.teachers}
+
+
+def fitted_heads(encoder: Encoder, teachers: Sequence[Teacher], inputs: Sequence[Inputs], ridge: float) -> Merged:
+    """One frozen network with a head for each task: the teacher's, after a map fitted to its features.
+
+    f_i(x) is regressed on F(x) over the samples of task i, with an offset and a penalty of ``ridge`` times the mean
+    variance of F.
+
+    Args:
+        encoder: F, left as it is.
+        teachers: Of all tasks.
+        inputs: Unlabelled samples of each.
+        ridge: Of the regression.
+    """
+    heads = {}
+    for teacher, own in zip(teachers, inputs, strict=True):
+        x, y = features(encoder, own).double(), features(teacher.encoder, own).double()
+        centred = x - x.mean(0)
+        gram = centred.mT @ centred
+        penalty = ridge * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram), dtype=gram.dtype)
+        projection = torch.linalg.solve(gram + penalty, centred.mT @ (y - y.mean(0))).mT
+        head = fold_heads([teacher], [projection])[teacher.name]
+        offset = (y.mean(0) - projection @ x.mean(0)).to(head.weight)
+        with torch.no_grad():
+            moved = teacher.head.weight @ offset + (0 if teacher.head.bias is None else teacher.head.bias)
+        head.bias = nn.Parameter(moved)
+        heads[teacher.name] = head
+    return Merged(encoder, heads)
 
 
 def fold_heads(teachers: Sequence[Teacher], projections: Sequence[Float[Tensor, "d_i width"]]) -> dict[str, nn.Linear]:

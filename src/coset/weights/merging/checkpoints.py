@@ -15,16 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from coset.errors import CosetError, require
+from coset.files import write_json
+from coset.weights.merging import mlp_files
 from coset.weights.merging.baselines import Teacher
-from coset.weights.merging.encoders import Encoder
+from coset.weights.merging.encoders import Encoder, MLPEncoder
 from coset.weights.merging.transformer_encoders import TransformerEncoder
 
-FAMILIES = ("vit", "bert", "clip_vision_model")
+FAMILIES = ("vit", "bert", "clip_vision_model", "mlp")
 MUST_AGREE = (
     "model_type", "num_hidden_layers", "hidden_act", "image_size", "patch_size", "num_channels", "vocab_size",
     "type_vocab_size", "max_position_embeddings", "projection_dim", "qkv_bias",
 )  # fmt: skip
 WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
+FLOATS = ("F64", "F32", "F16", "BF16")
 HEAD = ("classifier.weight", "classifier.bias")
 
 
@@ -85,10 +88,31 @@ class Checkpoint:
                 found |= {n: tuple(file.get_slice(n).get_shape()) for n, at in self.files.items() if at == path}
         return found
 
+    def dtypes(self) -> dict[str, str]:
+        """Of all tensors, as safetensors names them (``F32``, ``BF16``), from the headers alone."""
+        found: dict[str, str] = {}
+        for path in sorted(set(self.files.values())):
+            with opened(path) as file:
+                found |= {n: file.get_slice(n).get_dtype() for n, at in self.files.items() if at == path}
+        return found
+
     @property
     def classes(self) -> int:
         """Of its head; 0 without one."""
-        return self.shapes()[HEAD[0]][0] if HEAD[0] in self.files else 0
+        return self.shapes()[self.head[0]][0] if self.head[0] in self.files else 0
+
+    @property
+    def head(self) -> tuple[str, str]:
+        """Names of its classifier's weight and bias: of an MLP, its last layer."""
+        if self.config.get("model_type") != "mlp":
+            return HEAD
+        last = mlp_files.places(list(self.files))[-1]
+        return f"{last}.weight", f"{last}.bias"
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether it has attention."""
+        return bool(self.config.get("num_attention_heads"))
 
     def labels(self) -> list[str]:
         """Names of its classes."""
@@ -108,14 +132,18 @@ def check_fit(checkpoints: Sequence[Checkpoint], *, equal_widths: bool) -> list[
             f"{first.folder}: model_type={first.config.get('model_type')!r} cannot be merged; known are "
             f"{', '.join(FAMILIES)}"
         )
+    with_head = [c for c in checkpoints if c.classes]
+    if with_head and len(with_head) < len(checkpoints):
+        lacking = next(c for c in checkpoints if not c.classes)
+        raise CosetError(f"{lacking.folder} has no head, {with_head[0].folder} has one: give all with heads, or none")
     for other in checkpoints[1:]:
         for key in MUST_AGREE + (WIDTHS if equal_widths else ()):
             a, b = first.config.get(key), other.config.get(key)
             if a != b:
                 more = " (this method needs equal widths; fs_merge does not)" if key in WIDTHS else ""
                 raise CosetError(f"{other.folder}: {key}={b}, but {first.folder} has {key}={a}{more}")
-        sizes = [c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other)]
-        if sizes[0] != sizes[1]:
+        sizes = [c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other) if c.has_heads]
+        if len(set(sizes)) > 1:
             raise CosetError(f"{other.folder}: heads are {sizes[1]} wide, those of {first.folder} {sizes[0]}")
         _check_tensors(first, other, equal_widths)
         _check_tokenizers(first, other)
@@ -124,16 +152,31 @@ def check_fit(checkpoints: Sequence[Checkpoint], *, equal_widths: bool) -> list[
             notes.append(
                 f"layer_norm_eps is {eps[0]} in {first.folder} and {eps[1]} in {other.folder}: the first is kept"
             )
-    with_head = [c for c in checkpoints if c.classes]
-    if with_head and len(with_head) < len(checkpoints):
-        lacking = next(c for c in checkpoints if not c.classes)
-        raise CosetError(f"{lacking.folder} has no head, {with_head[0].folder} has one: give all with heads, or none")
+    stored = [_stored_as(c) for c in checkpoints]
+    if len(set(stored)) > 1:
+        listed = ", ".join(f"{kind} in {c.folder}" for kind, c in zip(stored, checkpoints, strict=True))
+        notes.append(f"numbers are stored as {listed}: they are merged in float32 and written as `dtype` says")
     return notes
+
+
+def _stored_as(checkpoint: Checkpoint) -> str:
+    """The one type of its matrices, or several joined."""
+    shapes = checkpoint.shapes()
+    kinds = {name: kind for name, kind in checkpoint.dtypes().items() if len(shapes[name]) > 1}
+    for name, kind in kinds.items():
+        if kind not in FLOATS and name in shapes and not name.endswith("position_ids"):
+            raise CosetError(
+                f"{checkpoint.files[name]}: {name} is stored as {kind}: quantised models cannot be merged, give "
+                "float32, float16 or bfloat16"
+            )
+    return " and ".join(sorted({k for k in kinds.values() if k in FLOATS}))
 
 
 def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool) -> None:
     a, b = first.shapes(), other.shapes()
-    ignored = {n for n in (*a, *b) if n in HEAD or (".pooler." in f".{n}" and first.config["model_type"] == "vit")}
+    ignored = {
+        n for n in (*a, *b) if n in first.head or (".pooler." in f".{n}" and first.config["model_type"] == "vit")
+    }
     for mine, theirs, who, whose in ((a, b, other, first), (b, a, first, other)):
         lacking = sorted(set(mine) - set(theirs) - ignored)
         if lacking:
@@ -168,10 +211,14 @@ def load_teacher(checkpoint: Checkpoint, name: str) -> Teacher:
     Raises:
         CosetError: A tensor is missing or not finite, or the folder cannot be loaded.
     """
+    family = checkpoint.config["model_type"]
+    if family == "mlp":
+        tensors = {tensor: checkpoint[tensor] for tensor in checkpoint.files}
+        encoder, head = mlp_files.build(tensors, checkpoint.config.get("hidden_act", "relu"))
+        return Teacher(name, encoder.eval(), head)
     transformers = require("transformers", "weights")
     for tensor in checkpoint.files:
         checkpoint[tensor]
-    family = checkpoint.config["model_type"]
     headed = {"vit": "ViTForImageClassification", "bert": "BertForSequenceClassification"}.get(family)
     plain = {"vit": "ViTModel", "bert": "BertModel", "clip_vision_model": "CLIPVisionModelWithProjection"}[family]
     kind = getattr(transformers, headed if checkpoint.classes and headed else plain)
@@ -186,14 +233,14 @@ def load_teacher(checkpoint: Checkpoint, name: str) -> Teacher:
     missing = sorted(facts["missing_keys"])
     if missing:
         raise CosetError(f"{checkpoint.folder} lacks {missing[0]}")
-    encoder = TransformerEncoder(getattr(model, model.base_model_prefix) if checkpoint.classes else model)
-    encoder.eval().requires_grad_(False)
+    body = TransformerEncoder(getattr(model, model.base_model_prefix) if checkpoint.classes else model)
+    body.eval().requires_grad_(False)
     if checkpoint.classes:
-        return Teacher(name, encoder, model.classifier.requires_grad_(False))
-    width = encoder.wiring().widths[encoder.wiring().output]
+        return Teacher(name, body, model.classifier.requires_grad_(False))
+    width = body.wiring().widths[body.wiring().output]
     head = nn.Linear(width, width, bias=False)
     head.weight = nn.Parameter(torch.eye(width), requires_grad=False)
-    return Teacher(name, encoder, head)
+    return Teacher(name, body, head)
 
 
 def joint_config(config: dict[str, Any], names: Sequence[str], labels: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -216,6 +263,8 @@ def save_merged(
     """
     from safetensors.torch import save_file
 
+    if isinstance(encoder, MLPEncoder):
+        return _save_mlp(folder, encoder, heads, labels, dtype=dtype, max_shard_size=max_shard_size)
     transformers = require("transformers", "weights")
     assert isinstance(encoder, TransformerEncoder)
     family = encoder.family
@@ -226,10 +275,7 @@ def save_merged(
             with torch.device("meta"):
                 model = getattr(transformers, kind)(config)
             setattr(model, model.base_model_prefix, encoder.model)
-            joint = nn.Linear(next(iter(heads.values())).in_features, config.num_labels)
-            joint.weight = nn.Parameter(torch.cat([h.weight.detach() for h in heads.values()]))
-            joint.bias = nn.Parameter(torch.cat([_bias(h) for h in heads.values()]))
-            model.classifier = joint
+            model.classifier = _joined(heads)
         else:
             model = encoder.model
         model.config.dtype = dtype
@@ -238,14 +284,34 @@ def save_merged(
         save_file({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
 
 
+def _save_mlp(
+    folder: Path, encoder: MLPEncoder, heads: dict[str, nn.Linear], labels: Sequence[Sequence[str]], *,
+    dtype: torch.dtype, max_shard_size: str,
+) -> None:  # fmt: skip
+    tensors = {n: v.to(dtype) for n, v in mlp_files.tensors_of(encoder, _joined(heads)).items()}
+    write_shards(folder, tensors.items(), {n: v.numel() * v.element_size() for n, v in tensors.items()}, max_shard_size)
+    activation = next(n for n, a in mlp_files.ACTIVATIONS.items() if any(type(m) is a for m in encoder.layers))
+    config = joint_config({"model_type": "mlp", "hidden_act": activation}, list(heads), labels)
+    write_json(folder / "config.json", config)
+
+
+def _joined(heads: dict[str, nn.Linear]) -> nn.Linear:
+    """One classifier over the classes of all heads."""
+    weight = torch.cat([h.weight.detach() for h in heads.values()])
+    joint = nn.Linear(weight.size(1), weight.size(0))
+    joint.weight = nn.Parameter(weight)
+    joint.bias = nn.Parameter(torch.cat([_bias(h) for h in heads.values()]))
+    return joint
+
+
 def _bias(head: nn.Linear) -> Tensor:
     return head.bias.detach() if head.bias is not None else torch.zeros(head.out_features)
 
 
 def write_shards(
     folder: Path, tensors: Iterable[tuple[str, Tensor]], sizes: dict[str, int], max_shard_size: str
-) -> None:
-    """Write tensors as they come, holding one shard at a time.
+) -> dict[str, Path]:
+    """Write tensors as they come, holding one shard at a time; returns where each lies.
 
     Args:
         folder: Where.
@@ -275,6 +341,7 @@ def write_shards(
         weight_map = {name: files[i] for name, i in shard_of.items()}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    return {name: folder / files[i] for name, i in shard_of.items()}
 
 
 def parse_size(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,10 @@ class Encoder(nn.Module, ABC):
         """The same to be run with other parameters in place of its own, which may be empty."""
         return self.resized(width)
 
+    def weights(self) -> Mapping[str, Tensor]:
+        """Its parameters by name, without gradients."""
+        return {name: p.detach() for name, p in self.named_parameters()}
+
 
 class MLPEncoder(Encoder):
     """A plain ``nn.Sequential`` of Linear layers and entrywise activations.
@@ -65,7 +69,9 @@ class MLPEncoder(Encoder):
             layers += [nn.Linear(n, m), nn.ReLU()]
         return cls(nn.Sequential(*layers))
 
-    def forward(self, inputs: Float[Tensor, "samples in"]) -> Float[Tensor, "samples features"]:
+    def forward(self, inputs: Inputs) -> Float[Tensor, "samples features"]:
+        if isinstance(inputs, dict):
+            (inputs,) = inputs.values()
         return self.layers(inputs)
 
     def linears(self) -> list[tuple[str, nn.Linear]]:

@@ -8,12 +8,15 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from coset.weights.merging.encoders import Inputs
 
 
 class HasLogits(Protocol):
+    def networks(self) -> Sequence[nn.Module]:
+        """Everything that has to be kept for it."""
+
     def logits(self, inputs: Inputs) -> dict[str, Float[Tensor, "samples classes"]]:
         """Of every head, in the order of the tasks."""
 
@@ -56,6 +59,11 @@ def evaluate(model: HasLogits, tests: Mapping[str, tuple[Inputs, Int[Tensor, " s
         offset = sum(found[n].size(1) for n in list(found)[: list(found).index(name)])
         joint[name] = float((joint_predictions(list(found.values())) == labels + offset).double().mean())
     return Scores(tasks, joint)
+
+
+def numbers_in(model: HasLogits) -> int:
+    """Parameters of all that has to be kept: of k networks for the originals and the ensemble."""
+    return sum(p.numel() for network in model.networks() for p in network.parameters())
 
 
 def joint_predictions(logits: Sequence[Float[Tensor, "samples classes"]]) -> Int[Tensor, " samples"]:

@@ -68,17 +68,31 @@ class Targets:
         """
         if len(teachers) != len(inputs):
             raise CosetError(f"{len(teachers)} teachers need as many sets of samples, not {len(inputs)}")
-        rows: list[list[Tensor | None]] = []
-        for t, batch in enumerate(inputs):
-            if count_samples(batch) < 2:
-                raise CosetError(f"task {t + 1} has {count_samples(batch)} samples: give at least 2")
-            rows.append([features(f, batch) if everywhere or i == t else None for i, f in enumerate(teachers)])
-            for i, found in enumerate(rows[-1]):
-                if found is not None and not bool(found.isfinite().all()):
-                    raise CosetError(
-                        f"teacher {i + 1} gives features that are not finite on the samples of task {t + 1}"
-                    )
-        return cls(tuple(inputs), tuple(map(tuple, rows)), tuple(map(count_samples, inputs)))
+        return cls.gathered([features_of(i, f, inputs, everywhere=everywhere) for i, f in enumerate(teachers)], inputs)
+
+    @classmethod
+    def gathered(cls, columns: Sequence[Sequence[Tensor | None]], inputs: Sequence[Inputs]) -> Targets:
+        """The same of features that were made teacher by teacher, :func:`features_of`."""
+        return cls(tuple(inputs), tuple(zip(*columns, strict=True)), tuple(map(count_samples, inputs)))
+
+
+def features_of(
+    i: int, teacher: Encoder, inputs: Sequence[Inputs], *, everywhere: bool = False
+) -> list[Float[Tensor, "samples d_i"] | None]:
+    """Features of teacher i on the samples of its own task; ``everywhere``, of all tasks.
+
+    Raises:
+        CosetError: A task has too few samples, or features are not finite.
+    """
+    found: list[Tensor | None] = []
+    for t, batch in enumerate(inputs):
+        if count_samples(batch) < 2:
+            raise CosetError(f"task {t + 1} has {count_samples(batch)} samples: give at least 2")
+        made = features(teacher, batch) if everywhere or i == t else None
+        if made is not None and not bool(made.isfinite().all()):
+            raise CosetError(f"teacher {i + 1} gives features that are not finite on the samples of task {t + 1}")
+        found.append(made)
+    return found
 
 
 def own_loss(

@@ -1,7 +1,8 @@
 """All ways to merge, by name, with one interface: teachers and unlabelled samples in, one network out.
 
-What is trained is trained once with each learning rate of a list, and the one whose features are nearest to the
-teachers' on held-out samples is taken: the same budget for every method, and no labels.
+What is trained is trained once with each learning rate of a list, and what has a closed form with a setting (t of
+SLERP, scale of task arithmetic, shrinkage of RegMean, ridge of heads) is made with as many; the one nearest to the
+teachers on held-out samples is taken: the same budget for every method, and no labels.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from coset.weights.merging.baselines import (
     Teacher,
     align_teachers,
     average,
+    fitted_heads,
     fold_heads,
     matched_average,
     regmean,
     slerp,
+    task_arithmetic,
     zip_maps,
     zipit,
 )
@@ -36,8 +39,16 @@ from coset.weights.merging.fitting import Fit, Progress, Targets, fit, fit_local
 from coset.weights.merging.sequential import merge_in_sequence
 from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
 
-CLOSED = ("originals", "ensemble", "average", "slerp", "weight_matching", "activation_matching", "regmean", "zipit")
+CLOSED = (
+    "originals", "ensemble", "average", "slerp", "task_arithmetic", "weight_matching", "activation_matching", "regmean",
+    "zipit", "heads_first",
+)  # fmt: skip
 """Methods without training."""
+TUNED: dict[str, tuple[float, ...]] = {
+    "slerp": (0.3, 0.5, 0.7), "task_arithmetic": (0.3, 0.5, 1.0), "regmean": (0.5, 0.7, 0.9),
+    "heads_first": (0.01, 0.1, 1.0),
+}  # fmt: skip
+"""Settings that closed forms try."""
 TRAINED = (
     "distill_random", "distill_first", "distill_average", "distill_aligned", "fs_diagonal", "fs_first", "fs_average",
     "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local", "fs_zip", "fs_sequential",
@@ -57,6 +68,7 @@ class Setting:
         width: Of the merged network; that of the first teacher if None (FS-Merge only).
         learning_rates: Tried by everything that is trained.
         cross: Weight of the other teachers' features in the methods whose name ends so.
+        base: What the teachers began as, for ``task_arithmetic``.
         fit: Steps, weight decay, batches, seed.
     """
 
@@ -65,6 +77,7 @@ class Setting:
     width: int | None = None
     learning_rates: Sequence[float] = (1e-3, 3e-3, 1e-2)
     cross: float = 0.3
+    base: Encoder | None = None
     fit: Fit = field(default_factory=Fit)
 
 
@@ -78,7 +91,7 @@ class Outcome:
         seconds: CPU seconds, all learning rates together.
         learning_rate: The one taken.
         losses: Of its steps.
-        held_out: Reconstruction loss on held-out samples.
+        held_out: Reconstruction loss on held-out samples; of closed forms and sequences, error of the heads' outputs.
         difference: Between the SuperNet as it is written and the folded network: largest, relative.
         layers: Relative error of each layer's features, ``|x U_i - f_i|^2 / |f_i|^2``, over teachers and their tasks.
     """
@@ -112,8 +125,8 @@ def merge(
     """
     setting, started = setting or Setting(), time.process_time()
     if method in CLOSED:
-        made = _closed(method, teachers, inputs)
-        return Outcome(made, seconds=time.process_time() - started)
+        made, error = _closed(method, teachers, inputs, held_out, setting)
+        return Outcome(made, seconds=time.process_time() - started, held_out=error)
     if method not in TRAINED:
         raise CosetError(f"no method {method!r}; choose from {', '.join(METHODS)}")
     if setting.width is not None and method in ("fs_sequential", "fs_zip"):
@@ -142,18 +155,45 @@ def merge(
     return replace(best, seconds=time.process_time() - started)
 
 
-def _closed(method: str, teachers: Sequence[Teacher], inputs: Sequence[Inputs]) -> HasLogits:
-    makers: dict[str, Callable[[], HasLogits]] = {
-        "originals": lambda: Originals(teachers),
-        "ensemble": lambda: Ensemble(teachers),
-        "average": lambda: average(teachers),
-        "slerp": lambda: slerp(teachers),
-        "weight_matching": lambda: matched_average(teachers),
-        "activation_matching": lambda: matched_average(teachers, inputs),
-        "regmean": lambda: regmean(teachers, inputs),
-        "zipit": lambda: zipit(teachers, inputs),
+def _closed(
+    method: str, teachers: Sequence[Teacher], inputs: Sequence[Inputs], held_out: Sequence[Inputs], setting: Setting
+) -> tuple[HasLogits, float | None]:
+    """The closed form at its best setting, and the error of its heads on held-out samples if settings were tried."""
+    base = setting.base
+
+    def arithmetic(scale: float) -> HasLogits:
+        if base is None:
+            raise CosetError("task_arithmetic needs base: the network that all began as")
+        return task_arithmetic(teachers, base, scale)
+
+    makers: dict[str, Callable[[float], HasLogits]] = {
+        "originals": lambda _: Originals(teachers),
+        "ensemble": lambda _: Ensemble(teachers),
+        "average": lambda _: average(teachers),
+        "slerp": lambda t: slerp(teachers, t),
+        "task_arithmetic": arithmetic,
+        "weight_matching": lambda _: matched_average(teachers),
+        "activation_matching": lambda _: matched_average(teachers, inputs),
+        "regmean": lambda alpha: regmean(teachers, inputs, alpha),
+        "zipit": lambda _: zipit(teachers, inputs),
+        "heads_first": lambda ridge: fitted_heads(teachers[0].encoder, teachers, inputs, ridge),
     }
-    return makers[method]()
+    if method not in TUNED:
+        return makers[method](0.0), None
+    tried = [makers[method](value) for value in TUNED[method]]
+    errors = [_error_of_heads(model, teachers, held_out) for model in tried]
+    best = min(range(len(tried)), key=errors.__getitem__)
+    return tried[best], errors[best]
+
+
+@torch.no_grad()
+def _error_of_heads(model: HasLogits, teachers: Sequence[Teacher], held_out: Sequence[Inputs]) -> float:
+    """Mean squared difference of each head's outputs from its teacher's, on samples of its task."""
+    total = 0.0
+    for teacher, own in zip(teachers, held_out, strict=True):
+        wanted = teacher.head(features(teacher.encoder, own))
+        total += float((model.logits(own)[teacher.name] - wanted).square().mean())
+    return total
 
 
 def _starts(
@@ -200,12 +240,10 @@ def _sequential(
 ) -> Outcome:
     """Two at a time; the learning rate by the squared error of the heads' outputs on held-out samples."""
     started, best = time.process_time(), None
-    wanted = [t.head(features(t.encoder, x)).detach() for t, x in zip(teachers, held_out, strict=True)]
     for rate in setting.learning_rates:
         options = replace(setting.fit, learning_rate=rate)
         made, trained = merge_in_sequence([partial(_itself, t) for t in teachers], inputs, options, rank=setting.rank)
-        found = [made.logits(x)[t.name] for t, x in zip(teachers, held_out, strict=True)]
-        error = sum(float((a - b).square().mean()) for a, b in zip(found, wanted, strict=True))
+        error = _error_of_heads(made, teachers, held_out)
         if best is None or best.held_out is None or error < best.held_out:
             best = Outcome(made, trained, 0.0, rate, held_out=error)
     assert best is not None
@@ -227,14 +265,19 @@ def _outcome(
 
 
 @torch.no_grad()
-def exactness(net: FoldedSuperNet, inputs: Inputs) -> float:
+def exactness(net: FoldedSuperNet, inputs: Inputs, student: Student | None = None) -> float:
     """Largest difference between the SuperNet and its folded network on some samples, over the largest feature.
+
+    Args:
+        net: The SuperNet.
+        inputs: Samples.
+        student: What runs it folded; itself by default.
 
     Raises:
         CosetError: They are not the same function: a fault of the architecture's description.
     """
     some = take(inputs, slice(0, min(16, count_samples(inputs))))
-    folded, written = net(some), net.explicit()(some)
+    folded, written = (student or net)(some), net.explicit()(some)
     found = float((folded - written).abs().max() / written.abs().max().clamp(min=1e-12))
     if found > EXACT:
         raise CosetError(f"the folded network differs from its SuperNet by {found:.1e}: it must not")

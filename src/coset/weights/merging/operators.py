@@ -165,8 +165,12 @@ class _Fold(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, read, biases, delta, a, b, gamma, d, c):  # type: ignore[no-untyped-def]
-        k, total, outer, inner, cross = len(delta), None, None, None, None
+    def forward(ctx, read, biases, delta, a, b, gamma, d, c):
+        k = len(delta)
+        total: Any = None
+        outer: Any = None
+        inner: Any = None
+        cross: Any = None
         s: list[Any] = [None] * k
         t: list[Any] = [None] * k
         for i in range(k):
@@ -186,7 +190,7 @@ class _Fold(torch.autograd.Function):
             total = total.addmm_(outer, c)
         if a is not None:
             total = total.addmm_(b.mT, inner)
-        folded = None
+        folded: Any = None
         if biases is not None:
             stacked = torch.stack(tuple(biases))
             folded = (delta * stacked).sum(0)
@@ -200,16 +204,14 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad, grad_bias):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad, grad_bias):
         delta, a, b, gamma, d, c = ctx.saved_tensors
         outer, inner, cross = ctx.rest
-        of_delta, of_a, of_gamma, of_d = (None if x is None else torch.empty_like(x) for x in (delta, a, gamma, d))
-        across, down, both = None, None, None
-        if d is not None:
-            across = grad @ c.mT
-        if a is not None:
-            down = b @ grad
-            both = None if d is None else down @ c.mT
+        empty: list[Any] = [None if x is None else torch.empty_like(x) for x in (delta, a, gamma, d)]
+        of_delta, of_a, of_gamma, of_d = empty
+        across: Any = None if d is None else grad @ c.mT
+        down: Any = None if a is None else b @ grad
+        both: Any = None if a is None or d is None else down @ c.mT
         for i in range(len(delta)):
             w = ctx.read(i)
             product = grad * w
@@ -227,8 +229,8 @@ class _Fold(torch.autograd.Function):
                     of_a[i].addmm_(ctx.s[i], both.mT)
                 if gamma is not None:
                     of_gamma[i] += (ctx.t[i] * down).sum(0)
-        of_b = None if a is None else inner @ grad.mT
-        of_c = None
+        of_b: Any = None if a is None else inner @ grad.mT
+        of_c: Any = None
         if d is not None:
             of_c = outer.mT @ grad
             of_c = of_c if cross is None else of_c.addmm_(cross.mT, down)

@@ -70,7 +70,7 @@ class FoldedSuperNet(Student):
         check_alike([f"teacher {i + 1}" for i in range(len(teachers))], wirings)
         self._shell = [teachers[0].shell(width).eval().requires_grad_(False)]  # a list: not a submodule
         self.wiring = self._shell[0].wiring()
-        self._states = [{n: p.detach() for n, p in teacher.named_parameters()} for teacher in teachers]
+        self._states = [teacher.weights() for teacher in teachers]
         generator = torch.Generator().manual_seed(seed)
         merges, unmerges = self.wiring.maps()
         options = (wirings, kind, rank, init, generator)
@@ -80,7 +80,7 @@ class FoldedSuperNet(Student):
         for norm in self.wiring.norms:
             for name in (norm.weight, norm.bias):
                 self.norms[_key(name)] = nn.Parameter(self._start_of_norm(name, norm.space, init))
-        example = next(iter(self._states[0].values()))
+        example = self._states[0][self.wiring.slots[0].weight]
         self.to(device=example.device, dtype=example.dtype)
 
     def _map(
@@ -181,10 +181,10 @@ class FoldedSuperNet(Student):
     @torch.no_grad()
     def encoder(self) -> Encoder:
         """The ordinary network that it folds to."""
-        made = self._teachers[0].resized(self._width).eval()
-        parameters = dict(made.named_parameters())
+        made = self._teachers[0].shell(self._width).eval()
         for name, value in self.folded_one_by_one():
-            parameters[name].copy_(value)
+            module, _, last = name.rpartition(".")
+            made.get_submodule(module).register_parameter(last, nn.Parameter(value.contiguous().clone()))
         return made
 
     @torch.no_grad()
@@ -240,9 +240,9 @@ class _SuperMap(nn.Module):
     def __init__(self, net: FoldedSuperNet, slot: Slot, replaced: nn.Module, mode: str):
         super().__init__()
         self.merge, self.mode = net.merges[slot.merge], mode
-        self.fold = lambda: net.fold(slot)
         self.unmerge = net.unmerges[slot.unmerge] if slot.unmerge else None
-        self.weights = [state[slot.weight] for state in net._states]
+        self.source = lambda i: net._states[i][slot.weight]  # read where it is used: it may be on disk
+        self.fold = lambda: net.fold(slot)
         self.biases = net.biases(slot) or [None] * net.teachers  # type: ignore[list-item]
         self.replaced = [replaced]  # its stride; some models also ask for its dtype
 
@@ -251,18 +251,16 @@ class _SuperMap(nn.Module):
         return self.replaced[0].weight  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
-        k = len(self.weights)
+        k = len(self.biases)
         if isinstance(self.replaced[0], nn.Conv2d):
-            conv = self.replaced[0]
-            made = [
-                F.conv2d(x, w, b, conv.stride).movedim(1, -1) for w, b in zip(self.weights, self.biases, strict=True)
-            ]
+            stride = self.replaced[0].stride
+            made = [F.conv2d(x, self.source(i), b, stride).movedim(1, -1) for i, b in enumerate(self.biases)]
             return self._merge(made).movedim(-1, 1)
         if isinstance(self.replaced[0], nn.Embedding):
-            return self._merge([F.embedding(x, w) for w in self.weights])
+            return self._merge([F.embedding(x, self.source(i)) for i in range(k)])
         if self.mode == "folded":
             return checkpoint(lambda y: F.linear(y, *self.fold()), x, use_reentrant=False)
-        return self._merge([F.linear(y, self.weights[i], self.biases[i]) for i, y in enumerate(self._unmerge(x, k))])
+        return self._merge([F.linear(y, self.source(i), self.biases[i]) for i, y in enumerate(self._unmerge(x, k))])
 
     def _unmerge(self, x: Tensor, k: int) -> list[Tensor]:
         if self.unmerge is None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from coset.data_files import data_file
 from coset.errors import CosetError
-from coset.weights.merging.baselines import Teacher
+from coset.weights.merging.baselines import Merged, Teacher
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -191,21 +191,40 @@ def train_teacher(
     encoder: Encoder, task: Task, *, steps: int, learning_rate: float, batch_size: int = 64, seed: int = 0
 ) -> Teacher:
     """Train an encoder and a linear head on the labels of a task, with AdamW on one cycle."""
+    made = train_jointly(
+        encoder, [task], steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed
+    )  # fmt: skip
+    return Teacher(task.name, made.encoder, made.heads[task.name])
+
+
+def train_jointly(
+    encoder: Encoder, tasks: Sequence[Task], *, steps: int, learning_rate: float, batch_size: int = 64, seed: int = 0
+) -> Merged:
+    """Train one encoder on the labels of several tasks, a linear head each: what merging has to do without."""
     wiring = encoder.wiring()
     generator = torch.Generator().manual_seed(seed)
-    head = nn.Linear(wiring.widths[wiring.output], task.classes)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * head.in_features**-0.5)
-        head.bias.zero_()
-    trained = [*encoder.requires_grad_(True).parameters(), *head.parameters()]
+    heads = {task.name: _new_head(wiring.widths[wiring.output], task.classes, generator) for task in tasks}
+    trained = [*encoder.requires_grad_(True).parameters(), *(p for h in heads.values() for p in h.parameters())]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2))
     encoder.train()
     for _ in range(steps):
-        rows = torch.randint(count_samples(task.train), (batch_size,), generator=generator)
-        loss = F.cross_entropy(head(encoder(take(task.train, rows))), task.train_labels[rows])
+        loss = torch.zeros(())
+        for task in tasks:
+            rows = torch.randint(count_samples(task.train), (batch_size // len(tasks),), generator=generator)
+            found = heads[task.name](encoder(take(task.train, rows)))
+            loss = loss + F.cross_entropy(found, task.train_labels[rows]) / len(tasks)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Teacher(task.name, encoder.eval().requires_grad_(False), head.requires_grad_(False))
+    encoder.eval().requires_grad_(False)
+    return Merged(encoder, {name: head.requires_grad_(False) for name, head in heads.items()})
+
+
+def _new_head(width: int, classes: int, generator: torch.Generator) -> nn.Linear:
+    head = nn.Linear(width, classes)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * width**-0.5)
+        head.bias.zero_()
+    return head
