@@ -44,7 +44,7 @@ LAYERS = 4
 OUTPUTS = 16
 
 
-def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs: int = 0, scores: str = "") -> None:
+def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs: int = 0, out: str = "") -> None:
     """``coset bench torus``.
 
     Args:
@@ -52,7 +52,7 @@ def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs:
         networks: ``none`` (colour refinement only), ``untrained`` or ``trained`` as well.
         seeds: Seeds 0, 1, ... of the networks.
         pairs: Train on this many pairs only, spread evenly; 0 for all 223.
-        scores: CSV to write the score of every trained pair to, and to go on from if it exists.
+        out: CSV to write the scores of every trained pair to, and to go on from if it exists.
     """
     if networks not in ("none", "untrained", "trained"):
         raise CosetError(f"networks={networks!r}: choose none, untrained or trained")
@@ -61,7 +61,7 @@ def main(json: bool = False, networks: str = "untrained", seeds: int = 3, pairs:
     if networks != "none":
         result["untrained"] = bench.untrained(range(seeds), progress=not json)
     if networks == "trained":
-        result["trained"] = bench.trained(range(seeds), pairs, scores, progress=not json)
+        result["trained"] = bench.trained(range(seeds), pairs, out, progress=not json)
     if json:
         print(json_module.dumps(result, indent=2))
         return
@@ -221,7 +221,7 @@ class TorusBench:
         }
 
     def trained(
-        self, seeds: Sequence[int], pairs: int = 0, scores: str = "", progress: bool = False
+        self, seeds: Sequence[int], pairs: int = 0, out: str = "", progress: bool = False
     ) -> list[dict[str, Any]]:
         """The trained protocol, one fresh network a pair: how many pass T^2, and how many fail reliability."""
         numbered = [(i, a, b) for i, (a, b) in enumerate(self.pairs)]
@@ -233,7 +233,7 @@ class TorusBench:
         data = [copy.copy(complex_) for complex_ in self.data]
         for complex_ in data:
             del complex_["distance_0_1"]
-        file = Path(scores) if scores else None
+        file = Path(out) if out else None
         table = pd.DataFrame()
         with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
             task = bar.add_task("trained", total=len(kinds) * len(seeds) * len(chosen))
