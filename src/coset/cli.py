@@ -94,6 +94,7 @@ def run(
     from coset.recipes import load, load_run
     from coset.training import processes, run_directory
 
+    processes.follow_launcher()
     if processes.mistake_was_made():
         return None
     changes = [change for change in overrides or [] if not change.startswith("engine=")]

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -170,3 +172,18 @@ def test_a_mistake_is_noted_for_whoever_launched(monkeypatch, tmp_path):
         processes.raise_mistake(note)
     done = CliRunner().invoke(app, ["run", "csv", "data.path=nowhere.csv", "data.target=y"])  # is not made again
     assert done.exit_code == 0
+
+
+def test_processes_end_with_the_one_that_launched_them():
+    """A launcher that is killed leaves no one behind who trains on in the folder that its successor starts again."""
+    launcher = subprocess.Popen(["sleep", "60"])
+    follow = "from coset.training.processes import follow_launcher; follow_launcher(.05); print(flush=True)"
+    environment = os.environ | {processes.LAUNCHER: str(launcher.pid)}
+    follower = subprocess.Popen(
+        [sys.executable, "-c", f"{follow}; import time; time.sleep(60)"], env=environment, stdout=subprocess.PIPE
+    )
+    follower.stdout.readline()
+    assert follower.poll() is None
+    launcher.kill()
+    launcher.wait()
+    assert follower.wait(timeout=20) == 1

@@ -7,6 +7,7 @@ of them dies, whoever started them starts all again, and they go on from the las
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,9 @@ LAUNCHED = "COSET_LAUNCHED"
 """Environment variable: when the processes were launched; the same after they were started again."""
 ON_RAY = "COSET_ON_RAY"
 """Environment variable: set in the processes that Ray Train started."""
+
+LAUNCHER = "COSET_LAUNCHER"
+"""Environment variable: number of the process on this machine that launched the others and waits for them."""
 
 MISTAKE = "COSET_MISTAKE"
 """Environment variable: the file in which a mistake is noted. It is an answer: started again, nobody makes it again."""
@@ -74,6 +78,33 @@ def raise_mistake(file: Path) -> None:
     """Raise what one of the processes has noted, if one has."""
     if file.is_file():
         raise CosetError(file.read_text(encoding="utf-8"))
+
+
+def follow_launcher(every: float = 1.0) -> None:
+    """End this process when the one that launched it is killed, or the agent between them.
+
+    Otherwise it would go on beside those that a new launch starts in the same folder.
+    """
+    if LAUNCHER not in os.environ:
+        return
+    launcher, agent = int(os.environ[LAUNCHER]), os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == agent and _alive(launcher):
+            time.sleep(every)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # there, but another user's
+        return True
+    return True
 
 
 def launch_time() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from coset.errors import CosetError
-from coset.training.processes import LAUNCHED, MISTAKE, launch_time, raise_mistake
+from coset.training.processes import LAUNCHED, LAUNCHER, MISTAKE, launch_time, raise_mistake
 
 
 def launch(arguments: Sequence[str], workers: int, retries: int = 2) -> None:
@@ -31,7 +31,8 @@ def launch(arguments: Sequence[str], workers: int, retries: int = 2) -> None:
     command += [f"--max-restarts={retries}", "--monitor-interval=0.5"]
     with TemporaryDirectory() as notes:
         mistake = Path(notes) / "mistake.txt"
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, LAUNCHED: launch_time(), MISTAKE: str(mistake)}
+        ours = {LAUNCHED: launch_time(), LAUNCHER: str(os.getpid()), MISTAKE: str(mistake)}
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **ours}
         code = subprocess.run([*command, "-m", "coset", *arguments], env=environment, check=False).returncode
         raise_mistake(mistake)
     if code:
