@@ -47,7 +47,7 @@ def write_shard(path: Path, graphs: Sequence[Data], about: Mapping[str, Any] | N
     """
     pa = require("pyarrow", "shards")
     fields, arrays = [], []
-    for key in graphs[0].keys() if graphs else ():
+    for key in sorted(graphs[0].keys()) if graphs else ():
         field, array = _column(pa, key, graphs)
         fields.append(field)
         arrays.append(array)

@@ -124,10 +124,20 @@ def _listener(ended: Callable[[str, int | None], None]) -> Any:
     from ray import tune
 
     class Listener(tune.Callback):
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            ended(trial.config["trial"], (trial.last_result or {}).get("epoch"))
+        """Ray Tune pickles it, class and all, to restore a driver from; ours starts anew from the folders instead."""
 
-    return Listener()
+        tell: Callable[[str, int | None], None] | None = None
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            if self.tell is not None:
+                self.tell(trial.config["trial"], (trial.last_result or {}).get("epoch"))
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
+    listener = Listener()
+    listener.tell = ended
+    return listener
 
 
 def _follow(

@@ -40,7 +40,7 @@ class Relation:
         if source.graphs != target.graphs:
             raise ValueError(f"both sets must belong to one batch; got {source.graphs} and {target.graphs} graphs")
         self.source, self.target, self.index = source, target, index
-        self._layouts: dict[tuple[int | None, int], Tensor] = {}
+        self._layouts: dict[tuple[int | None, int], tuple[Product | None, Tensor]] = {}
         if index.size(1):
             self._check()
 
@@ -116,8 +116,9 @@ class Relation:
             else:
                 other = product.axis(1 - along).ptr
                 rows_in, rows_out = product.ptr, product.replace(along, self.target).ptr
-            self._layouts[key] = torch.stack([other, self.source.ptr, self.target.ptr, rows_in, rows_out])
-        return self._layouts[key]
+            layout = torch.stack([other, self.source.ptr, self.target.ptr, rows_in, rows_out])
+            self._layouts[key] = product, layout  # the product is kept, or another could come to have its id
+        return self._layouts[key][1]
 
     def expand(self, product: Product | None, along: int) -> tuple[Tensor, Tensor, Tensor]:
         """Input row, output row and edge of every edge of the product: what the fast path never builds.
