@@ -125,7 +125,8 @@ def test_a_broken_claim_fails(coset, finished, monkeypatch):
         (["verify", "gin/zinc"], "no recipe 'gin/zinc'; did you mean 'gin/zinc12k'? (coset list)"),
         (["bench", "speed"], f"no bench 'speed'; choose from {', '.join(cli.BENCHES)}"),
         (["bench", "expressivity", "part=cfi"],
-         "bench expressivity: option 'part=cfi' must read key=value with key one of category, data, networks, seeds"),
+         "bench expressivity: option 'part=cfi' must read key=value with key one of category, data, networks, seeds, "
+         "trained"),
     ],
 )  # fmt: skip
 def test_mistakes_get_one_line(mistake, arguments, message, tmp_path, monkeypatch):

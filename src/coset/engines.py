@@ -247,7 +247,7 @@ def call_far(path: list[str], work: bytes) -> Any:
 
 @contextmanager
 def ray_running(cores: int) -> Iterator[Any]:
-    """Ray: as it runs already, or the cluster that ``RAY_ADDRESS`` names, or started here and stopped again.
+    """Ray: as it runs in this process already, or the cluster of ``RAY_ADDRESS``, or started here and stopped again.
 
     Raises:
         CosetError: It is not installed, or cannot be reached or started.
@@ -255,7 +255,8 @@ def ray_running(cores: int) -> Iterator[Any]:
     ray = require("ray", "ray")
     ours = not ray.is_initialized()
     # What our jobs make goes into files: the store for objects can be small.
-    own = {"num_cpus": cores, "object_store_memory": _STORE, "include_dashboard": False}
+    # local: Ray would join whatever cluster was started last on this machine, also one that has died since.
+    own = {"address": "local", "num_cpus": cores, "object_store_memory": _STORE, "include_dashboard": False}
     try:
         if ours:
             place = {} if os.environ.get("RAY_ADDRESS") else own

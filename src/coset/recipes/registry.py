@@ -181,7 +181,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.4)
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
     return near[0] if near else None
 
 
