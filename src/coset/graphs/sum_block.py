@@ -61,15 +61,10 @@ class Branch(Protocol):
         """Add to the gradient of X; return those of ``tensors``."""
 
 
-@dataclass
-class Sums:
-    """Sums over neighbours along one axis of a product."""
+class _OneMLP:
+    """What terms with a single MLP have in common."""
 
     mlp: MLP
-    relation: Relation
-    product: Product
-    along: int
-    tensors: Tensors  # own factor [1], edge terms or None, W1
 
     @property
     def bias(self) -> Tensor:
@@ -78,6 +73,17 @@ class Sums:
     @property
     def norms(self) -> list[nn.Module]:
         return [self.mlp.norm]
+
+
+@dataclass
+class Sums(_OneMLP):
+    """Sums over neighbours along one axis of a product."""
+
+    mlp: MLP
+    relation: Relation
+    product: Product
+    along: int
+    tensors: Tensors  # own factor [1], edge terms or None, W1
 
     def _structure(self) -> tuple[Tensor, ...]:
         table = self.relation.rows
@@ -100,20 +106,12 @@ class Sums:
 
 
 @dataclass
-class OwnRoot:
+class OwnRoot(_OneMLP):
     """The point term of pairs (root, node)."""
 
     mlp: MLP
     graph: Any
     tensors: Tensors  # (1 + eps) W1, W1
-
-    @property
-    def bias(self) -> Tensor:
-        return self.mlp.first.bias
-
-    @property
-    def norms(self) -> list[nn.Module]:
-        return [self.mlp.norm]
 
     def forward(self, x, h, tensors):
         scaled, weight = tensors
