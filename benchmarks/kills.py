@@ -109,9 +109,15 @@ def all_series(table: Path) -> dict[str, Series]:
     }
 
 
+def told(folder: Path) -> Path:
+    """Where what a command prints goes; a pipe that nobody empties would stop it once it is full."""
+    return folder.with_name(f"{folder.name}.log")
+
+
 def start(series: Series, folder: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "coset", *series.arguments, "--output", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with told(folder).open("a") as log:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
 
 
 def below(process: int) -> dict[int, str]:
@@ -139,7 +145,7 @@ def disturb(series: Series, folder: Path, kills: int, generator: random.Random, 
             time.sleep(0.02)
         if process.poll() is not None:
             if process.returncode:
-                raise SystemExit(f"the command failed: {process.stderr.read()}")
+                raise SystemExit(f"the command failed: see {told(folder)}")
             return done
         time.sleep(generator.uniform(0, 1.0))
         takes_driver = series.driver and (done % 2 == 1 or not series.victim)
@@ -154,7 +160,7 @@ def disturb(series: Series, folder: Path, kills: int, generator: random.Random, 
         done, seen = done + 1, series.progress(folder)
         write(kill=done, took="driver" if takes_driver else "worker", progress=seen)
         if takes_driver:
-            process.communicate()
+            process.wait()
             process = start(series, folder)
 
 
@@ -171,9 +177,8 @@ def lose_a_node(series: Series, folder: Path, write: Callable[..., None]) -> int
         time.sleep(0.02)
     write(kill=1, took="node", progress=series.progress(folder))
     cluster.remove_node(lost, allow_graceful=False)
-    _, told = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"the command failed: {told}")
+    if process.wait():
+        raise SystemExit(f"the command failed: see {told(folder)}")
     cluster.shutdown()
     return 1
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
+from coset.recipes import load
 from coset.symmetry import check_equivariance, verify_claims
 from coset.topology import (
     HOMP,
@@ -213,3 +214,11 @@ def test_errors():
         HOMP(1, (None, [3], None))(TWO_TRIANGLES)
     with pytest.raises(ValueError, match="made for ranks 0 to 1"):
         HOMP(1, (None, None))(TWO_TRIANGLES)
+
+
+@pytest.mark.parametrize("task", ["cross-diameter", "betti2"])
+def test_the_papers_network_has_its_parameters(task):
+    """502,093 with a table of 12 marks (two occur), and without an epsilon in each of 12 terms."""
+    model = load(f"smcn/{task}-paper", []).model.build(1, None, None)
+    count = sum(p.numel() for p in model.parameters())
+    assert count + (12 - 2) * 108 - 12 == 502_093

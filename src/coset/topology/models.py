@@ -63,6 +63,8 @@ class SMCNOptions(_ComplexOptions):
     marking: Literal["distance", "binary"] = "distance"
     terms: list[Literal["low", "inc", "high", "row", "column", "total"]] = Field(["low", "inc"], min_length=1)
     reduce: Literal["sum", "mean"] = "sum"
+    use_bridge: bool = Field(True, description="features of cells between neighbours enter the messages")
+    use_marked: bool = Field(True, description="features of the marked cell enter the bag")
 
     def transform(self) -> BaseTransform:
         return Compose([self.lifting(), MarkPairs(self.ranks)])

@@ -46,23 +46,30 @@ class BagInit(nn.Module):
         ranks: (r1, r2).
         marking: ``distance`` (12 entries) or ``binary`` (x in s or not).
         norm: ``batch``, ``layer`` or ``none``.
+        use_marked: Whether h_s is among the inputs.
     """
 
-    def __init__(self, width: int, ranks: tuple[int, int], marking: Marking = "distance", norm: Norm = "layer"):
+    def __init__(
+        self,
+        width: int,
+        ranks: tuple[int, int],
+        marking: Marking = "distance",
+        norm: Norm = "layer",
+        use_marked: bool = True,
+    ):
         super().__init__()
         check_choice("marking", marking, ("distance", "binary"))
-        self.ranks, self.marking = ranks, marking
+        self.ranks, self.marking, self.use_marked = ranks, marking, use_marked
         self.marks = nn.Embedding(ENTRIES if marking == "distance" else 2, width)
-        self.merge = dense(3 * width, width, norm)
+        self.merge = dense((3 if use_marked else 2) * width, width, norm)
 
     def forward(self, h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
         first, second = self.ranks
         product = cells.pairs(first, second)
-        parts = [
-            broadcast(h[first], product, along=1),
-            broadcast(h[second], product, along=0),
-            self.marks(self._marks(cells, product)),
-        ]
+        parts = [broadcast(h[first], product, along=1)]
+        if self.use_marked:
+            parts.append(broadcast(h[second], product, along=0))
+        parts.append(self.marks(self._marks(cells, product)))
         return self.merge(torch.cat(parts, dim=1))
 
     def _marks(self, cells: CellBatch, product: Product) -> Tensor:
@@ -168,6 +175,8 @@ class SMCN(nn.Module):
         reduce: ``sum`` or ``mean`` inside subcomplex layers and in the pool.
         readout: ``sum`` or ``mean``.
         dropout: After each layer and before the last map.
+        use_bridge: Features of the cells between neighbours enter the messages of subcomplex layers.
+        use_marked: Features of the marked cell enter the bag.
     """
 
     def __init__(
@@ -186,6 +195,8 @@ class SMCN(nn.Module):
         reduce: Reduction = "sum",
         readout: Reduction = "sum",
         dropout: float = 0.0,
+        use_bridge: bool = True,
+        use_marked: bool = True,
     ):
         super().__init__()
         if max(ranks) >= len(features) or min(ranks) < 0:
@@ -193,9 +204,10 @@ class SMCN(nn.Module):
         self.ranks, self.reduce = (ranks[0], ranks[1]), reduce
         self.encoder = CellEncoder(features, width)
         self.before = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(before))
-        self.bag = BagInit(width, self.ranks, marking, norm)
+        self.bag = BagInit(width, self.ranks, marking, norm, use_marked)
         self.layers = nn.ModuleList(
-            SCL(width, self.ranks, terms, norm=norm, reduce=reduce, dropout=dropout) for _ in range(layers)
+            SCL(width, self.ranks, terms, norm=norm, reduce=reduce, use_bridge=use_bridge, dropout=dropout)
+            for _ in range(layers)
         )
         self.after = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(after))
         ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))

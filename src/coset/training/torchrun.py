@@ -12,6 +12,10 @@ from tempfile import TemporaryDirectory
 from coset.errors import CosetError
 from coset.training.processes import LAUNCHED, LAUNCHER, MISTAKE, launch_time, raise_mistake
 
+# torchrun's store of addresses outlives a restart, so that a process started again can read where a dead one listened
+# and connect to nobody (pytorch/pytorch issue 135712); with this variable every start has a store of its own.
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+
 
 def launch(arguments: Sequence[str], workers: int, retries: int = 2) -> None:
     """Run a command of ours under torchrun on this machine.
@@ -31,7 +35,7 @@ def launch(arguments: Sequence[str], workers: int, retries: int = 2) -> None:
     command += [f"--max-restarts={retries}", "--monitor-interval=0.5"]
     with TemporaryDirectory() as notes:
         mistake = Path(notes) / "mistake.txt"
-        ours = {LAUNCHED: launch_time(), LAUNCHER: str(os.getpid()), MISTAKE: str(mistake)}
+        ours = {LAUNCHED: launch_time(), LAUNCHER: str(os.getpid()), MISTAKE: str(mistake), OWN_STORE: "1"}
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **ours}
         code = subprocess.run([*command, "-m", "coset", *arguments], env=environment, check=False).returncode
         raise_mistake(mistake)
