@@ -118,7 +118,7 @@ class TeacherOptions(Options):
     learning_rate: float = Field(3e-3, gt=0)
     batch_size: int = Field(64, ge=1)
     limit: int = Field(10000, ge=10, description="training samples of a task at most")
-    one_start: bool = Field(False, description="all begin with the same weights, trained on the first task")
+    one_start: bool = Field(False, description="all begin with the same weights, trained on all tasks")
     extra_steps: int = Field(60, ge=1, description="with one_start, steps on the own task")
     cache: str | None = Field("runs/teachers", description="folder in which trained networks are kept")
 
@@ -224,7 +224,7 @@ class MergingRecipe(Recipe):
     def base(self, tasks: list[Task], seed: int) -> Encoder:
         """What the first teacher began as, and with ``one_start`` all of them."""
         start = self._start(tasks, 0, seed)
-        return self._kept(start, tasks[:1], seed, -2).encoder if self.teachers.one_start else start
+        return self._kept(start, tasks, seed, -2).encoder if self.teachers.one_start else start
 
     def _start(self, tasks: list[Task], number: int, seed: int) -> Encoder:
         return self.network.build(tasks[number], number, 1000 * seed + (0 if self.teachers.one_start else number))
@@ -252,7 +252,7 @@ class MergingRecipe(Recipe):
         t = self.teachers
         options: dict[str, Any] = {"learning_rate": t.learning_rate, "batch_size": t.batch_size}
         if number >= 0 and t.one_start:
-            train_jointly(encoder, self.load_tasks(seed)[:1], steps=t.steps, seed=seed, **options)
+            train_jointly(encoder, self.load_tasks(seed), steps=t.steps, seed=seed, **options)
             options["learning_rate"] /= 3
             return train_jointly(encoder, tasks, steps=t.extra_steps, seed=seed + 7, **options)
         if number == -2:
@@ -264,7 +264,7 @@ class MergingRecipe(Recipe):
             return None
         what = self.model_dump(mode="json", include={"tasks", "network"}) | {"seed": seed, "number": number}
         what["teachers"] = self.teachers.model_dump(exclude={"cache"})
-        what["format"] = 2  # heads by task
+        what["format"] = 3  # one start knows all tasks
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         return Path(self.teachers.cache) / f"{key}.pt"
 

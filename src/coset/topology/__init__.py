@@ -23,6 +23,7 @@ from coset.topology.permutations import CellPermutation, CochainPermutation
 from coset.topology.refinement import SubcomplexRefinement, homp_classes, separates, subcomplex_classes
 from coset.topology.smcn import SCL, SMCN, BagInit
 from coset.topology.surfaces import Surface, classify_surfaces, closed_surface, simplify
+from coset.topology.triangulations import glued_tetrahedra
 
 __all__ = [
     "CIN",
@@ -64,6 +65,7 @@ __all__ = [
     "euler_characteristic",
     "from_faces",
     "from_simplices",
+    "glued_tetrahedra",
     "from_toponetx",
     "homp_classes",
     "is_orientable",

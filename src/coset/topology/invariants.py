@@ -107,15 +107,18 @@ def euler_characteristic(complex_: Complex) -> int:
 
 
 def is_orientable(complex_: Complex) -> bool:
-    """Whether the 2-cells of a surface can be oriented so that every edge of two of them is walked both ways.
+    """Whether the cells of highest rank can be oriented so that two that meet in a face give it opposite orientations.
+
+    For a surface: every edge of two 2-cells is walked both ways.
 
     Raises:
-        CosetError: The complex has no boundary, or an edge lies in more than two 2-cells.
+        CosetError: The complex has no boundary, or a face lies in more than two cells of highest rank.
     """
-    if complex_.top < 2:
+    rank = complex_.top
+    if rank < 2:
         return True
-    first, second, agree = dual_edges(complex_)
-    return not unbalanced(len(complex_.cells[2]), first, second, agree).size
+    first, second, agree = dual_edges(complex_, rank)
+    return not unbalanced(len(complex_.cells[rank]), first, second, agree).size
 
 
 def dual_edges(complex_: Complex, rank: int = 2) -> tuple[Array, Array, Array]:
