@@ -1,7 +1,7 @@
 """3-manifolds given as tetrahedra glued along their faces, as SnapPy and Regina give them, made into complexes.
 
-Such a gluing is no simplicial complex: a face of a tetrahedron may be glued to another of the same one, and an edge may be
-a loop. Its first barycentric subdivision has no loops, and the second is simplicial, with 576 tetrahedra for each one.
+Such a gluing is no simplicial complex: a face of a tetrahedron may be glued to another of the same one, and an edge may
+be a loop. Its first barycentric subdivision has no loops, and the second is simplicial, with 576 tetrahedra for each one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def glued_tetrahedra(
 
     Args:
         neighbours: ``neighbours[t, f]`` is glued to the face of t opposite its vertex f.
-        gluings: ``gluings[t, f]`` takes the vertices of t to those of that neighbour, f to the vertex opposite the face.
-        remove_vertices: Leave out the open stars of the vertices. An ideal triangulation of a manifold with cusps becomes
-            the compact manifold that way, and the links are its boundary; vertices inside the manifold become holes.
+        gluings: ``gluings[t, f]`` takes the vertices of t to those of that neighbour, f to the one opposite the face.
+        remove_vertices: Leave out the open stars of the vertices. An ideal triangulation of a manifold with cusps
+            becomes the compact manifold that way, and the links are its boundary; other vertices become holes.
 
     Returns:
         The complex, of rank 3, and the link of each vertex, a closed surface.
