@@ -1,7 +1,7 @@
 """3-manifolds given as tetrahedra glued along their faces, as SnapPy and Regina give them, made into complexes.
 
 Such a gluing is no simplicial complex: a face of a tetrahedron may be glued to another of the same one, and an edge may
-be a loop. Its first barycentric subdivision has no loops, and the second is simplicial, with 576 tetrahedra for each one.
+be a loop. Its first barycentric subdivision has no loops, and the second is simplicial: 576 tetrahedra for each one.
 """
 
 from __future__ import annotations
