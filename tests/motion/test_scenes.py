@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from coset import CosetError
+from coset.data_files import data_file
 from coset.motion.bodies import (
     BODIES,
     PROCEDURAL,
@@ -9,7 +10,6 @@ from coset.motion.bodies import (
     UNSEEN_MOTIONS,
     UNSEEN_SHAPES,
     breathing_sphere,
-    data_file,
     rigid_bodies,
 )
 from coset.motion.scenes import SceneOptions, make_scene, make_scenes
@@ -17,7 +17,7 @@ from coset.motion.scenes import SceneOptions, make_scene, make_scenes
 
 def has_data():
     try:
-        return data_file("mesh_stork.npz").is_file()
+        return data_file("motion/mesh_stork.npz").is_file()
     except CosetError:
         return False
 
@@ -132,7 +132,7 @@ def test_trimesh_puts_the_resting_robot_where_we_do():
     trimesh = pytest.importorskip("trimesh")
     from coset.motion.gltf_bodies import AnimatedFile
 
-    path = data_file("robot_expressive.glb")
+    path = data_file("motion/robot_expressive.glb")
     file = AnimatedFile(path)
     assert "Walking" in file.animations()
     file.content["animations"].append({"name": "rest", "channels": [], "samplers": []})

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from coset.errors import CosetError
+from coset.data_files import data_file
 from coset.motion.gltf_bodies import opened, rotations_of
 
 Points = Float[np.ndarray, "points frames 3"]
@@ -67,7 +65,7 @@ def key_shape_mesh(name: str) -> Maker:
     """An animated mesh ``mesh_<name>.npz``: base vertices and offsets of key shapes, blended in a loop."""
 
     def make(points: int, frames: int, rng: np.random.Generator) -> Points:
-        data = np.load(data_file(f"mesh_{name}.npz"))
+        data = np.load(data_file(f"motion/mesh_{name}.npz"))
         vertices, offsets = data["vertices"].astype(float), data["key_shape_offsets"].astype(float)
         phase = (rng.uniform() + np.arange(frames) / rng.uniform(14, 40)) % 1 * len(offsets)
         low = phase.astype(int) % len(offsets)
@@ -95,27 +93,13 @@ def motion_capture(skeleton: str, clip: str) -> Maker:
 
 def skinned_robot(points: int, frames: int, rng: np.random.Generator) -> Points:
     """A robot of rigid and skinned parts in one of its recorded motions (``robot_expressive.glb``)."""
-    file = opened(data_file("robot_expressive.glb"))
+    file = opened(data_file("motion/robot_expressive.glb"))
     name = str(rng.choice(ROBOT_MOTIONS))
     length = file.duration(name)
     times = rng.uniform(0, length) + np.arange(frames) / RATE * rng.uniform(0.5, 1.0)
     # Back and forth, since not every motion ends where it began.
     shapes, faces = file.surface(name, length - np.abs(times % (2 * length) - length))
     return _scaled(_on_faces(shapes, faces, points, rng), 1.4)
-
-
-def data_file(name: str) -> Path:
-    """A file of the motion data, in $COSET_DATA, ./data or ../shared/data, there or under ``motion/``.
-
-    Raises:
-        CosetError: It is nowhere.
-    """
-    folders = [Path(p) for p in (os.environ.get("COSET_DATA"), "data", "../shared/data") if p]
-    for folder in folders:
-        for file in (folder / "motion" / name, folder / name):
-            if file.is_file():
-                return file
-    raise CosetError(f"{name} was not found in $COSET_DATA, ./data or ../shared/data (or motion/ in them)")
 
 
 def _skeleton_poses(joints: list[dict[str, Any]], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +210,7 @@ def _from_quaternions(q: np.ndarray) -> np.ndarray:
 
 @cache
 def _json(name: str) -> Any:
-    with gzip.open(data_file(name), "rt", encoding="utf-8") as file:
+    with gzip.open(data_file(f"motion/{name}"), "rt", encoding="utf-8") as file:
         return json.load(file)
 
 

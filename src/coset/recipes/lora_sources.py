@@ -70,7 +70,7 @@ class MiniLMSource(EncoderSource):
     """See :mod:`coset.weights.lora.sentences`."""
 
     name: Literal["minilm"]
-    texts: str = Field("../shared/data/text", description="folder of <source>.tsv.gz with columns label and text")
+    texts: Path | None = Field(None, description="folder of <source>.tsv.gz; looked for like all data files by default")
     sources: list[str] = ["sst2", "trec", "subj", "mpqa"]
     training_sentences: int = Field(512, ge=16)
     test_sentences: int = Field(128, ge=16)
@@ -83,7 +83,7 @@ class MiniLMSource(EncoderSource):
 
     def encoder(self, seed: int) -> Encoder:
         return minilm(
-            self.sources, Path(self.texts), layers=self.layers, training=self.training_sentences,
+            self.sources, self.texts, layers=self.layers, training=self.training_sentences,
             testing=self.test_sentences, tokens=self.tokens, path=self.model, seed=seed,
         )  # fmt: skip
 

@@ -252,9 +252,9 @@ class MergingRecipe(Recipe):
         t = self.teachers
         options: dict[str, Any] = {"learning_rate": t.learning_rate, "batch_size": t.batch_size}
         if number >= 0 and t.one_start:
-            train_jointly(encoder, self.load_tasks(seed), steps=t.steps, seed=seed, **options)
+            start = train_jointly(encoder, self.load_tasks(seed), steps=t.steps, seed=seed, **options)
             options["learning_rate"] /= 3
-            return train_jointly(encoder, tasks, steps=t.extra_steps, seed=seed + 7, **options)
+            return train_jointly(encoder, tasks, steps=t.extra_steps, seed=seed + 7, heads=start.heads, **options)
         if number == -2:
             return train_jointly(encoder, tasks, steps=t.steps, seed=seed, **options)
         return train_jointly(encoder, tasks, steps=len(tasks) * t.steps, seed=1000 * seed + number, **options)

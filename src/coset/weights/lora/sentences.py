@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coset.data_files import data_file
 from coset.errors import CosetError
 from coset.weights.lora.finetune import Encoder, Task, quiet_transformers
 
@@ -19,14 +20,15 @@ TEXTS = {"sst2": 2, "trec": 6, "subj": 2, "mpqa": 2, "cr": 2, "mr": 2}
 
 
 def minilm(
-    tasks: Sequence[str], texts: Path, *, layers: int = 2, training: int = 512, testing: int = 128, tokens: int = 24,
-    path: str | None = None, seed: int = 0,
+    tasks: Sequence[str], texts: Path | None = None, *, layers: int = 2, training: int = 512, testing: int = 128,
+    tokens: int = 24, path: str | None = None, seed: int = 0,
 ) -> Encoder:  # fmt: skip
     """The encoder with its tasks.
 
     Args:
         tasks: Names among :data:`TEXTS`.
-        texts: Folder of ``<name>.tsv.gz`` (or ``<name>_train.tsv.gz``) with columns label and text.
+        texts: Folder of ``<name>.tsv.gz`` (or ``<name>_train.tsv.gz``) with columns label and text; by default
+            ``text/`` in the places of data files.
         layers: How many of the last layers are adapted.
         training: Sentences of each task to train on.
         testing: Sentences of each task to measure accuracy on.
@@ -49,12 +51,12 @@ def minilm(
     return Encoder(model, "sentence-transformers/all-MiniLM-L6-v2", read, layers=layers, training=training)
 
 
-def _read(folder: Path, name: str, count: int, seed: int) -> tuple[list[str], Tensor]:
+def _read(folder: Path | None, name: str, count: int, seed: int) -> tuple[list[str], Tensor]:
     """Random sentences of a task, in random order."""
-    files = [folder / f"{name}.tsv.gz", folder / f"{name}_train.tsv.gz"]
-    file = next((f for f in files if f.is_file()), None)
-    if file is None:
-        raise CosetError(f"no texts of {name}: neither {files[0]} nor {files[1].name} exists (source.texts=FOLDER)")
+    try:
+        file = data_file(f"text/{name}.tsv.gz", folder)
+    except CosetError:
+        file = data_file(f"text/{name}_train.tsv.gz", folder)
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         rows = [line.rstrip("\n").split("\t", 1) for line in lines][1:]
     if len(rows) < count:

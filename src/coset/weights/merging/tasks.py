@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,12 +198,18 @@ def train_teacher(
 
 
 def train_jointly(
-    encoder: Encoder, tasks: Sequence[Task], *, steps: int, learning_rate: float, batch_size: int = 64, seed: int = 0
-) -> Merged:
-    """Train one encoder on the labels of several tasks, a linear head each: what merging has to do without."""
+    encoder: Encoder, tasks: Sequence[Task], *, steps: int, learning_rate: float, batch_size: int = 64, seed: int = 0,
+    heads: Mapping[str, nn.Linear] | None = None,
+) -> Merged:  # fmt: skip
+    """Train one encoder on the labels of several tasks, a linear head each: what merging has to do without.
+
+    ``heads`` are gone on with, if there are some.
+    """
     wiring = encoder.wiring()
     generator = torch.Generator().manual_seed(seed)
-    heads = {task.name: _new_head(wiring.widths[wiring.output], task.classes, generator) for task in tasks}
+    if heads is None:
+        heads = {task.name: _new_head(wiring.widths[wiring.output], task.classes, generator) for task in tasks}
+    heads = {task.name: heads[task.name].requires_grad_(True) for task in tasks}
     trained = [*encoder.requires_grad_(True).parameters(), *(p for h in heads.values() for p in h.parameters())]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2))
