@@ -105,7 +105,7 @@ def all_series(table: Path) -> dict[str, Series]:
         "asha": Series(asha, epochs("runs/*/history.csv"), trials, "", True, 4),
         "zoo": Series(zoo, files("adapters/*/labels.json"), adapters, "spawn_main", True, 8),
         "preprocess": Series(shards, files("*.arrow"), digests("*.arrow"), "spawn_main", True, 3),
-        "ray-data": Series([*shards, "--engine", "ray"], files("*.arrow"), digests("*.arrow"), "ray::", False, 3),
+        "ray-data": Series([*shards, "--engine", "ray"], files("*.arrow"), digests("*.arrow"), "Map(one)", False, 3),
     }
 
 

@@ -106,7 +106,10 @@ def run_halving(
         tuner = tune.Tuner(
             trainable,
             param_space={"trial": tune.grid_search(list(by_name))},
-            tune_config=tune.TuneConfig(metric="val", mode=mode, scheduler=scheduler, max_concurrent_trials=workers),
+            # A process serves one trial after the other: to start one takes longer than many a trial.
+            tune_config=tune.TuneConfig(
+                metric="val", mode=mode, scheduler=scheduler, max_concurrent_trials=workers, reuse_actors=True
+            ),
             run_config=tune.RunConfig(
                 storage_path=str(place), name="tune", verbose=0, callbacks=[_listener(ended)],
                 failure_config=tune.FailureConfig(max_failures=retries),
