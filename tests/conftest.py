@@ -1,6 +1,7 @@
 """Settings that all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as on the command line: see coset.cli
@@ -8,6 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as on the command line: s
 import pytest
 import torch
 from hypothesis import settings
+
+from coset import cli
 
 settings.register_profile("coset", deadline=None)
 settings.load_profile("coset")
@@ -22,3 +25,16 @@ def small_csv(tmp_path: Path) -> Path:
     rows = [f"{s},{s.upper().count('C')}" for s in smiles]
     file.write_text("smiles,carbons\n" + "\n".join(rows) + "\n")
     return file
+
+
+@pytest.fixture
+def coset(monkeypatch, capsys):
+    """The command line, in this process: arguments -> (exit code, standard output, standard error)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["coset", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return call

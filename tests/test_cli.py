@@ -17,19 +17,6 @@ SMALL += ["training.batch_size=4", "data.fractions=[0.5,0.25,0.25]"]
 
 
 @pytest.fixture
-def coset(monkeypatch, capsys):
-    """The command line, in this process: arguments -> (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coset", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
 def mistake(coset):
     """The one line that a mistake gets."""
 

@@ -2,29 +2,16 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
 
-from coset import cli
 from coset.weights.lora import LoraAdapter, LoraPair, save_peft
 from coset.weights.lora.zoo import open_zoo
 
 pytest.importorskip("sklearn")
 pytest.importorskip("safetensors")
 from safetensors.torch import load_file, save_file
-
-
-@pytest.fixture
-def coset(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coset", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

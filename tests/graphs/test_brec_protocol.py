@@ -1,8 +1,6 @@
 """BREC's protocol on pairs whose verdict is known, and its statistic by hand."""
 
 import json
-import os
-from pathlib import Path
 
 import networkx
 import pytest
@@ -21,10 +19,6 @@ from coset.graphs.brec_protocol import (
     train_on_pair,
 )
 from coset.graphs.collections import GraphPair, graph_from_adjacency, parse_graph6
-
-HERE = Path(__file__).parents[2]
-PLACES = [Path(place) for place in (os.environ.get("COSET_DATA", ""), HERE / "data", HERE / "../shared/data") if place]
-DATA = next((place for place in PLACES if (place / "expressivity").exists()), None)
 
 TRIANGLES = networkx.disjoint_union(networkx.cycle_graph(3), networkx.cycle_graph(3))
 HEXAGON = GraphPair(
@@ -57,9 +51,8 @@ def test_pairs_with_a_known_verdict(name, pair, separated):
     assert (verdict.statistic > THRESHOLD) == separated
 
 
-@pytest.mark.skipif(DATA is None, reason="no expressivity data: set COSET_DATA")
-def test_the_bench_as_json(capsys):
-    main(json=True, category="basic", data=str(DATA), every=60)
+def test_the_bench_as_json(capsys, expressivity_data):
+    main(json=True, category="basic", data=str(expressivity_data), every=60)
     (verdict,) = json.loads(capsys.readouterr().out)["epnn"]
     assert verdict["statistic"] > THRESHOLD > verdict["reliability"]
 
@@ -71,11 +64,17 @@ def test_mistakes():
         main(every=0)
 
 
-@pytest.mark.skipif(DATA is None, reason="no expressivity data: set COSET_DATA")
-def test_a_bench_that_was_cut_off_goes_on(tmp_path, capsys, monkeypatch):
+def test_a_bench_that_was_cut_off_goes_on(tmp_path, capsys, monkeypatch, expressivity_data):
     """A half-written line is taken out; what is in the file is not trained again."""
     file = tmp_path / "verdicts.jsonl"
-    settings = {"json": True, "category": "basic", "data": str(DATA), "networks": "gin", "every": 30, "out": str(file)}
+    settings = {
+        "json": True,
+        "category": "basic",
+        "data": str(expressivity_data),
+        "networks": "gin",
+        "every": 30,
+        "out": str(file),
+    }
     main(**settings)
     whole, lines = json.loads(capsys.readouterr().out), file.read_text().splitlines(keepends=True)
     assert len(lines) == 2

@@ -1,8 +1,6 @@
 """Readers of graph collections: hand-made lines, agreement with NetworkX, and what damaged files say."""
 
 import gzip
-import os
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -21,11 +19,6 @@ from coset.graphs.collections import (
     read_graph6,
     read_sr25,
 )
-
-HERE = Path(__file__).parents[2]
-PLACES = [Path(place) for place in (os.environ.get("COSET_DATA", ""), HERE / "data", HERE / "../shared/data") if place]
-DATA = next((place for place in PLACES if (place / "expressivity").exists()), None)
-needs_data = pytest.mark.skipif(DATA is None, reason="no expressivity data: set COSET_DATA")
 
 
 def test_path_of_three_nodes():
@@ -96,13 +89,12 @@ def test_graph_atlas():
     assert all(nx.is_connected(to_networkx(graph, to_undirected=True)) for graph in connected[::97])
 
 
-@needs_data
-def test_brec_pairs_have_official_numbers():
-    pairs = read_brec(DATA)
+def test_brec_pairs_have_official_numbers(expressivity_data):
+    pairs = read_brec(expressivity_data)
     assert [pair.index for pair in pairs] == list(range(400))
     assert all(pair.index in BREC_CATEGORIES[pair.category] for pair in pairs)
     assert all(pair.first.num_nodes == pair.second.num_nodes for pair in pairs)
-    assert [pair.index for pair in read_brec(DATA / "expressivity/brec", ["4vtx", "regular"])][48:52] == [
+    assert [pair.index for pair in read_brec(expressivity_data / "expressivity/brec", ["4vtx", "regular"])][48:52] == [
         108,
         109,
         360,
@@ -113,15 +105,17 @@ def test_brec_pairs_have_official_numbers():
     assert not nx.is_isomorphic(rook, shrikhande)
 
 
-@needs_data
-def test_other_collections():
-    regular = read_sr25(DATA)
+def test_other_collections(expressivity_data):
+    regular = read_sr25(expressivity_data)
     assert len(regular) == 15
     assert all(graph.edge_index.size(1) == 25 * 12 for graph in regular)
-    assert (len(read_counting("train", DATA)), len(read_counting("val", DATA))) == (1500, 1000)
-    pairs = read_exp(DATA)
+    assert (len(read_counting("train", expressivity_data)), len(read_counting("val", expressivity_data))) == (
+        1500,
+        1000,
+    )
+    pairs = read_exp(expressivity_data)
     assert len(pairs) == 600
     assert all(pair.first.x.shape == (pair.first.num_nodes, 1) for pair in pairs)
     assert {(int(pair.first.y), int(pair.second.y)) for pair in pairs} == {(1, 0)}
     with pytest.raises(CosetError, match="no split 'test'"):
-        read_counting("test", DATA)
+        read_counting("test", expressivity_data)

@@ -1,9 +1,7 @@
 """The expressivity bench: exact counts on BREC, networks that reach them, and what it prints."""
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -27,11 +25,6 @@ from coset.graphs.expressivity import (
     score_table,
     set_norm_statistics,
 )
-
-HERE = Path(__file__).parents[2]
-PLACES = [Path(place) for place in (os.environ.get("COSET_DATA", ""), HERE / "data", HERE / "../shared/data") if place]
-DATA = next((place for place in PLACES if (place / "expressivity").exists()), None)
-needs_data = pytest.mark.skipif(DATA is None, reason="no expressivity data: set COSET_DATA")
 
 BREC_TABLE = {  # pairs separated: basic 60, regular 50, str 50, extension 100, cfi 100, 4vtx 20, dr 20
     "1-WL": (0, 0, 0, 0, 0, 0, 0),
@@ -110,10 +103,9 @@ def test_rounding_of_constant_channels_is_not_blown_up():
     assert (out - out[0]).abs().max() < 1e-13
 
 
-@needs_data
 @pytest.mark.parametrize("name", REFINEMENTS)
-def test_small_categories(name):
-    pairs = read_brec(DATA, ["basic", "regular", "4vtx"])
+def test_small_categories(name, expressivity_data):
+    pairs = read_brec(expressivity_data, ["basic", "regular", "4vtx"])
     basic, regular, *_, four, _ = BREC_TABLE[name]
     assert score_refinement(name, REFINEMENTS[name], pairs).separated == {
         "basic": basic,
@@ -122,11 +114,10 @@ def test_small_categories(name):
     }
 
 
-@needs_data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFINEMENTS)
-def test_published_table(name):
-    score = score_refinement(name, REFINEMENTS[name], read_brec(DATA))
+def test_published_table(name, expressivity_data):
+    score = score_refinement(name, REFINEMENTS[name], read_brec(expressivity_data))
     assert tuple(score.separated.values()) == BREC_TABLE[name]
     if name == "uL,vL,vv":  # rounds to go with the distance marking
         assert (score.rounds["basic"], score.rounds["regular"], score.rounds["extension"], score.rounds["cfi"]) == (
@@ -137,10 +128,9 @@ def test_published_table(name):
         )
 
 
-@needs_data
 @pytest.mark.slow
-def test_untrained_subgraphormer_reaches_the_bound():
-    pairs = read_brec(DATA, ["basic", "regular", "str", "extension", "dr"])
+def test_untrained_subgraphormer_reaches_the_bound(expressivity_data):
+    pairs = read_brec(expressivity_data, ["basic", "regular", "str", "extension", "dr"])
     score = score_network("subgraphormer", NETWORKS["subgraphormer"], pairs)
     assert score.separated == {"basic": 60, "regular": 50, "str": 0, "extension": 100, "dr": 0}
     assert score.false_separations == 0
@@ -177,13 +167,12 @@ def test_every_model_has_a_line_with_bound_untrained_and_trained(capsys):
     assert lines["csgnn edges"][2:] == ["sets:", "edges", "-/-/-", "-"]  # its bound was not asked for
 
 
-@needs_data
-def test_main_prints_a_table_or_json(capsys):
-    main(category="regular", data=str(DATA), networks="subgraphormer", seeds=1)
+def test_main_prints_a_table_or_json(capsys, expressivity_data):
+    main(category="regular", data=str(expressivity_data), networks="subgraphormer", seeds=1)
     table = capsys.readouterr().out
     assert "colour refinement (exact)" in table
     assert "subgraphormer" in table
-    main(json=True, category="regular", data=str(DATA), networks="none")
+    main(json=True, category="regular", data=str(expressivity_data), networks="none")
     result = json.loads(capsys.readouterr().out)
     assert result["pairs"] == {"regular": 50}
     assert {score["name"]: score["total"] for score in result["refinements"]} == {

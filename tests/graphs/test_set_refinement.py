@@ -1,8 +1,6 @@
 """Exact refinement on sets: the counts of the specification, equivalent marks, singletons as a special case."""
 
 import json
-import os
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -16,11 +14,6 @@ from coset.graphs.bag_bench import SUM_GRAPH, separated
 from coset.graphs.collections import graph_from_adjacency, parse_graph6, read_brec
 from coset.graphs.refinement import Neighbourhoods, NodeRefinement, PairRefinement, compare, refine
 from coset.graphs.set_refinement import FAMILIES, MARKS, SetRefinement, coarse_adjacency, sum_graph
-
-HERE = Path(__file__).parents[2]
-PLACES = [Path(place) for place in (os.environ.get("COSET_DATA", ""), HERE / "data", HERE / "../shared/data") if place]
-DATA = next((place for place in PLACES if (place / "expressivity").exists()), None)
-needs_data = pytest.mark.skipif(DATA is None, reason="no expressivity data: set COSET_DATA")
 
 
 def graph_of(graph: nx.Graph):
@@ -119,17 +112,15 @@ COUNTS = {  # BREC pairs separated: basic 60, regular 50, extension 100
 }
 
 
-@needs_data
 @pytest.mark.parametrize(("cell", "counts"), COUNTS.items(), ids=str)
-def test_counts_of_the_specification(cell, counts):
-    pairs = read_brec(DATA, ["basic", "regular", "extension"])
+def test_counts_of_the_specification(cell, counts, expressivity_data):
+    pairs = read_brec(expressivity_data, ["basic", "regular", "extension"])
     assert tuple(separated(pairs, *cell).values()) == counts
 
 
-@needs_data
-def test_sum_graph_of_one_neighbourhood_a_node():
+def test_sum_graph_of_one_neighbourhood_a_node(expressivity_data):
     """Equal neighbourhoods of two nodes counted twice, as the specification's table has them."""
-    pairs = read_brec(DATA, ["basic", "regular", "extension"])
+    pairs = read_brec(expressivity_data, ["basic", "regular", "extension"])
     counts = dict.fromkeys(("basic", "regular", "extension"), 0)
     for pair in pairs:
         graphs = (
@@ -140,13 +131,12 @@ def test_sum_graph_of_one_neighbourhood_a_node():
     assert tuple(counts.values()) == (2, 2, 10)
 
 
-@needs_data
-def test_the_bench_prints_a_table_or_json(capsys):
-    bag_bench.main(category="regular", data=str(DATA), families="whole,degree-classes")
+def test_the_bench_prints_a_table_or_json(capsys, expressivity_data):
+    bag_bench.main(category="regular", data=str(expressivity_data), families="whole,degree-classes")
     printed = capsys.readouterr().out
     assert "regular of 50" in printed
     assert "degree classes" in printed
-    bag_bench.main(json=True, category="regular", data=str(DATA), families="whole")
+    bag_bench.main(json=True, category="regular", data=str(expressivity_data), families="whole")
     rows = json.loads(capsys.readouterr().out)["separated"]
     assert {row["marking"]: row["regular"] for row in rows} == {
         SUM_GRAPH: 0, "simple": 0, "size": 0, "minimum": 0, "learned": 14,

@@ -1,12 +1,10 @@
 """From the command line: a made-up video of a moving camera in, files out; mistakes in one line."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from coset import cli
 from coset.motion import tracks as files
 from coset.motion.checkpoint import save_model
 
@@ -29,17 +27,6 @@ def video(tmp_path_factory):
         writer.write(frame)
     writer.release()
     return path
-
-
-@pytest.fixture
-def coset(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coset", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Two checkpoints, a file with the architecture, and data: the command that users type."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from torch.func import functional_call
 
-from coset import cli
 from coset.weights.asymmetric import asymmetrize
 from coset.weights.classification_data import digits
 from coset.weights.comparison import row
@@ -43,17 +41,6 @@ def number():
 def needs(width):
     return mlp([64, width, 10])
 """
-
-
-@pytest.fixture
-def coset(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coset", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")
