@@ -122,7 +122,8 @@ class GRIT(nn.Module):
         encoder: ``implicit`` (spectral filter), ``product`` (grouped, as published), or ``none``: GRIT itself.
         channels: Columns of the encoder.
         readout: ``sum`` or ``mean`` over the nodes.
-        dropout, attention_dropout: Probabilities.
+        dropout: Probability that an entry is set to zero.
+        attention_dropout: The same of attention weights.
 
     Shape:
         PyG batch with ``eigenvalues`` and ``pair_eigenvectors`` (:class:`coset.graphs.transforms.Eigenspaces`)

@@ -469,11 +469,7 @@ class GNNSSWLPlus(_PairModel):
     After the last layer every copy is summed over its nodes and passed through one more block,
     ReLU(BN(MLP((1 + eps) sum_w X(s, w)))), and the mean over pairs is predicted from.
 
-    Args:
-        outputs, node_features, edge_features, width, layers, relations, max_distance, marking, residual, dropout,
-        level: As for
-            :class:`Subgraphormer`.
-        positional_encoding: Number of product eigenvectors (not in the paper; 0 by default).
+    Arguments are those of :class:`Subgraphormer`, but for attention; there are no product eigenvectors by default.
     """
 
     def __init__(

@@ -92,8 +92,9 @@ def wl_compare(first: Any, second: Any, tests: Sequence[str] | None = None) -> l
     """Ask each test whether it tells two graphs apart.
 
     Args:
-        first, second: PyG data, NetworkX graphs, adjacency matrices, or graph6 strings. Directions, weights,
-            self-loops and repeated edges are ignored; integer ``x`` of PyG data are node types.
+        first: PyG data, a NetworkX graph, an adjacency matrix, or a graph6 string. Directions, weights, self-loops
+            and repeated edges are ignored; integer ``x`` of PyG data are node types.
+        second: The other graph.
         tests: Names from :data:`TESTS`; all of them by default.
 
     Raises:
