@@ -2,28 +2,17 @@
 
 import copy
 
+import fused_layers
 import pytest
 import torch
-from torch_geometric.data import Batch, Data
+from fused_layers import assert_same_outcome, check_change_in_place, check_two_passes_alive, disturbed, outcome
 
 from coset.graphs import CSGNN, GNNSSWLPlus, sum_block
 from coset.graphs.transforms import Coarsen, SampleRoots, ShortestPathDistances
-from coset.relations import use_kernels
 
 
 def random_graphs(count=4, seed=0, dress=lambda graph: graph):
-    generator = torch.Generator().manual_seed(seed)
-    graphs = []
-    for size in torch.randint(1, 9, (count,), generator=generator).tolist() + [1]:
-        forward = torch.triu_indices(size, size, 1)
-        forward = forward[:, torch.rand(forward.size(1), generator=generator) < 0.4]
-        edge_index = torch.cat([forward, forward.flip(0)], dim=1)
-        graph = Data(
-            x=torch.randint(3, (size, 2), generator=generator), edge_index=edge_index,
-            edge_attr=torch.randint(2, (edge_index.size(1), 1), generator=generator),
-        )  # fmt: skip
-        graphs.append(dress(ShortestPathDistances()(graph)))
-    return Batch.from_data_list(graphs)
+    return fused_layers.random_graphs(lambda graph: dress(ShortestPathDistances()(graph)), count, seed)
 
 
 DRESSES = {
@@ -36,20 +25,7 @@ DRESSES = {
 
 def model(kind=GNNSSWLPlus, edges=True, **options):
     torch.manual_seed(0)
-    made = kind(2, [3, 3], [2] if edges else None, **{"width": 16, "layers": 2} | options).double()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return made
-
-
-def outcome(made, batch, kernels):
-    with use_kernels(kernels):
-        out = made(batch)
-        (out**2).sum().backward()
-    gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in made.named_parameters()}
-    made.zero_grad()
-    return {"out": out.detach(), **gradients, **{name: b.clone() for name, b in made.named_buffers()}}
+    return disturbed(kind(2, [3, 3], [2] if edges else None, **{"width": 16, "layers": 2} | options))
 
 
 CASES = [
@@ -73,11 +49,7 @@ def test_equals_the_layer_made_of_its_parts(training, kind, options, dress):
     x, graph = fast.pair_features(batch)
     assert sum_block.branches(fast.layers[0], x.detach(), graph) is not None
     fast.load_state_dict(parts.state_dict())
-    found, wanted = outcome(fast, batch, True), outcome(parts, batch, False)
-    for name in wanted:
-        torch.testing.assert_close(
-            found[name], wanted[name], rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
-        )
+    assert_same_outcome(outcome(fast, batch, True), outcome(parts, batch, False))
 
 
 def test_a_factor_of_zero_still_has_a_gradient():
@@ -110,27 +82,11 @@ def test_it_is_left_out_where_it_does_not_apply(kind, options, dress):
 
 
 def test_two_forward_passes_may_be_alive_at_once():
-    made = model().eval()
-    first, second = random_graphs(seed=1), random_graphs(seed=2)
-    alone = outcome(made, first, True)
-    out = made(first)
-    made(second).sum().backward()
-    made.zero_grad()
-    (out**2).sum().backward()
-    for name, parameter in made.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, alone[name])
+    check_two_passes_alive(model().eval(), random_graphs(seed=1), random_graphs(seed=2))
 
 
 def test_a_change_in_place_between_layers_is_seen():
-    """The second layer must not take its input for the untouched output of the first."""
-    batch = random_graphs()
-    changed, doubled = model().eval(), model().eval()
-    changed.layers[0].register_forward_hook(lambda module, inputs, output: output.mul_(2))
-    doubled.layers[0].register_forward_hook(lambda module, inputs, output: output * 2)
-    found, wanted = outcome(changed, batch, True), outcome(doubled, batch, False)
-    for name in wanted:
-        torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-9)
+    check_change_in_place(model().eval(), random_graphs())
 
 
 @pytest.mark.parametrize(("kind", "dress"), [(GNNSSWLPlus, "all"), (CSGNN, "clusters")])
