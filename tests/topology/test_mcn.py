@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from coset.topology import CellBatch, MCNLayer, MCNLinear, to_data
+from coset.topology import CellBatch, MCNLayer, MCNLinear, separates, to_data
 from coset.topology.mcn import equivariant_maps, structure
-from coset.topology.torus import torus
+from coset.topology.torus import tori, torus
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,33 @@ def test_errors():
         MCNLinear((4,), (3,), 1, 1)
     with pytest.raises(ValueError, match=r"axes \[3, 2\]"):
         MCNLinear((1, 1), (1, 0), 1, 1)(torch.zeros(2, 3, 1), (3, 2))
+
+
+def map_of(inputs, outputs, patterns):
+    """The layer that adds up these maps, with these weights."""
+    layer = MCNLinear(inputs, outputs, 1, 1).double()
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        for pattern, weight in patterns.items():
+            layer.weight[layer.patterns.index(pattern)] = weight
+    return layer
+
+
+def test_four_layers_count_triangles_which_message_passing_cannot():
+    """T(3,6) has six, two T(3,3) have twelve; to HOMP they are alike. Places are (outputs, inputs), rank by rank."""
+    found = []
+    for complex_ in (torus(3, 6), tori(((3, 3), (3, 3)))):
+        cells = CellBatch(to_data(complex_))
+        sizes = vertices, edges, _ = [index.total for index in cells.cells]
+        h = structure(sizes, {(0, 1): cells.incidence(0, 1).index})[(1, 1, 0)].double()
+        both = map_of((1, 1, 0), (2, 1, 0), {((0, 1, 0), (0, 0), ()): 1, ((0, 1, 1), (0, 0), ()): 1})
+        h = (both(h, sizes) - 1).relu()  # both vertices in the edge
+        adjacent = {((0, 1, 0, 1), (0,), ()): edges, ((0, 0, 0, 0), (0,), ()): -edges}  # but no vertex to itself
+        h = map_of((2, 1, 0), (2, 0, 0), adjacent)(h, sizes).relu()
+        sides = {((0, 1, 2, *side), (), ()): 1 for side in ((0, 1), (1, 2), (0, 2))}
+        h = (map_of((2, 0, 0), (3, 0, 0), sides)(h, sizes) - 2).relu()
+        count = map_of((3, 0, 0), (0, 0, 0), {((0, 1, 2), (), ()): vertices**3})(h, sizes)
+        found.append(count.item() / 6)
+    assert found == pytest.approx([6, 12])
+    assert not separates(torus(3, 6), tori(((3, 3), (3, 3))))
