@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from coset.cli.terminal import console, print_table, problems
+from coset.cli.terminal import console, print_notes, print_table
 from coset.errors import CosetError
 
 
@@ -62,8 +62,7 @@ def reconstruct(
     inputs = Input(source, intrinsics, points, max_frames, stride, shot)
     options = Options(refine=refine, steps=steps)  # type: ignore[arg-type]
     result, notes = reconstruct_file(inputs, output, options, model, progress=not quiet)
-    for note in notes:
-        problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    print_notes(notes)
     print_table(
         ["measured", ""], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
     )

@@ -92,7 +92,6 @@ def audit(
     results, warnings = audit_files(
         weights, data, output, group, loss, weight_decay, steps, restarts, seed, model, part, quiet
     )
-    for warning in warnings:
-        problems.print(f"note: {warning}", highlight=False, markup=False, soft_wrap=True)
+    print_notes(warnings)
     print_table(["measured", ""], [[k, f"{v:.4g}"] for k, v in results.items()])
     console.print(f"look at {output / 'report.html'}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from coset.cli.terminal import console, print_table, problems
+from coset.cli.terminal import console, print_notes, print_table, problems
 from coset.errors import CosetError
 
 
@@ -178,8 +178,7 @@ def predict(
 
         how: dict[str, Any] = {"progress": not quiet, "draws": draws, "seed": seed}
         count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, **how)
-    for note in notes:
-        problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    print_notes(notes)
     console.print(f"{count} predictions written to {output}", highlight=False, soft_wrap=True)
 
 
