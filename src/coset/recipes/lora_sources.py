@@ -17,9 +17,10 @@ from coset.weights.lora.diffusion import CLASSES, BaseSize, DiffusionBase
 from coset.weights.lora.digits import LAYOUT, DigitsZoo, make_digits_zoo
 from coset.weights.lora.factors import select, unstack
 from coset.weights.lora.finetune import Encoder, draw
-from coset.weights.lora.sentences import TEXTS, minilm
+from coset.weights.lora.sentences import minilm
 from coset.weights.lora.smiles import PROPERTIES, rxnfp_bert
 from coset.weights.lora.writing import save_peft
+from coset.weights.sentence_files import TEXTS
 
 
 class Maker(Protocol):

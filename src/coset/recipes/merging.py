@@ -23,7 +23,8 @@ from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_sa
 from coset.weights.merging.evaluation import evaluate, numbers_in
 from coset.weights.merging.fitting import Fit
 from coset.weights.merging.methods import METHODS, Outcome, Setting, merge
-from coset.weights.merging.tasks import IMAGES, SYNTHETIC, TEXTS, Task, image_task, text_tasks, train_jointly
+from coset.weights.merging.tasks import IMAGES, SYNTHETIC, Task, image_task, text_tasks, train_jointly
+from coset.weights.sentence_files import TEXTS
 
 MULTITASK = "multitask"
 """One network trained on the labels of all tasks, with their whole training sets: a reference, not a way to merge."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coset.data_files import data_file
 from coset.errors import CosetError
 from coset.weights.lora.finetune import Encoder, Task, quiet_transformers
-
-TEXTS = {"sst2": 2, "trec": 6, "subj": 2, "mpqa": 2, "cr": 2, "mr": 2}
-"""Tasks and their number of classes."""
+from coset.weights.sentence_files import TEXTS, read_sentences, sentence_file
 
 
 def minilm(
@@ -26,7 +22,7 @@ def minilm(
     """The encoder with its tasks.
 
     Args:
-        tasks: Names among :data:`TEXTS`.
+        tasks: Names among :data:`coset.weights.sentence_files.TEXTS`.
         texts: Folder of ``<name>.tsv.gz`` (or ``<name>_train.tsv.gz``) with columns label and text; by default
             ``text/`` in the places of data files.
         layers: How many of the last layers are adapted.
@@ -53,16 +49,12 @@ def minilm(
 
 def _read(folder: Path | None, name: str, count: int, seed: int) -> tuple[list[str], Tensor]:
     """Random sentences of a task, in random order."""
-    try:
-        file = data_file(f"text/{name}.tsv.gz", folder)
-    except CosetError:
-        file = data_file(f"text/{name}_train.tsv.gz", folder)
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        rows = [line.rstrip("\n").split("\t", 1) for line in lines][1:]
-    if len(rows) < count:
-        raise CosetError(f"{file} has {len(rows)} sentences; training and testing ask for {count}")
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
-    return [rows[i][1] for i in chosen], torch.tensor([int(rows[i][0]) for i in chosen])
+    file = sentence_file(name, folder)
+    sentences, labels = read_sentences(file)
+    if len(labels) < count:
+        raise CosetError(f"{file} has {len(labels)} sentences; training and testing ask for {count}")
+    chosen = np.random.default_rng(seed).permutation(len(labels))[:count]
+    return [sentences[i] for i in chosen], torch.tensor(labels)[chosen]
 
 
 def _installed() -> Path:

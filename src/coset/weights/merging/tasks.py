@@ -18,10 +18,10 @@ from coset.data_files import data_file
 from coset.errors import CosetError
 from coset.weights.merging.baselines import Merged, Teacher
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
+from coset.weights.sentence_files import TEXTS, read_sentences, sentence_file
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 IMAGES = ("digits", "mnist", "fashion-mnist", "cifar10")
-TEXTS = {"sst2": 2, "trec": 6, "subj": 2, "mpqa": 2, "cr": 2, "mr": 2}
 SYNTHETIC = ("order", "parity")
 PAD, UNKNOWN, START, END = range(4)
 """Tokens with which every vocabulary begins."""
@@ -150,17 +150,9 @@ def text_tasks(
 
 
 def _read_texts(source: str, folder: Path | None, seed: int) -> tuple[list[list[str]], list[int]]:
-    sentences, labels = [], []
-    name = f"{source}_train" if source in ("sst2", "trec") else source
-    path = data_file(f"text/{name}.tsv.gz", folder)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        next(file)
-        for line in file:
-            label, _, text = line.rstrip("\n").partition("\t")
-            sentences.append(text.lower().split())
-            labels.append(int(label))
+    sentences, labels = read_sentences(sentence_file(source, folder))
     order = np.random.default_rng(seed).permutation(len(sentences))
-    return [sentences[i] for i in order], [labels[i] for i in order]
+    return [sentences[i].lower().split() for i in order], [labels[i] for i in order]
 
 
 def _encode(numbers: list[int], tokens: int) -> list[int]:
