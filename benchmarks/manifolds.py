@@ -11,19 +11,9 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-import numpy as np
 import snappy
-from numpy import ndarray as Array
-from snappy.snap.t3mlite import Mcomplex, simplex
 
-from coset.topology import Complex, betti_numbers, classify_surfaces, glued_tetrahedra, is_orientable
-
-
-def gluing(manifold: snappy.Manifold) -> tuple[Array, Array]:
-    tetrahedra, opposite = Mcomplex(manifold).Tetrahedra, simplex.TwoSubsimplices
-    neighbours = [[t.Neighbor[face].Index for face in opposite] for t in tetrahedra]
-    images = [[[t.Gluing[face][v] for v in range(4)] for face in opposite] for t in tetrahedra]
-    return np.array(neighbours), np.array(images)
+from coset.topology import Complex, betti_numbers, classify_surfaces, from_snappy, is_orientable
 
 
 def first_betti(manifold: snappy.Manifold) -> tuple[int, int]:
@@ -42,7 +32,7 @@ def cases(most: int) -> Iterator[tuple[str, snappy.Manifold, bool]]:
 
 def agrees(manifold: snappy.Manifold, closed: bool) -> tuple[bool, Complex]:
     made = manifold.filled_triangulation() if closed else manifold
-    complex_, links = glued_tetrahedra(*gluing(made), remove_vertices=not closed)
+    complex_, links = from_snappy(made, remove_vertices=not closed)
     rational, modulo = betti_numbers(complex_), betti_numbers(complex_, 2)
     kinds = [str(surface) for link in links for surface in classify_surfaces(link)]
     right = (rational[1], modulo[1]) == first_betti(manifold) and rational[0] == 1

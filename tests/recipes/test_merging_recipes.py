@@ -71,6 +71,8 @@ def test_wrong_recipes_are_refused():
         load("fs-merge/digits", ["methods=[nonsense]"])
     with pytest.raises(CosetError, match=r"network\.name=bert reads texts"):
         load("fs-merge/digits", ["tasks=[{data: sst2},{data: subj}]"])
+    with pytest.raises(CosetError, match=r"leave network\.other_sizes out"):
+        load("fs-merge/digits", ["teachers.one_start=true", "network.other_sizes=[[64, 8]]"])
     with pytest.raises(CosetError, match="is unknown; choose from digits"):
         load("fs-merge/digits", ["tasks=[{data: none},{data: digits}]"])
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from coset.errors import CosetError
-from coset.topology import betti_numbers, classify_surfaces, euler_characteristic, glued_tetrahedra, is_orientable
+from coset.topology import (
+    betti_numbers,
+    classify_surfaces,
+    euler_characteristic,
+    from_snappy,
+    glued_tetrahedra,
+    is_orientable,
+)
 
 # Complement of the figure-eight knot (m004 of the census of cusped manifolds), and the Gieseking manifold (m000).
 FIGURE_EIGHT = (
@@ -67,14 +74,9 @@ def test_impossible_gluings_are_named(change, message):
 def test_census():
     """Homology, orientability and cusps as SnapPy says, also with torsion."""
     snappy = pytest.importorskip("snappy")
-    from snappy.snap.t3mlite import Mcomplex, simplex
-
     for name in ("m003", "m125", "m009", "m010", "m015", "x101"):
         manifold = snappy.Manifold(name)
-        tetrahedra, opposite = Mcomplex(manifold).Tetrahedra, simplex.TwoSubsimplices
-        neighbours = np.array([[t.Neighbor[face].Index for face in opposite] for t in tetrahedra])
-        gluings = np.array([[[t.Gluing[face][v] for v in range(4)] for face in opposite] for t in tetrahedra])
-        complex_, links = glued_tetrahedra(neighbours, gluings)
+        complex_, links = from_snappy(manifold)
         divisors = manifold.homology().elementary_divisors()
         assert betti_numbers(complex_)[1] == sum(d == 0 for d in divisors)
         assert betti_numbers(complex_, 2)[1] == sum(d % 2 == 0 for d in divisors)

@@ -157,6 +157,8 @@ class MergingRecipe(Recipe):
         texts = [t.data in TEXTS or t.data in SYNTHETIC for t in self.tasks]
         if texts != [self.network.name == "bert"] * len(texts):
             raise ValueError("network.name=bert reads texts, mlp and vit read images: tasks must fit it")
+        if self.teachers.one_start and isinstance(self.network, MLPNetwork) and self.network.other_sizes:
+            raise ValueError("teachers.one_start=true begins with one network: leave network.other_sizes out")
         return self
 
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -253,9 +255,9 @@ class MergingRecipe(Recipe):
         t = self.teachers
         options: dict[str, Any] = {"learning_rate": t.learning_rate, "batch_size": t.batch_size}
         if number >= 0 and t.one_start:
-            start = train_jointly(encoder, self.load_tasks(seed), steps=t.steps, seed=seed, **options)
+            start = self._kept(encoder, self.load_tasks(seed), seed, -2)
             options["learning_rate"] /= 3
-            return train_jointly(encoder, tasks, steps=t.extra_steps, seed=seed + 7, heads=start.heads, **options)
+            return train_jointly(start.encoder, tasks, steps=t.extra_steps, seed=seed + 7, heads=start.heads, **options)
         if number == -2:
             return train_jointly(encoder, tasks, steps=t.steps, seed=seed, **options)
         return train_jointly(encoder, tasks, steps=len(tasks) * t.steps, seed=1000 * seed + number, **options)

@@ -23,7 +23,7 @@ from coset.topology.permutations import CellPermutation, CochainPermutation
 from coset.topology.refinement import SubcomplexRefinement, homp_classes, separates, subcomplex_classes
 from coset.topology.smcn import SCL, SMCN, BagInit
 from coset.topology.surfaces import Surface, classify_surfaces, closed_surface, simplify
-from coset.topology.triangulations import glued_tetrahedra
+from coset.topology.triangulations import from_snappy, glued_tetrahedra
 
 __all__ = [
     "CIN",
@@ -65,6 +65,7 @@ __all__ = [
     "euler_characteristic",
     "from_faces",
     "from_simplices",
+    "from_snappy",
     "from_toponetx",
     "glued_tetrahedra",
     "homp_classes",

@@ -109,7 +109,7 @@ def invariants(complex_: Complex) -> dict[str, Any]:
         "Betti numbers": lambda c: list(betti_numbers(c)),
         "Betti numbers modulo 2": lambda c: list(betti_numbers(c, 2)),
         "components": components,
-        "orientable": lambda c: is_orientable(c) if c.top == 2 else None,
+        "orientable": lambda c: is_orientable(c) if c.top >= 2 else None,
         "surface": lambda c: " + ".join(sorted(map(str, classify_surfaces(c)))),
         "diameter": diameter,
         "cross-diameter": cross_diameter,

@@ -7,6 +7,7 @@ be a loop. Its first barycentric subdivision has no loops, and the second is sim
 from __future__ import annotations
 
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -52,6 +53,21 @@ def glued_tetrahedra(
     if remove_vertices:
         tetrahedra = tetrahedra[~np.isin(tetrahedra, vertices).any(1)]
     return _compact(tetrahedra), links
+
+
+def from_snappy(manifold: Any, remove_vertices: bool = True) -> tuple[Complex, list[Complex]]:
+    """A triangulation or manifold of SnapPy as a complex; see :func:`glued_tetrahedra`.
+
+    Args:
+        manifold: ``snappy.Triangulation`` or ``snappy.Manifold``. Dehn fillings are not seen: fill it first.
+        remove_vertices: As there; ``False`` for closed manifolds (``filled_triangulation()``).
+    """
+    from snappy.snap.t3mlite import Mcomplex, simplex
+
+    tetrahedra, faces = Mcomplex(manifold).Tetrahedra, simplex.TwoSubsimplices
+    neighbours = [[t.Neighbor[face].Index for face in faces] for t in tetrahedra]
+    gluings = [[[t.Gluing[face][v] for v in range(4)] for face in faces] for t in tetrahedra]
+    return glued_tetrahedra(np.array(neighbours), np.array(gluings), remove_vertices)
 
 
 def _check(neighbours: Array, gluings: Array) -> None:

@@ -81,8 +81,8 @@ class LoraPair:
 
     def balance(self) -> LoraPair:
         """The representative with U^T U = V^T V = diag(singular values); what is left of GL(r) is O(r)."""
-        u, v = balanced(*(factor.double() for factor in self.factors()))
-        return replace(self, u=u.to(self.u.dtype), v=v.to(self.v.dtype), scale=1.0)
+        u, v = balanced(*self.factors())
+        return replace(self, u=u, v=v, scale=1.0)
 
     def truncate(self, rank: int) -> LoraPair:
         """The best approximation of dW of this rank (Eckart-Young)."""
@@ -187,14 +187,17 @@ def singular_values(u: Float[Tensor, "... n r"], v: Float[Tensor, "... m r"]) ->
 def balanced(
     u: Float[Tensor, "... n r"], v: Float[Tensor, "... m r"]
 ) -> tuple[Float[Tensor, "... n r"], Float[Tensor, "... m r"]]:
-    """(A S^1/2, B S^1/2) for the singular value decomposition U V^T = A S B^T; its signs are those of the solver."""
-    rank = u.size(-1)
-    left, core_u = torch.linalg.qr(u)
-    right, core_v = torch.linalg.qr(v)
+    """(A S^1/2, B S^1/2) for the singular value decomposition U V^T = A S B^T; its signs are those of the solver.
+
+    Computed in float64: where singular values are close, float32 would leave visible traces of R in the result.
+    """
+    rank, dtype = u.size(-1), u.dtype
+    left, core_u = torch.linalg.qr(u.double())
+    right, core_v = torch.linalg.qr(v.double())
     a, values, b = torch.linalg.svd(core_u @ core_v.mT, full_matrices=False)
     root = values.clamp(min=0).sqrt().unsqueeze(-2)
     pad = (0, rank - values.size(-1))
-    new_u, new_v = (left @ a) * root, (right @ b.mT) * root
+    new_u, new_v = ((left @ a) * root).to(dtype), ((right @ b.mT) * root).to(dtype)
     return torch.nn.functional.pad(new_u, pad), torch.nn.functional.pad(new_v, pad)
 
 
