@@ -167,8 +167,8 @@ class LoraRecipe(Recipe):
         rows = []
         for name, r in metrics["models"].items():
             shown = [r["train"][key], r["test"][key], *(r[f"test after {g}"][key] for g, _ in GAUGED)]
-            shown += [r["test"].get(k) for k in extra] + [r[k][key] if k in r else None for k in ranks]
+            shown += [r[k][key] if k in r else None for k in ranks] + [r["test"].get(k) for k in extra]
             mark = " *" if name == metrics["best"] else ""
             rows.append([name + mark, *("–" if v is None else f"{v:.3f}" for v in shown), f"{r['params']:,}"])
-        groups = [f"{key} after {g}" for g, _ in GAUGED]
-        return ["model", f"train {key}", f"test {key}", *groups, *extra, *ranks, "parameters"], rows
+        others = [f"after {g}" for g, _ in GAUGED] + [k.removeprefix("test at ") for k in ranks]
+        return ["model", f"train {key}", "test", *others, *(f"test {k}" for k in extra), "parameters"], rows

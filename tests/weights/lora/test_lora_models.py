@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from coset.symmetry import check_equivariance, verify_claims
-from coset.weights.lora import LoraAdapter, LoraPair
+from coset.weights.lora import LoraAdapter, LoraPair, digits
 from coset.weights.lora.equivariant import GATES, GLEditor, GLLayer, GLLinear, GLNorm, RowDropout, gate, make_gate
 from coset.weights.lora.factors import LayerwiseGL, Layout, pad_rank, regauge, select, stack, unstack
 from coset.weights.lora.features import Alignment, flat, products, spectra
-from coset.weights.lora.fitting import ANY_RANK, MODELS, build, fit_kernel
+from coset.weights.lora.fitting import ANY_RANK, MODELS, build, fit_kernel, predict
 from coset.weights.lora.heads import HEADS
 from coset.weights.lora.kernel import KernelRidge, cosines, gram
 from coset.weights.lora.models import FeatureModel, GLNet
@@ -121,6 +121,21 @@ def test_models_keep_their_claim(name):
     assert len(reports) == 1
     assert reports[0].passed, reports[0]
     assert reports[0].moved == reports[0].trials
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    return digits.make_digits_zoo(200)
+
+
+@pytest.mark.parametrize("name", INVARIANT)
+def test_trained_adapters_in_single_precision_keep_outputs_to_a_hundred_thousandth(name, zoo):
+    if name == "kernel":
+        network = fit_kernel("regression", (zoo.factors, zoo.members), (zoo.factors, zoo.members))
+    else:
+        network = build(name, digits.LAYOUT, zoo.factors, 10)
+    plain, moved = predict(network, zoo.factors), predict(network, regauge(zoo.factors, 1))
+    assert float((moved - plain).abs().max() / plain.abs().max()) < 1e-5
 
 
 def test_alignment_alone_is_not_invariant_under_gl_and_what_reads_raw_factors_under_nothing():
