@@ -170,8 +170,7 @@ class BayesianDepthRecipe(Recipe):
         columns, rows = self.summary(metrics)
         return write_sections(
             folder / "report.html", self.name, [Section("Depth", text, [Table(columns, rows)], panels)],
-            lead=self.description, facts=facts, command=f"coset run {self.name} --seed {self.seed}",
-            recipe=self.to_yaml(),
+            lead=self.description, facts=facts, recipe=self.to_yaml(),
         )  # fmt: skip
 
 

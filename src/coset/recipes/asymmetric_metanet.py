@@ -231,7 +231,7 @@ class MetanetRecipe(Recipe):
         return write_sections(
             folder / "report.html", self.name, sections, lead=self.description,
             facts={"data": metrics["data"], "seed": str(metrics["seed"]), "CPU seconds": str(metrics["cpu_seconds"])},
-            command=f"coset run {self.name} --seed {self.seed}", recipe=self.to_yaml(),
+            recipe=self.to_yaml(),
         )  # fmt: skip
 
 

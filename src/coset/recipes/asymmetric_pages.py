@@ -61,7 +61,7 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
     }  # fmt: skip
     return write_sections(
         folder / "report.html", recipe.name, sections, lead=recipe.description, facts=facts,
-        command=f"coset run {recipe.name} --seed {recipe.seed}", recipe=recipe.to_yaml(),
+        recipe=recipe.to_yaml(),
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def write_run_page(recipe: Recipe, folder: Path) -> Path:
     }  # fmt: skip
     return write_sections(
         folder / "report.html", recipe.name, sections, lead=recipe.description, facts=facts,
-        command=f"coset run {recipe.name} --seed {recipe.seed}", recipe=recipe.to_yaml(),
+        recipe=recipe.to_yaml(),
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def write_zoo_page(recipe: Recipe, folder: Path) -> Path:
     return write_sections(
         folder / "report.html", recipe.name, [section],
         lead=recipe.description, facts={"adapters": str(metrics["adapters"]), "seed": str(metrics["seed"])},
-        command=f"coset lora zoo {recipe.name} --seed {recipe.seed}", recipe=recipe.to_yaml(),
+        command="coset lora zoo recipe.yaml", recipe=recipe.to_yaml(),
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | No
             bar = {"title": str(shown.name)}
             marker |= {"color": shown.to_list(), "colorscale": "Viridis", "showscale": True, "colorbar": bar}
         figure.add_scatter(x=places[:, 0], y=places[:, 1], mode="markers", text=names, marker=marker)
-    figure.update_layout(xaxis_title="first component", yaxis_title="second component")
+    figure.update_layout(xaxis_title="first component", yaxis_title="second component", height=640)
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
     return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", figure)])])
 

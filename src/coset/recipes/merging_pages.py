@@ -60,7 +60,7 @@ def write_merging_page(recipe: Recipe, folder: Path) -> Path:
         facts["basins" if not number else f"basins, pair {number + 1}"] = said
     return write_sections(
         folder / "report.html", recipe.name, sections, lead=recipe.description, facts=facts,
-        command=f"coset run {recipe.name} --seed {recipe.seed}", recipe=recipe.to_yaml(),
+        recipe=recipe.to_yaml(),
     )  # fmt: skip
 
 

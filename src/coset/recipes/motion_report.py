@@ -29,7 +29,6 @@ def write(folder: Path) -> Path:
         sections,
         lead="Camera and moving 3D from point tracks, on synthetic scenes with exact truth.",
         facts=facts,
-        command=f"coset run {metrics['recipe']} --seed {metrics['seed']}",
         recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
     )
 

@@ -276,7 +276,7 @@ class ReconstructionRecipe(Recipe):
                 k: f"{v:.2g}" if isinstance(v, float) else str(v)
                 for k, v in facts.items() if k not in ("notes", "picture")
             },
-            command=f"coset run {self.name} --seed {self.seed}", recipe=self.to_yaml(),
+            recipe=self.to_yaml(),
         )  # fmt: skip
 
     def _attack(

@@ -159,7 +159,7 @@ class SweepRecipe(Recipe):
         facts = {"base": self.base, "seeds": ", ".join(map(str, self.seeds)), "seconds": str(metrics["seconds"])}
         return write_sections(
             folder / "report.html", self.name, [Section("Runs", text, [Table(columns, rows)], panels)],
-            lead=self.description, facts=facts, command=f"coset run {self.name}", recipe=self.to_yaml(),
+            lead=self.description, facts=facts, recipe=self.to_yaml(),
         )  # fmt: skip
 
 

@@ -68,8 +68,8 @@ def write_sections(
         sections: In order.
         lead: A sentence under the heading.
         facts: Names and values under it, e.g. ``{"seed": "0"}``.
-        command: What to type to get the same.
-        recipe: Text of ``recipe.yaml``.
+        command: What to type to get the same; for a run its recipe.
+        recipe: Text of ``recipe.yaml``, in which seed and overrides are settled.
 
     Raises:
         CosetError: The page cannot be written.
@@ -96,7 +96,7 @@ def write_sections(
         lead=lead,
         facts=dict(facts or {}),
         sections=shown,
-        command=command,
+        command=command or ("coset run recipe.yaml" if recipe else ""),
         recipe=recipe,
         figures=figures.specifications,
     )
