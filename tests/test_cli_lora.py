@@ -27,6 +27,9 @@ def test_inspect_convert_and_read_again(coset, adapters, tmp_path):
     assert code == 0
     assert "layers.0" in out
     assert "2 layers" in out
+    facts = json.loads(coset("lora", "inspect", adapters / "00000", "--json", "--page", tmp_path / "page.html")[1])
+    assert len(facts["layers"][0]["singular_values"]) == 4
+    assert "layers.2" in (tmp_path / "page.html").read_text()
     assert coset("lora", "convert", adapters / "00000", tmp_path / "again")[0] == 0
     assert coset("lora", "inspect", tmp_path / "again")[1].splitlines()[:3] == out.splitlines()[:3]
 

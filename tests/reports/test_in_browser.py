@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 
+from coset.recipes.lora_pages import write_inspection
 from coset.reports import (
     Panel,
     Picture,
@@ -21,6 +23,7 @@ from coset.reports import (
     write_report,
     write_sections,
 )
+from coset.weights.lora import LoraAdapter, LoraPair, inspect
 
 pytestmark = pytest.mark.browser
 
@@ -187,6 +190,19 @@ def test_page_of_sections_shows_tables_plots_and_pictures(
     assert browser.execute_script("return document.querySelector('tbody td').textContent") == "<b>a</b>"
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert requests(browser) == []
+
+
+def test_an_adapter_shows_a_cell_a_layer(browser: Any, tmp_path: Path) -> None:
+    names = [f"layer.{block}.{part}" for block in range(3) for part in ("query", "out.0")]
+    pair = LoraPair(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0], [5.0]]))
+    adapter = LoraAdapter(dict.fromkeys(names[:-1], pair), "style")
+    open_page(browser, write_inspection(tmp_path / "page.html", inspect(adapter)))
+    norms = browser.execute_script("return document.querySelector('.plot').data[0]")
+    assert (norms["x"], norms["y"]) == (["0", "1", "2"], ["layer.*.query", "layer.*.out.0"])
+    assert [[round(z, 3) if z else None for z in row] for row in norms["z"]] == [[15.811] * 3, [15.811, 15.811, None]]
+    assert browser.execute_script("return document.querySelectorAll('.plot .heatmaplayer image').length") == 2
+    assert browser.execute_script("return document.querySelectorAll('.plot .boxlayer .trace').length") == 1
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 
 def cells_of(browser: Any, script: str) -> Any:

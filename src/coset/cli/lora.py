@@ -14,14 +14,19 @@ def inspect_adapter(
     path: Annotated[Path, typer.Argument(help="PEFT or diffusers folder, or a file of weights.")],
     adapter: Annotated[str | None, typer.Option(help="Which adapter, where there are several.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write a page too: norms and ranks by layer, spectra.")] = None,
 ) -> None:
     """Layers, ranks, scales, norms and effective ranks of an adapter.
 
-    Example: coset lora inspect my-adapter
+    Example: coset lora inspect my-adapter --page my-adapter.html
     """
     from coset.weights.lora import inspect, load_lora
 
     facts = inspect(load_lora(path, adapter=adapter))
+    if page is not None:
+        from coset.recipes.lora_pages import write_inspection
+
+        write_inspection(page, facts)
     if json:
         typer.echo(json_module.dumps(facts.to_dict(), indent=2))
         return

@@ -1,6 +1,8 @@
-"""Pages of runs on collections of LoRAs, of collections, and maps of them."""
+"""Pages of runs on collections of LoRAs, of collections, maps of them, and of one adapter."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import plotly.graph_objects as go
 
 from coset.recipes.recipe import Recipe
 from coset.reports import Panel, Section, Table, write_sections
+from coset.weights.lora.inspection import AdapterFacts, LayerFacts
 
 CATEGORIES = 8
 """A label of words, or of no more whole numbers than this, gets a colour and an entry of the legend for each."""
@@ -98,6 +101,60 @@ def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | No
     figure.update_layout(xaxis_title="first component", yaxis_title="second component", height=640)
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
     return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", figure)])])
+
+
+def write_inspection(path: Path, facts: AdapterFacts) -> Path:
+    """An adapter at a glance: norm and effective rank of every layer by place in the network, and spectra."""
+    spectra = go.Figure()
+    for i in range(max(layer.rank for layer in facts.layers)):
+        shares = [s[i] / s[0] for s in (layer.singular_values for layer in facts.layers) if i < len(s) and s[0] > 0]
+        spectra.add_box(y=shares, name=str(i + 1), showlegend=False)
+    spectra.update_layout(xaxis_title="number", yaxis_title="share of the largest", yaxis_rangemode="tozero")
+    panels = [
+        Panel("Norm by layer", _by_place(facts.layers, [layer.norm for layer in facts.layers])),
+        Panel("Effective rank by layer", _by_place(facts.layers, [layer.effective_rank for layer in facts.layers])),
+        Panel("Singular values of all layers", spectra),
+    ]
+    table = Table(
+        ["layer", "kind", "shape", "rank", "scale", "norm", "effective rank"],
+        [[f.name, f.kind, f"{f.n} x {f.m}", f.rank, f.scale, f.norm, f.effective_rank] for f in facts.layers],
+    )
+    text = "None of these numbers depends on how an update is factorised."
+    sections = [Section("Updates", text, panels=panels, notes=facts.notes), Section("Layers", tables=[table])]
+    line = {
+        "format": facts.source_format, "base model": facts.base_model or "not said", "layers": str(len(facts.layers)),
+        "numbers": f"{facts.parameters:,}", "of the updates": f"{facts.dense_parameters:,}",
+        "norm": f"{facts.norm:.4g}",
+    }  # fmt: skip
+    return write_sections(path, Path(facts.name).name, sections, lead=f"LoRA adapter {facts.name}", facts=line)
+
+
+def _by_place(layers: Sequence[LayerFacts], values: Sequence[float]) -> go.Figure:
+    """A cell a layer: the numbers of its blocks across, the rest of its name down."""
+    places = [_place(layer.name) for layer in layers]
+    rows, columns = list(dict.fromkeys(row for row, _ in places)), sorted({column for _, column in places})
+    cells: list[list[float | None]] = [[None] * len(columns) for _ in rows]
+    names = [[""] * len(columns) for _ in rows]
+    for (row, column), layer, value in zip(places, layers, values, strict=True):
+        i, j = rows.index(row), columns.index(column)
+        cells[i][j], names[i][j] = value, layer.name
+    figure = go.Figure(
+        go.Heatmap(
+            z=cells, y=rows, x=[".".join(map(str, c)) or "–" for c in columns], text=names, colorscale="Viridis",
+            hovertemplate="%{text}: %{z:.4g}<extra></extra>", hoverongaps=False,
+        )
+    )  # fmt: skip
+    figure.update_layout(height=140 + 22 * len(rows), xaxis_title="block")
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
+
+
+def _place(name: str) -> tuple[str, tuple[int, ...]]:
+    """A name without the numbers of its blocks, and these; a number at its end counts if there is no other."""
+    inner, any_ = r"(?<=[._:])\d+(?=[._:])", r"(?<=[._:])\d+(?=[._:]|$)"
+    numbers = inner if re.search(inner, name) else any_
+    return re.sub(numbers, "*", name), tuple(map(int, re.findall(numbers, name)))
 
 
 def _is_class(labels: pd.Series) -> bool:

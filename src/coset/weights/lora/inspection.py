@@ -16,8 +16,8 @@ class LayerFacts:
 
     Attributes:
         norm: Frobenius norm of dW, scale included.
-        largest: Largest singular value of dW.
         effective_rank: exp of the entropy of the shares of sigma (Roy and Vetterli 2007): between 1 and the rank.
+        singular_values: Of dW, descending.
     """
 
     name: str
@@ -27,8 +27,8 @@ class LayerFacts:
     rank: int
     scale: float
     norm: float
-    largest: float
     effective_rank: float
+    singular_values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def _layer(name: str, pair: LoraPair) -> LayerFacts:
     values = pair.singular_values()
     n, m = pair.shape
     return LayerFacts(
-        name, pair.kind, n, m, pair.rank, pair.scale, float(values.square().sum().sqrt()), float(values[0]),
-        effective_rank(values),
+        name, pair.kind, n, m, pair.rank, pair.scale, float(values.square().sum().sqrt()), effective_rank(values),
+        tuple(values.tolist()),
     )  # fmt: skip
 
 
