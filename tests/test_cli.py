@@ -279,6 +279,13 @@ def test_start_is_fast_because_nothing_heavy_is_imported():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+def test_what_is_no_graph_needs_neither_pyg_nor_lightning():
+    kinds = ("lora", "lora_runs", "merging", "merge_file", "connect", "asymmetric", "motion", "reconstruction")
+    code = f"import sys; import {', '.join(f'coset.recipes.{kind}' for kind in kinds)}, coset.cli.runs; "
+    code += "print([name for name in ('torch_geometric', 'pytorch_lightning') if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
 def test_the_command_is_installed():
     command = os.path.join(os.path.dirname(sys.executable), "coset")
     assert subprocess.check_output([command, "--version"], text=True).startswith("coset ")

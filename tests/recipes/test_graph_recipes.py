@@ -14,7 +14,7 @@ from coset import CosetError
 from coset.graphs.datasets import GraphTable
 from coset.recipes import load
 from coset.recipes.graphs import metrics_by_split, prediction_table
-from coset.training import GraphTask
+from coset.training.tasks import GraphTask
 
 SMALL = ["model.width=12", "model.layers=1", "model.heads=2", "model.positional_encoding=2", "training.epochs=3"]
 SMALL += ["training.batch_size=4", "data.fractions=[0.5,0.25,0.25]"]

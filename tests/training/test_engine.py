@@ -5,9 +5,11 @@ from tiny_graphs import tiny_graphs, tiny_task
 from torch_geometric.data import Batch
 
 from coset import CosetError
-from coset.training import Fit, GraphTask, fit, metrics_of, predict
 from coset.training.checkpoints import read_checkpoint
+from coset.training.engine import Fit, fit, predict
 from coset.training.loaders import FIRST_VOTE, Views
+from coset.training.metrics import metrics_of
+from coset.training.tasks import GraphTask
 
 
 class Power(Exception):

@@ -7,7 +7,7 @@ from torch import nn
 from torch_geometric.data import Batch
 
 from coset import CosetError
-from coset.training import GraphTask
+from coset.training.tasks import GraphTask
 
 
 class Constant(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
-from coset.training import GraphTask
+from coset.training.tasks import GraphTask
 
 
 class TinyNetwork(nn.Module):

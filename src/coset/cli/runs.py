@@ -54,8 +54,8 @@ def run(
 
     Example: coset run subgraphormer/freesolv --engine torchrun --workers 2
     """
-    from coset.recipes import load, load_run
-    from coset.training import processes, run_directory
+    from coset.recipes import load, load_run, run_directory
+    from coset.training import processes
 
     processes.follow_launcher()
     if processes.mistake_was_made():
@@ -119,9 +119,9 @@ def sweep(
     """
     from pydantic import ValidationError
 
+    from coset.recipes import run_directory
     from coset.recipes.halving import Halving
     from coset.recipes.trials import Sweep, run_sweep, seeds_of, table_of
-    from coset.training import run_directory
 
     names, changes = [r for r in recipes if "=" not in r], [r for r in recipes if "=" in r]
     if not names:
@@ -224,7 +224,8 @@ def _run_together(
     """Several processes train one model: a command of ours under torchrun, or a function on Ray."""
     from contextlib import nullcontext
 
-    from coset.training import ray_train, run_directory, torchrun
+    from coset.recipes import run_directory
+    from coset.training import ray_train, torchrun
 
     _need_graphs(checked)
     if engine == "torchrun":

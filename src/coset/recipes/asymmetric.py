@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from coset.errors import CosetError
 from coset.files import write_json
+from coset.recipes import run_directory
 from coset.recipes.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport, check_equivariance
-from coset.training import run_directory
 from coset.weights.asymmetric import asymmetries, asymmetrize, fingerprint, trainable_parameters
 from coset.weights.classification_data import (
     IGNORED,

@@ -14,12 +14,12 @@ from torch import nn
 
 from coset.errors import CosetError
 from coset.files import write_json
+from coset.recipes import run_directory
 from coset.recipes.asymmetric import DigitsData, ImageData, VariantOptions, invariance, spread
 from coset.recipes.recipe import Options, Recipe
 from coset.reports import Panel, Section, Table, write_sections
 from coset.reports.plots import run_colour
 from coset.symmetry import EquivarianceReport
-from coset.training import run_directory
 from coset.weights.bayesian import VariationalTraining, predict, train_variational, variational
 from coset.weights.classification_data import Classification
 from coset.weights.networks import mlp, seeded

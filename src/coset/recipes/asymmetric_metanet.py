@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from coset.errors import CosetError
 from coset.files import write_json
+from coset.recipes import run_directory
 from coset.recipes.asymmetric import DigitsData, MLPOptions, VariantOptions, spread
 from coset.recipes.recipe import Options, Recipe
 from coset.reports import Panel, Section, Table, write_sections
 from coset.reports.plots import run_colour
 from coset.symmetry import EquivarianceReport, check_equivariance
-from coset.training import run_directory
 from coset.weights.asymmetric import trainable_parameters
 from coset.weights.classification_data import Classification
 from coset.weights.classifier_zoo import (

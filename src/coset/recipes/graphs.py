@@ -23,6 +23,7 @@ from coset.graphs import GIN, Subgraphormer
 from coset.graphs.datasets import GraphTable
 from coset.graphs.shards import ShardedGraphs
 from coset.graphs.transforms import SampleRoots, precompute
+from coset.recipes import run_directory
 from coset.recipes.recipe import Recipe
 from coset.recipes.schema import DataOptions, ModelOptions, TrainerOptions, TrainingOptions
 from coset.reports import (
@@ -38,7 +39,7 @@ from coset.reports import (
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.topology import HOMP, SMCN
 from coset.topology.pictures import drawing, pair_relevance
-from coset.training import processes, run_directory
+from coset.training import processes
 from coset.training.checkpoints import LAST, check_belongs, read_checkpoint
 from coset.training.engine import Fit, first_batch, fit, predict
 from coset.training.loaders import View

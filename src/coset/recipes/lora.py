@@ -13,12 +13,12 @@ from torch import Tensor
 
 from coset.errors import CosetError
 from coset.files import write_json
+from coset.recipes import run_directory
 from coset.recipes.lora_data import Collection, DigitsData, ZooData, columns_of
 from coset.recipes.lora_fits import GAUGED, Fitted, Problem, baseline, fit_and_measure, keep, kept
 from coset.recipes.lora_runs import CERTIFIED, Units, certify, load_model, write_history, write_run
 from coset.recipes.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport
-from coset.training import run_directory
 from coset.weights.lora import fitting
 from coset.weights.lora.factors import select
 from coset.weights.lora.magnitudes import Magnitudes

@@ -15,8 +15,8 @@ from rich.progress import Progress
 
 from coset.errors import CosetError
 from coset.files import replacing, write_json
+from coset.recipes import run_directory
 from coset.recipes.recipe import Options, Recipe
-from coset.training import run_directory
 from coset.weights.merging.baselines import Merged, Teacher
 from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, take

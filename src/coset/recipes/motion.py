@@ -24,9 +24,9 @@ from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.refinement import bundle_adjust
 from coset.motion.scenes import Scene, SceneOptions, make_scene, make_scenes
+from coset.recipes import run_directory
 from coset.recipes.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport, verify_claims
-from coset.training import run_directory
 
 CHECKPOINT = "model.safetensors"
 SHOWN = {

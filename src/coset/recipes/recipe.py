@@ -35,7 +35,7 @@ class Recipe(Options, ABC):
     def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
         """Do the work and fill the run's folder, ``metrics.json`` last; returns the metrics.
 
-        ``recipe.yaml`` is written by :func:`coset.training.run_directory.begin` once the inputs are known to be good.
+        ``recipe.yaml`` is written by :func:`coset.recipes.run_directory.begin` once the inputs are known to be good.
 
         Raises:
             CosetError: The data or the recipe does not allow it.

@@ -41,10 +41,10 @@ from coset.privacy.stationarity import (
     train_to_margin,
     train_to_stationarity,
 )
+from coset.recipes import run_directory
 from coset.recipes.recipe import Options, Recipe
 from coset.reports import Panel, Picture, Section, Table, write_sections
 from coset.symmetry import EquivarianceReport, verify_claims
-from coset.training import run_directory
 
 NULL_SETS = 20
 GRID = "found (above), true (middle), the held-out input most like what was found (below)"

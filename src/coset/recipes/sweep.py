@@ -21,12 +21,12 @@ from rich.progress import track
 from coset.errors import CosetError
 from coset.files import write_json, write_text
 from coset.graphs.datasets import GraphTable
+from coset.recipes import run_directory
 from coset.recipes.graphs import GraphRecipe
 from coset.recipes.recipe import Options, Recipe
 from coset.recipes.registry import load
 from coset.reports import Panel, Section, Table, write_sections
 from coset.symmetry import EquivarianceReport
-from coset.training import run_directory
 from coset.training.checkpoints import LAST
 
 

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from coset.errors import CosetError, require
-from coset.graphs.molecules import parse_smiles
 
 WIDTH, HEIGHT = 260, 190
 
@@ -26,6 +25,8 @@ _COLOURS = {
 
 def draw(smiles: str) -> str | None:
     """A drawing as inline SVG markup without any of the user's text; ``None`` if RDKit is missing or cannot read it."""
+    from coset.graphs.molecules import parse_smiles
+
     try:
         mol = parse_smiles(smiles)
         drawing: Any = require("rdkit.Chem.Draw.rdMolDraw2D", "molecules")
@@ -51,6 +52,8 @@ def skeleton(smiles: str) -> dict[str, Any]:
     Raises:
         CosetError: The string is no molecule, or RDKit is not installed.
     """
+    from coset.graphs.molecules import parse_smiles
+
     mol = parse_smiles(smiles)
     require("rdkit.Chem.rdDepictor", "molecules").Compute2DCoords(mol)
     chem = require("rdkit.Chem", "molecules")

@@ -9,14 +9,17 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
-from torch_geometric.data import Data
 
 from coset.symmetry.actions import Action
 from coset.symmetry.node_permutations import node_counts
+
+if TYPE_CHECKING:  # importing PyG takes longer than all of this
+    from torch_geometric.data import Data
 
 
 class _EigenvectorAction(Action):

@@ -12,15 +12,17 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
-from torch_geometric.data import Data
 
 from coset.symmetry.actions import Action
 from coset.symmetry.axes import all_permutations
+
+if TYPE_CHECKING:  # importing PyG takes longer than all of this
+    from torch_geometric.data import Data
 
 
 @dataclass(frozen=True, eq=False)

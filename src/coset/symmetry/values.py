@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data.data import BaseData
 
 
 def map_tensors(function: Callable[..., Tensor], value: Any, *others: Any) -> Any:
@@ -18,7 +18,7 @@ def map_tensors(function: Callable[..., Tensor], value: Any, *others: Any) -> An
     """
     if isinstance(value, Tensor):
         return function(value, *others)
-    if isinstance(value, BaseData):
+    if _is_graph(value):
         return copy.copy(value).apply(function)
     if isinstance(value, dict):
         return {key: map_tensors(function, part, *(other[key] for other in others)) for key, part in value.items()}
@@ -33,7 +33,7 @@ def tensors(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the tree with its place in it, e.g. ``("points[0]", ...)``; dicts in the order of their keys."""
     if isinstance(value, Tensor):
         yield where, value
-    elif isinstance(value, BaseData):
+    elif _is_graph(value):
         yield from tensors(value.to_dict(), where)
     elif isinstance(value, dict):
         for key in sorted(value, key=str):
@@ -46,3 +46,9 @@ def tensors(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
 def cast(value: Any, dtype: torch.dtype) -> Any:
     """A copy that shares no memory with ``value``, its real floating-point tensors in ``dtype``."""
     return map_tensors(lambda t: t.detach().to(dtype if t.is_floating_point() else t.dtype, copy=True), value)
+
+
+def _is_graph(value: Any) -> bool:
+    """PyG data. There is none before PyG is imported, which takes twice as long as all else that weights need."""
+    module = sys.modules.get("torch_geometric.data.data")
+    return module is not None and isinstance(value, module.BaseData)

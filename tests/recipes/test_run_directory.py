@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 
 from coset import CosetError
-from coset.training.run_directory import begin, claimed, existing, unused
+from coset.recipes.run_directory import begin, claimed, existing, unused
 
 
 def test_a_claimed_folder_stays_after_a_run(tmp_path):
