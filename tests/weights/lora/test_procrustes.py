@@ -18,7 +18,10 @@ def test_by_hand():
     assert torch.allclose(polar(torch.diag(torch.tensor([4.0, -0.1]))), torch.diag(torch.tensor([1.0, -1.0])))
 
 
-@given(rank=st.integers(1, 9), number=st.sampled_from([1, 2, 64, 65, 130]), spread=st.integers(0, 9), seed=st.integers(0, 2**31))
+@given(
+    rank=st.integers(1, 9), number=st.sampled_from([1, 2, 64, 65, 130]), spread=st.integers(0, 9),
+    seed=st.integers(0, 2**31),
+)  # fmt: skip
 @settings(max_examples=40, deadline=None)
 def test_any_matrices_as_scipy(rank, number, spread, seed):
     """Condition numbers up to 1e9, sizes from 1e-12 to 1e12."""
