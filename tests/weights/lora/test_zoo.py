@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -67,7 +69,8 @@ def test_layers_that_differ_need_a_decision(folder, tmp_path):
     assert not (u[0, 1] @ v[0, 1].mT).any()
 
 
-def test_an_interrupted_collection_goes_on(folder, tmp_path):
+def test_an_interrupted_collection_goes_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("coset.weights.lora.zoo.STRIDE", 2)
     sources, zoo = find_adapters(folder), tmp_path / "zoo"
     whole = build_zoo(sources, tmp_path / "whole", root=folder)
 
@@ -79,11 +82,54 @@ def test_an_interrupted_collection_goes_on(folder, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         build_zoo(sources, zoo, root=folder, progress=stops)
-    with pytest.raises(CosetError):
+    with pytest.raises(CosetError, match="not finished"):
         open_zoo(zoo)
+    read = []
+    monkeypatch.setattr("coset.weights.lora.zoo.load_lora", lambda path: read.append(path) or load_lora(path))
     again = build_zoo(sources, zoo, root=folder)
+    assert read == sources[2:]
     for a, b in zip(again.factors()[0], whole.factors()[0], strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_collection_stays_whole_while_it_is_built_again(folder, tmp_path):
+    before = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    held = np.load(tmp_path / "zoo" / "u_0.npy", mmap_mode="r")
+    kept = held.copy()
+    save_peft(adapter(99), folder / "a3")
+
+    def watched(items, what):
+        for item in items:
+            assert open_zoo(tmp_path / "zoo").names == before.names
+            yield item
+
+    after = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, progress=watched)
+    assert np.array_equal(held, kept)
+    assert not torch.equal(after.factors([3])[0][0], torch.from_numpy(kept[3:4]))
+    after.verify()
+
+
+def test_of_two_that_build_at_once_one_does_and_the_other_waits(folder, tmp_path):
+    sources, writing, waiting = find_adapters(folder), threading.Event(), threading.Event()
+
+    def first(items, what):
+        for item in items:
+            if what.startswith("writing"):
+                writing.set()
+                assert waiting.wait(30)
+            yield item
+
+    def second(items, what):
+        assert not what.startswith("writing")
+        yield from items
+        waiting.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(build_zoo, sources, tmp_path / "zoo", root=folder, progress=first)
+        assert writing.wait(30)
+        other = pool.submit(build_zoo, sources, tmp_path / "zoo", root=folder, progress=second)
+        assert other.result().names == one.result().names
+    open_zoo(tmp_path / "zoo").verify()
 
 
 def test_files_that_do_not_fit_their_index_are_refused(folder, tmp_path):

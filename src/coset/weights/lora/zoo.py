@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from coset.errors import CosetError
 from coset.files import write_text
@@ -27,6 +29,8 @@ from coset.weights.lora.reading import load_lora, natural_key
 from coset.weights.lora.survey import Progress, common_layout, common_magnitudes, survey
 
 INDEX, PARTIAL = "zoo.json", "building.json"
+STRIDE = 256
+"""Adapters that an interrupted build may have to read again."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,9 @@ def build_zoo(
 ) -> LoraZoo:
     """Read adapters into a collection; what an interrupted call has written is kept.
 
+    A collection that is there already stays as it is until the new one is whole. Of several processes that build the
+    same one at once, the first does and the others wait for it.
+
     Args:
         sources: Files or folders, as :func:`find_adapters` gives them.
         output: Folder of the collection.
@@ -159,6 +166,7 @@ def build_zoo(
     """
     if dtype not in ("float32", "float16"):
         raise CosetError(f"dtype={dtype!r}: choose float32 or float16")
+    began = time.time()
     called = {path: str(path.relative_to(root)) if root else str(path) for path in sources}
     facts, bad = survey(sources, called, progress)
     if bad and not skip_bad:
@@ -176,28 +184,42 @@ def build_zoo(
         "names": list(named), "groups": [[list(s), list(n)] for s, n in layout.groups], "rank": rank, "dtype": dtype,
         "magnitudes": [[n, list(names)] for n, names in magnitudes],
     }  # fmt: skip
-    shapes = _shapes(len(good), layout, rank, magnitudes)
-    _fill(output, good, plan, shapes, layout, magnitudes, progress)
-    checksums = {name: _checksum(output / name) for name in shapes}
-    index = {**plan, "notes": [*notes, *more], "skipped": bad, "checksums": checksums}
-    write_text(output / INDEX, json.dumps(index, indent=1) + "\n")
-    (output / PARTIAL).unlink(missing_ok=True)
+    with FileLock(output / ".lock"):
+        if _built_since(output, plan, began):
+            return open_zoo(output)
+        parts = {name: output / f"{name}.part" for name in _shapes(len(good), layout, rank, magnitudes)}
+        _fill(output, good, plan, parts, layout, magnitudes, progress)
+        checksums = {name: _checksum(part) for name, part in parts.items()}
+        index = {**plan, "notes": [*notes, *more], "skipped": bad, "checksums": checksums}
+        (output / INDEX).unlink(missing_ok=True)
+        for name, part in parts.items():
+            part.replace(output / name)
+        write_text(output / INDEX, json.dumps(index, indent=1) + "\n")
+        (output / PARTIAL).unlink(missing_ok=True)
     return open_zoo(output)
 
 
+def _built_since(output: Path, plan: Mapping[str, Any], began: float) -> bool:
+    """Whether another process built the same collection meanwhile."""
+    file = output / INDEX
+    if not file.is_file() or file.stat().st_mtime < began:
+        return False
+    index = _index(file)
+    return all(index.get(key) == value for key, value in plan.items())
+
+
 def _fill(
-    output: Path, sources: Sequence[Path], plan: dict[str, Any], shapes: dict[str, tuple[int, ...]], layout: Layout,
+    output: Path, sources: Sequence[Path], plan: dict[str, Any], parts: Mapping[str, Path], layout: Layout,
     magnitudes: tuple[tuple[int, tuple[str, ...]], ...], progress: Progress,
 ) -> None:  # fmt: skip
-    """Write the arrays row by row; every 256 rows it notes how far it has come."""
-    dtype = plan["dtype"]
+    """Write the arrays row by row; every so often it notes how far it has come."""
     before = _index(output / PARTIAL) if (output / PARTIAL).is_file() else {}
-    done = int(before.get("done", 0)) if before.get("plan") == plan else 0
-    (output / INDEX).unlink(missing_ok=True)
+    kept = before.get("plan") == plan and all(part.is_file() for part in parts.values())
+    done = int(before.get("done", 0)) if kept else 0
     arrays = {}
-    for name, shape in shapes.items():
-        mode: Any = "r+" if done and (output / name).is_file() else "w+"
-        arrays[name] = np.lib.format.open_memmap(output / name, mode=mode, dtype=dtype, shape=shape)
+    for name, shape in _shapes(len(sources), layout, plan["rank"], magnitudes).items():
+        mode: Any = "r+" if done else "w+"
+        arrays[name] = np.lib.format.open_memmap(parts[name], mode=mode, dtype=plan["dtype"], shape=shape)
     for row, path in enumerate(progress(sources, "writing the collection")):
         if row < done:
             continue
@@ -205,7 +227,7 @@ def _fill(
         _write_row(adapter, row, arrays, layout, plan["rank"])
         for i, values in enumerate(Magnitudes.of([adapter], magnitudes).values):
             arrays[f"m_{i}.npy"][row] = values[0].numpy()
-        if row % 256 == 255:
+        if (row + 1) % STRIDE == 0:
             for array in arrays.values():
                 array.flush()
             write_text(output / PARTIAL, json.dumps({"plan": plan, "done": row + 1}))
