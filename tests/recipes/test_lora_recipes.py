@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -144,6 +145,13 @@ def test_search_and_map_find_their_way(collection, tmp_path):
     assert "00007" in page.read_text(encoding="utf-8")
     with pytest.raises(CosetError, match="no column 'nothing'"):
         map_folder(collection, tmp_path / "map.html", colour="nothing")
+
+
+def test_where_nothing_can_be_written_one_is_told_how_to_go_on(collection, tmp_path, monkeypatch):
+    shutil.copytree(collection / "adapters", tmp_path / "shared")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(CosetError, match=r"cannot write to .*shared itself: coset lora collect .*shared ZOO"):
+        map_folder(tmp_path / "shared", tmp_path / "map.html")
 
 
 def test_a_collection_grows_but_does_not_change_its_making(collection):

@@ -1,5 +1,6 @@
 """Collections of adapters as recipes name them: the digits, made on the spot, or a folder with a table of labels."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -115,7 +116,11 @@ class ZooData(Options):
 
 
 def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZoo:
-    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when needed."""
+    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when needed.
+
+    Raises:
+        CosetError: An adapter cannot be used, or nothing can be written there.
+    """
     if (folder / INDEX).is_file():
         return open_zoo(folder)
     # Beside the adapters that ``coset lora zoo`` makes lies the model they were finetuned from.
@@ -129,6 +134,10 @@ def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZo
         same_rule = skip_bad or not built.skipped
         if held == {str(p.relative_to(folder)) for p in sources} and newest <= index.stat().st_mtime and same_rule:
             return built
+    if not os.access(folder, os.W_OK):
+        raise CosetError(
+            f"cannot write to {folder} itself: coset lora collect {folder} ZOO makes a collection elsewhere"
+        )
     return build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
 
 

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 
 from coset.errors import CosetError
-from coset.files import write_text
+from coset.files import make_folder, write_text
 from coset.weights.lora.adapters import LoraAdapter
 from coset.weights.lora.factors import Factors, Layout, padded
 from coset.weights.lora.magnitudes import Magnitudes
@@ -179,7 +179,7 @@ def build_zoo(
     layout, notes = common_layout(named, layers)
     magnitudes, more = common_magnitudes(named, layout)
     rank = max(facts[path].rank for path in good)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     plan = {
         "names": list(named), "groups": [[list(s), list(n)] for s, n in layout.groups], "rank": rank, "dtype": dtype,
         "magnitudes": [[n, list(names)] for n, names in magnitudes],
