@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from coset.recipes.recipe import Recipe
 from coset.reports import Panel, Section, Table, write_sections
-from coset.weights.lora.inspection import AdapterFacts, LayerFacts
+from coset.weights.lora.inspection import AdapterFacts
 
 CATEGORIES = 8
 """A label of words, or of no more whole numbers than this, gets a colour and an entry of the legend for each."""
@@ -110,9 +110,10 @@ def write_inspection(path: Path, facts: AdapterFacts) -> Path:
         shares = [s[i] / s[0] for s in (layer.singular_values for layer in facts.layers) if i < len(s) and s[0] > 0]
         spectra.add_box(y=shares, name=str(i + 1), showlegend=False)
     spectra.update_layout(xaxis_title="number", yaxis_title="share of the largest", yaxis_rangemode="tozero")
+    names = [layer.name for layer in facts.layers]
     panels = [
-        Panel("Norm by layer", _by_place(facts.layers, [layer.norm for layer in facts.layers])),
-        Panel("Effective rank by layer", _by_place(facts.layers, [layer.effective_rank for layer in facts.layers])),
+        Panel("Norm by layer", _by_place(names, [layer.norm for layer in facts.layers])),
+        Panel("Effective rank by layer", _by_place(names, [layer.effective_rank for layer in facts.layers])),
         Panel("Singular values of all layers", spectra),
     ]
     table = Table(
@@ -129,18 +130,18 @@ def write_inspection(path: Path, facts: AdapterFacts) -> Path:
     return write_sections(path, Path(facts.name).name, sections, lead=f"LoRA adapter {facts.name}", facts=line)
 
 
-def _by_place(layers: Sequence[LayerFacts], values: Sequence[float]) -> go.Figure:
+def _by_place(names: Sequence[str], values: Sequence[float]) -> go.Figure:
     """A cell a layer: the numbers of its blocks across, the rest of its name down."""
-    places = [_place(layer.name) for layer in layers]
+    places = [_place(name) for name in names]
     rows, columns = list(dict.fromkeys(row for row, _ in places)), sorted({column for _, column in places})
     cells: list[list[float | None]] = [[None] * len(columns) for _ in rows]
-    names = [[""] * len(columns) for _ in rows]
-    for (row, column), layer, value in zip(places, layers, values, strict=True):
+    texts = [[""] * len(columns) for _ in rows]
+    for (row, column), name, value in zip(places, names, values, strict=True):
         i, j = rows.index(row), columns.index(column)
-        cells[i][j], names[i][j] = value, layer.name
+        cells[i][j], texts[i][j] = value, name
     figure = go.Figure(
         go.Heatmap(
-            z=cells, y=rows, x=[".".join(map(str, c)) or "–" for c in columns], text=names, colorscale="Viridis",
+            z=cells, y=rows, x=[".".join(map(str, c)) or "–" for c in columns], text=texts, colorscale="Viridis",
             hovertemplate="%{text}: %{z:.4g}<extra></extra>", hoverongaps=False,
         )
     )  # fmt: skip

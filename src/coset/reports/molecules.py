@@ -25,7 +25,7 @@ _COLOURS = {
 
 def draw(smiles: str) -> str | None:
     """A drawing as inline SVG markup without any of the user's text; ``None`` if RDKit is missing or cannot read it."""
-    from coset.graphs.molecules import parse_smiles
+    from coset.graphs.molecules import parse_smiles  # here, because other pages need neither graphs nor PyG
 
     try:
         mol = parse_smiles(smiles)

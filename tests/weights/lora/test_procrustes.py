@@ -58,6 +58,12 @@ def test_singular_matrices_still_give_orthogonal_ones():
     assert polar(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_any_precision_is_computed_in_double_and_given_back(dtype):
+    x = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(polar(x), polar(x.double()).to(dtype))
+
+
 def test_gradients_pass():
     x = torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(polar, x)

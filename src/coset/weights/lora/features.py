@@ -49,15 +49,14 @@ class Alignment(nn.Module):
 
     def rotations(self, factors: Factors) -> list[Float[Tensor, "batch layers r r"]]:
         """Q of every layer of every adapter."""
-        products = []
+        crossed = []
         for i, (u, v) in enumerate(factors):
             template = self.get_buffer(f"template_{i}").mT
             if template.size(-2) != u.size(-1):
                 raise ValueError(f"factors of rank {template.size(-2)} were expected; got {u.size(-1)}: pad them")
             n = u.size(-2)
-            products.append((rows(template[..., :n], u) + rows(template[..., n:], v)).mT)
-        sizes = [p.size(1) for p in products]
-        return list(polar(torch.cat(products, 1)).split(sizes, 1))
+            crossed.append((rows(template[..., :n], u) + rows(template[..., n:], v)).mT)
+        return list(polar(torch.cat(crossed, 1)).split([c.size(1) for c in crossed], 1))
 
     def align(self, factors: Factors) -> Factors:
         """Aligned factors; their rank must be that of the template."""

@@ -30,12 +30,12 @@ def polar(matrices: Float[Tensor, "... r r"]) -> Float[Tensor, "... r r"]:
     rank = matrices.size(-1)
     if matrices.device.type != "cpu" or rank > LARGEST or (matrices.requires_grad and torch.is_grad_enabled()):
         return _by_svd(matrices)
-    flat = matrices.detach().reshape(-1, rank, rank)
+    flat = matrices.detach().reshape(-1, rank, rank).double().contiguous()
     result = torch.empty_like(flat)
     solved = torch.from_numpy(_iterate(flat.numpy(), result.numpy()))
     if not bool(solved.all()):
-        result[~solved] = _by_svd(flat[~solved].double()).to(flat.dtype)
-    return result.reshape(matrices.shape)
+        result[~solved] = _by_svd(flat[~solved])
+    return result.to(matrices.dtype).reshape(matrices.shape)
 
 
 def _by_svd(matrices: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def _by_svd(matrices: Tensor) -> Tensor:
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
 def _iterate(matrices, result):
-    """Polar factors into ``result``; returns where the iteration converged. Computes in float64."""
+    """Polar factors into ``result``; returns where the iteration converged."""
     count, rank, _ = matrices.shape
     solved = np.zeros(count, np.bool_)
     q, gram, product = np.empty((3, rank, rank, LANES))

@@ -184,16 +184,16 @@ def build_zoo(
         "names": list(named), "groups": [[list(s), list(n)] for s, n in layout.groups], "rank": rank, "dtype": dtype,
         "magnitudes": [[n, list(names)] for n, names in magnitudes],
     }  # fmt: skip
+    shapes = _shapes(len(good), layout, rank, magnitudes)
     with FileLock(output / ".lock"):
         if _built_since(output, plan, began):
             return open_zoo(output)
-        parts = {name: output / f"{name}.part" for name in _shapes(len(good), layout, rank, magnitudes)}
-        _fill(output, good, plan, parts, layout, magnitudes, progress)
-        checksums = {name: _checksum(part) for name, part in parts.items()}
+        _fill(output, good, plan, shapes, layout, magnitudes, progress)
+        checksums = {name: _checksum(_part(output, name)) for name in shapes}
         index = {**plan, "notes": [*notes, *more], "skipped": bad, "checksums": checksums}
         (output / INDEX).unlink(missing_ok=True)
-        for name, part in parts.items():
-            part.replace(output / name)
+        for name in shapes:
+            _part(output, name).replace(output / name)
         write_text(output / INDEX, json.dumps(index, indent=1) + "\n")
         (output / PARTIAL).unlink(missing_ok=True)
     return open_zoo(output)
@@ -209,17 +209,17 @@ def _built_since(output: Path, plan: Mapping[str, Any], began: float) -> bool:
 
 
 def _fill(
-    output: Path, sources: Sequence[Path], plan: dict[str, Any], parts: Mapping[str, Path], layout: Layout,
+    output: Path, sources: Sequence[Path], plan: dict[str, Any], shapes: dict[str, tuple[int, ...]], layout: Layout,
     magnitudes: tuple[tuple[int, tuple[str, ...]], ...], progress: Progress,
 ) -> None:  # fmt: skip
     """Write the arrays row by row; every so often it notes how far it has come."""
     before = _index(output / PARTIAL) if (output / PARTIAL).is_file() else {}
-    kept = before.get("plan") == plan and all(part.is_file() for part in parts.values())
+    kept = before.get("plan") == plan and all(_part(output, name).is_file() for name in shapes)
     done = int(before.get("done", 0)) if kept else 0
     arrays = {}
-    for name, shape in _shapes(len(sources), layout, plan["rank"], magnitudes).items():
-        mode: Any = "r+" if done else "w+"
-        arrays[name] = np.lib.format.open_memmap(parts[name], mode=mode, dtype=plan["dtype"], shape=shape)
+    mode: Any = "r+" if done else "w+"
+    for name, shape in shapes.items():
+        arrays[name] = np.lib.format.open_memmap(_part(output, name), mode=mode, dtype=plan["dtype"], shape=shape)
     for row, path in enumerate(progress(sources, "writing the collection")):
         if row < done:
             continue
@@ -233,6 +233,11 @@ def _fill(
             write_text(output / PARTIAL, json.dumps({"plan": plan, "done": row + 1}))
     for array in arrays.values():
         array.flush()
+
+
+def _part(output: Path, name: str) -> Path:
+    """An array until the collection is whole."""
+    return output / f"{name}.part"
 
 
 def _write_row(adapter: LoraAdapter, row: int, arrays: dict[str, Any], layout: Layout, rank: int) -> None:
