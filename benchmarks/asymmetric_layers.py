@@ -10,8 +10,8 @@ import time
 import torch
 from torch import nn
 
-from coset.weights.asymmetric import asymmetrize
-from coset.weights.networks import mlp
+from coset.weights.asymmetric.asymmetrize import asymmetrize
+from coset.weights.asymmetric.networks import mlp
 
 WIDTHS = {"784-512-512-512-10": (784, 512, 512, 512, 10), "64-128-128-128-10": (64, 128, 128, 128, 10)}
 BATCH, STEPS = 128, 60

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 from torch_geometric.nn import GINEConv, global_add_pool
 
-from coset.data_files import data_file
+from coset.core.data_files import data_file
 from coset.graphs import CSGNN, GNNSSWLPlus
-from coset.graphs.bags import BagGraph
-from coset.graphs.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
-from coset.graphs.product import PairGraph
+from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
+from coset.graphs.models.bags import BagGraph
+from coset.graphs.models.product import PairGraph
 from coset.graphs.transforms import Coarsen, ShortestPathDistances, precompute
 from coset.relations import broadcast, marginalise
 

@@ -14,9 +14,9 @@ import networkx
 import numpy as np
 from torch_geometric.data import Data
 
-from coset.graphs.collections import graph_atlas, graph_from_adjacency
-from coset.graphs.refinement import Neighbourhoods, classify, compare
+from coset.graphs.data.collections import graph_atlas, graph_from_adjacency
 from coset.graphs.wl import TESTS, wl_compare
+from coset.graphs.wl.colour_refinement import Neighbourhoods, classify, compare
 
 COLUMNS = ("1-WL", "SPD-WL", "RD-WL", "EPWL-A", "EPWL-L", "EPWL-N")
 

@@ -16,8 +16,8 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 
 from coset.graphs import EPNN, GIN
-from coset.graphs.collections import graph_from_adjacency
-from coset.graphs.counting import cycles_through_nodes
+from coset.graphs.benches.substructures import cycles_through_nodes
+from coset.graphs.data.collections import graph_from_adjacency
 from coset.graphs.transforms import Eigenspaces, precompute
 
 LENGTHS = (3, 4, 5, 6)

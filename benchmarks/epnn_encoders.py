@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from coset.graphs.collections import graph_from_adjacency, read_brec
-from coset.graphs.spectra import eigenspace_sizes
-from coset.graphs.spectral_encoders import ImplicitEncoder, ProductEncoder
-from coset.graphs.spectral_filter import SpectralBatch
+from coset.graphs.data.collections import graph_from_adjacency, read_brec
+from coset.graphs.encodings.spectra import eigenspace_sizes
+from coset.graphs.encodings.spectral_filter import SpectralBatch
+from coset.graphs.models.spectral_encoders import ImplicitEncoder, ProductEncoder
 from coset.graphs.transforms import Eigenspaces
 
 GRAPHS, NODES, CHANNELS, HIDDEN = 32, 37, 64, 128

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch_geometric.data import Batch
 from torch_geometric.utils import to_dense_batch
 
-from coset.data_files import data_file
+from coset.core.data_files import data_file
 from coset.graphs import EPNN
-from coset.graphs.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
+from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.transforms import Eigenspaces, precompute
 from coset.nn import norm_relu_linear
 

@@ -26,7 +26,7 @@ METHODS = {
 CHILD = """
 import json, sys, time
 from pathlib import Path
-from coset.recipes import merge_file
+from coset.weights.merging import merge_file
 import coset.weights.merging.checkpoints, torch, transformers
 from transformers import BertForSequenceClassification, BertModel
 base = merge_file._peak_memory()
@@ -113,7 +113,7 @@ def measure_memory(folder: Path) -> None:
 
 def measure_widths(file: Path, seeds: int = 3) -> None:
     """Digit MLPs of width 64 merged into other widths, and a pair of widths 64 and 96 into 64; 100 samples a task."""
-    from coset.recipes import load
+    from coset.runs.recipes import load
     from coset.weights.merging import FoldedSuperNet, Merged, evaluate, fold_heads
 
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from coset.data_files import data_file
-from coset.graphs import datasets
+from coset.core.data_files import data_file
+from coset.graphs.data import datasets
 from coset.topology import CIN, CellBatch, ComplexData, HOMPLayer, RingLift, to_data
-from coset.topology.homp import CellReadout
-from coset.topology.torus import torus
+from coset.topology.data.torus import torus
+from coset.topology.models.homp import CellReadout
 
 try:
     from topomodelx.base.conv import Conv

@@ -14,7 +14,7 @@ import networkx as nx
 import torch
 from torch_geometric.utils import to_networkx
 
-from coset.graphs import datasets
+from coset.graphs.data import datasets
 from coset.topology import CliqueLift, RingLift, to_data
 
 

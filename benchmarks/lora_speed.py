@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from scipy.linalg import orthogonal_procrustes
 
-from coset.weights.lora.columns import columns, gather
-from coset.weights.lora.factors import Factors, Layout, select
-from coset.weights.lora.features import Alignment
-from coset.weights.lora.heads import Head
-from coset.weights.lora.models import GLNet
+from coset.weights.lora.data.factors import Factors, Layout, select
+from coset.weights.lora.models.columns import columns, gather
+from coset.weights.lora.models.features import Alignment
+from coset.weights.lora.models.glnet import GLNet
+from coset.weights.lora.models.heads import Head
 from timing import median_ms
 
 SHAPES = [((320, 320), 15), ((320, 768), 5), ((640, 640), 15), ((640, 768), 5), ((1280, 1280), 18), ((1280, 768), 6)]

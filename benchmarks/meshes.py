@@ -24,7 +24,7 @@ from coset.topology import (
     euler_characteristic,
     is_orientable,
 )
-from coset.topology.meshes import Mesh, cgal_meshes, triangulated
+from coset.topology.data.meshes import Mesh, cgal_meshes, triangulated
 
 
 def gudhi_betti(complex_, prime: int) -> list[int]:

@@ -16,11 +16,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from coset.motion.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
-from coset.motion.encoder import Prediction, TracksTo4D, frame_encoding
+from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
+from coset.motion.data.scenes import Scene, SceneOptions, make_scenes
 from coset.motion.learning import Schedule, teach, train
 from coset.motion.metrics import scene_metrics
-from coset.motion.scenes import Scene, SceneOptions, make_scenes
+from coset.motion.models.trackster4d import Prediction, TracksTo4D, frame_encoding
 
 SIZES = {"width": 64, "blocks": 3, "heads": 4, "head_width": 16, "hidden": 128, "octaves": 6, "orbit": True}
 SHOWN = ("reprojection", "rotation", "ate", "points", "moving_points", "abs_rel", "auroc")

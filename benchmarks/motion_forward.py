@@ -30,7 +30,7 @@ def measure(size: str, points: int, frames: int, how: str) -> dict[str, float]:
     """Processor seconds of a pass after a small one, and how much the process grew."""
     import torch
 
-    from coset.motion.encoder import TracksTo4D
+    from coset.motion.models.trackster4d import TracksTo4D
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

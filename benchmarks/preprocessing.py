@@ -113,7 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.csv:
-        from coset.graphs import datasets
+        from coset.graphs.data import datasets
 
         graphs = datasets.csv(options.csv, split=None).graphs[: options.graphs]
     else:

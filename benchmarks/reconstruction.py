@@ -27,7 +27,7 @@ from coset.privacy import (
     train_to_margin,
     train_to_stationarity,
 )
-from coset.privacy.images import digits, point_clouds
+from coset.privacy.data.images import digits, point_clouds
 
 SHAPE = (8, 8)
 DECAY = 1e-3

@@ -29,8 +29,8 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 import torch
-from coset.graphs.sharding import Sharding, preprocess
-from coset.recipes.preprocessing import transform_of
+from coset.graphs.data.sharding import Sharding, preprocess
+from coset.graphs.preprocessing import transform_of
 torch.set_num_threads(1)
 status = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) / 1024
 before = status()
@@ -63,8 +63,8 @@ def measure(table: Path, sizes: list[int], folder: Path, results: Path) -> None:
 
 
 def read(folder: Path) -> None:
-    from coset.graphs.shards import read_shards
-    from coset.training.loaders import EpochBatches, Views, loader, node_counts
+    from coset.graphs.data.shards import read_shards
+    from coset.graphs.fitting.loaders import EpochBatches, Views, loader, node_counts
 
     def memory() -> dict[str, int]:
         status = Path("/proc/self/status").read_text()

@@ -14,10 +14,10 @@ import time
 import torch
 from torch_geometric.data import Batch
 
-from coset.data_files import data_file
-from coset.graphs import datasets
+from coset.core.data_files import data_file
+from coset.graphs.data import datasets
 from coset.topology import SCL, CellBatch, RingLift
-from coset.topology.marking import MarkPairs
+from coset.topology.liftings.marking import MarkPairs
 
 RANKS = (0, 1)
 

@@ -41,8 +41,8 @@ from torch_geometric.utils import scatter
 
 from coset import CosetError
 from coset.graphs import Subgraphormer
-from coset.graphs.datasets import zinc12k
-from coset.graphs.product import PairGraph, product_encoding
+from coset.graphs.data.datasets import zinc12k
+from coset.graphs.models.product import PairGraph, product_encoding
 from coset.graphs.transforms import ProductPositionalEncoding, ShortestPathDistances, precompute
 from preprocessing import molecule_like
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from coset.data_files import data_file
-from coset.errors import CosetError
+from coset.core.data_files import data_file
+from coset.core.errors import CosetError
 
 
 @pytest.fixture(scope="session")

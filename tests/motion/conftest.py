@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from coset.motion.encoder import Prediction, TracksTo4D
-from coset.motion.scenes import SceneOptions, make_scene
+from coset.motion.data.scenes import SceneOptions, make_scene
+from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 torch.set_num_threads(1)
 

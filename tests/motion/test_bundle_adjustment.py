@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from coset.motion.geometry import rotation_from_vector
-from coset.motion.metrics import reprojection_error, scene_metrics
-from coset.motion.refinement import (
+from coset.motion.bundle_adjustment import (
     BundleOptions,
     _residuals,
     _solve,
@@ -13,6 +11,8 @@ from coset.motion.refinement import (
     motion_levels,
     static_cost,
 )
+from coset.motion.geometry import rotation_from_vector
+from coset.motion.metrics import reprojection_error, scene_metrics
 
 
 def shaken(prediction, amount, seed=0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coset.motion.encoder import Prediction, TracksTo4D
+from coset.motion.data.scenes import SceneOptions, make_scene
 from coset.motion.geometry import project, to_camera
 from coset.motion.learning import (
     Lesson,
@@ -17,7 +17,7 @@ from coset.motion.learning import (
 )
 from coset.motion.losses import warm_up_loss
 from coset.motion.metrics import camera_errors
-from coset.motion.scenes import SceneOptions, make_scene
+from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 SMALL = Schedule(steps=30, batch=2, points=20, frames=(8, 14), first_frames=8, warm_up=40)
 

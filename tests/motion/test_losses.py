@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from coset.motion.encoder import Prediction
 from coset.motion.geometry import rotation_from_vector
 from coset.motion.losses import (
     LossWeights,
@@ -15,6 +14,7 @@ from coset.motion.losses import (
     total_loss,
     warm_up_loss,
 )
+from coset.motion.models.trackster4d import Prediction
 
 
 def scene(points=7, frames=5, basis=3, seed=0, grad=False):

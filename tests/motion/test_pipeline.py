@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from coset.motion import tracks as files
-from coset.motion.checkpoint import save_model
+from coset.motion.data import tracks as files
+from coset.motion.models.checkpoint import save_model
 
 cv2 = pytest.importorskip("cv2")
 

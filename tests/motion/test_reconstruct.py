@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from coset import CosetError
+from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import to_camera
 from coset.motion.metrics import camera_errors, scene_metrics
 from coset.motion.reconstruct import (
@@ -18,7 +19,6 @@ from coset.motion.reconstruct import (
     reconstruct,
     window_runs,
 )
-from coset.motion.tracks import Intrinsics, Tracks
 
 
 def test_runs_cover_all_frames_and_overlap():

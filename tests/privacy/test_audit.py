@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from coset import cli
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.privacy import Attack, InvariantClassifier, ReLUNetwork, audit, group_of, train_to_stationarity
 from coset.privacy.audit import examine, load_inputs, load_network
-from coset.privacy.images import digits
+from coset.privacy.data.images import digits
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.privacy import FiniteGroup, group_of
 from coset.symmetry import CyclicShift, Rotation3
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.privacy import (
     CircularConvolution,
     InvariantClassifier,
@@ -19,7 +19,7 @@ from coset.privacy import (
     train_to_margin,
 )
 from coset.privacy.stationarity import first_layer
-from coset.recipes import load
+from coset.runs.recipes import load
 from coset.symmetry import verify_claims
 
 

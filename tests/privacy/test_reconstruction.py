@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.privacy import (
     Attack,
     InvariantClassifier,
@@ -27,11 +27,11 @@ from coset.privacy import (
     train_to_stationarity,
     with_surrogate,
 )
-from coset.privacy.images import cifar10_vehicles_animals, digits, point_clouds
+from coset.privacy.data.images import cifar10_vehicles_animals, digits, point_clouds
 from coset.privacy.reconstruction import _Objective
 from coset.privacy.scores import nearest, structural_similarity
 from coset.privacy.stationarity import flat, parameters_of, weighted_gradient
-from coset.recipes import load
+from coset.runs.recipes import load
 from coset.symmetry import verify_claims
 
 GROUPS = ("plain", "flips", "c4", "d4")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.reports import write_comparison
-from coset.reports.comparison import group_runs
-from coset.reports.run_folder import RunFolder
+from coset.runs.comparison import group_runs
+from coset.runs.results import RunFolder
 
 
 def text(html: str) -> str:

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from coset.recipes.lora_pages import write_inspection
 from coset.reports import (
     Panel,
     Picture,
@@ -24,6 +23,7 @@ from coset.reports import (
     write_sections,
 )
 from coset.weights.lora import LoraAdapter, LoraPair, inspect
+from coset.weights.lora.pages import write_inspection
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.reports import write_report
 
 Frames = Callable[[int], pd.DataFrame]
@@ -164,7 +164,7 @@ def test_without_rdkit_molecules_are_text(run_dir: Path, monkeypatch: pytest.Mon
     def missing(smiles: str) -> Any:
         raise CosetError("rdkit is not installed")
 
-    monkeypatch.setattr("coset.graphs.molecules.parse_smiles", missing)
+    monkeypatch.setattr("coset.graphs.data.molecules.parse_smiles", missing)
     assert write_report(run_dir).read_text().count("no drawing") == 10
 
 

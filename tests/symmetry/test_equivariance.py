@@ -9,7 +9,7 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv, global_add_pool
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.symmetry import (
     Claim,
     CyclicShift,

@@ -8,8 +8,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from coset import CosetError, __version__
-from coset.cli import graphs, lora, motion, networks, runs
-from coset.cli.terminal import console, problems
+from coset.cli import recipes as runs
+from coset.graphs import commands as graphs
+from coset.motion import commands as motion
+from coset.runs.terminal import console, problems
+from coset.weights import commands as networks
+from coset.weights.lora import commands as lora
 
 # Before PyTorch is imported: its OpenMP threads sleep between operations instead of spinning, which leaves the cores to
 # the fused kernels that run in between (a third of their time on two cores).
@@ -78,7 +82,7 @@ def main() -> None:
             context = getattr(error, "ctx", None)
             _fail(f"{error.format_message()} ({context.command_path if context else 'coset'} --help)", 2)
         if isinstance(error, CosetError) and "COSET_MISTAKE" in os.environ:
-            from coset.training.processes import note_mistake
+            from coset.runs.launch.processes import note_mistake
 
             note_mistake(str(error))  # whoever launched this process tells it, once for all of them
             sys.exit(1)

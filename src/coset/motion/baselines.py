@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from coset.motion.encoder import Prediction
 from coset.motion.geometry import project, rotation_from_6d, to_camera
 from coset.motion.losses import START, LossWeights, losses, total_loss
+from coset.motion.models.trackster4d import Prediction
 
 
 def rigid_factorisation(tracks: Float[Tensor, "points frames 3"], rounds: int = 60) -> Prediction:

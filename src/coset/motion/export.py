@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from coset.files import make_folder, write_bytes, write_text
+from coset.core.files import make_folder, write_bytes, write_text
 from coset.motion.reconstruct import Reconstruction
 
 GREY = 160.0

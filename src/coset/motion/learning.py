@@ -22,10 +22,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from coset.motion.baselines import FreeReconstruction
-from coset.motion.encoder import Prediction, TracksTo4D
+from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras
 from coset.motion.geometry import NEAREST
 from coset.motion.losses import START, LossWeights, losses, total_loss, warm_up_loss
-from coset.motion.refinement import BundleOptions, adjust_cameras
+from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 
 @dataclass(frozen=True)

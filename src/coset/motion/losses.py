@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coset.motion.encoder import Prediction, moving_points
 from coset.motion.geometry import project, to_camera
+from coset.motion.models.trackster4d import Prediction, moving_points
 
 START = -15.0  # z of the cameras that the warm-up asks for
 

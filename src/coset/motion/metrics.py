@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from coset.motion.encoder import Prediction
+from coset.motion.data.scenes import Scene
 from coset.motion.geometry import align, align_robustly, rotation_angle, to_camera
 from coset.motion.losses import observed
-from coset.motion.scenes import Scene
+from coset.motion.models.trackster4d import Prediction
 
 
 def reprojection_error(

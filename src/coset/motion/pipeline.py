@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from coset.errors import CosetError, require
-from coset.files import json_text, make_folder, write_text
-from coset.motion import tracks as track_files
-from coset.motion.checkpoint import load_model, pretrained
+from coset.core.errors import CosetError, require
+from coset.core.files import json_text, make_folder, write_text
+from coset.motion.data import tracks as track_files
+from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.export import write_all
+from coset.motion.models.checkpoint import load_model, pretrained
 from coset.motion.reconstruct import Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
-from coset.motion.tracks import Intrinsics, Tracks
 from coset.motion.viewer import write_viewer
 
 

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.motion.baselines import FreeReconstruction
-from coset.motion.encoder import Prediction, TracksTo4D
+from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, adjust_motion, static_cost
+from coset.motion.data.tracks import Tracks
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error
-from coset.motion.refinement import BundleOptions, adjust_cameras, adjust_motion, static_cost
-from coset.motion.tracks import Tracks
+from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 PARALLAX = 1.0  # pixels: what a turning camera leaves unexplained, below which nothing can be said of depth
 SHARED = 12  # observations that two windows must share

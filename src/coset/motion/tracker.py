@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from coset.errors import CosetError, require
-from coset.motion.tracks import Intrinsics, Tracks
+from coset.core.errors import CosetError, require
+from coset.motion.data.tracks import Intrinsics, Tracks
 
 # Decoders complain about every damaged block on the terminal; what matters is said once, by read_video. OpenCV looks at
 # this when it first opens a video.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from coset.files import json_text, write_text
+from coset.core.files import json_text, write_text
 from coset.motion.export import colours_of
 from coset.motion.reconstruct import Reconstruction
 

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coset.errors import CosetError, require
+from coset.core.errors import CosetError, require
 from coset.privacy.attribution import Attribution, attribute, explained_by_shuffled_labels, membership_auc
-from coset.privacy.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, score
 from coset.privacy.stationarity import Labels, distinct_neurons, first_layer, margins, stationarity_residual

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.symmetry import Action, AxisPermutation, CyclicImage, CyclicShift, DihedralImage, Reversal, TrivialAction
 
 MAX_ORDER = 1000

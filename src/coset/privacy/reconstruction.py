@@ -25,9 +25,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, jvp, vmap
 
-from coset.errors import CosetError
-from coset.privacy.classifiers import with_surrogate
+from coset.core.errors import CosetError
 from coset.privacy.groups import FiniteGroup
+from coset.privacy.models.classifiers import with_surrogate
 from coset.privacy.stationarity import Labels, flat, margins, parameters_of
 
 METHODS = ("kkt", "activation")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.privacy.groups import FiniteGroup, standardise
 
 WINDOW = 5  # pixels of the Gaussian window that torchmetrics takes for a deviation of half a pixel

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 
 Labels = Shaped[Tensor, " n"]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -7,13 +7,13 @@ for complexes.
 Other results make a page of sections: :func:`write_sections`.
 """
 
-from coset.reports.attention import AttentionRecord, attention_record, write_attention
-from coset.reports.cells import CellRecord, cell_record, write_cells
-from coset.reports.comparison import write_comparison
-from coset.reports.molecules import skeleton
+from coset.graphs.pages.attention import AttentionRecord, attention_record, write_attention
+from coset.graphs.pages.molecules import skeleton
+from coset.graphs.pages.run_report import write_report
 from coset.reports.plots import Panel
-from coset.reports.run_report import write_report
 from coset.reports.sections import Picture, Section, Table, write_sections
+from coset.runs.comparison import write_comparison
+from coset.topology.pages import CellRecord, cell_record, write_cells
 
 __all__ = [
     "AttentionRecord",

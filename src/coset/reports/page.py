@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from coset.files import write_text
+from coset.core.files import write_text
 from coset.reports.plots import Panel
 from coset.reports.scores import duration, label, number, score
 

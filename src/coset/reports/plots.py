@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from coset.graphs.pages.targets import Target
 from coset.reports.scores import label, number, roc_curve, score
-from coset.reports.targets import Target
 
 SPLIT_COLOURS = {"train": "#8593a8", "val": "#2b83e2", "test": "#e0701f"}
 RUN_COLOURS = ("#2b83e2", "#e0701f", "#16a085", "#b14fd1", "#c9a20a", "#e2465c", "#6b7fd7", "#7a9a2e", "#8593a8")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.symmetry.actions import Action, TrivialAction
 from coset.symmetry.values import cast, tensors
 

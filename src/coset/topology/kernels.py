@@ -1,7 +1,7 @@
 """Searches in graphs and ragged sets, compiled: inclusion, rings, cliques, balls, distances, ranks of matrices.
 
 Graphs are CSR (``indptr``, ``indices``) over nodes 0 to n - 1, symmetric, without loops. Ragged sets are ``members``
-and ``ptr`` as in :class:`coset.topology.cells.Cells`.
+and ``ptr`` as in :class:`coset.topology.data.cells.Cells`.
 """
 
 import numpy as np

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from coset.errors import CosetError, require
-from coset.files import replacing
+from coset.core.errors import CosetError, require
+from coset.core.files import replacing
 
 
 def save_state(model: nn.Module, path: Path) -> Path:

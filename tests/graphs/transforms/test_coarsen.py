@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from coset.errors import CosetError
-from coset.graphs.bags import BagGraph
+from coset.core.errors import CosetError
+from coset.graphs.models.bags import BagGraph
 from coset.graphs.transforms import Coarsen, precompute, set_clusters, set_nodes
 
 

@@ -4,7 +4,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import BaseTransform, Compose, ToUndirected
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.graphs.transforms import (
     GraphStack,
     LaplacianEigenvectors,

@@ -3,7 +3,7 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.graphs.transforms import SampleRoots, ShortestPathDistances, keep_roots
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.weights.merging import (
     Distilled,
     Fit,

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.weights.merging import BlockMap, HeadMap, fold_bias, fold_weight
 from coset.weights.merging.operators import fold
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.weights.merging import BlockMap, FoldedSuperNet, MLPEncoder, Teacher, average, fold_heads
 from coset.weights.merging.stored import StoredEncoder, StoredWeights
 from coset.weights.merging.transformer_encoders import TransformerEncoder, build

@@ -9,8 +9,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from coset.errors import CosetError
-from coset.graphs.coarsening import COARSENINGS, Family, Settings, coarsen
+from coset.core.errors import CosetError
+from coset.graphs.encodings.coarsening import COARSENINGS, Family, Settings, coarsen
 from coset.graphs.transforms.equal_sizes import GraphStack
 
 
@@ -18,7 +18,7 @@ class Coarsen(BaseTransform):
     """Adds node sets: ``set_sizes`` long [T], ``set_member_index`` long [sum of sizes] set by set, ``num_sets`` = T.
 
     Args:
-        method: A key of :data:`coset.graphs.coarsening.COARSENINGS`.
+        method: A key of :data:`coset.graphs.encodings.coarsening.COARSENINGS`.
         size: Number T of sets, for the methods that take one; graphs with fewer nodes get their singletons.
         seed: Of random draws; the sets of a graph depend on it and the graph only.
         dimensions: Laplacian eigenvectors of ``spectral``.

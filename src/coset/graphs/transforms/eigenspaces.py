@@ -1,7 +1,7 @@
 r"""The whole spectrum of a graph's matrix as PyG attributes: n + n x n numbers a graph, and no grouping of eigenvalues.
 
 What is read from them, V diag(phi(lambda)) V^T, does not depend on signs or bases of V, nor on the order of the
-eigenpairs (:mod:`coset.graphs.spectra`).
+eigenpairs (:mod:`coset.graphs.encodings.spectra`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from coset.graphs.spectra import MATRICES, eigenspace_sizes, graph_matrix
+from coset.graphs.encodings.spectra import MATRICES, eigenspace_sizes, graph_matrix
 from coset.graphs.transforms.equal_sizes import EqualSizeTransform, GraphStack
 from coset.symmetry import Action
 from coset.symmetry.linear_groups import random_orthogonal

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 
 
 class SampleRoots(BaseTransform):

@@ -4,20 +4,6 @@ Putterman, Lim, Gelberg, Bronstein, Jegelka, Maron: GL equivariant metanetworks 
 (arXiv 2410.04207). GL(r) acts on every pair of factors by (U, V) -> (U R, V R^-T).
 """
 
-from coset.weights.lora.adapters import LoraAdapter, LoraPair, cosine, gauge, inner_product
-from coset.weights.lora.inspection import AdapterFacts, inspect
-from coset.weights.lora.reading import load_lora
-from coset.weights.lora.writing import save_kohya, save_peft
+import lazy_loader
 
-__all__ = [
-    "AdapterFacts",
-    "LoraAdapter",
-    "LoraPair",
-    "cosine",
-    "gauge",
-    "inner_product",
-    "inspect",
-    "load_lora",
-    "save_kohya",
-    "save_peft",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

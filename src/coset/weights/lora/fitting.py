@@ -11,11 +11,11 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coset.weights.lora.factors import Factors, Layout, count, select
-from coset.weights.lora.features import Alignment, flat, products, spectra
-from coset.weights.lora.kernel import KernelRidge
-from coset.weights.lora.models import FeatureModel, GLNet, LolModel
-from coset.weights.lora.tokens import FactorTransformer, TripleTransformer
+from coset.weights.lora.data.factors import Factors, Layout, count, select
+from coset.weights.lora.models.features import Alignment, flat, products, spectra
+from coset.weights.lora.models.glnet import FeatureModel, GLNet, LolModel
+from coset.weights.lora.models.kernel import KernelRidge
+from coset.weights.lora.models.tokens import FactorTransformer, TripleTransformer
 
 Task = Literal["classification", "regression"]
 MODELS = ("flat", "transformer", "o_align", "balanced", "svd", "w2t", "dense", "glnet", "glnet2", "kernel")

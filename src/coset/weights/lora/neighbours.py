@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coset.errors import CosetError
-from coset.weights.lora.factors import Factors, count
-from coset.weights.lora.kernel import cosines
+from coset.core.errors import CosetError
+from coset.weights.lora.data.factors import Factors, count
+from coset.weights.lora.models.kernel import cosines
 
 
 @dataclass(frozen=True)

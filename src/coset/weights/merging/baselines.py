@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coset.errors import CosetError
-from coset.weights.matching import weight_matching
+from coset.core.errors import CosetError
 from coset.weights.merging.alignment import activations, align, correlation, identity, match, reorder
 from coset.weights.merging.encoders import Encoder, Inputs, features, join
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, combine, identities, matrix, shaped
-from coset.weights.permutations import Neurons, PermutationSpec, Use
+from coset.weights.permutations.groups import Neurons, PermutationSpec, Use
+from coset.weights.permutations.matching import weight_matching
 
 
 @dataclass(frozen=True)

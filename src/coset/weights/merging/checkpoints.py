@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coset.errors import CosetError, require
-from coset.files import write_json
+from coset.core.errors import CosetError, require
+from coset.core.files import write_json
 from coset.weights.merging import mlp_files
 from coset.weights.merging.baselines import Teacher
 from coset.weights.merging.encoders import Encoder, MLPEncoder

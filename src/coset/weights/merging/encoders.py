@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.weights.merging.wiring import Slot, Wiring
 
 Inputs = Tensor | dict[str, Tensor]

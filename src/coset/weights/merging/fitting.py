@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coset.errors import CosetError
-from coset.files import replacing
+from coset.core.errors import CosetError
+from coset.core.files import replacing
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, features, join, take
 from coset.weights.merging.supernet import FoldedSuperNet, Student
 

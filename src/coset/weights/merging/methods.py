@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.weights.merging.alignment import activations
 from coset.weights.merging.baselines import (
     Ensemble,

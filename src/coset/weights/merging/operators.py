@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 
 Kind = Literal["diagonal", "low_rank", "diagonal_and_low_rank", "full", "heads"]
 Start = Literal["first", "average", "random"]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.weights.merging.baselines import Merged, Teacher, fold_heads
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, features
 from coset.weights.merging.fitting import Fit, Targets, fit

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 from coset.weights.merging.encoders import Encoder, Inputs
 from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, matrix, shaped

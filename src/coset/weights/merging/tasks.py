@@ -14,11 +14,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coset.data_files import data_file
-from coset.errors import CosetError
+from coset.core.data_files import data_file
+from coset.core.errors import CosetError
 from coset.weights.merging.baselines import Merged, Teacher
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
-from coset.weights.sentence_files import TEXTS, read_sentences, sentence_file
+from coset.weights.sentences import TEXTS, read_sentences, sentence_file
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 IMAGES = ("digits", "mnist", "fashion-mnist", "cifar10")

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coset.errors import CosetError, require
+from coset.core.errors import CosetError, require
 from coset.weights.merging.encoders import Encoder, Inputs
 from coset.weights.merging.wiring import Norm, Slot, Wiring
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coset.errors import CosetError
+from coset.core.errors import CosetError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,251 @@
+"""Recipes: run them, sweep over them, look at what they left."""
+
+import json as json_module
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from coset.core.errors import CosetError
+from coset.runs.terminal import console, print_notes, print_table, problems
+
+
+def list_recipes() -> None:
+    """List the recipes.
+
+    Example: coset list
+    """
+    from coset.runs.recipes import names
+
+    table = Table("recipe", "what it runs", box=None)
+    for name, description in names().items():
+        table.add_row(name, description)
+    console.print(table)
+
+
+def show(recipe: str) -> None:
+    """Print a recipe, ready to be copied and changed.
+
+    Example: coset show subgraphormer/freesolv > mine.yaml; coset run mine.yaml
+    """
+    from coset.runs.recipes import show as text
+
+    typer.echo(text(recipe))
+
+
+def run(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a YAML file.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. training.epochs=20")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the run; a new one under runs/ by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    engine: Annotated[str, typer.Option(help="local; torchrun, ray: several processes, one model.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of --engine torchrun or ray.")] = 2,
+    retries: Annotated[int, typer.Option(min=0, help="Starts more from the last checkpoint if one of them dies.")] = 2,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """Run a recipe, or go on with a run that was stopped.
+
+    Example: coset run subgraphormer/freesolv training.epochs=20 --seed 1
+
+    Example: coset run --resume runs/subgraphormer-freesolv-20250131-120000
+
+    Example: coset run subgraphormer/freesolv --engine torchrun --workers 2
+    """
+    from coset.runs import folder as run_directory
+    from coset.runs.launch import processes
+    from coset.runs.recipes import load, load_run
+
+    processes.follow_launcher()
+    if processes.mistake_was_made():
+        return None
+    changes = [change for change in overrides or [] if not change.startswith("engine=")]
+    engine = next((c.partition("=")[2] for c in overrides or [] if c.startswith("engine=")), engine)
+    if engine not in ("local", "torchrun", "ray"):
+        raise CosetError(f"--engine {engine}: choose local, torchrun or ray")
+    together: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries, "quiet": quiet}
+    if resume is not None:
+        if recipe is not None or output is not None or seed is not None:
+            raise CosetError("--resume takes recipe, seed and folder from the run: give it alone")
+        folder = run_directory.existing(resume)
+        if not (folder / "last.ckpt").is_file():
+            raise CosetError(f"{folder} was stopped before its first epoch ended: start it again with --output")
+        checked = load_run(folder)
+        if engine != "local":
+            return _run_together(checked, folder, ["run", "--resume", str(folder)], resume=True, **together)
+        metrics = checked.run(folder, resume=True, quiet=quiet or not processes.is_first())
+    else:
+        if recipe is None:
+            raise CosetError("name a recipe (coset list), or continue a run with --resume DIR")
+        checked = load(recipe, changes + ([] if seed is None else [f"seed={seed}"]))
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = output or run_directory.unused(Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
+        if engine != "local":
+            again = ["run", recipe, *changes, f"seed={checked.seed}", "--output", str(folder)]
+            return _run_together(checked, folder, again, resume=False, **together)
+        stopped = processes.was_stopped(folder / "last.ckpt")
+        if not processes.is_first():
+            _need_graphs(checked)
+            checked.run(folder, resume=stopped, quiet=True)
+            return None
+        with run_directory.claimed(folder, checked.to_yaml()):
+            metrics = checked.run(folder, resume=stopped, quiet=quiet)
+    if not processes.is_first():
+        return None
+    return _print_run(checked, folder, metrics)
+
+
+def sweep(
+    recipes: Annotated[list[str], typer.Argument(help="Recipes, then key=value; key=a,b,c varies a setting.")],
+    output: Annotated[Path | None, typer.Option(help="Folder; given again, what is missing is run.")] = None,
+    seeds: Annotated[str, typer.Option(help="How many seeds, or which: 0,1,2.")] = "3",
+    engine: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="Starts more for a trial whose process dies.")] = 2,
+    metric: Annotated[str | None, typer.Option(help="Place in metrics.json, e.g. test.rmse.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Draw so many settings; the whole grid without.")] = None,
+    asha: Annotated[bool, typer.Option("--asha", help="Stop early what is worse than the rest (Ray Tune).")] = False,
+    grace: Annotated[int, typer.Option(min=1, help="Epochs that --asha leaves every trial.")] = 4,
+    reduction: Annotated[int, typer.Option(min=2, help="Of so many trials --asha lets one go on.")] = 3,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Run recipes over settings and seeds: a table of mean and deviation. Exit code 1 if a trial failed.
+
+    Example: coset sweep gin/esol subgraphormer/esol data.split=random,scaffold --seeds 5 --workers 2
+
+    Example: coset sweep gin/esol model.width=16,32,64 "training.learning_rate=loguniform(1e-4,1e-2)" --samples 12
+    --seeds 1 --engine ray --asha
+    """
+    from pydantic import ValidationError
+
+    from coset.runs import folder as run_directory
+    from coset.runs.sweep.halving import Halving
+    from coset.runs.sweep.trials import Sweep, run_sweep, seeds_of, table_of
+
+    names, changes = [r for r in recipes if "=" not in r], [r for r in recipes if "=" in r]
+    if not names:
+        raise CosetError("name a recipe to sweep (coset list)")
+    try:
+        wanted = Sweep(recipes=names, changes=changes, seeds=seeds_of(seeds), samples=samples)
+    except ValidationError as error:
+        raise CosetError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = output or run_directory.unused(Path("runs") / f"sweep-{stamp}")
+    how: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries}
+    halving = Halving(grace, reduction) if asha else None
+    metrics = run_sweep(wanted, folder, metric=metric, halving=halving, quiet=quiet, **how)
+    print_table(*table_of(metrics["rows"]))
+    if halving is not None:
+        best = metrics["ranking"][0]
+        console.print(
+            f"best on validation: {best['label']} seed={best['seed']} in runs/{best['folder']}; "
+            f"{metrics['epochs']} of {metrics['all_epochs']} epochs run", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    for name, reason in metrics["failed"].items():
+        problems.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{metrics['trials']} trials, {metrics['seconds']} s; look at {folder / 'report.html'}", highlight=False
+    )
+    if metrics["failed"]:
+        raise typer.Exit(1)
+
+
+def predict(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[Path, typer.Argument(help="CSV with a column of SMILES; for LoRAs an adapter, or a folder.")],
+    output: Annotated[Path, typer.Option(help="CSV to write.")],
+    smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
+    draws: Annotated[int | None, typer.Option(min=1, help="Draws of noise or roots to take the mean over.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of these draws.")] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """Predict for new molecules (their CSV again, with predictions beside them), or for LoRA adapters.
+
+    Example: coset predict runs/mine new.csv --output predictions.csv
+    """
+    from coset.runs.recipes import load_run
+
+    if load_run(run_folder).kind == "lora":
+        from coset.weights.lora.runs import predict_adapters
+
+        if draws is not None or seed is not None:
+            raise CosetError(f"--draws and --seed: the model of {run_folder} reads LoRA adapters and draws nothing")
+        count, notes = predict_adapters(run_folder, data, output, skip_bad_rows)
+    else:
+        from coset.graphs.prediction import predict_csv
+
+        how: dict[str, Any] = {"progress": not quiet, "draws": draws, "seed": seed}
+        count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, **how)
+    print_notes(notes)
+    console.print(f"{count} predictions written to {output}", highlight=False, soft_wrap=True)
+
+
+def verify(
+    target: Annotated[str, typer.Argument(help="A recipe, or the folder of a run.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the symmetry that a model claims; exit code 1 if it is broken.
+
+    Example: coset verify subgraphormer/freesolv
+    """
+    from coset.runs.recipes import verify as measure
+
+    reports = measure(target, progress=not json)
+    if json:
+        typer.echo(json_module.dumps([report.to_dict() for report in reports], indent=2))
+    else:
+        for report in reports:
+            console.print(str(report), highlight=False, markup=False, soft_wrap=True)
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are compared.")],
+    output: Annotated[Path, typer.Option(help="Page that compares several runs.")] = Path("comparison.html"),
+) -> None:
+    """Write the HTML report of a run, or a comparison of several.
+
+    Example: coset report runs/a runs/b --output comparison.html
+    """
+    from coset.reports import write_comparison
+    from coset.runs.recipes import load_run
+
+    recipes = [load_run(folder) for folder in runs]
+    page = recipes[0].report(runs[0]) if len(runs) == 1 else write_comparison(runs, output)
+    console.print(f"{page}", highlight=False)
+
+
+def _run_together(
+    checked: Any, folder: Path, again: list[str], *, resume: bool, engine: str, workers: int, retries: int, quiet: bool
+) -> None:
+    """Several processes train one model: a command of ours under torchrun, or a function on Ray."""
+    from contextlib import nullcontext
+
+    from coset.runs import folder as run_directory
+    from coset.runs.launch import ray_train, torchrun
+
+    _need_graphs(checked)
+    if engine == "torchrun":
+        return torchrun.launch([*again, *["--quiet"] * quiet], workers, retries)
+    from coset.graphs.experiments import run_together
+
+    with nullcontext() if resume else run_directory.claimed(folder, checked.to_yaml()):
+        arguments = (checked.to_yaml(), checked.name, str(folder.absolute()), resume)
+        ray_train.launch(run_together, arguments, folder, workers, retries)
+    return _print_run(checked, folder, json_module.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+
+
+def _print_run(checked: Any, folder: Path, metrics: dict[str, Any]) -> None:
+    checked.report(folder)
+    print_table(*checked.summary(metrics))
+    size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
+    console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
+
+
+def _need_graphs(recipe: Any) -> None:
+    if recipe.kind != "graphs":
+        raise CosetError(f"{recipe.name} is of kind {recipe.kind}; several processes train recipes of kind graphs only")

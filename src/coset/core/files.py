@@ -1,0 +1,95 @@
+"""Files written whole or not at all, and JSON without what JSON cannot say."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coset.core.errors import CosetError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its name if the body succeeds, and is removed if it fails.
+
+    So no reader ever sees half of a file, and a kill leaves the old one or the new one.
+
+    Raises:
+        CosetError: Its folder is missing or cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise CosetError(f"cannot write {path}: {reason(error)}") from error
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        # Of a full disk torch.save tells in a message about its own state; the system's is behind it.
+        known = error if isinstance(error, OSError) else error.__context__ if isinstance(error, RuntimeError) else None
+        if isinstance(known, OSError):
+            raise CosetError(f"cannot write {path}: {reason(known)}") from error
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        CosetError: Its folder is missing or cannot be written.
+    """
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8, whole or not at all.
+
+    Raises:
+        CosetError: Its folder is missing or cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Strict JSON, indented: numbers that are not finite become null."""
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Strict JSON in ASCII, without spaces unless indented; numbers that are not finite are null."""
+    separators = None if indent else (",", ":")
+    return json.dumps(_finite(value), allow_nan=False, indent=indent, separators=separators)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        CosetError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CosetError(f"cannot make {folder}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """What the system says, without number and path."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

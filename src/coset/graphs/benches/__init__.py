@@ -1,0 +1,1 @@
+"""Benchmarks of graph networks: expressivity, counting, norms, bags."""

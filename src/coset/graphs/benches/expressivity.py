@@ -1,0 +1,409 @@
+"""Expressive power on BREC: which of its 400 pairs can be told apart, exactly by colour refinement and by networks.
+
+Three tables. The first is exact: a refinement bounds every network that aggregates along its relations, whatever its
+weights (:mod:`~coset.graphs.wl.colour_refinement`). The second asks whether the networks of this package reach their
+bound: random weights, no training, float64, and two graphs count as separated if their outputs differ by more than
+1e-9 of their size. Renumbered copies of the graphs go through the same network; a copy that seems different is a false
+separation, and there must be none. The third has a line for every model: its bound, what it separates untrained, and
+what it separated after training on each pair (:mod:`coset.graphs.benches.brec_protocol`), if the file of its verdicts
+is given.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+from torch_geometric.transforms import Compose
+
+from coset.core.errors import CosetError
+from coset.graphs.benches.brec_protocol import PairVerdict, read_verdicts
+from coset.graphs.data.collections import BREC_CATEGORIES, GraphPair, read_brec
+from coset.graphs.encodings.coarsening import edges
+from coset.graphs.models.csgnn import CSGNN
+from coset.graphs.models.epnn import EPNN
+from coset.graphs.models.gin import GIN
+from coset.graphs.models.grit import GRIT
+from coset.graphs.models.subgraphormer import GNNSSWLPlus, Subgraphormer
+from coset.graphs.transforms import Coarsen, Eigenspaces, ShortestPathDistances, precompute
+from coset.graphs.wl.colour_refinement import FolkloreRefinement, NodeRefinement, PairRefinement, Refinement, compare
+from coset.graphs.wl.distance_refinement import DistanceRefinement
+from coset.graphs.wl.set_refinement import SetRefinement
+from coset.symmetry import NodePermutation
+
+REFINEMENTS: dict[str, Refinement] = {
+    "1-WL": NodeRefinement(),
+    "SPD-WL": DistanceRefinement("shortest-path"),
+    "RD-WL": DistanceRefinement("resistance"),
+    "EPWL-A": DistanceRefinement("adjacency"),
+    "EPWL-L": DistanceRefinement("laplacian"),
+    "EPWL-N": DistanceRefinement("normalized"),
+    "unmarked uL,vL,vv": PairRefinement(("uL", "vL", "vv"), marking="none"),
+    "uL": PairRefinement(("uL",)),
+    "uL,vv": PairRefinement(("uL", "vv")),
+    "uL,vG": PairRefinement(("uL", "vG")),
+    "uL,vL": PairRefinement(("uL", "vL")),
+    "uL,vL,vv": PairRefinement(("uL", "vL", "vv")),
+    "proportions uL,vL,vv": PairRefinement(("uL", "vL", "vv"), proportions=True),
+    "2-FWL": FolkloreRefinement(),
+}
+"""Rows of the exact table; pairs (s, v) are marked with the distance of v from the root s unless the name says
+otherwise."""
+
+FOR_NETWORKS: dict[str, Refinement] = {"sets: edges": SetRefinement(edges, label="sets: edges")}
+"""Bounds that take minutes on all of BREC, and are computed if a network they belong to is tried."""
+
+OUTPUTS, WIDTH, LAYERS = 16, 32, 8
+
+
+class Coarsened(nn.Module):
+    """A network on node sets that are a function of the graph, chosen before each pass."""
+
+    def __init__(self, method: str, network: nn.Module):
+        super().__init__()
+        self.coarsen, self.network = Coarsen(method), network
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.network(Batch.from_data_list([self.coarsen(graph) for graph in batch.to_data_list()]))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "subgraphormer": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "unmarked": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS, marking="none"),
+    "gin": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "epnn": lambda: EPNN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "grit": lambda: GRIT(OUTPUTS, width=WIDTH, layers=LAYERS, channels=WIDTH),
+    "gnn-sswl+": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "uL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL",)),
+    "uL+vv": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vv")),
+    "uL+vG": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vG")),
+    "uL+vL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vL")),
+    "csgnn": lambda: CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS),
+    "csgnn edges": lambda: Coarsened("edges", CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS)),
+}
+"""Networks of the second table: bare graphs with ``pair_distance`` and eigenpairs in, a row a graph out."""
+
+BOUNDS: dict[str, str | None] = {
+    "gin": "1-WL",
+    "granola": None,
+    "epnn": "EPWL-N",
+    "grit": "EPWL-N",
+    "unmarked": "unmarked uL,vL,vv",
+    "uL": "uL",
+    "uL+vv": "uL,vv",
+    "uL+vG": "uL,vG",
+    "uL+vL": "uL,vL",
+    "gnn-sswl+": "uL,vL,vv",
+    "subgraphormer": "uL,vL,vv",
+    "csgnn": "uL,vL,vv",
+    "csgnn edges": "sets: edges",
+}
+"""The refinement that bounds each model. None bounds GRANOLA: it draws random node features, and so tells any two
+graphs apart by chance; only its trained verdicts, with their check of reliability, say something."""
+
+THRESHOLD = 1e-9  # relative difference of outputs that counts as one
+CONSTANT = 1e-12  # relative deviation of a channel below which it is rounding
+BATCH_ROWS = 100_000  # pairs (root, node) that go through a network together
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of a table.
+
+    Attributes:
+        name: The refinement or the network.
+        separated: Pairs told apart, by category.
+        total: The sum of these.
+        rounds: Most rounds that a separated pair took, by category (refinements only).
+        seed: Seed of the weights (networks only).
+        false_separations: Graphs taken for different from their own renumbered copy (networks only).
+        seconds: Time it took.
+    """
+
+    name: str
+    separated: dict[str, int]
+    total: int
+    seconds: float
+    rounds: dict[str, int] | None = None
+    seed: int | None = None
+    false_separations: int | None = None
+
+
+def score_refinement(
+    name: str, refinement: Refinement, pairs: Sequence[GraphPair], advance: Callable[[int], None] = lambda done: None
+) -> Score:
+    """Count the pairs that a refinement separates. ``advance`` is called with the number of pairs just finished."""
+    began = time.perf_counter()
+    rounds: dict[str, list[int]] = {pair.category: [] for pair in pairs}
+    for pair in pairs:
+        found = compare(pair.first, pair.second, refinement)
+        if found.separated:
+            rounds[pair.category].append(found.rounds)
+        advance(1)
+    separated = {category: len(each) for category, each in rounds.items()}
+    most = {category: max(each) for category, each in rounds.items() if each}
+    return Score(name, separated, sum(separated.values()), time.perf_counter() - began, rounds=most)
+
+
+@torch.no_grad()
+def score_network(
+    name: str,
+    build: Callable[[], nn.Module],
+    pairs: Sequence[GraphPair],
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Score:
+    """Count the pairs that an untrained network in float64 separates, and its false separations.
+
+    Args:
+        name: Name of the score.
+        build: Makes the network, drawing its weights from PyTorch's global generator (seeded here).
+        pairs: Pairs of graphs.
+        seed: Seed of the weights and of the renumbered copies.
+        advance: Called with the number of pairs just finished.
+    """
+    began = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build().double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    separated = {pair.category: 0 for pair in pairs}
+    mistaken = 0
+    for some in _batches(pairs):
+        set_norm_statistics(network, _batch(some))
+        first, second, copy = network(_batch(some, generator)).unflatten(0, (-1, 3)).unbind(1)
+        for pair, gap in zip(some, relative_gap(first, second).tolist()):
+            separated[pair.category] += gap > THRESHOLD
+        mistaken += int((relative_gap(second, copy) > THRESHOLD).sum())
+        advance(len(some))
+    seconds = time.perf_counter() - began
+    return Score(name, separated, sum(separated.values()), seconds, seed=seed, false_separations=mistaken)
+
+
+def relative_gap(first: Float[Tensor, "pairs k"], second: Float[Tensor, "pairs k"]) -> Float[Tensor, " pairs"]:
+    """Largest difference of two rows, relative to their largest entry."""
+    size = torch.maximum(first.abs().amax(-1), second.abs().amax(-1))
+    return (first - second).abs().amax(-1) / size.clamp(min=torch.finfo(size.dtype).tiny)
+
+
+def set_norm_statistics(network: nn.Module, batch: Batch) -> None:
+    """Give every batch norm the statistics of this batch, to be kept in evaluation.
+
+    Without them the activations of an untrained network hardly vary and deep layers lose what shallow ones saw.
+    Statistics are fixed numbers once set, so the two graphs of a pair are normalised alike. If a channel is constant
+    but for rounding (regular graphs without marking, say), norms are left at mean 0 and variance 1 instead: centred,
+    only rounding would remain of that channel, and grow into differences layer by layer.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    network(batch)
+    constant = any(_has_constant_channel(norm) for norm in norms)
+    for norm, momentum in zip(norms, momenta):
+        norm.eval()
+        norm.momentum = momentum
+        if constant:
+            norm.reset_running_stats()
+
+
+def _has_constant_channel(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return bool((norm.running_var <= CONSTANT**2 * norm.running_mean.square().max()).any())
+
+
+def _batches(pairs: Sequence[GraphPair]) -> Iterator[list[GraphPair]]:
+    """Pairs of similar size together, each batch with a bounded number of pairs (root, node)."""
+    batch: list[GraphPair] = []
+    rows = 0
+    for pair in sorted(pairs, key=lambda pair: pair.first.num_nodes):
+        more = 3 * pair.first.num_nodes**2
+        if batch and rows + more > BATCH_ROWS:
+            yield batch
+            batch, rows = [], 0
+        batch.append(pair)
+        rows += more
+    if batch:
+        yield batch
+
+
+def _batch(pairs: Sequence[GraphPair], generator: torch.Generator | None = None) -> Batch:
+    """Both graphs of every pair in turn; with a generator, a renumbered copy of the second one after them."""
+    action = NodePermutation()
+    graphs = []
+    for pair in pairs:
+        graphs += [pair.first, pair.second]
+        if generator is not None:
+            graphs.append(action.apply(action.sample(pair.second, generator), pair.second))
+    return Batch.from_data_list(precompute(graphs, Compose([ShortestPathDistances(), Eigenspaces()])))
+
+
+def score_table(scores: Sequence[Score], pairs: Sequence[GraphPair]) -> Table:
+    """Categories as columns, with what the kind of score has besides: rounds, or seeds and false separations."""
+    exact = any(score.rounds is not None for score in scores)
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("relations" if exact else "network", no_wrap=True)
+    if not exact:
+        table.add_column("seed", justify="right")
+    for category in _categories(pairs):
+        table.add_column(f"{category}\n/{sum(pair.category == category for pair in pairs)}", justify="right")
+    table.add_column(f"total\n/{len(pairs)}", justify="right", style="bold")
+    table.add_column("rounds" if exact else "false", justify="right")
+    table.add_column("s", justify="right")
+    for score in scores:
+        counts = [str(score.separated[category]) for category in _categories(pairs)]
+        seed = [] if exact else [str(score.seed)]
+        last = str(max((score.rounds or {}).values(), default="-")) if exact else str(score.false_separations)
+        table.add_row(score.name, *seed, *counts, str(score.total), last, f"{score.seconds:.0f}")
+    return table
+
+
+def model_table(
+    exact: Sequence[Score],
+    tried: Sequence[Score],
+    trained: Mapping[str, Sequence[PairVerdict]],
+    pairs: Sequence[GraphPair],
+) -> Table:
+    """A line a model. Cells read "bound/untrained/trained": the fewest of the seeds untrained, and trained "k of n"
+    if only n pairs of the category were trained on."""
+    bounds = {score.name: score for score in exact}
+    categories = _categories(pairs)
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("bounded by", no_wrap=True)
+    for category in categories:
+        table.add_column(f"{category}\n/{sum(pair.category == category for pair in pairs)}", justify="right")
+    table.add_column("unreliable", justify="right")
+    for model, name in BOUNDS.items():
+        bound = bounds.get(name or "")
+        runs = [score for score in tried if score.name == model]
+        verdicts = trained.get(model, ())
+        cells = []
+        for category in categories:
+            size = sum(pair.category == category for pair in pairs)
+            fewest = min((score.separated[category] for score in runs), default=None)
+            counts = ["-" if bound is None else str(bound.separated[category]), "-" if fewest is None else str(fewest)]
+            cells.append("/".join([*counts, _trained([v for v in verdicts if v.category == category], size)]))
+        failures = str(sum(not verdict.reliable for verdict in verdicts)) if verdicts else "-"
+        table.add_row(model, name or "nothing", *cells, failures)
+    return table
+
+
+def _trained(verdicts: Sequence[PairVerdict], size: int) -> str:
+    if not verdicts:
+        return "-"
+    count = sum(verdict.separated for verdict in verdicts)
+    return str(count) if len(verdicts) == size else f"{count} of {len(verdicts)}"
+
+
+def main(
+    json: bool = False,
+    category: str | None = None,
+    data: str | None = None,
+    networks: str = "subgraphormer",
+    seeds: int = 3,
+    trained: str | None = None,
+) -> None:
+    """Print the tables.
+
+    Args:
+        json: Print JSON on standard output instead.
+        category: Only this part of BREC (comma-separated for several).
+        data: Data directory, or the folder of BREC's files.
+        networks: Which networks to try: names from :data:`NETWORKS` (comma-separated), ``all`` or ``none``.
+        seeds: How often to draw the weights of each network.
+        trained: File of verdicts written by ``coset bench brec out=FILE``.
+
+    Raises:
+        CosetError: The data is missing, a category or a network does not exist, or ``trained`` is no such file.
+    """
+    verdicts = _read_trained(trained)
+    chosen = _chosen_networks(networks)
+    if seeds < 1:
+        raise CosetError(f"seeds={seeds}: at least 1 (networks=none leaves the networks out)")
+    pairs = read_brec(data, None if category is None else [name.strip() for name in category.split(",")])
+    exact, tried = _run(pairs, chosen, seeds)
+    if json:
+        sizes = {name: sum(pair.category == name for pair in pairs) for name in _categories(pairs)}
+        settings = {"layers": LAYERS, "width": WIDTH, "dtype": "float64", "threshold": THRESHOLD}
+        parts = {"refinements": exact, "networks": tried}
+        scores: dict[str, Any] = {part: [_without_none(asdict(s)) for s in each] for part, each in parts.items()}
+        scores |= {"bounds": BOUNDS, "trained": {name: [asdict(v) for v in each] for name, each in verdicts.items()}}
+        print(dumps({"collection": "BREC", "pairs": sizes, "network_settings": settings, **scores}, indent=2))
+        return
+    console = Console()
+    console.width = max(console.width, 80)  # narrower, the counts would be cut off
+    console.print("BREC pairs separated by colour refinement (exact)")
+    console.print(score_table(exact, pairs))
+    if tried:
+        console.print(f"BREC pairs separated by untrained networks ({LAYERS} layers, width {WIDTH}, float64)")
+        console.print(score_table(tried, pairs))
+    console.print("Every model: pairs that its bound / the untrained network (worst seed) / the trained one separates")
+    console.width = max(console.width, 132)  # a line of cells of three numbers each
+    console.print(model_table(exact, tried, verdicts, pairs))
+
+
+def _read_trained(path: str | None) -> dict[str, list[PairVerdict]]:
+    """Verdicts by network, the last one on each pair."""
+    found: dict[str, dict[int, PairVerdict]] = {}
+    for row, verdict in read_verdicts(Path(path)) if path is not None else ():
+        found.setdefault(row["network"], {})[verdict.index] = verdict
+    return {name: list(verdicts.values()) for name, verdicts in found.items()}
+
+
+def _run(
+    pairs: Sequence[GraphPair], networks: Mapping[str, Callable[[], nn.Module]], seeds: int
+) -> tuple[list[Score], list[Score]]:
+    bars = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    exact, tried = [], []
+    with Progress(*bars, console=Console(file=sys.stderr), transient=True) as progress:
+
+        def bar(label: str) -> Callable[[int], None]:
+            for task in progress.task_ids:
+                progress.remove_task(task)
+            return partial(progress.advance, progress.add_task(label, total=len(pairs)))
+
+        wanted = {BOUNDS.get(name) for name in networks}
+        refinements = REFINEMENTS | {name: test for name, test in FOR_NETWORKS.items() if name in wanted}
+        for name, refinement in refinements.items():
+            exact.append(score_refinement(name, refinement, pairs, bar(name)))
+        for name, build in networks.items():
+            for seed in range(seeds):
+                tried.append(score_network(name, build, pairs, seed, bar(f"{name}, seed {seed}")))
+    return exact, tried
+
+
+def _chosen_networks(networks: str) -> dict[str, Callable[[], nn.Module]]:
+    if networks in ("all", "none"):
+        return dict(NETWORKS) if networks == "all" else {}
+    names = [name.strip() for name in networks.split(",")]
+    for name in names:
+        if name not in NETWORKS:
+            raise CosetError(f"no network {name!r}: choose from {', '.join(NETWORKS)}, or all, or none")
+    return {name: NETWORKS[name] for name in names}
+
+
+def _categories(pairs: Sequence[GraphPair]) -> list[str]:
+    present = {pair.category for pair in pairs}
+    return [category for category in BREC_CATEGORIES if category in present]
+
+
+def _without_none(record: dict) -> dict:
+    return {key: value for key, value in record.items() if value is not None}

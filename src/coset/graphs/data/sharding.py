@@ -1,0 +1,249 @@
+"""Tables of molecules of any size to shards with the structure that a network needs, in bounded memory.
+
+The rows are first cut into parts of equally many, in about three seconds a million; then every part becomes a shard
+of its own, here, on processes or on Ray Data, in any order. A shard that is there is finished, so the same command goes
+on where an earlier one was stopped, and whoever makes the shards, they come out byte by byte the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch_geometric.transforms import BaseTransform
+
+from coset.core.errors import CosetError
+from coset.core.files import make_folder, write_json, write_text
+from coset.graphs.data.datasets import check_column, listed, parse_rows, read_chunks, target_columns
+from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
+from coset.graphs.data.shards import MANIFEST, Shard, write_shard
+from coset.graphs.transforms import precompute
+from coset.runs.launch.jobs import ENGINES, Job, over_ray_data, run_jobs
+
+PLAN, PARTS, ROWS = "plan.json", "parts.json", "rows"
+_SHARE = 20  # shards a process makes before another takes over: what its start costs, and what a progress bar shows
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What shards are made of.
+
+    Attributes:
+        files: Tables of molecules with equal columns.
+        transform: What is added to each graph.
+        smiles: Column of SMILES.
+        targets: Column or columns to predict; ``"a,b"`` means two.
+        id: Column of names; row numbers otherwise.
+        shard_rows: Rows of a shard; memory grows with it, by about 60 kB a row.
+    """
+
+    files: tuple[Path, ...]
+    transform: BaseTransform
+    smiles: str = "smiles"
+    targets: str | tuple[str, ...] = ()
+    id: str | None = None
+    shard_rows: int = 5000
+
+    def plan(self) -> dict[str, Any]:
+        """Everything that the shards depend on.
+
+        Raises:
+            CosetError: A file or a column is missing.
+        """
+        names: list[str] = []
+        for file in self.files:
+            columns = list(next(read_chunks(file, 1)).columns)
+            names = target_columns(self.targets, columns)
+            for column in [self.smiles, *names, *([self.id] if self.id else [])]:
+                check_column(columns, column, file)
+        return {
+            "files": [_fingerprint(file) for file in self.files], "smiles": self.smiles, "targets": names,
+            "id": self.id, "transform": repr(self.transform), "shard_rows": self.shard_rows,
+        }  # fmt: skip
+
+
+def preprocess(
+    sharding: Sharding,
+    folder: Path,
+    *,
+    skip_bad_rows: bool = False,
+    engine: str = "local",
+    workers: int = 1,
+    retries: int = 2,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Make the shards that are missing, and then ``shards.json``.
+
+    Args:
+        sharding: What of.
+        folder: Where to.
+        skip_bad_rows: Leave out rows whose SMILES do not parse; their numbers are kept in the notes.
+        engine: ``local`` (with one worker in this process, else a process a worker) or ``ray`` (Ray Data).
+        workers: Shards at a time, on one thread each.
+        retries: How often work is started again whose process died.
+        quiet: No progress bar.
+
+    Returns:
+        ``graphs``, ``shards``, ``made`` (shards that were not there), ``cpu_seconds`` of making them, ``seconds``,
+        ``bytes`` on disk and ``notes``.
+
+    Raises:
+        CosetError: The folder holds something else, a row is wrong (what other rows became is kept), or work failed.
+    """
+    started = time.monotonic()
+    if engine not in ENGINES:
+        raise CosetError(f"engine {engine!r}: choose {' or '.join(ENGINES)}")
+    if sharding.shard_rows < 1:
+        raise CosetError(f"shard_rows={sharding.shard_rows} must be at least 1")
+    plan = sharding.plan()
+    _settle(folder, plan)
+    parts = _cut(sharding, plan, folder)
+    missing = [number for number in range(len(parts)) if not _shard(folder, number).is_file()]
+    settings = (str(folder.absolute()), sharding, tuple(plan["targets"]), skip_bad_rows)
+    shares: Iterator[tuple[tuple[float, list[str]], int]]
+    if engine == "local" and workers == 1:
+        shares = ((make_shards(*settings, [number]), 1) for number in missing)
+    else:
+        shares = _shared_out(settings, missing, engine, workers, retries)
+    seconds = 0.0
+    wrong: list[str] = []
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        shown = bar.add_task("shards", total=len(missing))
+        for (cpu_seconds, errors), done in shares:
+            seconds, wrong = seconds + cpu_seconds, wrong + errors
+            bar.advance(shown, done)
+    if wrong:
+        more = f" ({len(wrong) - 1} more of {len(parts)} shards failed)" if len(wrong) > 1 else ""
+        raise CosetError(f"{wrong[0]}{more}; finished shards are kept in {folder}")
+    about = _finish(folder, plan, parts)
+    return {
+        "graphs": sum(count for _, count in about["shards"]), "shards": len(parts), "made": len(missing),
+        "cpu_seconds": round(seconds, 2), "seconds": round(time.monotonic() - started, 2), "notes": about["notes"],
+        "bytes": sum(_shard(folder, number).stat().st_size for number in range(len(parts))),
+    }  # fmt: skip
+
+
+def make_shards(
+    folder: str, sharding: Sharding, targets: Sequence[str], skip_bad_rows: bool, numbers: Sequence[int]
+) -> tuple[float, list[str]]:
+    """Make these shards, those that are not there; CPU seconds, and what was wrong with which rows."""
+    threads, errors, began = torch.get_num_threads(), [], time.process_time()
+    torch.set_num_threads(1)
+    try:
+        parts = json.loads((Path(folder) / PARTS).read_text(encoding="utf-8"))
+        for number in numbers:
+            if _shard(Path(folder), number).is_file():
+                continue
+            try:
+                _make_shard(Path(folder), sharding, targets, skip_bad_rows, number, parts[number]["file"])
+            except CosetError as error:
+                errors.append(str(error).replace("skip_bad_rows=true", "--skip-bad-rows"))
+    finally:
+        torch.set_num_threads(threads)
+    return time.process_time() - began, errors
+
+
+def _make_shard(
+    folder: Path, sharding: Sharding, targets: Sequence[str], skip_bad_rows: bool, number: int, file: str
+) -> None:
+    frame = pd.read_csv(_part(folder, number), dtype=str, index_col=0, keep_default_na=False, na_values=[""])
+    read = parse_rows(frame, Path(file), sharding.smiles, targets, sharding.id, skip_bad_rows)
+    graphs = precompute(read.graphs, sharding.transform)
+    write_shard(_shard(folder, number), graphs, {"file": file, "skipped": read.skipped})
+
+
+def _shared_out(
+    settings: tuple[Any, ...], missing: Sequence[int], engine: str, workers: int, retries: int
+) -> Iterator[tuple[tuple[float, list[str]], int]]:
+    if engine == "ray":
+        for answer in over_ray_data(make_shards, settings, [[number] for number in missing], workers, retries):
+            yield answer, 1
+        return
+    count = max(min(workers, len(missing)), -(-len(missing) // _SHARE))
+    shares = {f"share {at}": missing[at::count] for at in range(count)}
+    jobs = [Job(name, make_shards, (*settings, share)) for name, share in shares.items()]
+    for outcome in run_jobs(jobs, "local", workers, retries, threads=1):
+        failed = [f"{outcome.name}: {outcome.error}"] if outcome.error else []
+        yield outcome.result or (0.0, failed), len(shares[outcome.name])
+
+
+def _settle(folder: Path, plan: dict[str, Any]) -> None:
+    file = folder / PLAN
+    if file.is_file():
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        changed = [key for key in plan if earlier.get(key) != plan[key]]
+        if changed:
+            raise CosetError(
+                f"{folder} was made with another {changed[0].replace('_', '-')} (see {file}); "
+                "choose another folder with --output"
+            )
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise CosetError(f"{folder} is not empty and holds no shards; choose another folder with --output")
+    make_folder(folder)
+    write_json(file, plan)
+
+
+def _cut(sharding: Sharding, plan: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Parts of the rows, each a file of its own until its shard is made; what parts there are, in order."""
+    file = folder / PARTS
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    make_folder(folder / ROWS)
+    columns = list(dict.fromkeys([sharding.smiles, *plan["targets"], *([sharding.id] if sharding.id else [])]))
+    parts: list[dict[str, Any]] = []
+    for table in sharding.files:
+        for chunk in read_chunks(table, sharding.shard_rows):
+            write_text(_part(folder, len(parts)), chunk[columns].to_csv(index_label="row"))
+            parts.append({"file": str(table), "rows": len(chunk)})
+    write_json(file, parts)
+    return parts
+
+
+def _finish(folder: Path, plan: dict[str, Any], parts: Sequence[Any]) -> dict[str, Any]:
+    file = folder / MANIFEST
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    shards: list[list[Any]] = []
+    skipped: dict[str, list[int]] = {}
+    for number in range(len(parts)):
+        shard = Shard(_shard(folder, number))
+        shards.append([_shard(folder, number).name, len(shard)])
+        skipped.setdefault(shard.about["file"], []).extend(shard.about["skipped"])
+    if not any(count for _, count in shards):
+        raise CosetError(f"{folder}: no row is left with a molecule")
+    notes = [f"{name}: skipped {len(rows)} unparsable rows: {listed(rows)}" for name, rows in skipped.items() if rows]
+    names = [entry["name"] for entry in plan["files"]]
+    about = {
+        "name": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", "shards": shards,
+        "target_names": plan["targets"], "transform": plan["transform"], "node_features": ATOM_SIZES,
+        "edge_features": BOND_SIZES, "notes": notes, "skipped": {name: rows for name, rows in skipped.items() if rows},
+    }  # fmt: skip
+    write_json(file, about)
+    shutil.rmtree(folder / ROWS, ignore_errors=True)
+    return about
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.arrow"
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / ROWS / f"{number:06d}.csv"
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    """Enough to notice that a file is another: its name, its size, and its first megabyte."""
+    with file.open("rb") as content:
+        start = hashlib.blake2b(content.read(1 << 20), digest_size=8).hexdigest()
+    return {"name": file.name, "bytes": file.stat().st_size, "start": start}

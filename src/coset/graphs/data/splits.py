@@ -1,0 +1,107 @@
+"""Splits of a data set into train, val and test: at random, by scaffold, or as a column says.
+
+A scaffold split (Bemis and Murcko 1996; as in MoleculeNet, Wu et al. 2018) keeps molecules of one ring skeleton
+together: groups go, largest first, to the training set until it is full, then to validation, and the rest to the test
+set. It is deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from coset.core.errors import CosetError
+
+Splits = dict[str, Int[Tensor, " rows"]]
+NAMES = ("train", "val", "test")
+_SPELLINGS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
+_SPELLINGS |= {"test": "test", "testing": "test"}
+
+
+def random_split(count: int, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Splits:
+    """Rows 0 .. count - 1 in random order, cut at the fractions of train, val and test.
+
+    Raises:
+        CosetError: The fractions are no shares of a whole, or there are too few rows to give every share one.
+    """
+    sizes = split_sizes(count, fractions)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return {name: rows.sort().values for name, rows in zip(NAMES, order.split(sizes))}
+
+
+def scaffold_split(groups: Sequence[Hashable], fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Splits:
+    """Rows of one group (a molecule's scaffold) stay together; largest groups first, train before val before test.
+
+    Groups of equal size are taken in the order of their first rows, last first, as DeepChem does.
+
+    Raises:
+        CosetError: As :func:`random_split`, or a share stays empty because too few groups remain for it.
+    """
+    sizes = split_sizes(len(groups), fractions)
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    train: list[int] = []
+    val: list[int] = []
+    test: list[int] = []
+    for rows in sorted(members.values(), key=lambda rows: (len(rows), rows[0]), reverse=True):
+        if len(train) + len(rows) <= sizes[0]:
+            train += rows
+        elif len(train) + len(val) + len(rows) <= sizes[0] + sizes[1]:
+            val += rows
+        else:
+            test += rows
+    for name, rows, size in zip(NAMES, (train, val, test), sizes):
+        if size and not rows:
+            raise CosetError(
+                f"scaffold split leaves {name} empty: {len(members)} scaffolds for {len(groups)} molecules, "
+                f"the largest with {max(map(len, members.values()))} of them; use split=random"
+            )
+    return {name: torch.tensor(rows, dtype=torch.long) for name, rows in zip(NAMES, (train, val, test))}
+
+
+def column_split(values: Sequence[object], rows: Sequence[int] | None = None, column: str = "split") -> Splits:
+    """Rows as a column of words says: train, val (or valid, validation, dev) and test, in any case.
+
+    Args:
+        values: One word a row.
+        rows: Row numbers to name in errors; 0 .. without.
+        column: Name of the column, for errors.
+
+    Raises:
+        CosetError: A word is none of these, or no row is in train.
+    """
+    members: dict[str, list[int]] = {name: [] for name in NAMES}
+    for index, value in enumerate(values):
+        name = _SPELLINGS.get(str(value).strip().lower())
+        if name is None:
+            row = index if rows is None else rows[index]
+            raise CosetError(f"row {row}, column {column!r}: {value!r} is no split; use train, val or test")
+        members[name].append(index)
+    if not members["train"]:
+        raise CosetError(f"column {column!r} puts no row in train")
+    return {name: torch.tensor(chosen, dtype=torch.long) for name, chosen in members.items()}
+
+
+def split_sizes(count: int, fractions: Sequence[float]) -> list[int]:
+    """How many of ``count`` rows go to train, val and test; every share above 0 gets at least one.
+
+    Raises:
+        CosetError: Not three shares of at least 0 that sum to 1, or fewer rows than shares.
+    """
+    shares = [float(fraction) for fraction in fractions]
+    if len(shares) != 3 or not all(share >= 0 for share in shares) or abs(sum(shares) - 1) > 1e-6 or not shares[0]:
+        raise CosetError(
+            f"fractions={list(fractions)}: give three shares (train, val, test) that sum to 1, e.g. 0.8 0.1 0.1"
+        )
+    wanted = sum(share > 0 for share in shares)
+    if count < wanted:
+        molecules = "1 molecule" if count == 1 else f"{count} molecules"
+        raise CosetError(f"{molecules} cannot be split into {wanted} parts: at least {wanted} are needed")
+    held = [max(1, round(share * count)) if share else 0 for share in shares[1:]]
+    while count - sum(held) < 1:
+        held[held.index(max(held))] -= 1
+    return [count - sum(held), *held]

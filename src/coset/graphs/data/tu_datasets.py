@@ -1,0 +1,120 @@
+"""Graph classification of the TU collection (Morris et al. 2020), in the text form of "How powerful are GNNs?".
+
+A file starts with the number of graphs; a graph is a line ``nodes label`` and a line ``tag degree neighbours...`` for
+each of its nodes. Node features are the tags; where all tags are equal (social networks) the degree, as in that paper.
+
+Sets are small, so figures come from cross-validation: the rows are dealt out into folds with equal shares of each
+class; fold k is tested on, fold k + 1 chooses the epoch, the rest is trained on.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from coset.core.data_files import data_file
+from coset.core.errors import CosetError, check_choice
+from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.splits import Splits
+from coset.graphs.data.validation import validate_graph
+
+FILES = {"mutag": "MUTAG", "ptc": "PTC", "nci1": "NCI1", "proteins": "PROTEINS", "imdb-b": "IMDBBINARY"}
+"""Data sets with two classes, and their files."""
+
+
+def tu_dataset(
+    name: str, path: str | Path | None = None, folds: int = 10, fold: int = 0, split_seed: int = 0
+) -> GraphTable:
+    """A data set with two classes, split for one round of cross-validation.
+
+    Args:
+        name: One of :data:`FILES`.
+        path: The file, or the folder that holds it.
+        folds: Number of folds.
+        fold: The one to test on.
+        split_seed: Of the shuffle before the rows are dealt out; one seed means the same folds in every round.
+
+    Raises:
+        CosetError: The file is missing or malformed; the message names the line.
+        ValueError: There is no such data set or fold.
+    """
+    check_choice("name", name, tuple(FILES))
+    graphs, tags = read_tu(data_file(f"graphs/{FILES[name]}.txt.gz", path))
+    if tags == 1:
+        for graph in graphs:
+            graph.x = torch.bincount(graph.edge_index[1], minlength=graph.num_nodes).unsqueeze(1)
+    sizes = [1 + max(int(graph.x.max()) for graph in graphs)]
+    labels = [int(graph.y) for graph in graphs]
+    note = f"fold {fold} of {folds} is tested on, fold {(fold + 1) % folds} chooses the epoch"
+    splits = fold_split(labels, folds, fold, split_seed)
+    return GraphTable(graphs, ("label",), splits, FILES[name], sizes, None, (note,))
+
+
+def fold_split(labels: Sequence[int], folds: int = 10, fold: int = 0, seed: int = 0) -> Splits:
+    """Rows of one round of stratified cross-validation: ``test`` is fold k, ``val`` fold k + 1, ``train`` the rest.
+
+    Raises:
+        ValueError: Fewer than three folds, no such fold, or more folds than rows of a class.
+    """
+    if folds < 3 or not 0 <= fold < folds:
+        raise ValueError(f"fold={fold} of {folds}: at least 3 folds, numbered from 0")
+    if len(labels) and (smallest := min(np.unique(labels, return_counts=True)[1])) < folds:
+        raise ValueError(f"folds={folds}: the smallest class has {smallest} graphs, so a fold would have none of it")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(np.asarray(labels)[order], kind="stable")]  # class by class, dealt out one by one
+    places = np.empty(len(labels), dtype=np.int64)
+    places[order] = np.arange(len(labels)) % folds
+    held = {"val": places == (fold + 1) % folds, "test": places == fold}
+    parts = {"train": ~(held["val"] | held["test"])} | held
+    return {name: torch.from_numpy(np.flatnonzero(rows)) for name, rows in parts.items()}
+
+
+def read_tu(file: Path) -> tuple[list[Data], int]:
+    """Graphs with ``x`` long [n, 1] and ``y`` float [1, 1], tags and classes numbered from 0 in the order of their
+    values; and how many different tags there are.
+
+    Raises:
+        CosetError: The file is malformed or has other than two classes.
+    """
+    try:
+        with gzip.open(file, "rt", encoding="ascii") as lines:
+            rows = [line.split() for line in lines]
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise CosetError(f"cannot read {file}: {error}") from None
+    at, graphs, tags = 1, [], []
+    try:
+        for number in range(int(rows[0][0])):
+            nodes, label = map(int, rows[at])
+            found, edges = _nodes(rows, at + 1, nodes)
+            tags.append(found)
+            graph = Data(edge_index=edges, y=torch.tensor([[float(label)]]), num_nodes=nodes, id=str(number))
+            graphs.append(validate_graph(graph))
+            at += 1 + nodes
+    except (ValueError, IndexError) as error:
+        raise CosetError(f"{file}, line {at + 1}: not a graph of this format ({error})") from None
+    values, inverse = torch.cat(tags).unique(return_inverse=True) if tags else (torch.empty(0), torch.empty(0))
+    for graph, x in zip(graphs, inverse.split([graph.num_nodes for graph in graphs])):
+        graph.x = x.unsqueeze(1)
+    classes = sorted({int(graph.y) for graph in graphs})
+    if len(classes) != 2:
+        raise CosetError(f"{file} has {len(classes)} classes: two can be learnt")
+    for graph in graphs:
+        graph.y = (graph.y == classes[1]).float()
+    return graphs, len(values)
+
+
+def _nodes(rows: list[list[str]], at: int, nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    tags, sources, targets = [], [], []
+    for node in range(nodes):
+        tag, degree, *rest = map(int, rows[at + node])
+        if len(rest) < degree:
+            raise ValueError(f"node {node} has {len(rest)} of {degree} neighbours")
+        tags.append(tag)
+        sources += rest[:degree]
+        targets += [node] * degree
+    return torch.tensor(tags, dtype=torch.long), torch.tensor([sources, targets], dtype=torch.long)

@@ -1,0 +1,1 @@
+"""The task that Lightning runs on graphs, and the engine around it."""

@@ -1,0 +1,254 @@
+"""Fit a task with Lightning, keep the best epoch, predict with it."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from rich.progress import Progress
+from torch import Tensor
+from torch.multiprocessing import ProcessRaisedException
+from torch_geometric.data import Batch, Data
+
+from coset.core.errors import CosetError
+from coset.core.files import write_text
+from coset.graphs.fitting.loaders import (
+    FIRST_VOTE,
+    EpochBatches,
+    OrderedBatches,
+    View,
+    Views,
+    loader,
+    node_counts,
+    targets_of,
+)
+from coset.graphs.fitting.tasks import GraphTask
+from coset.runs.checkpoints import BEST, LAST, AtomicFiles, Checkpoints, Patience, read_checkpoint
+from coset.runs.launch import processes
+from coset.runs.metrics import direction, metrics_of
+
+
+@dataclass
+class Fit:
+    """How to fit.
+
+    Attributes:
+        epochs: The most there will be.
+        batch_size: Graphs a step, those of all processes together.
+        gradient_clip: Largest norm of the gradient.
+        early_stopping: Epochs without a better validation metric after which to stop.
+        max_minutes: Stop training then; the best epoch so far counts.
+        workers: Processes that load batches; 0 loads them in the training process.
+        seed: Order of the graphs, dropout and sampled roots follow from it and the epoch.
+        trainer: Passed to Lightning's ``Trainer``, e.g. ``devices``.
+        quiet: No progress bar.
+        identity: Stored in every checkpoint: what it was made with.
+        on_epoch: Called with the row of ``history.csv`` after each epoch, once its checkpoint is saved.
+    """
+
+    epochs: int = 100
+    batch_size: int = 32
+    gradient_clip: float | None = None
+    early_stopping: int | None = None
+    max_minutes: float | None = None
+    workers: int = 0
+    seed: int = 0
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    quiet: bool = False
+    identity: dict[str, Any] = field(default_factory=dict)
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None
+
+
+def fit(
+    task: GraphTask,
+    train: Sequence[Data],
+    val: Sequence[Data],
+    how: Fit,
+    folder: Path,
+    *,
+    view: View | None = None,
+    resume: bool = False,
+) -> int:
+    """Train, and leave the weights of the best validation epoch in ``task``; returns that epoch.
+
+    ``folder`` gets ``history.csv``, ``checkpoint.ckpt`` (best) and ``last.ckpt`` (to resume from).
+
+    Raises:
+        CosetError: Too few graphs, a validation set that the metric cannot judge, or training diverged.
+    """
+    _check(task, train, val, how)
+    start = int(read_checkpoint(folder / LAST)["epoch"]) + 1 if resume else 0
+    task.identity = how.identity
+    # Lightning opens the first epoch's batches before it says which epoch it is: hence ``start``.
+    costs = [float(count) ** 2 for count in node_counts(train)]  # models on pairs of nodes; others mind little
+    batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs, getattr(train, "blocks", None))
+    loaders = (
+        loader(Views(train, view, how.seed), batches, how.workers),
+        loader(Views(val, view, how.seed), OrderedBatches(len(val), how.batch_size)),
+    )
+    with _without_chatter():
+        trainer = _trainer(task, how, folder)
+        try:
+            trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+        except (ProcessRaisedException, ValueError) as error:
+            raise _in_one_line(error) from error
+    if torch.distributed.is_initialized():  # by torchrun or Ray: what follows is done by one process
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    state = read_checkpoint(folder / BEST)
+    task.load_state_dict(state["state_dict"])
+    return int(state["epoch"])
+
+
+@torch.inference_mode()
+def predict(
+    task: GraphTask,
+    graphs: Sequence[Data],
+    *,
+    batch_size: int = 64,
+    view: View | None = None,
+    votes: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> Float[Tensor, "graphs targets"]:
+    """Predictions in evaluation mode; with a random view the mean over ``votes`` draws of it."""
+    task.eval()
+    views, votes = Views(graphs, view, seed), votes if view is not None else 1
+    total = torch.zeros(len(graphs), len(task.mean), dtype=torch.float64)
+    with Progress(transient=True, disable=not progress) as bar:
+        shown = bar.add_task("predicting", total=votes * len(graphs))
+        for vote in range(votes):
+            done = 0
+            for batch in loader(views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
+                total[done : done + batch.num_graphs] += task(batch.to(task.device)).cpu()
+                done += batch.num_graphs
+                bar.advance(shown, batch.num_graphs)
+    return (total / votes).float()
+
+
+def first_batch(graphs: Sequence[Data], size: int = 8) -> Batch:
+    """The first few graphs, to look at a model with."""
+    return Batch.from_data_list(list(graphs[:size]))
+
+
+CLOCKS = {"seconds": time.monotonic, "cpu_seconds": time.process_time}
+
+
+class History(pl.Callback):
+    """One row an epoch: losses, validation metrics, learning rate, seconds of the clock and of this process's
+    processors; rewritten whole after each."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.started = dict.fromkeys(CLOCKS, 0.0)
+        self.before = dict(self.started)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch and self.path.exists():  # a row may be ahead of the checkpoint that was resumed
+            rows = pd.read_csv(self.path).to_dict("records")
+            self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]  # type: ignore[misc]
+        self.started = {name: clock() for name, clock in CLOCKS.items()}
+        self.before = {name: self.rows[-1].get(name, 0.0) if self.rows else 0.0 for name in CLOCKS}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, GraphTask)
+        loss = trainer.strategy.reduce(torch.stack(pl_module.losses).mean(), reduce_op="mean")
+        row = {"epoch": trainer.current_epoch, "train_loss": float(loss)}
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row |= {name: round(self.before[name] + clock() - self.started[name], 3) for name, clock in CLOCKS.items()}
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+
+
+def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
+    history = History(folder / "history.csv")
+    told = how.on_epoch
+    then = None if told is None else (lambda: told(history.rows[-1]))
+    callbacks: list[pl.Callback] = [history, Checkpoints(folder, task.monitor, then)]
+    if how.early_stopping:
+        mode = direction(task.monitor)
+        callbacks.append(Patience(f"val_{task.monitor}", patience=how.early_stopping, mode=mode))
+    options = {"accelerator": "auto" if torch.cuda.is_available() else "cpu", "devices": 1, **how.trainer}
+    plugins: list[Any] = [AtomicFiles()]
+    if processes.on_ray():
+        from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+        options |= {"devices": "auto", "strategy": RayDDPStrategy()}
+        plugins.append(RayLightningEnvironment())
+    elif (world := processes.world()) is not None:
+        options |= {"devices": world.on_this_machine, "num_nodes": world.machines, "strategy": "ddp"}
+    if "strategy" not in options and options["devices"] != 1:
+        options["strategy"] = "ddp_spawn"  # plain ddp would run the whole command once more for each process
+    return pl.Trainer(
+        **options,
+        max_epochs=how.epochs,
+        max_time=None if how.max_minutes is None else timedelta(minutes=how.max_minutes),
+        gradient_clip_val=how.gradient_clip,
+        callbacks=callbacks,
+        plugins=plugins,
+        default_root_dir=folder,
+        use_distributed_sampler=False,  # the batches share themselves out
+        logger=False,
+        enable_progress_bar=not how.quiet,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit) -> None:
+    if len(train) < 2:
+        raise CosetError(f"{len(train)} graph{'s' * (len(train) != 1)} to train on: at least 2 are needed")
+    devices = how.trainer.get("devices", 1)
+    smallest = len(train) // -(-len(train) // how.batch_size)
+    if isinstance(devices, int) and smallest < devices:
+        raise CosetError(
+            f"trainer.devices={devices} cannot share batches of {smallest}: raise training.batch_size, "
+            f"or give more than the {len(train)} graphs to train on"
+        )
+    target = targets_of(val)
+    if task.monitor not in metrics_of(task.task, target, target):
+        needed = "two different values" if task.task == "regression" else "both labels, 0 and 1,"
+        raise CosetError(
+            f"training.monitor={task.monitor} cannot choose the best epoch: it needs {needed} in val "
+            f"({len(val)} graphs); choose another metric or another split"
+        )
+
+
+def _in_one_line(error: Exception) -> Exception:
+    """What went wrong in another process, without its traceback; and what batch normalisation means."""
+    *_, last = str(error).strip().splitlines()
+    if "Expected more than 1 value per channel" in last:
+        return CosetError("a process got a single node to take batch statistics of; raise training.batch_size")
+    if isinstance(error, ProcessRaisedException):
+        _, found, message = last.partition("CosetError: ")
+        return CosetError(message) if found else RuntimeError(last)
+    return error
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Lightning's notes on hardware, and its advice on loaders and loggers that here is settled, are left out."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", message=r".*(num_workers|LeafSpec|sampler).*")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,176 @@
+"""Supervised learning on whole graphs: regression, binary and multi-label classification, missing labels masked."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch
+
+from coset.core.errors import CosetError
+from coset.graphs.fitting.loaders import place, seed_everything, share
+from coset.runs import schedules
+from coset.runs.metrics import Task, direction, metrics_of
+
+
+class GraphTask(pl.LightningModule):
+    """A graph network with its loss, target scaling and optimiser.
+
+    Targets of a regression are standardised with the training set's mean and deviation inside the module, so
+    predictions come out in the user's units and a checkpoint carries the scale with it.
+
+    Args:
+        model: PyG batch -> ``[graphs, targets]``.
+        task: ``regression`` or ``classification`` (one logit a target).
+        targets: Training targets ``[graphs, targets]``, for the scale; NaN marks missing ones.
+        loss: ``l1`` or ``mse`` for regression; classification always uses cross-entropy.
+        learning_rate: Of the optimiser, before the schedule.
+        weight_decay: AdamW if above 0, else Adam.
+        schedule: ``constant``, ``plateau`` (halves when validation stalls) or ``cosine`` (with a linear warm-up).
+        patience: Epochs without progress before ``plateau`` halves the rate.
+        warmup: Epochs of warm-up for ``cosine``.
+        epochs: Length of the cosine.
+        monitor: Validation metric that the plateau watches.
+        seed: Randomness of epoch e derives from (seed, e), so a resumed run repeats an uninterrupted one.
+
+    Raises:
+        CosetError: A target of a classification is neither 0 nor 1.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        targets: Float[Tensor, "graphs targets"],
+        *,
+        loss: Literal["l1", "mse"] = "l1",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: Literal["constant", "plateau", "cosine"] = "constant",
+        patience: int = 20,
+        warmup: int = 5,
+        epochs: int = 100,
+        monitor: str = "mae",
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.model, self.task, self.loss, self.monitor, self.seed = model, task, loss, monitor, seed
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.schedule, self.patience, self.warmup, self.epochs = schedule, patience, warmup, epochs
+        if task == "classification":
+            _check_labels(targets)
+        mean, scale = _standard(targets) if task == "regression" else (torch.zeros(1), torch.ones(1))
+        self.register_buffer("mean", mean.expand(targets.size(1)).clone())
+        self.register_buffer("scale", scale.expand(targets.size(1)).clone())
+        self.watched: list[float] = []
+        """The monitored metric after each epoch: all that the plateau needs to know."""
+        self.identity: dict[str, Any] = {}
+        """Stored in every checkpoint: what it was made with."""
+        self.losses: list[Tensor] = []
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, batch: Batch) -> Float[Tensor, "graphs targets"]:
+        """Predictions: values in the target's units, or probabilities."""
+        out = self.model(batch)
+        return out * self.scale + self.mean if self.task == "regression" else out.sigmoid()
+
+    def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
+        """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
+        known: Bool[Tensor, "graphs targets"] = ~batch.y.isnan()
+        out = self.model(batch).float()
+        target = ((batch.y - self.mean) / self.scale)[known]
+        if self.task == "classification":
+            total = F.binary_cross_entropy_with_logits(out[known], target, reduction="sum")
+        else:
+            function = F.l1_loss if self.loss == "l1" else F.mse_loss
+            total = function(out[known], target, reduction="sum")
+        count, processes = known.sum(), place()[1]
+        if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
+            torch.distributed.all_reduce(count)
+        return total * processes / count.clamp(min=1)
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """What the schedule says, given the validation so far."""
+        factor = 1.0
+        if self.schedule == "cosine":
+            factor = schedules.cosine(epoch, self.epochs, self.warmup)
+        elif self.schedule == "plateau":
+            factor = schedules.plateau(self.watched, direction(self.monitor), self.patience)
+        return self.learning_rate * factor
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
+        return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def on_train_epoch_start(self) -> None:
+        self.losses = []
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.learning_rate_at(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Once an epoch is not enough: whether a loader draws from the stream after that depends on a resume.
+        seed_everything(self.seed, self.current_epoch, batch_idx, place()[0])
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        loss = self.loss_of(batch)
+        if not torch.isfinite(loss):
+            raise CosetError(
+                f"training diverged in epoch {self.current_epoch}: the loss is {float(loss.detach())}; "
+                "lower training.learning_rate or set training.gradient_clip"
+            )
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._outputs = []
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._outputs.append((self(batch).float(), batch.y.float()))
+
+    def on_validation_epoch_end(self) -> None:
+        own = len(share(len(self.trainer.val_dataloaders.dataset)))  # type: ignore[union-attr]
+        prediction, target = _from_all_processes(self._outputs, own)
+        metrics = metrics_of(self.task, prediction, target)
+        for name, value in metrics.items():
+            # Every process has computed the same value; saying so (sync_dist) keeps Lightning from warning.
+            self.log(f"val_{name}", torch.tensor(value), prog_bar=name == self.monitor, sync_dist=True)
+        self.watched.append(metrics[self.monitor])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"watched": list(self.watched), "identity": self.identity}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.watched = list(checkpoint.get("watched", []))
+
+
+def _standard(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each target over its known labels; 0 and 1 where they say nothing."""
+    targets = targets.double()
+    mean = targets.nanmean(0).nan_to_num()
+    spread = ((targets - mean) ** 2).nanmean(0).sqrt().nan_to_num()
+    # A constant target leaves rounding, not spread.
+    return mean.float(), torch.where(spread > 1e-12 * mean.abs(), spread, torch.ones_like(spread)).float()
+
+
+def _check_labels(targets: Tensor) -> None:
+    wrong = ~(targets.isnan() | (targets == 0) | (targets == 1))
+    if wrong.any():
+        value = float(targets[wrong][0])
+        raise CosetError(f"a label is {value:g}, but classification needs 0 or 1; use training.task=regression")
+
+
+def _from_all_processes(outputs: Iterable[tuple[Tensor, Tensor]], own: int) -> tuple[Tensor, Tensor]:
+    """Each row once: the first ``own`` of this process, and those of the others."""
+    prediction, target = (torch.cat(column).cpu()[:own] for column in zip(*outputs))
+    processes = place()[1]
+    if processes == 1:
+        return prediction, target
+    parts: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(parts, (prediction, target))
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])

@@ -1,0 +1,187 @@
+r"""One layer of Subgraphormer as one operation, for speed and memory on a CPU.
+
+The same mathematics as :class:`coset.graphs.models.subgraphormer.SubgraphAttentionBlock` with ``gat`` attention and the
+relations uL, vL, vv, which stays the reference:
+
+    Y  = X W^T                        W stacks the values of both attentions, (1 + eps) W_psi, and their logits
+    J  = [attend_uL(Y) | attend_vL(Y) | ReLU(BN(Y_psi + t)) W_2^T],   t(v) = X(v, v) W_psi^T + b
+    C1 = J W_rho^T,    C2 = ReLU(BN(C1)) W_out^T,    X' = ReLU(BN(C2))
+
+One product of matrices replaces seven, and X's gradient comes from one as well. Biases ahead of a norm are never added
+(the norm takes them off again); those behind an attention or psi are folded into that of rho. Kept for the backward
+pass are Y, J, C1 and C2; softmax weights and all that follows a norm, X among them, are computed again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from coset.graphs.models.product import PairGraph
+from coset.nn.buffers import buffers
+from coset.nn.norm_relu import NormReLU, Origin, add_repeated, origin_of, settled, sum_repeated
+from coset.relations import operators
+from coset.relations.verbs import kernels_apply
+
+SLOPE = 0.2  # of the leaky ReLU in the logits
+AXES = (1, 0)  # of uL and vL, in the order of their columns
+
+
+def applies(block: Any, x: Tensor) -> bool:
+    """Whether this operation can stand for the block on this input."""
+    if not kernels_apply(x) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    if tuple(block.gather) != ("uL", "vL", "vv") or block.mlp is None or block.gather["uL"].score != "gat":
+        return False
+    return (
+        settled(_norms(block), x)
+        and all(parameter.dtype == x.dtype for parameter in block.parameters())
+        and operators.covers("gat", x.size(1) // 3)
+    )
+
+
+def attention_block(block: Any, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
+    """ReLU(BN(rho([Attention_uL | Attention_vL | point]))) of a block that :func:`applies`."""
+    internal, external, point = block.gather["uL"], block.gather["vL"], block.gather["vv"]
+    first, rho = point.mlp.first, block.mlp
+    logits = [
+        attention._logit_weight(attention.value.weight, attention.vectors[side])
+        for attention in (internal, external)
+        for side in ("source", "target")
+    ]
+    values = [internal.value.weight, external.value.weight]
+    weight = torch.cat([*values, (1 + point.eps) * first.weight, *logits])
+    carried = torch.cat([internal.bias, external.bias, point.mlp.second.bias])
+    edges = [attention._edge_terms(graph, loops=True) for attention in (internal, external)]
+    origin: list[Origin] = []
+    out = _AttentionBlock.apply(
+        x, weight, first.weight, first.bias, *edges, point.mlp.second.weight,
+        rho.first.weight, rho.first.bias + rho.first.weight @ carried, rho.second.weight, rho.second.bias,
+        *(parameter for norm in _norms(block) for parameter in (norm.weight, norm.bias)),
+        graph, _norms(block), internal.heads, origin_of(x), origin,
+    )  # fmt: skip
+    out.origin = origin[0]
+    return out
+
+
+def _norms(block: Any) -> tuple[nn.BatchNorm1d, ...]:
+    return block.gather["vv"].mlp.norm, block.mlp.norm, block.norm
+
+
+class _Columns:
+    """Where what lies in the columns of Y and J."""
+
+    def __init__(self, share: int, width: int, heads: int):
+        self.values = [slice(0, share), slice(share, 2 * share)]
+        start = 2 * share + width
+        self.point = slice(2 * share, start)
+        self.sources = [slice(start + 2 * i * heads, start + (2 * i + 1) * heads) for i in (0, 1)]
+        self.targets = [slice(start + (2 * i + 1) * heads, start + (2 * i + 2) * heads) for i in (0, 1)]
+        self.joined_point = slice(2 * share, 3 * share)
+
+    def attention(self, y: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        return y[:, self.values[i]], y[:, self.sources[i]], y[:, self.targets[i]]
+
+
+def _structure(graph: PairGraph, axis: int):
+    """What the attention kernels read of a relation with loops: arrays, axis, length of the longest row."""
+    relation = (graph.internal if axis else graph.external).with_self_loops
+    table = relation.rows
+    return (relation.layout(graph.pairs, axis), table.ptr, table.source, table.edge), axis, table.longest
+
+
+class _AttentionBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x, weight, own_weight, own_bias, edge_u, edge_v, psi_weight, rho_weight, rho_bias, out_weight, out_bias,
+        psi_gamma, psi_beta, rho_gamma, rho_beta, out_gamma, out_beta, graph, norms, heads, source, origin,
+    ):  # fmt: skip
+        rows, width, share = x.size(0), x.size(1), psi_weight.size(0)
+        columns = _Columns(share, width, heads)
+        y = torch.mm(x, weight.t(), out=buffers.empty(rows, weight.size(0), x))
+        point = y[:, columns.point]
+        add_repeated(point, torch.addmm(own_bias, graph.at_own_root(x), own_weight.t()), graph.pairs)
+        joined = buffers.empty(rows, 3 * share, x)
+        for i, edge in enumerate((edge_u, edge_v)):
+            structure, axis, longest = _structure(graph, AXES[i])
+            out = joined[:, columns.values[i]]
+            operators.gat_into(out, *columns.attention(y, i), edge, structure, axis, longest, heads, SLOPE)
+        psi = NormReLU.of(point, norms[0], psi_gamma, psi_beta)
+        active = psi.forward(point, buffers.empty(rows, width, x))
+        torch.mm(active, psi_weight.t(), out=joined[:, columns.joined_point])
+        del active
+        hidden = rho_weight.size(0)
+        c1 = torch.mm(joined, rho_weight.t(), out=buffers.empty(rows, hidden, x))
+        rho = NormReLU.of(c1, norms[1], rho_gamma, rho_beta, rho_bias)
+        active = rho.forward(c1, buffers.empty(rows, hidden, x))
+        c2 = torch.mm(active, out_weight.t(), out=buffers.empty(rows, width, x))
+        last = NormReLU.of(c2, norms[2], out_gamma, out_beta, out_bias)
+        origin.append(Origin(c2, last))
+        ctx.save_for_backward(
+            None if source else x,
+            y,
+            joined,
+            c1,
+            c2,
+            weight,
+            own_weight,
+            edge_u,
+            edge_v,
+            psi_weight,
+            rho_weight,
+            out_weight,
+        )
+        ctx.settled = psi, rho, last, columns, graph, heads, source
+        del active
+        return last.forward(c2, buffers.empty(rows, width, x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, y, joined, c1, c2, weight, own_weight, edge_u, edge_v, psi_weight, rho_weight, out_weight = ctx.saved_tensors
+        psi, rho, last, columns, graph, heads, source = ctx.settled
+        rows, width = c2.shape
+        d_2, d_out_gamma, d_out_beta = last.backward(c2, grad.contiguous(), buffers.empty(rows, width, c1))
+        active = rho.forward(c1, buffers.empty(rows, c1.size(1), c1))
+        d_out_weight, d_out_bias = d_2.t() @ active, _bias_gradient(last, d_2)
+        d_1 = torch.mm(d_2, out_weight, out=active)
+        d_1, d_rho_gamma, d_rho_beta = rho.backward(c1, d_1, d_1)
+        d_rho_weight, d_rho_bias = d_1.t() @ joined, _bias_gradient(rho, d_1)
+        d_joined = torch.mm(d_1, rho_weight, out=buffers.empty(rows, joined.size(1), c1))
+
+        point, d_joined_point = y[:, columns.point], d_joined[:, columns.joined_point]
+        d_psi_weight = d_joined_point.t() @ psi.forward(point, d_2)
+        del active, d_1, d_2  # their memory serves what follows
+        d_y = buffers.empty(rows, y.size(1), c1)
+        d_point = torch.mm(d_joined_point, psi_weight, out=d_y[:, columns.point])
+        d_point, d_psi_gamma, d_psi_beta = psi.backward(point, d_point, d_point)
+        d_term = sum_repeated(d_point, graph.pairs)
+        d_edges = []
+        for i, edge in enumerate((edge_u, edge_v)):
+            structure, axis, longest = _structure(graph, AXES[i])
+            out, d_out = columns.attention(d_y, i), d_joined[:, columns.values[i]]
+            value, logit_source, logit_target = columns.attention(y, i)
+            d_edge = operators.gat_backward_into(
+                out, d_out, value, logit_source, logit_target, edge, structure, axis, longest, heads, SLOPE
+            )
+            d_edges.append(None if edge is None else d_edge)
+        del d_joined, d_joined_point
+
+        x = source.again() if source else x
+        d_weight = d_y.t() @ x
+        d_own_weight, d_own_bias = d_term.t() @ graph.at_own_root(x), d_term.sum(0)
+        d_x = torch.mm(d_y, weight, out=buffers.empty(rows, width, c1))
+        d_x.index_add_(0, graph.diagonal, (d_term @ own_weight)[graph.root_index])
+        return (
+            d_x, d_weight, d_own_weight, d_own_bias, *d_edges, d_psi_weight, d_rho_weight, d_rho_bias, d_out_weight,
+            d_out_bias, d_psi_gamma, d_psi_beta, d_rho_gamma, d_rho_beta, d_out_gamma, d_out_beta, *[None] * 5,
+        )  # fmt: skip
+
+
+def _bias_gradient(norm: NormReLU, grad: Tensor) -> Tensor:
+    """Ahead of batch statistics a bias changes nothing."""
+    return grad.new_zeros(grad.size(1)) if norm.batch else grad.sum(0)

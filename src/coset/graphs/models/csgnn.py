@@ -1,0 +1,334 @@
+r"""CS-GNN: a subgraph network with as many subgraphs as one can afford, on the product of a coarsened graph with it.
+
+Bar-Shalom, Eitan, Frasca, Maron, "A Flexible, Equivariant Framework for Subgraph GNNs via Graph Products and Graph
+Coarsening", NeurIPS 2024. Group: S_n permutes the nodes, sigma (S, v) = (sigma(S), sigma(v)). Features X(S, v) live on
+the pairs of a node set S and a node v; T sets cost T n rows, between message passing (one set) and GNN-SSWL+ (n
+singletons). One layer:
+
+    X' = ReLU(BN( sum over g of MLP_g((1 + eps_g) X + M_g) ))
+
+==========  ================================================================================================
+internal    M(S, v) = sum over v' ~ v of ReLU(X(S, v') + e)
+external    M(S, v) = sum over the bonds that cross from S' to S of ReLU(X(S', v) + e)
+point       M(S, v) = sum over S' with v in S' of kappa(X(S', v) + b[orbit of (S, v; S', v)])
+==========  ================================================================================================
+
+The point term is a part of the equivariant maps between tensors on sets and nodes
+(:mod:`coset.symmetry.set_node_orbits`); ``updates="full"`` takes all of them for partitions
+(:mod:`coset.graphs.models.partition_linear`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
+
+from coset.core.errors import check_choice
+from coset.graphs.models import sum_block
+from coset.graphs.models.bags import LARGEST_SIZE, BagGraph, SetReordering
+from coset.graphs.models.partition_linear import PartitionEquivariantLinear
+from coset.graphs.models.readouts import encode_nodes, node_encoder, prediction_head
+from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
+from coset.nn import MLP, norm_relu_linear
+from coset.relations import Product, broadcast, marginalise, pool, propagate
+from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, TrivialAction
+
+MARKINGS = ("simple", "size", "minimum", "learned")
+UPDATES = ("point", "full", "none")
+COUPLINGS = ("mlp", "relu", "identity")
+CROSSINGS = ("bonds", "once")
+COUPLING_WIDTH = 48
+SET_ATTRIBUTES = ("set_sizes", "num_sets")
+
+
+class BagEncoder(nn.Module):
+    """X(S, v) = encode(f_v) + mark(S, v), with one of four marks.
+
+    ============  ===========================================================================
+    ``simple``    whether v is in S
+    ``size``      that, and how many nodes S has
+    ``minimum``   the smallest distance of v from a node of S
+    ``learned``   sum of table entries over the distances from the nodes of S, ``nearest`` smallest
+                  ones; where there are fewer the last entry stands in for each that is missing
+    ============  ===========================================================================
+
+    The first three see the same in the end, the last one sees more; for single nodes all four agree.
+
+    Args:
+        node_features: Table sizes of categorical node features, number of real ones, or ``None`` for bare graphs.
+        width: Columns out.
+        marking: One of the above.
+        max_distance: Longer distances are marked alike; "unreachable" has an entry of its own.
+        nearest: Distances that ``learned`` adds up.
+    """
+
+    def __init__(
+        self,
+        node_features: Sequence[int] | int | None,
+        width: int,
+        *,
+        marking: str = "learned",
+        max_distance: int = 5,
+        nearest: int = 10,
+    ):
+        super().__init__()
+        check_choice("marking", marking, MARKINGS)
+        self.marking, self.nearest = marking, nearest
+        self.nodes = node_encoder(node_features, width)
+        self.far = max_distance + 1  # entry of unreachable nodes
+        rows = {"simple": 2, "size": 2, "minimum": self.far + 1, "learned": self.far + 2}[marking]
+        self.marks = nn.Embedding(rows, width)
+        self.sizes = nn.Embedding(LARGEST_SIZE + 1, width) if marking == "size" else None
+
+    def forward(self, data: Batch | Data, graph: BagGraph) -> Float[Tensor, "pairs width"]:
+        x = broadcast(encode_nodes(self.nodes, data, graph.nodes.total), graph.pairs, along=0)
+        if self.marking == "learned":
+            return x + self.histogram(data, graph).to(x.dtype) @ self.marks.weight
+        if self.marking == "minimum":
+            return x + self.marks(self._nearest(data, graph))
+        x = x + self.marks(graph.inside.long())
+        if self.sizes is not None:
+            x = x + broadcast(self.sizes(graph.set_sizes.clamp(max=LARGEST_SIZE)), graph.pairs, along=1)
+        return x
+
+    def histogram(self, data: Batch | Data, graph: BagGraph) -> Int[Tensor, "pairs entries"]:
+        """How often each entry of the table counts for a pair; every row adds up to ``nearest``."""
+        row, distance = self._distances(data, graph)
+        entries = self.far + 2
+        counts = torch.bincount(row * entries + distance, minlength=graph.pairs.total * entries)
+        seen = counts.view(-1, entries)[:, :-1].cumsum(1).clamp(max=self.nearest)
+        ends = F.pad(seen, (1, 1))
+        ends[:, -1] = self.nearest
+        return ends.diff(dim=1)
+
+    def _nearest(self, data: Batch | Data, graph: BagGraph) -> Int[Tensor, " pairs"]:
+        row, distance = self._distances(data, graph)
+        far = torch.full((graph.pairs.total,), self.far, device=row.device)
+        return far.scatter_reduce(0, row, distance, "amin")
+
+    def _distances(self, data: Batch | Data, graph: BagGraph) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+        """Row of (S, v) and distance d(u, v), for every u in S and every v."""
+        if "pair_distance" not in data:
+            raise ValueError("pair_distance is missing: apply coset.graphs.transforms.ShortestPathDistances first")
+        squares = Product(graph.nodes, graph.nodes)
+        if data.pair_distance.numel() != squares.total:
+            raise ValueError(
+                f"pair_distance has {data.pair_distance.numel()} entries, but the graphs have {squares.total} "
+                "node pairs"
+            )
+        member, node = Product(graph.memberships, graph.nodes).coordinates
+        distance = data.pair_distance[squares.rows(graph.member_node[member], node)].long()
+        return graph.pairs.rows(graph.member_set[member], node), distance.clamp(max=self.far)
+
+
+class SetPoint(nn.Module):
+    """MLP((1 + eps) X(S, v) + sum over S' with v in S' of kappa(X(S', v) + b[orbit])): the symmetry-based update.
+
+    An orbit of (S, v; S', v) is told by |S|, |S'|, |S n S'| and whether v is in S. Its vector b is a sum of six table
+    entries, as published: 1[i != i'], |S| - 1, |S'| - 1, |S n S'|, and in which of the two sets each index lies.
+
+    Args:
+        width: Columns in and out.
+        coupling: kappa: ``mlp`` (Linear - BN - ReLU - Linear with 48 hidden units), ``relu`` or ``identity``.
+    """
+
+    TABLES = (2, LARGEST_SIZE + 1, LARGEST_SIZE + 1, LARGEST_SIZE + 1, 4, 4)
+
+    def __init__(self, width: int, coupling: str = "mlp"):
+        super().__init__()
+        check_choice("coupling", coupling, COUPLINGS)
+        self.eps = nn.Parameter(torch.zeros(1))
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for size in self.TABLES)
+        for table in self.tables.parameters():
+            nn.init.xavier_uniform_(table)
+        self.coupling = MLP(width, width, COUPLING_WIDTH) if coupling == "mlp" else None
+        self.rectify = coupling == "relu"
+        self.mlp = MLP(width, width)
+
+    def orbit_vectors(self, orbits: Int[Tensor, "orbits 4"]) -> Float[Tensor, "orbits width"]:
+        """b of every orbit (|S|, |S'|, |S n S'|, 1[v in S])."""
+        size, other, shared, inside = orbits.t()
+        # Where (i in S, i' in S') and (i in S', i' in S) lie among (yes, yes), (yes, no), (no, yes), (no, no).
+        columns = (torch.zeros_like(size), size - 1, other - 1, shared, 2 * (1 - inside), 1 - inside)
+        return torch.stack([table(column) for table, column in zip(self.tables, columns)]).sum(0)
+
+    def gather(self, x: Float[Tensor, "pairs width"], graph: BagGraph) -> Float[Tensor, "pairs width"]:
+        """M(S, v). The first linear map of kappa acts on the few different terms, before they are repeated."""
+        orbits, orbit_of = graph.orbits
+        seen, vectors = x.index_select(0, graph.own_rows), self.orbit_vectors(orbits)
+        first = None if self.coupling is None else self.coupling.first
+        if first is not None:
+            seen, vectors = first(seen), vectors @ first.weight.t()
+        message = broadcast(seen, graph.views, along=0) + vectors.index_select(0, orbit_of)
+        if self.coupling is not None:
+            message = norm_relu_linear(message, self.coupling.norm, self.coupling.second)
+        elif self.rectify:
+            message = message.relu()
+        return message if graph.is_partition else propagate(message, graph.arrival, product=graph.views, along=1)
+
+    def branch(self, x: Tensor, graph: BagGraph) -> sum_block.Clusters | None:
+        if self.coupling is None or not isinstance(self.coupling.norm, nn.BatchNorm1d) or not graph.is_partition:
+            return None
+        inner, outer, weight = self.coupling.first, self.coupling.second, self.mlp.first.weight
+        vectors = torch.addmm(inner.bias, self.orbit_vectors(graph.orbits[0]), inner.weight.t())
+        tensors = (
+            (1 + self.eps) * weight, weight @ outer.weight, inner.weight, vectors,
+            self.coupling.norm.weight, self.coupling.norm.bias,
+        )  # fmt: skip
+        bias = self.mlp.first.bias + weight @ outer.bias
+        return sum_block.Clusters(self.mlp, self.coupling, graph, bias, tensors)
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: BagGraph) -> Float[Tensor, "pairs width"]:
+        if graph.own_rows.numel() == 0:
+            return self.mlp((1 + self.eps) * x)
+        return self.mlp(torch.addcmul(self.gather(x, graph), x, 1 + self.eps))
+
+
+class SetLinear(nn.Module):
+    """MLP((1 + eps) X + L X), with L all eighteen equivariant maps of a partition."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.eps = nn.Parameter(torch.zeros(1))
+        self.linear = PartitionEquivariantLinear(width, width)
+        self.mlp = MLP(width, width)
+
+    def forward(self, x: Float[Tensor, "pairs width"], graph: BagGraph) -> Float[Tensor, "pairs width"]:
+        return self.mlp(torch.addcmul(self.linear(x, graph), x, 1 + self.eps))
+
+
+class BagBlock(SumOfTerms):
+    """One layer of CS-GNN; arguments as for :class:`CSGNN`."""
+
+    def __init__(
+        self,
+        width: int,
+        edge_features: Sequence[int] | int | None = None,
+        *,
+        updates: str = "point",
+        coupling: str = "mlp",
+        crossing: str = "bonds",
+        attention: str | None = None,
+        heads: int = 4,
+        residual: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__(width, residual, dropout)
+        check_choice("updates", updates, UPDATES)
+        outside = edge_features if crossing == "bonds" else None
+        for name, axis, features in (("internal", 1, edge_features), ("external", 0, outside)):
+            if attention is None:
+                self.gather[name] = PairSum(width, axis, features)
+            else:
+                self.gather[name] = PairAttention(width, width, heads, axis, attention, features)  # type: ignore[arg-type]
+        if updates != "none":
+            self.gather[updates] = SetPoint(width, coupling) if updates == "point" else SetLinear(width)
+
+
+class CSGNN(nn.Module):
+    """Coarsening-based subgraph network (Bar-Shalom, Eitan, Frasca, Maron 2024).
+
+    Args:
+        outputs: Number of predicted values a graph (or a node).
+        node_features: Table sizes of categorical node features, number of real ones, or ``None``.
+        edge_features: The same for edges; ``None`` ignores them.
+        width: Columns of X(S, v).
+        layers: Number of layers.
+        marking: ``simple``, ``size``, ``minimum`` or ``learned`` (:class:`BagEncoder`).
+        max_distance: Largest distance of the marking.
+        nearest: Distances that the learned marking adds up.
+        updates: ``point`` (:class:`SetPoint`), ``full`` (:class:`SetLinear`, partitions only) or ``none``.
+        coupling: kappa of the point term.
+        crossing: External edges: one for each of the ``bonds`` that cross (published code), or ``once`` for each pair
+            of sets (the definition; then without edge features).
+        attention: ``gat``, ``gatv2`` or ``transformer`` instead of sums for the internal and external terms.
+        heads: Attention heads; they must divide the width.
+        readout: ``sum`` or ``mean`` over the nodes; always the mean over the sets.
+        residual: Residual connections.
+        dropout: Probability.
+        level: ``graph`` or ``node``: one row of output a graph or a node.
+
+    Shape:
+        PyG batch with the attributes of :class:`coset.graphs.models.bags.BagGraph` -> ``[graphs, outputs]``.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        node_features: list[int] | int | None = None,
+        edge_features: list[int] | int | None = None,
+        *,
+        width: int = 96,
+        layers: int = 6,
+        marking: str = "learned",
+        max_distance: int = 5,
+        nearest: int = 10,
+        updates: str = "point",
+        coupling: str = "mlp",
+        crossing: str = "bonds",
+        attention: str | None = None,
+        heads: int = 4,
+        readout: str = "sum",
+        residual: bool = False,
+        dropout: float = 0.0,
+        level: str = "graph",
+    ):
+        super().__init__()
+        check_choice("readout", readout, ("sum", "mean"))
+        check_choice("level", level, ("graph", "node"))
+        check_choice("crossing", crossing, CROSSINGS)
+        if attention is not None and width % heads:
+            raise ValueError(f"width={width} is not a multiple of heads={heads}")
+        self.encoder = BagEncoder(node_features, width, marking=marking, max_distance=max_distance, nearest=nearest)
+        self.layers = nn.ModuleList(
+            BagBlock(
+                width, edge_features, updates=updates, coupling=coupling, crossing=crossing, attention=attention,
+                heads=heads, residual=residual, dropout=dropout,
+            )
+            for _ in range(layers)
+        )  # fmt: skip
+        self.head = prediction_head(width, outputs)
+        self.crossing, self.readout, self.level = crossing, readout, level
+
+    def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], BagGraph]:
+        """X(S, v) after the last layer, and the pairs it lives on."""
+        graph = BagGraph.from_batch(data, self.crossing)
+        x = self.encoder(data, graph)
+        for layer in self.layers:
+            x = layer(x, graph)
+        return x, graph
+
+    def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
+        """The mean of X(S, v) over the sets S: one row a node."""
+        x, graph = self.pair_features(data)
+        return marginalise(x, graph.pairs, along=0) / _at_least_one(graph.sets.sizes[graph.nodes.batch])
+
+    def set_features(self, data: Batch | Data) -> Float[Tensor, "sets width"]:
+        """The mean of X(S, v) over the nodes v: one row a set."""
+        x, graph = self.pair_features(data)
+        return marginalise(x, graph.pairs, along=1) / _at_least_one(graph.nodes.sizes[graph.sets.batch])
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+        if self.level == "node":
+            return self.head(self.node_features(data))
+        x, graph = self.pair_features(data)
+        pooled = pool(x, graph.pairs) / _at_least_one(graph.sets.sizes)
+        return self.head(pooled if self.readout == "sum" else pooled / _at_least_one(graph.nodes.sizes))
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        rows: Action = TrivialAction() if self.level == "graph" else NodeRowPermutation()
+        effect = "changes no prediction" if self.level == "graph" else "renumbers the rows"
+        nodes = NodePermutation(fixed=SET_ATTRIBUTES)
+        return (
+            Claim(nodes, rows, f"renumbering the nodes, and with them the members of the sets, {effect}"),
+            Claim(SetReordering(), TrivialAction(), "listing the sets in another order changes nothing"),
+        )
+
+
+def _at_least_one(counts: Tensor) -> Tensor:
+    return counts.clamp(min=1).unsqueeze(1)

@@ -1,0 +1,139 @@
+r"""EPNN: message passing between all pairs of nodes, told apart by everything the spectrum says about a pair.
+
+Zhang, Zhao, Maron, "On the Expressive Power of Spectral Invariant Graph Neural Networks", ICML 2024; Gai, Du, Zhang,
+Maron, Wang, "Homomorphism Expressivity of Spectral Invariant Graph Neural Networks", ICLR 2025, Appendix D. Group: S_n
+on the nodes, and O(m) on the basis of every m-dimensional eigenspace of the matrix, which leaves everything as it is.
+
+    E(u, v) = sum_lambda phi(lambda) P_lambda(u, v)          phi: R -> R^d learnt, one a layer
+    f(u)    = sum over all nodes v of ReLU( h(v) + E(u, v) [+ bond(u, v) if u ~ v] )
+    h'      = ReLU( BN( MLP( (1 + eps) h + f ) ) )
+
+It separates graphs exactly as the colour refinement EPWL does (:mod:`coset.graphs.wl`), if wide and deep enough: more
+than message passing with shortest-path or resistance distances, less than subgraph networks with a single marked node.
+The transformer of the paper, with the same pair features, is :class:`coset.graphs.models.grit.GRIT`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
+
+from coset.core.errors import check_choice
+from coset.graphs.encodings.spectral_filter import SpectralBatch, filtered_messages
+from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
+from coset.graphs.models.spectral_encoders import SpectralFunctions
+from coset.graphs.transforms import EigenspaceBases
+from coset.nn import MLP, FeatureEncoder, norm_relu_linear
+from coset.symmetry import Claim, TrivialAction
+
+
+class EPNNLayer(nn.Module):
+    """h' = ReLU(BN(MLP((1 + eps) h + f))), f as above.
+
+    Args:
+        width: Columns in and out.
+        edge_features: Table sizes, number of real columns, or ``None``.
+        norm: Batch normalisation, in both MLPs and after.
+        residual: Add h.
+        dropout: Probability.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        edge_features: list[int] | int | None = None,
+        *,
+        norm: bool = True,
+        residual: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        kind = nn.BatchNorm1d if norm else nn.Identity
+        self.phi = SpectralFunctions(width, norm=norm)
+        self.edge = None if edge_features is None else FeatureEncoder(edge_features, width)
+        self.eps = nn.Parameter(torch.zeros(1))
+        self.mlp = MLP(width, width, norm=kind)
+        self.norm = kind(width)
+        self.residual, self.dropout = residual, dropout
+
+    def forward(
+        self, h: Float[Tensor, "nodes width"], batch: SpectralBatch, edge_attr: Tensor | None = None
+    ) -> Float[Tensor, "nodes width"]:
+        edge = None if self.edge is None else self.edge(edge_attr)
+        gathered = filtered_messages(h, self.phi(batch.values), batch, edge)
+        out = F.relu(self.norm(self.mlp((1 + self.eps) * h + gathered)))
+        out = F.dropout(out, self.dropout, self.training)
+        return out + h if self.residual else out
+
+
+class EPNN(nn.Module):
+    """Eigenspace projection network in its message-passing form.
+
+    Args:
+        outputs: Number of predicted values a graph (or a node).
+        node_features: Table sizes of categorical node features, number of real ones, or ``None`` for bare graphs.
+        edge_features: The same for edges; ``None`` ignores them.
+        width: Columns of the node features.
+        layers: Number of layers.
+        readout: ``mean`` (as published) or ``sum`` over the nodes.
+        norm: Batch normalisation; the published counting experiments go without.
+        residual: Residual connections.
+        dropout: Probability.
+        level: ``graph`` or ``node``: one row of output a graph or a node.
+
+    Shape:
+        PyG batch with ``eigenvalues`` and ``pair_eigenvectors`` (:class:`coset.graphs.transforms.Eigenspaces`)
+        -> ``[graphs, outputs]``, or ``[nodes, outputs]``.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        node_features: list[int] | int | None = None,
+        edge_features: list[int] | int | None = None,
+        *,
+        width: int = 96,
+        layers: int = 6,
+        readout: str = "mean",
+        norm: bool = True,
+        residual: bool = False,
+        dropout: float = 0.0,
+        level: str = "graph",
+    ):
+        super().__init__()
+        check_choice("readout", readout, ("sum", "mean"))
+        check_choice("level", level, ("graph", "node"))
+        self.encoder = node_encoder(node_features, width)
+        self.edges = edge_features is not None
+        self.layers = nn.ModuleList(
+            EPNNLayer(width, edge_features, norm=norm, residual=residual, dropout=dropout) for _ in range(layers)
+        )
+        self.out = nn.Linear(width, width)
+        self.out_norm = nn.BatchNorm1d(width) if norm else nn.Identity()
+        self.mix = nn.Linear(width, width)
+        self.head = prediction_head(width, outputs)
+        self.readout, self.level = readout, level
+
+    def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
+        """Features of the nodes after the last layer."""
+        return self._nodes(data, SpectralBatch.of(data, self.mix.weight.dtype))
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+        batch = SpectralBatch.of(data, self.mix.weight.dtype)
+        h = self._nodes(data, batch)
+        return self.head(h if self.level == "node" else pool_nodes(h, batch.nodes, self.readout))
+
+    def _nodes(self, data: Batch | Data, batch: SpectralBatch) -> Tensor:
+        h = encode_nodes(self.encoder, data, batch.nodes.total)
+        if self.edges and "edge_attr" not in data:
+            raise ValueError("this model was made with edge features, but the data has no edge_attr")
+        for layer in self.layers:
+            h = layer(h, batch, data.edge_attr if self.edges else None)
+        return norm_relu_linear(self.out(h), self.out_norm, self.mix)
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        bases = Claim(EigenspaceBases(), TrivialAction(), "the basis of an eigenspace changes no prediction")
+        return renumbering_claim(self.level), bases

@@ -1,0 +1,161 @@
+"""GIN and GINE: message passing on the graph itself, the baseline that everything here has to beat.
+
+Xu, Hu, Leskovec, Jegelka, "How Powerful are Graph Neural Networks?", ICLR 2019; edge features as in Hu et al.,
+"Strategies for Pre-training Graph Neural Networks", ICLR 2020. Group: S_n on the nodes. x'_i = MLP((1 + eps) x_i +
+sum_j ReLU(x_j + e_ij)); the normalisation after each layer can be chosen, GRANOLA among them, and noise may be appended
+to the input (``input_noise``, "RNF-PE").
+
+In evaluation mode noise follows from ``noise_seed`` and from the number of a node within its graph, so that the
+prediction for a graph does not depend on what else is in the batch; the noise of different layers is independent.
+"""
+
+import math
+from copy import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
+
+from coset.core.errors import check_choice
+from coset.graphs.models.granola import settled_noise
+from coset.graphs.models.norms import AdaptiveNorm, make_norm
+from coset.graphs.models.product import node_counts
+from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
+from coset.nn import MLP, FeatureEncoder
+from coset.relations import IndexSet, Relation, propagate
+from coset.symmetry import Claim
+
+
+class GIN(nn.Module):
+    """Graph isomorphism network, with edge features if there are any.
+
+    Args:
+        outputs: Number of predicted values a graph.
+        node_features: Table sizes of categorical node features, number of real ones, or ``None`` for bare graphs.
+        edge_features: The same for edges; ``None`` ignores them.
+        width: Columns of the node features.
+        layers: Number of layers.
+        readout: ``sum`` or ``mean`` over the nodes.
+        residual: Residual connections.
+        dropout: Probability.
+        norm: Normalisation after the MLP of each layer, a name of :mod:`coset.graphs.models.norms`.
+        granola: Options of :class:`coset.graphs.models.granola.GranolaNorm`, for the norms built on it.
+        inner_norm: Batch normalisation inside the MLPs as well; by default with ``norm="batch"`` only.
+        input_noise: Columns of Gaussian noise appended to the encoded node features, drawn anew at every pass.
+        draws: Passes with different noise that a prediction is the mean of, where there is noise.
+        noise_seed: Of the noise in evaluation mode.
+        level: ``graph`` or ``node``: one row of output a graph or a node.
+
+    Shape:
+        PyG batch -> ``[graphs, outputs]``, or ``[nodes, outputs]``.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        node_features: list[int] | int | None = None,
+        edge_features: list[int] | int | None = None,
+        *,
+        width: int = 96,
+        layers: int = 6,
+        readout: str = "sum",
+        residual: bool = False,
+        dropout: float = 0.0,
+        norm: str = "batch",
+        granola: dict[str, Any] | None = None,
+        inner_norm: bool | None = None,
+        input_noise: int | None = None,
+        draws: int = 1,
+        noise_seed: int = 0,
+        level: str = "graph",
+    ):
+        super().__init__()
+        check_choice("level", level, ("graph", "node"))
+        check_choice("readout", readout, ("sum", "mean"))
+        self.encoder = node_encoder(node_features, width)
+        self.input_noise = nn.Linear(input_noise, width, bias=False) if input_noise else None
+        self.edge_encoders = nn.ModuleList(
+            FeatureEncoder(edge_features, width) for _ in range(layers) if edge_features is not None
+        )
+        self.eps = nn.Parameter(torch.zeros(layers))
+        inside = norm == "batch" if inner_norm is None else inner_norm
+        inner = nn.BatchNorm1d if inside else nn.Identity
+        self.mlps = nn.ModuleList(MLP(width, width, norm=inner) for _ in range(layers))
+        edge_width = None if edge_features is None else width
+        self.norms = nn.ModuleList(make_norm(norm, width, edge_width, **(granola or {})) for _ in range(layers))
+        columns = [part.norm.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
+        self.noise_columns = [input_noise or 0, *(columns or [0] * layers)]
+        self.draws, self.noise_seed = draws, noise_seed
+        self.head = prediction_head(width, outputs)
+        self.readout, self.residual, self.dropout, self.level = readout, residual, dropout, level
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a pass draws noise."""
+        return sum(self.noise_columns) > 0
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+        nodes = IndexSet(node_counts(data))
+        relation = Relation(nodes, nodes, data.edge_index)
+        if not self.noisy:
+            return self._pass(data, relation, None)
+        if "noise" in data:
+            return self._pass(data, relation, data.noise)
+        if self.training:
+            fresh = torch.randn(nodes.total, sum(self.noise_columns), device=data.edge_index.device)
+            return self._pass(data, relation, fresh)
+        columns, seed = sum(self.noise_columns), self.noise_seed
+        drawn = (settled_noise(nodes, columns, seed, draw) for draw in range(self.draws))
+        return torch.stack([self._pass(data, relation, noise) for noise in drawn]).mean(0)
+
+    def with_noise(self, data: Batch | Data, seed: int = 0) -> Batch | Data:
+        """A copy whose ``noise`` the forward pass uses: renumbering nodes then moves it along."""
+        data = copy(data)
+        if self.noisy:
+            rows = int(node_counts(data).sum())
+            data.noise = torch.randn(rows, sum(self.noise_columns), generator=torch.Generator().manual_seed(seed))
+        return data
+
+    def _pass(self, data: Batch | Data, relation: Relation, noise: Tensor | None) -> Tensor:
+        nodes = relation.target
+        x = encode_nodes(self.encoder, data, nodes.total)
+        parts = [None] * len(self.noise_columns) if noise is None else noise.to(x).split(self.noise_columns, dim=1)
+        if self.input_noise is not None:
+            x = x + self.input_noise(parts[0])
+        kinds, kind = self._kinds_of_edges(data)
+        for layer, (mlp, norm) in enumerate(zip(self.mlps, self.norms)):
+            rows = None if kinds is None else self.edge_encoders[layer](kinds)
+            edge = rows if kind is None or rows is None else F.embedding(kind, rows)
+            gathered = propagate(x, relation, edge=edge, relu=edge is not None)
+            out = mlp(gathered + (1 + self.eps[layer]) * x)
+            here = parts[layer + 1] if self.noise_columns[layer + 1] else None
+            out = F.relu(norm(out, relation, nodes.batch, edge_attr=rows, edge_row=kind, noise=here))
+            out = F.dropout(out, self.dropout, self.training)
+            x = out + x if self.residual else out
+        if self.level == "node":
+            return self.head(x)
+        return self.head(pool_nodes(x, nodes, self.readout))
+
+    def _kinds_of_edges(self, data: Batch | Data) -> tuple[Tensor | None, Tensor | None]:
+        """The different rows of categorical edge features, and which one each edge has: encoding the few is enough.
+
+        Real features come back as they are, a row an edge.
+        """
+        if not self.edge_encoders:
+            return None, None
+        attr, encoder = data.edge_attr, self.edge_encoders[0]
+        assert isinstance(encoder, FeatureEncoder)
+        if not encoder.categorical or attr.is_floating_point() or attr.dim() != 2 or not attr.numel():
+            return attr, None
+        sizes = attr.amax(0) + 1
+        if int(attr.min()) < 0 or math.prod(sizes.tolist()) >= 2**62:
+            return attr, None
+        place = torch.cat([sizes.flip(0).cumprod(0).flip(0)[1:], sizes.new_ones(1)])
+        codes, kind = (attr * place).sum(1).unique(return_inverse=True)  # far faster than unique(dim=0)
+        return codes.unsqueeze(1) // place % sizes, kind
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        return (renumbering_claim(self.level),)

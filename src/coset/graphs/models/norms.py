@@ -1,0 +1,133 @@
+"""Normalisations of node features by name, all called alike: the static ones of PyG, and GRANOLA.
+
+==================  ====================================================================================
+``batch``           mean and deviation of a channel over all nodes of all graphs
+``instance``        of a channel over the nodes of one graph
+``layer-node``      of a node over its channels
+``layer-graph``     of a graph over its nodes and channels
+``graph``           GraphNorm: ``instance`` with a learnt share of the mean (Cai et al. 2021)
+``graph-size``      divides by the square root of the number of nodes (Dwivedi et al. 2020)
+``mean``            takes a graph's mean off (Yang et al. 2020)
+``pair``            PairNorm: takes it off and fixes the total variance (Zhao, Akoglu 2020)
+``group``           DiffGroupNorm: batch norms of ten soft groups of nodes (Zhou et al. 2020)
+``identity``        nothing
+``granola``         :class:`coset.graphs.models.granola.GranolaNorm`
+``granola-no-rnf``  the same without random features
+``rnf-norm``        the same without message passing: noise, but no structure
+==================  ====================================================================================
+
+All take graphs as they come: one node (the statistics of a graph are then its node's own, so ``instance``, ``mean``
+and ``pair`` give their shift, 0 unless learnt), no edges, loops and parallel edges (each counts), several components
+(of one graph in the batch: one set of statistics), directed edges (messages follow the arrows), graphs without nodes
+between others. In training ``batch`` and ``group`` need two nodes in the whole batch, and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch_geometric.nn import norm as pyg
+
+from coset.graphs.models.granola import GranolaNorm
+from coset.relations import Relation
+
+NormName = Literal[
+    "batch", "instance", "layer-node", "layer-graph", "graph", "graph-size", "mean", "pair", "group", "identity",
+    "granola", "granola-no-rnf", "rnf-norm",
+]  # fmt: skip
+
+_STATIC: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "instance": lambda channels: pyg.InstanceNorm(channels, affine=True),
+    "layer-node": lambda channels: pyg.LayerNorm(channels, mode="node"),
+    "layer-graph": lambda channels: pyg.LayerNorm(channels, mode="graph"),
+    "graph": pyg.GraphNorm,
+    "graph-size": lambda channels: pyg.GraphSizeNorm(),
+    "mean": lambda channels: pyg.MeanSubtractionNorm(),
+    "pair": lambda channels: pyg.PairNorm(),
+    "group": lambda channels: pyg.DiffGroupNorm(channels, 10),
+    "identity": lambda channels: nn.Identity(),
+}
+_OVER_NODES = ("batch", "group")
+_READS_BATCH = ("instance", "layer-graph", "graph", "graph-size", "mean", "pair")
+
+
+class StaticNorm(nn.Module):
+    """A normalisation that does not look at the edges."""
+
+    def __init__(self, name: str, channels: int):
+        super().__init__()
+        self.norm = _STATIC[name](channels)
+        self.name, self.reads_batch = name, name in _READS_BATCH
+
+    def forward(
+        self,
+        x: Float[Tensor, "nodes channels"],
+        edges: Relation | Int[Tensor, "2 edges"] | None,
+        batch: Int[Tensor, " nodes"],
+        *,
+        edge_attr: Tensor | None = None,
+        edge_row: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Float[Tensor, "nodes channels"]:
+        if not x.size(0):
+            return x
+        if self.name in _OVER_NODES and self.training and x.size(0) < 2:
+            raise ValueError(f"norm={self.name!r} takes statistics over nodes: a batch for training needs at least two")
+        return self.norm(x, batch) if self.reads_batch else self.norm(x)
+
+    def reset_parameters(self) -> None:
+        """Start anew."""
+        reset = getattr(self.norm, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+class AdaptiveNorm(nn.Module):
+    """GRANOLA behind the call that all normalisations share."""
+
+    def __init__(self, channels: int, **options: Any):
+        super().__init__()
+        self.norm = GranolaNorm(channels, **options)
+
+    def forward(
+        self,
+        x: Float[Tensor, "nodes channels"],
+        edges: Relation | Int[Tensor, "2 edges"],
+        batch: Int[Tensor, " nodes"],
+        *,
+        edge_attr: Tensor | None = None,
+        edge_row: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Float[Tensor, "nodes channels"]:
+        return self.norm(x, edges, edge_attr=edge_attr, edge_row=edge_row, noise=noise)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        self.norm.reset_parameters()
+
+
+def make_norm(name: str, channels: int, edge_channels: int | None = None, **granola: Any) -> StaticNorm | AdaptiveNorm:
+    """A normalisation, called as ``norm(x, edges, batch, edge_attr=, edge_row=, noise=)``.
+
+    Args:
+        name: One of the table above.
+        channels: Columns of the features.
+        edge_channels: Columns of encoded edge features, for GRANOLA; the others do not read them.
+        granola: ``depth``, ``noise_channels``, ``init``, ``eval_seed`` of GRANOLA.
+
+    Raises:
+        ValueError: The name is unknown, or options were given to a norm that has none.
+    """
+    if name not in get_args(NormName):
+        raise ValueError(f"norm={name!r}: choose {', '.join(get_args(NormName))}")
+    if name in _STATIC:
+        return StaticNorm(name, channels)
+    if name == "granola-no-rnf":
+        granola["noise_channels"] = 0
+    if name == "rnf-norm":
+        granola["message_passing"] = False
+    return AdaptiveNorm(channels, edge_channels=edge_channels, **granola)

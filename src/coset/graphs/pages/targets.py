@@ -1,0 +1,94 @@
+"""The targets of a run: what was to be predicted, what was, and for which molecules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from coset.reports.scores import CLASSIFICATION
+from coset.runs.results import SPLITS, RunFolder
+
+
+@dataclass(frozen=True)
+class Target:
+    """One column to predict.
+
+    Attributes:
+        name: Its name in the data.
+        true: True values, NaN where missing.
+        predicted: Predictions; probabilities for a classification.
+        split: Split of every row.
+        ids: Name of every row.
+    """
+
+    name: str
+    true: Float[np.ndarray, " rows"]
+    predicted: Float[np.ndarray, " rows"]
+    split: np.ndarray
+    ids: np.ndarray
+
+    @property
+    def known(self) -> Bool[np.ndarray, " rows"]:
+        return np.isfinite(self.true) & np.isfinite(self.predicted)
+
+    @property
+    def error(self) -> Float[np.ndarray, " rows"]:
+        return self.predicted - self.true
+
+    @property
+    def splits(self) -> list[str]:
+        """Splits that have known rows: train, val, test, then any others."""
+        present = dict.fromkeys(self.split[self.known])
+        return [name for name in SPLITS if name in present] + [name for name in present if name not in SPLITS]
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split with a true value and a prediction."""
+        return np.flatnonzero(self.known & (self.split == split))
+
+    def each_split(self) -> Iterator[tuple[str, np.ndarray]]:
+        return ((split, self.rows(split)) for split in self.splits)
+
+
+def targets_of(run: RunFolder) -> list[Target]:
+    """Targets in the order of the columns of ``predictions.csv``; empty if there are no true values."""
+    frame = run.predictions
+    found = []
+    for column in frame.columns:
+        name = str(column)
+        suffix = name.removeprefix("target")
+        if suffix == name or (suffix and not suffix.startswith("_")) or f"prediction{suffix}" not in frame:
+            continue
+        target = Target(
+            name=suffix[1:] or _only_name(run),
+            true=frame[column].to_numpy(dtype=float),
+            predicted=frame[f"prediction{suffix}"].to_numpy(dtype=float),
+            split=frame["split"].to_numpy(dtype=object),
+            ids=frame["id"].to_numpy(dtype=object),
+        )
+        if target.known.any():
+            found.append(target)
+    return found
+
+
+def is_classification(run: RunFolder, targets: list[Target]) -> bool:
+    """By the recipe, else by the metrics, else because the targets are 0 and 1 and predictions in between."""
+    task: Any = run.recipe.get("training", {}).get("task")
+    if task in ("regression", "classification"):
+        return task == "classification"
+    metrics = {name for split in SPLITS for name in run.scores(split)}
+    if metrics:
+        return bool(metrics & set(CLASSIFICATION))
+    return bool(targets) and all(
+        np.isin(t.true[t.known], (0, 1)).all() and ((t.predicted[t.known] >= 0) & (t.predicted[t.known] <= 1)).all()
+        for t in targets
+    )
+
+
+def _only_name(run: RunFolder) -> str:
+    names = run.recipe.get("data", {}).get("target") or []
+    names = [names] if isinstance(names, str) else names
+    return str(names[0]) if len(names) == 1 else "target"

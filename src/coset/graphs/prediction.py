@@ -1,0 +1,82 @@
+"""Use a finished run on new molecules."""
+
+from pathlib import Path
+
+from torch import nn
+
+from coset.core.errors import CosetError
+from coset.core.files import write_text
+from coset.graphs import GIN
+from coset.graphs.data import datasets
+from coset.graphs.experiments import GraphRecipe, load_task, prediction_columns
+from coset.graphs.options import CSV, TU, PyG
+
+
+def predict_csv(
+    folder: Path,
+    data: Path,
+    output: Path,
+    smiles: str | None = None,
+    skip_bad_rows: bool = False,
+    progress: bool = False,
+    draws: int | None = None,
+    seed: int | None = None,
+) -> tuple[int, tuple[str, ...]]:
+    """Write a CSV of SMILES again with columns of predictions added; returns how many rows, and notes.
+
+    Args:
+        folder: Of the run.
+        data: The CSV.
+        output: The CSV to write.
+        smiles: Column of SMILES; by default the one the run was trained on, or ``smiles``.
+        skip_bad_rows: Leave out rows whose SMILES cannot be parsed; an error otherwise.
+        progress: Show progress bars.
+        draws: Draws of noise, or of roots, that a prediction is the mean of; by default as in the run's recipe.
+        seed: Of these draws.
+
+    Raises:
+        CosetError: The run cannot be used, or the file holds something that cannot be predicted.
+    """
+    recipe, task, described = load_task(folder)
+    if isinstance(recipe.data, PyG):
+        raise CosetError(
+            f"{folder} was trained on PyG's {recipe.data.dataset}, whose features cannot be had from SMILES; "
+            "train on a CSV to predict for one"
+        )
+    recipe = _redrawn(recipe, task.model, draws, seed)
+    if isinstance(recipe.data, TU):
+        raise CosetError(f"{folder} was trained on {recipe.data.name}, whose graphs are no molecules in SMILES")
+    smiles = smiles or (recipe.data.smiles if isinstance(recipe.data, CSV) else "smiles")
+    try:
+        table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+    except CosetError as error:
+        raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
+    frame = datasets.read_rows(data).loc[[int(row) for row in table.ids]]
+    columns = prediction_columns(described.target_names)
+    for column in columns:
+        if column in frame:
+            raise CosetError(f"{data} has a column {column!r} already; rename it first")
+    values = recipe.predict(task, recipe.encode(table.graphs, progress), progress)
+    for index, column in enumerate(columns):
+        frame[column] = values[:, index].numpy()
+    write_text(output, frame.to_csv(index=False))
+    return len(frame), table.notes
+
+
+def _redrawn(recipe: GraphRecipe, model: nn.Module, draws: int | None, seed: int | None) -> GraphRecipe:
+    """The recipe with other draws of roots; noise is set in the model itself."""
+    if draws is None and seed is None:
+        return recipe
+    if isinstance(model, GIN) and model.noisy:
+        model.draws = model.draws if draws is None else draws
+        model.noise_seed = model.noise_seed if seed is None else seed
+        return recipe
+    if recipe.view is None:
+        raise CosetError(f"--draws and --seed: the model of {recipe.name} has neither noise nor sampled roots to draw")
+    votes = recipe.model.votes if draws is None else draws
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"votes": votes}),
+            "seed": recipe.seed if seed is None else seed,
+        }
+    )

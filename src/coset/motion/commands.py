@@ -1,0 +1,69 @@
+"""Videos: follow points, reconstruct."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coset.core.errors import CosetError
+from coset.runs.terminal import console, print_notes, print_table
+
+
+def track(
+    video: Annotated[Path, typer.Argument(help="Video file.")],
+    output: Annotated[Path, typer.Option(help="NPZ to write; of several shots the others get -2, -3, ...")] = Path(
+        "tracks.npz"
+    ),
+    preview: Annotated[Path | None, typer.Option(help="PNG of a frame with its tracks drawn.")] = None,
+    intrinsics: Annotated[str | None, typer.Option(help="f,cx,cy or fx,fy,cx,cy in pixels, or a file.")] = None,
+    points: Annotated[int, typer.Option(min=20, help="Most tracks to keep.")] = 600,
+    max_frames: Annotated[int | None, typer.Option(min=3, help="Read no more frames.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every so many frames.")] = 1,
+    shot: Annotated[int | None, typer.Option(min=1, help="Only this shot of a video with cuts.")] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """Follow points through a video: tracks as CoTracker writes them.
+
+    Example: coset track video.mp4 --output tracks.npz --preview tracks.png
+    """
+    from coset.motion.pipeline import Input, track_video
+
+    source = Input(video, intrinsics, points, max_frames, stride, shot)
+    for line in track_video(source, output, preview, progress=not quiet):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def reconstruct(
+    source: Annotated[Path, typer.Argument(help="Video, or NPZ of tracks.")],
+    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    refine: Annotated[str, typer.Option(help="none, bundle or finetune.")] = "bundle",
+    model: Annotated[
+        Path | None, typer.Option(help="model.safetensors of a run; the package's own by default.")
+    ] = None,
+    intrinsics: Annotated[str | None, typer.Option(help="f,cx,cy or fx,fy,cx,cy in pixels, or a file.")] = None,
+    points: Annotated[int, typer.Option(min=20, help="Most tracks to follow in a video.")] = 600,
+    max_frames: Annotated[int | None, typer.Option(min=3, help="Read no more frames of a video.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every so many frames of a video.")] = 1,
+    shot: Annotated[
+        int | None, typer.Option(min=1, help="Which shot of a video with cuts; the longest by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of --refine finetune.")] = 300,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """Cameras and moving 3D of a video: a page to look at, COLMAP, PLY and glTF files, metrics.
+
+    Example: coset reconstruct video.mp4 --output scene
+    """
+    from coset.motion.pipeline import Input, reconstruct_file
+    from coset.motion.reconstruct import Options
+
+    if refine not in ("none", "bundle", "finetune"):
+        raise CosetError(f"--refine {refine}: choose none, bundle or finetune")
+    inputs = Input(source, intrinsics, points, max_frames, stride, shot)
+    options = Options(refine=refine, steps=steps)  # type: ignore[arg-type]
+    result, notes = reconstruct_file(inputs, output, options, model, progress=not quiet)
+    print_notes(notes)
+    print_table(
+        ["measured", ""], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
+    )
+    console.print(f"look at {output / 'index.html'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Point tracks and scenes: from files, and made."""

@@ -1,0 +1,305 @@
+"""Recipes of kind ``motion``: train TracksTo4D on synthetic scenes (tracks only), and measure it on scenes held out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from pydantic import Field, model_validator
+
+from coset.core.errors import CosetError
+from coset.core.files import write_json, write_text
+from coset.motion.baselines import FreeReconstruction, optimise_scene, rigid_factorisation, trajectory_factorisation
+from coset.motion.bundle_adjustment import bundle_adjust
+from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
+from coset.motion.data.scenes import Scene, SceneOptions, make_scene, make_scenes
+from coset.motion.learning import Schedule, teach, train, untaught
+from coset.motion.losses import LossWeights
+from coset.motion.metrics import scene_metrics
+from coset.motion.models.checkpoint import load_model, pretrained, save_model
+from coset.motion.models.trackster4d import Prediction, TracksTo4D
+from coset.runs import folder as run_directory
+from coset.runs.recipe import Options, Recipe
+from coset.symmetry import EquivarianceReport, verify_claims
+
+CHECKPOINT = "model.safetensors"
+SHOWN = {
+    "reprojection": "reprojection, % of width", "rotation": "rotation, degrees", "ate": "camera path",
+    "points": "points", "moving_points": "moving points", "abs_rel": "depth abs-rel", "auroc": "motion AUROC",
+    "seconds": "CPU seconds",
+}  # fmt: skip
+
+
+class EncoderOptions(Options):
+    """Sizes of the network."""
+
+    name: Literal["trackster4d"] = "trackster4d"
+    width: int = Field(256, ge=2)
+    blocks: int = Field(3, ge=1)
+    heads: int = Field(16, ge=1)
+    head_width: int = Field(64, ge=1)
+    hidden: int = Field(2048, ge=1)
+    basis: int = Field(12, ge=1, description="clouds, the static one included")
+    octaves: int = Field(12, ge=1, description="frequencies of the Fourier features")
+    kernel: int = Field(31, ge=1, description="frames that the camera head sees")
+    predict_focal: bool = False
+    temporal_encoding: bool = True
+    attend_visible: bool = False
+    orbit: bool = Field(False, description="predict R^T t in place of t")
+
+    def build(self) -> TracksTo4D:
+        return TracksTo4D(**self.model_dump(exclude={"name"}))
+
+
+class ScenesOptions(Options):
+    """Synthetic scenes."""
+
+    name: Literal["scenes"] = "scenes"
+    count: int = Field(300, ge=1, description="training scenes, their bodies in turn")
+    points: int = Field(128, ge=20)
+    frames: int = Field(32, ge=3)
+    bodies: list[str] | None = Field(None, description="bodies of training; all of those for training by default")
+    noise: float = Field(0.5, ge=0, description="pixels")
+    outliers: float = Field(0.02, ge=0, lt=1)
+    dropout: float = Field(0.05, ge=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _known(self) -> ScenesOptions:
+        for body in self.bodies or ():
+            if body not in TRAINING:
+                raise ValueError(f"data.bodies: {body!r} is none of those for training: {', '.join(TRAINING)}")
+        return self
+
+    def scenes(self) -> SceneOptions:
+        return SceneOptions(
+            points=self.points, frames=self.frames, noise=self.noise, outliers=self.outliers, dropout=self.dropout
+        )
+
+
+class LearningOptions(Options):
+    """How to train."""
+
+    steps: int = Field(10_000, ge=1)
+    minutes: float | None = Field(None, gt=0, description="processor time; the learning rate is brought down in time")
+    batch: int = Field(4, ge=1)
+    points: int = Field(32, ge=4, description="of a clip")
+    frames: tuple[int, int] = Field((12, 32), description="of a clip, least and most")
+    first_frames: int = Field(16, ge=3, description="of a clip in the first half")
+    learning_rate: float = Field(1e-3, gt=0)
+    warm_up: int = Field(100, ge=0)
+    teacher: float = Field(5.0, ge=0, description="weight of what bundle adjustment of the tracks teaches; 0: not used")
+    reprojection: float = Field(50.0, ge=0)
+    static: float = Field(1.0, ge=0)
+    negative: float = Field(1.0, ge=0)
+    sparse: float = Field(0.001, ge=0)
+
+    def schedule(self) -> Schedule:
+        weights = LossWeights(self.reprojection, self.static, self.negative, self.sparse)
+        kept = self.model_dump(exclude={"reprojection", "static", "negative", "sparse"})
+        return Schedule(**kept, weights=weights)
+
+
+class TestOptions(Options):
+    """What is measured on held-out scenes."""
+
+    __test__ = False  # no test of pytest's
+
+    scenes: int = Field(10, ge=1, description="of each group: unseen shapes, unseen motions, seen bodies")
+    points: int = Field(150, ge=20)
+    frames: int = Field(32, ge=3)
+    optimise: list[int] = Field([200, 2000], description="updates of per-scene optimisation")
+    seed: int = Field(7777, ge=0)
+
+
+class MotionRecipe(Recipe):
+    """Train (or take a network) and measure."""
+
+    kind: Literal["motion"] = "motion"
+    data: ScenesOptions = Field(default_factory=lambda: ScenesOptions.model_validate({}))
+    model: EncoderOptions = Field(default_factory=lambda: EncoderOptions.model_validate({}))
+    training: LearningOptions = Field(default_factory=lambda: LearningOptions.model_validate({}))
+    test: TestOptions = Field(default_factory=lambda: TestOptions.model_validate({}))
+    checkpoint: str | None = Field(None, description="measure this network, or 'package'; none is trained")
+
+    @model_validator(mode="after")
+    def _network_can_be_built(self) -> MotionRecipe:
+        try:
+            with torch.device("meta"):
+                self.model.build()
+        except ValueError as error:
+            raise ValueError(f"model.{error}") from error
+        return self
+
+    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+        """Make scenes, train, measure; returns the metrics.
+
+        Raises:
+            CosetError: Data of a body is missing, or the checkpoint cannot be used.
+        """
+        if resume:
+            raise CosetError("a motion run cannot be resumed; start it again")
+        started, used = time.monotonic(), time.process_time()
+        groups = self._held_out(quiet)
+        model, history, about = self._network(quiet)
+        run_directory.begin(folder, self.to_yaml())
+        trained = time.process_time() - used
+        save_model(model, folder / CHECKPOINT, about)
+        rows = evaluate(model, groups, self.test, quiet)
+        write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        write_text(folder / "predictions.csv", rows.to_csv(index=False))
+        certificate = [report.to_dict() for report in self._certificate(model, groups["unseen shapes"][0])]
+        write_json(folder / "certificate.json", certificate)
+        metrics = {
+            "test": table_of(rows),
+            "params": sum(p.numel() for p in model.parameters()),
+            "seconds": round(time.monotonic() - started, 1),
+            "cpu_seconds_training": round(trained, 1),
+            "steps": history[-1]["step"] if history else 0,
+            "seed": self.seed,
+            "recipe": self.name,
+            "about": about,
+            "versions": {"torch": torch.__version__},
+            "machine": {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()},
+        }
+        write_json(folder / "metrics.json", metrics)
+        return metrics
+
+    def report(self, folder: Path) -> Path:
+        from coset.motion.pages import write
+
+        return write(folder)
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        """A row a method and group of scenes: medians over scenes."""
+        rows = []
+        for group, methods in metrics["test"].items():
+            for method, values in methods.items():
+                rows.append([group, method, *(_rounded(values.get(name)) for name in SHOWN)])
+        return ["scenes", "method", *SHOWN.values()], rows
+
+    def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
+        """Equivariance to renumbering of points, of the trained network of a run or of an untrained one."""
+        model = self._untrained() if folder is None else load_model(folder / CHECKPOINT)[0]
+        return self._certificate(model, make_scene("boxes", SceneOptions(points=30, frames=12), self.seed))
+
+    def _certificate(self, model: TracksTo4D, scene: Scene) -> list[EquivarianceReport]:
+        return verify_claims(model, scene.tracks.tensor())
+
+    def _untrained(self) -> TracksTo4D:
+        torch.manual_seed(self.seed)
+        return self.model.build()
+
+    def _network(self, quiet: bool) -> tuple[TracksTo4D, list[dict[str, float]], dict[str, Any]]:
+        """The network, its history of training, and what its file says of it."""
+        if self.checkpoint is not None:
+            model, about = pretrained() if self.checkpoint == "package" else load_model(Path(self.checkpoint))
+            return model, [], about
+        used = time.process_time()
+        bodies, schedule = list(self.data.bodies or TRAINING), self.training.schedule()
+        with _bar(quiet, "scenes", self.data.count) as each:
+            scenes = make_scenes(bodies, self.data.count, self.data.scenes(), self.seed + 1, each)
+        tracks = [scene.tracks.tensor() for scene in scenes]
+        del scenes  # from here on nothing true is known of them
+        if schedule.teacher:
+            with _bar(quiet, "bundle adjustment", len(tracks)) as each:
+                videos = teach(tracks, each)
+        else:
+            videos = [untaught(video) for video in tracks]
+        model = self._untrained()
+        with _bar(quiet, "training", 100) as each:
+            history = train(model, videos, schedule, self.seed, lambda share, values: each())
+        about = {
+            "recipe": self.name, "seed": self.seed, "window": self.training.frames[1], "steps": history[-1]["step"],
+            "scenes": len(videos), "taught": sum(bool(video.sure.any()) for video in videos),
+            "cpu_seconds": round(time.process_time() - used),
+        }  # fmt: skip
+        return model, history, about
+
+    def _held_out(self, quiet: bool) -> dict[str, list[Scene]]:
+        """Scenes never trained on: shapes never seen, motions never seen, and bodies of training in new scenes."""
+        options = SceneOptions(points=self.test.points, frames=self.test.frames)
+        groups = {"unseen shapes": UNSEEN_SHAPES, "unseen motions": UNSEEN_MOTIONS, "seen bodies": TRAINING}
+        with _bar(quiet, "test scenes", self.test.scenes * len(groups)) as each:
+            return {
+                name: make_scenes(list(bodies), self.test.scenes, options, self.test.seed + i, each)
+                for i, (name, bodies) in enumerate(groups.items())
+            }
+
+
+def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[torch.Tensor], Prediction]]:
+    """Everything that is compared, from tracks [P, N, 3] to a prediction."""
+
+    def start(tracks: torch.Tensor) -> Prediction:
+        return Prediction(*(part.detach() for part in FreeReconstruction(tracks)()))
+
+    def forward(tracks: torch.Tensor) -> Prediction:
+        with torch.no_grad():
+            return model(tracks)
+
+    methods: dict[str, Callable[[torch.Tensor], Prediction]] = {
+        "feed-forward": forward,
+        "feed-forward + bundle adjustment": lambda tracks: bundle_adjust(forward(tracks), tracks),
+        "bundle adjustment from scratch": lambda tracks: bundle_adjust(start(tracks), tracks),
+        "rigid factorisation": rigid_factorisation,
+        "trajectory factorisation, rank 3K": trajectory_factorisation,
+    }
+    for steps in test.optimise:
+        methods[f"per-scene optimisation, {steps} steps"] = partial(optimise_scene, steps=steps)
+    return methods
+
+
+def evaluate(model: TracksTo4D, groups: dict[str, list[Scene]], test: TestOptions, quiet: bool = True) -> pd.DataFrame:
+    """A row a scene and method: metrics against the truth, and processor seconds."""
+    rows = []
+    methods = methods_of(model.eval(), test)
+    with _bar(quiet, "measuring", sum(map(len, groups.values())) * len(methods)) as each:
+        for group, scenes in groups.items():
+            for number, scene in enumerate(scenes):
+                for name, method in methods.items():
+                    started = time.process_time()
+                    prediction = method(scene.tracks.tensor())
+                    seconds = time.process_time() - started
+                    measured = scene_metrics(prediction, scene)
+                    rows.append(
+                        {"group": group, "scene": number, "body": scene.body, "method": name, "seconds": seconds}
+                        | measured
+                    )
+                    each()
+    return pd.DataFrame(rows)
+
+
+def table_of(rows: pd.DataFrame) -> dict[str, Any]:
+    """Medians over the scenes of a group, by method."""
+    result: dict[str, Any] = {}
+    for (group, method), part in rows.groupby(["group", "method"], sort=False):
+        numbers = part.drop(columns=["group", "scene", "body", "method"])
+        result.setdefault(str(group), {})[str(method)] = {name: float(v) for name, v in numbers.median().items()}
+    return result
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+class _bar:
+    """A progress bar; entering gives a function to call after each step."""
+
+    def __init__(self, quiet: bool, text: str, total: int):
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.progress = Progress(console=Console(stderr=True), transient=True, disable=quiet)
+        self.task = self.progress.add_task(text, total=total)
+
+    def __enter__(self) -> Callable[[], None]:
+        self.progress.start()
+        return lambda: self.progress.update(self.task, advance=1)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()

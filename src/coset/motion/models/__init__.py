@@ -1,0 +1,1 @@
+"""TracksTo4D and its checkpoints."""

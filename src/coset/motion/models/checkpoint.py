@@ -1,0 +1,59 @@
+"""Networks in files: safetensors, the sizes of the network beside the weights; and the one in the package."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coset.core.errors import CosetError, require
+from coset.core.files import write_bytes
+from coset.motion.models.trackster4d import TracksTo4D
+
+PRETRAINED = "trackster4d-small.safetensors"
+
+
+def save_model(model: TracksTo4D, path: Path, about: dict[str, Any] | None = None) -> None:
+    """Write weights, sizes and ``about`` (how it was trained), whole or not at all.
+
+    Raises:
+        CosetError: The file cannot be written.
+    """
+    torch_files = require("safetensors.torch", "motion")
+    metadata = {"model": json.dumps(model.options), "about": json.dumps(about or {})}
+    content = torch_files.save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata=metadata)
+    write_bytes(path, content)
+
+
+def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
+    """A network in evaluation mode, and what is said about it.
+
+    Raises:
+        CosetError: The file is missing or holds no TracksTo4D network.
+    """
+    safetensors = require("safetensors", "motion")
+    if not path.is_file():
+        raise CosetError(f"{path} does not exist")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+        model = TracksTo4D(**json.loads(metadata["model"]))
+        model.load_state_dict(state)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CosetError(f"{path} is no readable safetensors file: {' '.join(str(error).split())}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise CosetError(f"{path} holds no TracksTo4D network: {text[:200]}") from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+        raise CosetError(f"{path} holds weights that are not finite")
+    return model.eval(), json.loads(metadata.get("about", "{}"))
+
+
+def pretrained() -> tuple[TracksTo4D, dict[str, Any]]:
+    """The small network that comes with the package."""
+    with resources.as_file(resources.files("coset.motion").joinpath("pretrained", PRETRAINED)) as path:
+        return load_model(path)

@@ -1,0 +1,74 @@
+"""The page of a motion run: how each method does on held-out scenes, how training went, what the symmetry measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from coset.motion.experiments import SHOWN
+from coset.reports import Panel, Section, Table, write_sections
+
+
+def write(folder: Path) -> Path:
+    """Write ``report.html`` of a finished run; returns its path."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+    sections = [
+        _results(metrics),
+        _scenes(pd.read_csv(folder / "predictions.csv")),
+        *([_training(pd.read_csv(folder / "history.csv"))] if metrics["steps"] else []),
+        _symmetry(certificate),
+    ]
+    facts = {"parameters": f"{metrics['params']:,}", "seed": str(metrics["seed"]), "seconds": str(metrics["seconds"])}
+    return write_sections(
+        folder / "report.html",
+        metrics["recipe"],
+        sections,
+        lead="Camera and moving 3D from point tracks, on synthetic scenes with exact truth.",
+        facts=facts,
+        recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+    )
+
+
+def _results(metrics: dict) -> Section:
+    tables = [
+        Table(["method", *SHOWN.values()], [[m, *(_round(v.get(n)) for n in SHOWN)] for m, v in methods.items()], group)
+        for group, methods in metrics["test"].items()
+    ]
+    text = (
+        "Medians over scenes. Points and camera path are errors after the best similarity, over the scene's own size; "
+        "motion AUROC is the chance that a moving point has the larger motion level."
+    )
+    return Section("Held-out scenes", text, tables)
+
+
+def _scenes(rows: pd.DataFrame) -> Section:
+    figure = go.Figure()
+    for method, part in rows.groupby("method", sort=False):
+        figure.add_box(y=part["rotation"].clip(lower=1e-3), name=str(method), boxpoints="all", text=part["body"])
+    figure.update_layout(yaxis_title="rotation error, degrees", yaxis_type="log", showlegend=False)
+    return Section("Scene by scene", panels=[Panel("Camera rotation error of every scene", figure)])
+
+
+def _training(history: pd.DataFrame) -> Section:
+    panels = []
+    for name in [c for c in history.columns if c not in ("step", "share")]:
+        figure = go.Figure(go.Scatter(x=history["step"], y=history[name], mode="lines"))
+        figure.update_layout(xaxis_title="update")
+        panels.append(Panel(name, figure))
+    return Section("Training", panels=panels)
+
+
+def _symmetry(certificate: list[dict]) -> Section:
+    rows = [
+        [r["statement"], "holds" if r["passed"] else "BROKEN", f"{r['max_relative_error'] or 0:.1e}", r["dtype"]]
+        for r in certificate
+    ]
+    return Section("Symmetry", tables=[Table(["claim", "verdict", "relative error", "type"], rows)])
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")

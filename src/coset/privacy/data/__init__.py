@@ -1,0 +1,1 @@
+"""Training inputs that reconstruction is tried on."""

@@ -1,0 +1,1 @@
+"""Classifiers invariant under a group, and modules of users."""

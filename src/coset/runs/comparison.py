@@ -1,0 +1,140 @@
+"""Several runs on one page: a row a run, mean and deviation over seeds of the same recipe, curves overlaid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coset.core.errors import CosetError
+from coset.reports import plots
+from coset.reports.page import Figures, render, write_page
+from coset.runs.results import RunFolder
+from coset.reports.scores import HIGHER_IS_BETTER
+
+NOT_THE_RECIPE = ("seed", "description", "output")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one recipe that differ in nothing but the seed.
+
+    Attributes:
+        name: The recipe, with the settings that tell it from others of the same name.
+        runs: Its runs, by seed.
+    """
+
+    name: str
+    runs: list[RunFolder]
+
+    def values(self, metric: str, split: str) -> list[float]:
+        return [run.scores(split)[metric] for run in self.runs if metric in run.scores(split)]
+
+    def summary(self, metric: str, split: str) -> dict[str, Any] | None:
+        """Mean and sample deviation over the runs; ``None`` if none has the metric."""
+        values = self.values(metric, split)
+        if not values:
+            return None
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return {"mean": float(np.mean(values)), "deviation": deviation, "count": len(values)}
+
+
+def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
+    """Write one page about several runs.
+
+    Args:
+        run_dirs: Folders of runs.
+        output: The HTML file to write.
+
+    Raises:
+        CosetError: A folder holds no run, no folder is given, or the page cannot be written.
+    """
+    if not run_dirs:
+        raise CosetError("nothing to compare: name at least one run's folder")
+    # The same folder named twice is one run, not a second seed.
+    folders = list(dict.fromkeys(Path(folder).resolve() for folder in run_dirs))
+    runs = [RunFolder.read(folder) for folder in folders]
+    split = "test" if any(run.scores("test") for run in runs) else "val"
+    metrics = list(dict.fromkeys(m for run in runs for m in [run.monitor, *run.scores(split)] if m))
+    metrics = [metric for metric in metrics if any(metric in run.scores(split) for run in runs)]
+    groups = _best_first(group_runs(runs), metrics, split)
+    figures = Figures()
+    html = render(
+        "comparison.html.j2",
+        ("page.js", "table.js"),
+        groups=groups,
+        metrics=metrics,
+        split=split,
+        colours=[plots.run_colour(i) for i in range(len(groups))],
+        count=len(folders),
+        dots=[figures.add(_dots(metric, groups, split)) for metric in metrics],
+        curves=[figures.add(panel) for panel in plots.overlaid_curves(_histories(groups))],
+        figures=figures.specifications,
+    )
+    return write_page(Path(output), html)
+
+
+def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
+    """Put runs together whose recipes agree in all but the seed, in order of first appearance."""
+    members: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        members.setdefault(json.dumps([run.name, _settings(run)], sort_keys=True, default=str), []).append(run)
+    grouped = [sorted(found, key=lambda run: run.seed or 0) for found in members.values()]
+    names = [found[0].name for found in grouped]
+    groups = []
+    for found, name in zip(grouped, names):
+        namesakes = [other[0] for other, its in zip(grouped, names) if its == name]
+        groups.append(Group(name + _difference(found[0], namesakes), found))
+    return groups
+
+
+def _settings(run: RunFolder) -> dict[str, Any]:
+    """The recipe as dotted keys, without what may differ between seeds."""
+    return {key: value for key, value in _flat(run.recipe).items() if key not in NOT_THE_RECIPE}
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        flat |= _flat(entry, f"{prefix}{key}.") if isinstance(entry, dict) else {f"{prefix}{key}": entry}
+    return flat
+
+
+def _difference(run: RunFolder, namesakes: list[RunFolder]) -> str:
+    """Settings in which runs of one name differ, e.g. ``, model.layers=4``."""
+    settings = [_settings(other) for other in namesakes]
+    keys = dict.fromkeys(key for entry in settings for key in entry)
+    differing = [key for key in keys if len({str(entry.get(key)) for entry in settings}) > 1]
+    own = _settings(run)
+    return "".join(f", {key}={own[key]}" for key in differing if key in own)
+
+
+def _best_first(groups: list[Group], metrics: list[str], split: str) -> list[Group]:
+    """Sorted by the mean of the first metric; groups without it last."""
+    if not metrics:
+        return groups
+    metric = metrics[0]
+    sign = -1 if metric in HIGHER_IS_BETTER else 1
+
+    def rank(group: Group) -> float:
+        values = group.values(metric, split)
+        return sign * float(np.mean(values)) if values else float("inf")
+
+    return sorted(groups, key=rank)
+
+
+def _dots(metric: str, groups: list[Group], split: str) -> plots.Panel:
+    """Baselines are drawn only if all runs agree on them, which they do on the same test molecules."""
+    baselines = [run.baseline(split).get(metric) for group in groups for run in group.runs]
+    known = [value for value in baselines if value is not None]
+    agree = len(known) == len(baselines) and np.ptp(known) <= 1e-6 * max(1.0, abs(known[0]))
+    rows = [(g.name, i, g.values(metric, split)) for i, g in enumerate(groups) if g.values(metric, split)]
+    return plots.seed_dots(metric, split, rows, known[0] if agree else None)
+
+
+def _histories(groups: list[Group]) -> list[tuple[str, int, Any]]:
+    return [(g.name, i, run.history) for i, g in enumerate(groups) for run in g.runs if len(run.history)]

@@ -1,0 +1,1 @@
+"""Benchmarks on complexes: tori, blind spots of message passing."""

@@ -1,0 +1,1 @@
+"""Cell complexes: what they are, where they are read from, and as batches."""

@@ -1,0 +1,195 @@
+r"""Exact colour refinement of complexes: what HOMP and SMCN can tell apart at all, whatever their weights.
+
+HOMP: a cell sees its own colour and, for every natural neighbourhood, the multiset of its neighbours' colours, each
+with the colour of the cell between them. SCL on pairs (x, s): chi(x, s) sees the multiset over A_{r1,b} of
+(chi(x', s), h_z), and the multiset of chi(x, t) over the marked cells t that hold x (Eitan et al., ICLR 2025).
+
+Equal colours mean equal signatures, compared entry by entry; nothing rests on a hash. A batch is refined at once, so
+colours are comparable between its complexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from torch_geometric.data import Batch
+
+from coset.core.errors import check_choice
+from coset.topology.data.batches import CellBatch, ComplexData
+from coset.topology.data.complexes import Complex
+from coset.topology.liftings.marking import pair_distances
+
+Colours = Int[np.ndarray, " cells"]
+TERMS = ("low", "incidence", "high")
+
+
+@dataclass(frozen=True)
+class SubcomplexRefinement:
+    """Which subcomplex layers to bound.
+
+    Attributes:
+        ranks: (r1, r2): features live on pairs of a cell of rank r1 and a marked cell of rank r2.
+        marking: ``distance`` or ``binary``.
+        terms: Any of ``low``, ``incidence``, ``high``.
+        bridge: Rank of the cells that low messages run through; r1 + 1 by default.
+        high_bridge: The same for high messages; r2 - 1 by default (r2 + 1 if r2 is 0).
+    """
+
+    ranks: tuple[int, int] = (0, 2)
+    marking: str = "distance"
+    terms: Sequence[str] = ("low", "incidence")
+    bridge: int | None = None
+    high_bridge: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [term for term in self.terms if term not in TERMS]
+        if unknown:
+            raise ValueError(f"term {unknown[0]!r}: choose from {', '.join(TERMS)}")
+        check_choice("marking", self.marking, ("distance", "binary"))
+
+    @property
+    def name(self) -> str:
+        return f"SCL({self.ranks[0]},{self.ranks[1]}) {self.marking}"
+
+
+def homp_colours(complexes: Sequence[ComplexData]) -> list[Colours]:
+    """Stable colours of the cells of each rank under all natural neighbourhoods, for the batch of these complexes."""
+    return _homp(CellBatch(Batch.from_data_list(list(complexes))))
+
+
+def homp_classes(complexes: Sequence[ComplexData]) -> Int[np.ndarray, " complexes"]:
+    """Number the classes of complexes that no higher-order message passing tells apart."""
+    batch = CellBatch(Batch.from_data_list(list(complexes)))
+    return _classes(batch, _homp(batch))
+
+
+def subcomplex_classes(
+    complexes: Sequence[ComplexData], rule: SubcomplexRefinement, max_layers: int | None = None
+) -> Iterator[Int[np.ndarray, " complexes"]]:
+    """Classes after 0, 1, 2, ... subcomplex layers on top of stable HOMP colours, until nothing changes.
+
+    Two complexes are apart once the multiset, over x, of the multisets {chi(x, s)}, or the same over s, differs.
+    """
+    batch = CellBatch(Batch.from_data_list(list(complexes)))
+    stable = _homp(batch)
+    base = _classes(batch, stable)
+    first, second = rule.ranks
+    product = batch.pairs(first, second)
+    x, s = (axis.numpy() for axis in product.coordinates)
+    mark = pair_distances(batch, first, second, rule.bridge).numpy().astype(np.int64)
+    if rule.marking == "binary":
+        mark = (mark == 0).astype(np.int64)
+    colours = _number(stable[first][x], stable[second][s], mark)
+    relations = [_pair_edges(batch, rule, term, stable) for term in rule.terms]
+    done = 0
+    while True:
+        pooled = [_multisets(colours, axis, index.total) for axis, index in zip((x, s), (product.left, product.right))]
+        yield _number(
+            base,
+            _multisets(pooled[0], product.left.batch.numpy(), product.graphs),
+            _multisets(pooled[1], product.right.batch.numpy(), product.graphs),
+        )
+        if done == max_layers:
+            return
+        blocks = [
+            _multisets(_number(colours[source], bridge), target, rows)[spread]
+            for source, bridge, target, rows, spread in relations
+        ]
+        refined = _number(colours, *blocks)
+        if _count(refined) == _count(colours):
+            return
+        colours, done = refined, done + 1
+
+
+def separates(first: Complex, second: Complex, rule: SubcomplexRefinement | None = None) -> bool:
+    """Whether HOMP (no rule) or the subcomplex layers of a rule can tell two complexes apart."""
+    from coset.topology.data.batches import to_data
+
+    ranks = max(first.top, second.top) + 1
+    pair = [to_data(c, ranks=ranks) for c in (first, second)]
+    if rule is None:
+        classes = homp_classes(pair)
+    else:
+        *_, classes = subcomplex_classes(pair, rule)
+    return bool(classes[0] != classes[1])
+
+
+def _homp(batch: CellBatch) -> list[Colours]:
+    colours = [np.zeros(index.total, dtype=np.int64) for index in batch.cells]
+    for rank, index in enumerate(batch.cells):
+        key = "x" if rank == 0 else f"x_{rank}"
+        if key in batch.data and batch.data[key] is not None and not batch.data[key].is_floating_point():
+            colours[rank] = _number(*batch.data[key].reshape(index.total, -1).numpy().T)
+    while True:
+        refined = []
+        for rank, index in enumerate(batch.cells):
+            blocks = []
+            for other in range(len(batch.cells)):
+                if other == rank:
+                    continue
+                incident = batch.incident(source=other, target=rank).relation.index.numpy()
+                blocks.append(_multisets(colours[other][incident[0]], incident[1], index.total))
+                relation, bridge = batch.neighbours(rank, other)
+                assert bridge is not None
+                source, target = relation.index.numpy()
+                message = _number(colours[rank][source], colours[other][bridge.numpy()])
+                blocks.append(_multisets(message, target, index.total))
+            refined.append(_number(colours[rank], *blocks))
+        if all(_count(new) == _count(old) for new, old in zip(refined, colours)):
+            return colours
+        colours = refined
+
+
+def _pair_edges(batch: CellBatch, rule: SubcomplexRefinement, term: str, stable: list[Colours]):
+    """Source rows, bridge colours, target slots, number of slots, and the slot that each pair reads."""
+    first, second = rule.ranks
+    product = batch.pairs(first, second)
+    everything = np.arange(product.total)
+    if term == "incidence":
+        relation = batch.incidence(first, second)
+        x, s = relation.index
+        rows = product.rows(x, s).numpy()
+        return rows, np.zeros_like(rows), x.numpy(), product.left.total, product.coordinates[0].numpy()
+    rank, along = (first, 0) if term == "low" else (second, 1)
+    default = first + 1 if term == "low" else (second - 1 if second else 1)
+    chosen = rule.bridge if term == "low" else rule.high_bridge
+    between = default if chosen is None else chosen
+    relation, bridge = batch.neighbours(rank, between)
+    assert bridge is not None
+    source, target, edge = (part.numpy() for part in relation.expand(product, along))
+    return source, stable[between][bridge.numpy()[edge]], target, product.total, everything
+
+
+def _classes(batch: CellBatch, colours: list[Colours]) -> Int[np.ndarray, " complexes"]:
+    return _number(*(_multisets(own, index.batch.numpy(), index.graphs) for own, index in zip(colours, batch.cells)))
+
+
+def _number(*columns: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+    """Equal numbers for equal rows, from 0 on."""
+    codes = np.unique(columns[0], return_inverse=True)[1].reshape(-1).astype(np.int64)
+    for column in columns[1:]:
+        own = np.unique(column, return_inverse=True)[1].reshape(-1)
+        codes = np.unique(codes * (_count(own) or 1) + own, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return codes
+
+
+def _count(colours: Colours) -> int:
+    return int(colours.max()) + 1 if colours.size else 0
+
+
+def _multisets(values: Int[np.ndarray, " n"], target: Int[np.ndarray, " n"], targets: int) -> Colours:
+    """Equal numbers for targets that hold equal multisets of values."""
+    order = np.lexsort((values, target))
+    values, target = values[order], target[order]
+    size = np.bincount(target, minlength=targets)
+    place = np.arange(target.size) - (np.cumsum(size) - size)[target]
+    codes = np.zeros(targets, dtype=np.int64)
+    for column in range(int(size.max(initial=0))):
+        here = np.full(targets, -1, dtype=np.int64)
+        at = place == column
+        here[target[at]] = values[at]
+        codes = _number(codes, here)
+    return codes

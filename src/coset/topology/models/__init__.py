@@ -1,0 +1,1 @@
+"""Networks on cell complexes: HOMP, MCN, SMCN."""

@@ -1,0 +1,250 @@
+r"""SMCN: message passing on cells, and on pairs (cell x of rank r1, marked cell s of rank r2).
+
+Eitan, Gelberg, Bar-Shalom, Frasca, Bronstein, Maron, "Topological Blindspots: Understanding and Extending Topological
+Deep Learning Through the Lens of Expressivity", ICLR 2025. Group: independent permutations of the cells of each rank.
+
+    bag    X(x, s) = merge(h_x, h_s, emb(mark(x, s)))
+    low    a(x, s) = sum over (x', z), x' in A_{r1,b}(x), of ReLU(W X(x', s) + V h_z + c)       inside the copy of s
+    inc    p(x)    = sum over marked t that hold x of X(x, t), the same for all s               the point term
+    high   c(x, s) = sum over (s', z), s' a neighbour of s through rank b', of ReLU(W' X(x, s') + V' h_z + c')
+    layer  X(x, s) <- head([MLP((1 + e1) X + a) | MLP((1 + e2) X + p) | ...])
+    pool   h_x <- sum or mean over s of X(x, s),  h_s <- the same over x
+
+For r1 = r2 = 0 the copies are those of node marking, the point term is X(x, x), and the layer is GNN-SSWL+. Edges of
+the bag, A (x) I, are never written down: every term acts along one axis of the product of the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+from coset.core.errors import check_choice
+from coset.relations import Product, broadcast, marginalise, propagate
+from coset.relations.reference import scatter
+from coset.symmetry import Claim, TrivialAction
+from coset.topology.data.batches import CellBatch
+from coset.topology.data.permutations import CellPermutation
+from coset.topology.liftings.marking import ENTRIES, pair_distances
+from coset.topology.models import subcomplex_block
+from coset.topology.models.homp import (
+    CIN,
+    CellEncoder,
+    CellReadout,
+    Cochains,
+    HOMPLayer,
+    Norm,
+    OwnWeight,
+    Reduction,
+    dense,
+)
+
+Marking = Literal["distance", "binary"]
+TERMS = ("low", "inc", "high", "row", "column", "total")
+
+
+class BagInit(nn.Module):
+    """X(x, s) = Linear - norm - ReLU of [h_x | h_s | emb(mark)].
+
+    Args:
+        width: Columns of all features.
+        ranks: (r1, r2).
+        marking: ``distance`` (12 entries) or ``binary`` (x in s or not).
+        norm: ``batch``, ``layer`` or ``none``.
+        use_marked: Whether h_s is among the inputs.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        ranks: tuple[int, int],
+        marking: Marking = "distance",
+        norm: Norm = "layer",
+        use_marked: bool = True,
+    ):
+        super().__init__()
+        check_choice("marking", marking, ("distance", "binary"))
+        self.ranks, self.marking, self.use_marked = ranks, marking, use_marked
+        self.marks = nn.Embedding(ENTRIES if marking == "distance" else 2, width)
+        self.merge = dense((3 if use_marked else 2) * width, width, norm)
+
+    def forward(self, h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
+        first, second = self.ranks
+        product = cells.pairs(first, second)
+        parts = [broadcast(h[first], product, along=1)]
+        if self.use_marked:
+            parts.append(broadcast(h[second], product, along=0))
+        parts.append(self.marks(self._marks(cells, product)))
+        return self.merge(torch.cat(parts, dim=1))
+
+    def _marks(self, cells: CellBatch, product: Product) -> Tensor:
+        first, second = self.ranks
+        key = f"distance_{first}_{second}"
+        marks = cells.data[key] if key in cells.data else pair_distances(cells, first, second)
+        if marks.numel() != product.total:
+            raise ValueError(f"{key} has {marks.numel()} entries, but the complexes have {product.total} pairs")
+        return marks.long() if self.marking == "distance" else (marks == 0).long()
+
+
+class SCL(nn.Module):
+    """One subcomplex layer.
+
+    Args:
+        width: Columns of all features.
+        ranks: (r1, r2).
+        terms: Any of ``low``, ``inc``, ``high`` (above), and means ``row`` (over s), ``column`` (over x), ``total``.
+        bridge: Rank that low messages run through; r1 + 1 by default.
+        high_bridge: Rank that high messages run through; r2 - 1 by default (1 if r2 is 0).
+        norm: ``batch``, ``layer`` or ``none``.
+        reduce: ``sum`` as above, or ``mean``, which keeps magnitudes where copies are many.
+        use_bridge: Features of bridge cells enter the messages; without them a message is X(x', s) itself.
+        dropout: Of the result.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        ranks: tuple[int, int],
+        terms: Sequence[str] = ("low", "inc"),
+        bridge: int | None = None,
+        high_bridge: int | None = None,
+        norm: Norm = "layer",
+        reduce: Reduction = "sum",
+        use_bridge: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        unknown = [term for term in terms if term not in TERMS]
+        if unknown or not terms:
+            raise ValueError(f"term {unknown[0] if unknown else None!r}: choose from {', '.join(TERMS)}")
+        first, second = ranks
+        self.ranks, self.terms, self.reduce = ranks, tuple(terms), reduce
+        self.between = {
+            "low": (first, first + 1 if bridge is None else bridge, 0),
+            "high": (second, (second - 1 if second else 1) if high_bridge is None else high_bridge, 1),
+        }
+        bridged = [term for term in self.terms if term in self.between and use_bridge]
+        self.messages = nn.ModuleDict({term: nn.Linear(width, width, bias=False) for term in bridged})
+        self.bridges = nn.ModuleDict({term: nn.Linear(width, width) for term in bridged})
+        self.own = nn.ModuleDict({term: OwnWeight() for term in self.terms})
+        self.mlps = nn.ModuleDict({term: dense(width, width, norm, layers=2) for term in self.terms})
+        self.head = dense(len(self.terms) * width, width, norm)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "pairs width"], h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
+        if subcomplex_block.applies(self, x):
+            return self.dropout(subcomplex_block.subcomplex_block(self, x, h, cells))
+        product = cells.pairs(*self.ranks)
+        brought = [self.mlps[t](self.own[t](x) + self.term(t, x, h, cells, product)) for t in self.terms]
+        return self.dropout(self.head(torch.cat(brought, dim=1)))
+
+    def term(self, name: str, x: Tensor, h: Cochains, cells: CellBatch, product: Product) -> Tensor:
+        """What one of the terms adds to every pair."""
+        if name in self.between:
+            return self._messages(name, x, h, cells, product)
+        if name == "inc":
+            relation = cells.incidence(*self.ranks)
+            rows = product.rows(*relation.index)
+            point = scatter(x.index_select(0, rows), relation.index[0], product.left.total, self.reduce)
+            return broadcast(point, product, along=1)
+        if name == "total":
+            return scatter(x, product.batch, product.graphs, "mean").index_select(0, product.batch)
+        axis = 1 if name == "row" else 0
+        return broadcast(marginalise(x, product, along=axis, reduce="mean"), product, along=axis)
+
+    def _messages(self, name: str, x: Tensor, h: Cochains, cells: CellBatch, product: Product) -> Tensor:
+        rank, between, along = self.between[name]
+        relation, bridge = cells.neighbours(rank, between)
+        if name not in self.messages:
+            return propagate(x, relation, product=product, along=along, reduce=self.reduce)
+        edge = self.bridges[name](h[between])[bridge]
+        return propagate(
+            self.messages[name](x), relation, product=product, along=along, edge=edge, relu=True, reduce=self.reduce
+        )
+
+
+class SMCN(nn.Module):
+    """Encoder, HOMP layers, bag, subcomplex layers, pool, HOMP layers, readout.
+
+    Args:
+        outputs: Columns out.
+        features: Of each rank, as for :class:`coset.topology.CellEncoder`.
+        ranks: (r1, r2): what is marked is a modelling choice. (0, 1) sees twists that (0, 2) does not.
+        width: Columns of the features.
+        layers: Subcomplex layers.
+        before: HOMP layers before the bag.
+        after: HOMP layers after the pool.
+        marking: ``distance`` or ``binary``.
+        terms: Of the subcomplex layers.
+        norm: ``batch``, ``layer`` or ``none``.
+        reduce: ``sum`` or ``mean`` inside subcomplex layers and in the pool.
+        readout: ``sum`` or ``mean``.
+        dropout: After each layer and before the last map.
+        use_bridge: Features of the cells between neighbours enter the messages of subcomplex layers.
+        use_marked: Features of the marked cell enter the bag.
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        features: Sequence[Sequence[int] | int | None] = (None, None, None),
+        *,
+        ranks: tuple[int, int] = (0, 2),
+        width: int = 64,
+        layers: int = 3,
+        before: int = 1,
+        after: int = 0,
+        marking: Marking = "distance",
+        terms: Sequence[str] = ("low", "inc"),
+        norm: Norm = "layer",
+        reduce: Reduction = "sum",
+        readout: Reduction = "sum",
+        dropout: float = 0.0,
+        use_bridge: bool = True,
+        use_marked: bool = True,
+    ):
+        super().__init__()
+        if max(ranks) >= len(features) or min(ranks) < 0:
+            raise ValueError(f"ranks={ranks}: these complexes have ranks 0 to {len(features) - 1}")
+        self.ranks, self.reduce = (ranks[0], ranks[1]), reduce
+        self.encoder = CellEncoder(features, width)
+        self.before = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(before))
+        self.bag = BagInit(width, self.ranks, marking, norm, use_marked)
+        self.layers = nn.ModuleList(
+            SCL(width, self.ranks, terms, norm=norm, reduce=reduce, use_bridge=use_bridge, dropout=dropout)
+            for _ in range(layers)
+        )
+        self.after = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(after))
+        ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))
+        self.readout = CellReadout(width, outputs, ranks_read, readout, dropout)
+
+    def bag_features(self, data: Batch | Data | CellBatch) -> tuple[Tensor, Cochains, CellBatch]:
+        """X(x, s) [pairs, width] after the last subcomplex layer, with the cochains beside it."""
+        cells = CellBatch.of(data)
+        h = self.encoder(cells)
+        for layer in self.before:
+            h = layer(h, cells)
+        x = self.bag(h, cells)
+        for layer in self.layers:
+            x = layer(x, h, cells)
+        return x, h, cells
+
+    def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "complexes outputs"]:
+        x, h, cells = self.bag_features(data)
+        product, (first, second) = cells.pairs(*self.ranks), self.ranks
+        pooled = list(h)
+        pooled[first] = marginalise(x, product, along=1, reduce=self.reduce)
+        second_pool = marginalise(x, product, along=0, reduce=self.reduce)
+        pooled[second] = pooled[second] + second_pool if first == second else second_pool
+        for layer in self.after:
+            pooled = layer(pooled, cells)
+        return self.readout(pooled, cells)
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        statement = "renumbering the cells of each rank changes no prediction"
+        return (Claim(CellPermutation(), TrivialAction(), statement),)

@@ -1,0 +1,131 @@
+"""Networks of one architecture from files of theirs, and their neurons brought into one order.
+
+What :mod:`coset.weights.asymmetric.connectivity` measures between networks trained here it measures between any
+two checkpoints: :func:`read_networks` stacks them, :func:`aligned` permutes the neurons of all but the first.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coset.core.errors import CosetError
+from coset.weights.asymmetric.comparison import Matching, row
+from coset.weights.asymmetric.connectivity import stacked
+from coset.weights.asymmetric.ensembles import Ensemble, State
+from coset.weights.permutations.groups import permutation_spec, permute
+from coset.weights.permutations.matching import activation_matching, weight_matching
+from coset.weights.state_files import load_state
+
+
+def build_model(where: str) -> nn.Module:
+    """What ``package.module:function`` or ``path/to/file.py:function`` makes: a network, from a call without arguments.
+
+    The file is the user's own code and is run.
+
+    Raises:
+        CosetError: There is no such function, it fails, or it makes something else.
+    """
+    place, _, attribute = where.rpartition(":")
+    if not place or not attribute:
+        raise CosetError(f"--model {where}: give file.py:function or package.module:function that makes the network")
+    try:
+        module = _own_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise CosetError(f"--model {where}: {error}; from here a file is named with its .py") from error
+    build: Any = getattr(module, attribute, None)
+    if build is None:
+        raise CosetError(f"--model {where}: {place} has no {attribute}")
+    try:
+        model = copy.deepcopy(build) if isinstance(build, nn.Module) else build()
+    except TypeError as error:
+        raise CosetError(f"--model {where}: {attribute} must be callable without arguments: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise CosetError(f"--model {where}: {attribute} made a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def read_networks(model: nn.Module, files: Sequence[Path]) -> Ensemble:
+    """Checkpoints of one architecture, stacked.
+
+    Prefixes that wrappers add to all names (``module.``, ``_orig_mod.``, ``model.``) are taken off.
+
+    Args:
+        model: Their architecture.
+        files: Two or more; see :func:`coset.weights.state_files.load_state`.
+
+    Raises:
+        CosetError: A file cannot be read, or belongs to another architecture; it is named.
+    """
+    if len(files) < 2:
+        raise CosetError(f"give two networks or more, not {len(files)}")
+    names = set(model.state_dict())
+    states: list[State] = []
+    for file in files:
+        state = unwrapped(load_state(file), names)
+        try:
+            stacked(model, [state])
+        except CosetError as error:
+            raise CosetError(str(error).replace("network 1", str(file), 1)) from error
+        states.append({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    return Ensemble(model.float().eval(), stacked(model, states))
+
+
+def unwrapped(state: State, names: set[str]) -> State:
+    """The state with its names shortened by leading parts that all share, as far as that makes them fit."""
+    while state and not names & set(state) and all("." in name for name in state):
+        if len({name.partition(".")[0] for name in state}) > 1:
+            break
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state
+
+
+def aligned(ensemble: Ensemble, how: Matching, inputs: Tensor, seed: int = 0) -> Ensemble:
+    """The same networks, the neurons of all but the first matched to the first's.
+
+    Args:
+        ensemble: Standard networks.
+        how: By weights, or by activations on ``inputs``.
+        inputs: Of the data.
+        seed: Of the order in which weight matching visits groups.
+
+    Raises:
+        CosetError: The architecture cannot be read, or has no neurons that can be permuted.
+    """
+    spec = permutation_spec(ensemble.model)
+    if not len(spec):
+        raise CosetError(f"{type(ensemble.model).__name__} has no neurons that can be permuted")
+    first = row(ensemble.state, 0)
+    states: list[State] = [first]
+    for i in range(1, len(ensemble)):
+        other = row(ensemble.state, i)
+        if how == "weights":
+            orders = weight_matching(spec, first, other, seed=seed)
+        else:
+            orders = activation_matching(spec, ensemble.model, first, other, inputs)
+        states.append(permute(spec, other, orders))
+    return replace(ensemble, state={name: torch.stack([s[name] for s in states]) for name in first}, initial={})
+
+
+def _own_file(path: Path) -> Any:
+    if not path.is_file():
+        raise CosetError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise CosetError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))  # as if it were run from its own folder
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module

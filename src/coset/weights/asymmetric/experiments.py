@@ -1,0 +1,363 @@
+"""Recipes of kind ``mode-connectivity``: train variants of a network, and measure what lies between minima."""
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator, model_validator
+from rich.progress import track
+from torch import Tensor, nn
+
+from coset.core.errors import CosetError
+from coset.core.files import write_json
+from coset.runs import folder as run_directory
+from coset.runs.recipe import Options, Recipe
+from coset.symmetry import EquivarianceReport, check_equivariance
+from coset.weights.asymmetric.asymmetrize import asymmetries, asymmetrize, fingerprint, trainable_parameters
+from coset.weights.asymmetric.classification_data import (
+    IGNORED,
+    Classification,
+    communities,
+    digits,
+    mnist,
+    shift_and_flip,
+    small_cifar10,
+)
+from coset.weights.asymmetric.comparison import Matching, Pairs, averages, between, matched, on_the_way, pairs_of
+from coset.weights.asymmetric.connectivity import has_batch_norm, plane
+from coset.weights.asymmetric.ensembles import Ensemble, Training, initialise, train
+from coset.weights.asymmetric.networks import GraphNetwork, ResNet, mlp, parameter_count, seeded
+from coset.weights.permutations.groups import NeuronPermutation, permutation_spec
+from coset.weights.state_files import save_state
+
+NETWORKS = "networks"
+MEASURED_ROWS = 5000  # of training data, on which curves are measured
+PerLayer = int | float | list[int | float] | dict[str, int | float]
+
+
+class DigitsData(Options):
+    """scikit-learn's digits, split 70/30."""
+
+    name: Literal["digits"]
+
+    def load(self, seed: int) -> Classification:
+        return digits(seed)
+
+
+class ImageData(Options):
+    """MNIST, or a small CIFAR-10, from a file."""
+
+    name: Literal["mnist", "cifar10-small"]
+    path: str | None = Field(None, description="the .npz, or the folder that holds it")
+    rows: int | None = Field(None, ge=100, description="train on the first so many images only")
+
+    def load(self, seed: int) -> Classification:
+        return (mnist if self.name == "mnist" else small_cifar10)(self.path, self.rows)
+
+
+class CommunityData(Options):
+    """A generated graph with communities."""
+
+    name: Literal["communities"]
+    nodes: int = Field(2000, ge=50)
+    classes: int = Field(5, ge=2)
+    features: int = Field(16, ge=1)
+    degree: float = Field(10.0, gt=0)
+    mixing: float = Field(0.35, ge=0, le=1)
+    noise: float = Field(2.0, ge=0)
+
+    def load(self, seed: int) -> Classification:
+        return communities(
+            self.nodes, self.classes, self.features, degree=self.degree, mixing=self.mixing, noise=self.noise, seed=seed
+        )
+
+
+class MLPOptions(Options):
+    """Linear, LayerNorm, activation."""
+
+    name: Literal["mlp"]
+    hidden: list[int] = Field(min_length=1)
+    norm: bool = True
+
+    def build(self, data: Classification) -> nn.Module:
+        return mlp([data.train[0].size(1), *self.hidden, data.classes], self.norm)
+
+
+class ResNetOptions(Options):
+    """The residual network of CIFAR with GroupNorm(1)."""
+
+    name: Literal["resnet"]
+    width: int = Field(16, ge=2)
+    blocks: int = Field(3, ge=1, description="blocks of each of three stages; 3 make ResNet20")
+
+    def build(self, data: Classification) -> nn.Module:
+        return ResNet(self.width, self.blocks, data.classes, data.train[0].size(1))
+
+
+class GraphNetworkOptions(Options):
+    """x + mean of neighbours, Linear, BatchNorm, activation."""
+
+    name: Literal["gnn"]
+    width: int = Field(64, ge=2)
+    depth: int = Field(3, ge=1)
+
+    def build(self, data: Classification) -> nn.Module:
+        if data.edge_index is None:
+            raise CosetError(f"network.name=gnn needs a graph: {data.name} has none (data.name=communities)")
+        return GraphNetwork(data.train[0].size(1), self.width, data.classes, data.edge_index, self.depth)
+
+
+class VariantOptions(Options):
+    """How the symmetry is broken, if it is."""
+
+    method: Literal["standard", "w", "sigma", "w+sigma"] = "standard"
+    n_fix: PerLayer = 0.125
+    kappa: PerLayer = 1.0
+    std: PerLayer = 1.0
+    divide_by_root_width: bool = False
+    filters: bool = False
+    learning_rate: float | None = Field(None, gt=0, description="another than that of training")
+    networks: int | None = Field(None, ge=2, description="another number than the recipe's")
+
+    def apply(self, network: nn.Module, example: Tensor, seed: int) -> nn.Module:
+        """The variant of a standard network."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # kappa = 0 and whole rows are wanted here
+            if "w" in self.method.split("+"):
+                network = asymmetrize(network, "w", n_fix=self.n_fix, kappa=self.kappa, filters=self.filters, seed=seed)
+            if "sigma" in self.method.split("+"):
+                network = asymmetrize(
+                    network, "sigma", std=self.std, divide_by_root_width=self.divide_by_root_width, seed=seed,
+                    example=(example,),
+                )  # fmt: skip
+        return network
+
+
+class ConnectivityTraining(Options):
+    """How every network is trained."""
+
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(64, ge=0, description="0 for all rows at once")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: int = Field(0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    augment: bool = Field(False, description="shift and flip images")
+
+
+class ConnectivityRecipe(Recipe):
+    """Train several networks of each variant, and compare what lies between them."""
+
+    kind: Literal["mode-connectivity"] = "mode-connectivity"
+    data: Annotated[DigitsData | ImageData | CommunityData, Field(discriminator="name")]
+    network: Annotated[MLPOptions | ResNetOptions | GraphNetworkOptions, Field(discriminator="name")]
+    training: ConnectivityTraining = Field(default_factory=lambda: ConnectivityTraining.model_validate({}))
+    variants: dict[str, VariantOptions] = Field(min_length=1)
+    networks: int = Field(6, ge=2, description="of each variant")
+    all_pairs: bool = Field(False, description="measure every pair of networks, not disjoint ones")
+    points: int = Field(25, ge=3, description="of each curve; odd")
+    matching: list[Matching] = Field(["weights", "activations"], description="how to match standard networks")
+    plane: int = Field(17, ge=0, description="points along a side of the plane through three networks; 0 for none")
+
+    @field_validator("points")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that the midpoint is one of them")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ConnectivityRecipe":
+        graph = self.data.name == "communities"
+        if graph != (self.network.name == "gnn"):
+            raise ValueError(f"network.name={self.network.name} does not fit data.name={self.data.name}")
+        if (self.data.name == "cifar10-small") != (self.network.name == "resnet"):
+            raise ValueError(f"network.name={self.network.name} does not fit data.name={self.data.name}")
+        if self.training.augment and self.network.name != "resnet":
+            raise ValueError("training.augment=true needs images: network.name=resnet")
+        return self
+
+    def build(self, data: Classification) -> Callable[[], nn.Module]:
+        """Makes a standard network."""
+        return lambda: self.network.build(data)
+
+    def variant(self, name: str, data: Classification) -> nn.Module:
+        """The architecture of a variant. Masks and gates follow from the seed."""
+        if name not in self.variants:
+            raise CosetError(f"no variant {name!r}; the recipe has {', '.join(self.variants)}")
+        return self.variants[name].apply(seeded(self.build(data), self.seed), data.train[0][: self._example], self.seed)
+
+    @property
+    def _example(self) -> int | None:
+        return None if self.network.name == "gnn" else 2
+
+    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+        """Train all variants, measure, and write the folder.
+
+        Raises:
+            CosetError: The data is missing, a layer cannot be treated, or training diverges.
+        """
+        if resume:
+            raise CosetError("a run of kind mode-connectivity is not resumed: start it again")
+        started, cpu = time.monotonic(), time.process_time()
+        data = self.data.load(self.seed)
+        models = {name: self.variant(name, data) for name in self.variants}  # mistakes show before any training
+        run_directory.begin(folder, self.to_yaml())
+        (folder / NETWORKS).mkdir(exist_ok=True)
+        for old in (folder / NETWORKS).glob("*.safetensors"):
+            old.unlink()
+        results: dict[str, Any] = {}
+        curves: dict[str, Any] = {}
+        for name, model in models.items():
+            ensemble, seconds = self._train(name, model, data, quiet)
+            for i in range(len(ensemble)):
+                save_state(ensemble.network(i), network_file(folder, name, i))
+            found, drawn = self._measure(name, ensemble, data)
+            for key in found:
+                found[key] |= {"train_cpu_seconds": seconds, "fingerprint": fingerprint(model)}
+            results |= found
+            curves |= drawn
+        metrics = {
+            "variants": results, "recipe": self.name, "seed": self.seed, "networks": self.networks,
+            "params": parameter_count(next(iter(models.values()))), "data": data.name, "notes": list(data.notes),
+            "rows": {"train": _counted(data.train), "test": _counted(data.test)},
+            "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
+        }  # fmt: skip
+        write_json(folder / "curves.json", curves)
+        certificate = [report.to_dict() for report in self.verify(folder)]
+        write_json(folder / "certificate.json", certificate)
+        write_json(folder / "metrics.json", metrics)
+        return metrics
+
+    def _train(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> tuple[Ensemble, float]:
+        """Networks of one variant; in seed i all variants see the same rows in the same order."""
+        options, t = self.variants[name], self.training
+        number = options.networks or self.networks
+        seeds = [1000 * self.seed + i for i in range(number)]
+        how = Training(
+            t.epochs, t.batch_size, options.learning_rate or t.learning_rate, t.weight_decay, t.warmup,
+            t.label_smoothing,
+        )  # fmt: skip
+        inputs, targets = data.train
+        started = time.process_time()
+        state = initialise(self.build(data), model, seeds)
+        ensemble = train(
+            model, state, inputs, targets, how, seeds=seeds, augment=shift_and_flip if t.augment else None,
+            progress=None if quiet else _progress(f"{name}: training {number} networks"),
+        )  # fmt: skip
+        return ensemble, round(time.process_time() - started, 1)
+
+    def _measure(
+        self, name: str, ensemble: Ensemble, data: Classification
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """Numbers and curves of a variant, and of its matched pairs if it is a standard one."""
+        pairs = pairs_of(len(ensemble), self.all_pairs)
+        statistics = data.train[0] if has_batch_norm(ensemble.model) else None
+        rows = slice(None) if data.edge_index is not None else slice(MEASURED_ROWS)
+        part = (data.train[0][rows], data.train[1][rows])
+
+        def measured(some: Ensemble, which: list[tuple[int, int]]) -> Pairs:
+            return between(some, which, data.test, part, points=self.points, statistics=statistics)
+
+        plain = measured(ensemble, pairs)
+        way, monotone = on_the_way(ensemble, part, points=self.points, statistics=statistics)
+        results = {
+            name: plain.summary()
+            | {
+                "trainable": trainable_parameters(ensemble.model),
+                "layers": len(asymmetries(ensemble.model)),
+                "averages": averages(ensemble, data.test, statistics=statistics),
+                "monotonicity": {
+                    "largest_rise": [m.largest_rise for m in monotone],
+                    "monotone": float(np.mean([m.monotone for m in monotone])),
+                    "local_convexity": float(np.mean([m.local_convexity for m in monotone])),
+                    "global_convexity": float(np.mean([m.global_convexity for m in monotone])),
+                },
+            }
+        }
+        curves: dict[str, Any] = {name: _curves(plain) | {"way": way}}
+        if self.plane and len(ensemble) >= 3:
+            drawn = plane(ensemble, data.test, resolution=self.plane, statistics=statistics)
+            curves[name]["plane"] = {key: getattr(drawn, key).tolist() for key in ("x", "y", "loss", "corners")}
+        if self.variants[name].method == "standard":
+            for how in self.matching:
+                aligned = matched(ensemble, pairs, how, part[0], self.seed)
+                found = measured(aligned, pairs_of(len(aligned)))
+                results[f"{name}, {how} matched"] = found.summary() | {"trainable": results[name]["trainable"]}
+                curves[f"{name}, {how} matched"] = _curves(found)
+        return results, curves
+
+    def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
+        """The function of every standard variant does not change when its neurons are permuted."""
+        data = self.data.load(self.seed)
+        reports = []
+        for name, options in self.variants.items():
+            if options.method != "standard":
+                continue
+            model = self.variant(name, data)
+            if folder is not None and (file := network_file(folder, name, 0)).is_file():
+                from coset.weights.state_files import load_state
+
+                model.load_state_dict(load_state(file))
+            reports.append(invariance(model, data.test[0][: 8 if self._example else None], name))
+        return reports
+
+    def report(self, folder: Path) -> Path:
+        from coset.weights.asymmetric.pages import write_connectivity_page
+
+        return write_connectivity_page(self, folder)
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        """A row a variant: barrier, midpoint and endpoint accuracy, average of several networks."""
+        rows = []
+        for name, r in metrics["variants"].items():
+            average = f"{r['averages']['average_accuracy']:.3f}" if "averages" in r else ""
+            numbers = [spread(r[key]) for key in ("barrier", "highest", "midpoint_accuracy", "end_accuracy")]
+            rows.append([name, *numbers, average, str(r["trainable"])])
+        return ["variant", "test barrier", "highest", "midpoint", "ends", "average", "trainable"], rows
+
+
+def network_file(folder: Path, variant: str, number: int) -> Path:
+    """Where a run keeps a trained network."""
+    return folder / NETWORKS / f"{re.sub(r'[^A-Za-z0-9.]+', '-', variant).strip('-')}-{number}.safetensors"
+
+
+def invariance(model: nn.Module, inputs: Tensor, name: str) -> EquivarianceReport:
+    """How far a network's function is from invariant under permutations of its neurons, in float64."""
+    spec = permutation_spec(model)
+    double = model.double().eval()
+    state = dict(double.state_dict())
+    x = inputs.double()
+    return check_equivariance(
+        lambda moved: torch.func.functional_call(double, moved, (x,)),
+        state,
+        NeuronPermutation(spec),
+        statement=f"{name}: the function does not change under {spec}",
+    )
+
+
+def spread(values: Iterable[float]) -> str:
+    """Mean and standard deviation."""
+    numbers = list(values)
+    deviation = f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else ""
+    return f"{np.mean(numbers):.3f}{deviation}"
+
+
+def _curves(pairs: Pairs) -> dict[str, Any]:
+    return {
+        part: {"t": found[0].t.tolist(), **{k: [getattr(c, k).tolist() for c in found] for k in ("loss", "accuracy")}}
+        for part, found in (("test", pairs.test), ("train", pairs.train))
+    }
+
+
+def _counted(data: tuple[Tensor, Tensor]) -> int:
+    return int((data[1] != IGNORED).sum())
+
+
+def _progress(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
+    return lambda epochs: track(list(epochs), description=what)

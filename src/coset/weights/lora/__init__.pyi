@@ -1,0 +1,17 @@
+from .data.adapters import LoraAdapter, LoraPair, cosine, gauge, inner_product
+from .data.inspection import AdapterFacts, inspect
+from .data.reading import load_lora
+from .data.writing import save_kohya, save_peft
+
+__all__ = [
+    "AdapterFacts",
+    "LoraAdapter",
+    "LoraPair",
+    "cosine",
+    "gauge",
+    "inner_product",
+    "inspect",
+    "load_lora",
+    "save_kohya",
+    "save_peft",
+]

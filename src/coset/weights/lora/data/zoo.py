@@ -1,0 +1,266 @@
+"""A collection on disk: factors of thousands of adapters in memory-mapped arrays, one pair of arrays for each shape.
+
+``zoo.json`` holds names, layout, ranks and checksums; ``u_<i>.npy`` and ``v_<i>.npy`` hold ``[adapters, layers, n, r]``
+with the scale inside and ranks padded with zero columns, which changes no update; ``m_<i>.npy`` hold DoRA's magnitudes
+``[adapters, layers, n]`` if all adapters have them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from coset.core.errors import CosetError
+from coset.core.files import make_folder, write_text
+from coset.weights.lora.data.adapters import LoraAdapter
+from coset.weights.lora.data.factors import Factors, Layout, padded
+from coset.weights.lora.data.magnitudes import Magnitudes
+from coset.weights.lora.data.reading import load_lora, natural_key
+from coset.weights.lora.data.survey import Progress, common_layout, common_magnitudes, survey
+
+INDEX, PARTIAL = "zoo.json", "building.json"
+STRIDE = 256
+"""Adapters that an interrupted build may have to read again."""
+
+
+@dataclass(frozen=True)
+class LoraZoo:
+    """An opened collection.
+
+    Attributes:
+        names: Of the adapters, in the order of rows.
+        layout: Layers in groups of equal shape.
+        rank: To which all are padded.
+        notes: What was left out or filled when it was built.
+        skipped: Adapters that could not be read, with the reason.
+        magnitude_groups: Sizes and names of layers with DoRA's magnitudes.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    layout: Layout
+    rank: int
+    notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    magnitude_groups: tuple[tuple[int, tuple[str, ...]], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def factors(self, rows: Sequence[int] | None = None) -> Factors:
+        """Factors of some adapters, or of all, read from disk as float32."""
+        chosen: Any = slice(None) if rows is None else np.asarray(rows)
+        groups = []
+        for i in range(len(self.layout.groups)):
+            u, v = (np.load(self.folder / f"{side}_{i}.npy", mmap_mode="r")[chosen] for side in "uv")
+            groups.append((torch.from_numpy(np.array(u, np.float32)), torch.from_numpy(np.array(v, np.float32))))
+        return tuple(groups)
+
+    def magnitudes(self, rows: Sequence[int] | None = None) -> Magnitudes:
+        """DoRA's magnitudes of some adapters, or of all; without groups if there are none."""
+        chosen: Any = slice(None) if rows is None else np.asarray(rows)
+        arrays = [np.load(self.folder / f"m_{i}.npy", mmap_mode="r") for i in range(len(self.magnitude_groups))]
+        values = tuple(torch.from_numpy(np.array(array[chosen], np.float32)) for array in arrays)
+        return Magnitudes(self.magnitude_groups, values)
+
+    def verify(self) -> None:
+        """Compare the checksums of all arrays.
+
+        Raises:
+            CosetError: A file has changed since it was written.
+        """
+        for name, wanted in _index(self.folder / INDEX)["checksums"].items():
+            if _checksum(self.folder / name) != wanted:
+                raise CosetError(f"{self.folder / name} is not what was written: its checksum differs; build it again")
+
+
+def open_zoo(folder: Path) -> LoraZoo:
+    """Open a collection that :func:`build_zoo` wrote.
+
+    Raises:
+        CosetError: It is not one, or was not finished.
+    """
+    if not (folder / INDEX).is_file():
+        unfinished = (folder / PARTIAL).is_file()
+        raise CosetError(f"{folder} {'is not finished: build it again to go on' if unfinished else 'has no zoo.json'}")
+    index = _index(folder / INDEX)
+    layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in index["groups"]))
+    magnitudes = tuple((n, tuple(names)) for n, names in index.get("magnitudes", []))
+    for name, wanted in _shapes(len(index["names"]), layout, index["rank"], magnitudes).items():
+        file = folder / name
+        if not file.is_file():
+            raise CosetError(f"{folder} lacks {name}")
+        shape = np.load(file, mmap_mode="r").shape
+        if shape != wanted:
+            raise CosetError(f"{file} has shape {shape}; zoo.json says {wanted}")
+    skipped = tuple((name, reason) for name, reason in index["skipped"])
+    return LoraZoo(folder, tuple(index["names"]), layout, index["rank"], tuple(index["notes"]), skipped, magnitudes)
+
+
+def _shapes(
+    count: int, layout: Layout, rank: int, magnitudes: tuple[tuple[int, tuple[str, ...]], ...]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays by name of file."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, ((n, m), names) in enumerate(layout.groups):
+        shapes |= {f"u_{i}.npy": (count, len(names), n, rank), f"v_{i}.npy": (count, len(names), m, rank)}
+    return shapes | {f"m_{i}.npy": (count, len(names), n) for i, (n, names) in enumerate(magnitudes)}
+
+
+def find_adapters(folder: Path) -> list[Path]:
+    """Adapters in a folder and below: PEFT or diffusers folders, and single safetensors files.
+
+    Raises:
+        CosetError: There is none.
+    """
+    if not folder.is_dir():
+        raise CosetError(f"{folder} is not a folder of adapters")
+    found: set[Path] = set()
+    for file in folder.rglob("*"):
+        if file.name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
+            found.add(file.parent)
+        elif file.suffix == ".safetensors":
+            found.add(file.parent if file.name == "pytorch_lora_weights.safetensors" else file)
+    if not found:
+        raise CosetError(f"{folder} holds no adapters (adapter_model.safetensors, *.safetensors)")
+    return sorted(found, key=lambda path: natural_key(str(path)))
+
+
+def build_zoo(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    root: Path | None = None,
+    layers: str = "same",
+    skip_bad: bool = False,
+    dtype: str = "float32",
+    progress: Progress = lambda items, what: items,
+) -> LoraZoo:
+    """Read adapters into a collection; what an interrupted call has written is kept.
+
+    A collection that is there already stays as it is until the new one is whole. Of several processes that build the
+    same one at once, the first does and the others wait for it.
+
+    Args:
+        sources: Files or folders, as :func:`find_adapters` gives them.
+        output: Folder of the collection.
+        root: Names are paths below it.
+        layers: same (all adapters must have equal layers), intersection, or union (absent layers are zero updates,
+            which is exact).
+        skip_bad: Leave out adapters that cannot be read, and tell which; an error otherwise.
+        dtype: float32 or float16, on disk.
+        progress: Wraps what is gone through, e.g. in a progress bar.
+
+    Raises:
+        CosetError: An adapter is damaged or belongs to another base model; all such are named together.
+    """
+    if dtype not in ("float32", "float16"):
+        raise CosetError(f"dtype={dtype!r}: choose float32 or float16")
+    began = time.time()
+    called = {path: str(path.relative_to(root)) if root else str(path) for path in sources}
+    facts, bad = survey(sources, called, progress)
+    if bad and not skip_bad:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:5])
+        raise CosetError(f"{len(bad)} of {len(sources)} adapters cannot be used ({shown}); skip them with --skip-bad")
+    good = [path for path in sources if path in facts]
+    if not good:
+        raise CosetError("no adapter could be read")
+    named = {called[path]: facts[path] for path in good}
+    layout, notes = common_layout(named, layers)
+    magnitudes, more = common_magnitudes(named, layout)
+    rank = max(facts[path].rank for path in good)
+    make_folder(output)
+    plan = {
+        "names": list(named), "groups": [[list(s), list(n)] for s, n in layout.groups], "rank": rank, "dtype": dtype,
+        "magnitudes": [[n, list(names)] for n, names in magnitudes],
+    }  # fmt: skip
+    shapes = _shapes(len(good), layout, rank, magnitudes)
+    with FileLock(output / ".lock"):
+        if _built_since(output, plan, began):
+            return open_zoo(output)
+        _fill(output, good, plan, shapes, layout, magnitudes, progress)
+        checksums = {name: _checksum(_part(output, name)) for name in shapes}
+        index = {**plan, "notes": [*notes, *more], "skipped": bad, "checksums": checksums}
+        (output / INDEX).unlink(missing_ok=True)
+        for name in shapes:
+            _part(output, name).replace(output / name)
+        write_text(output / INDEX, json.dumps(index, indent=1) + "\n")
+        (output / PARTIAL).unlink(missing_ok=True)
+    return open_zoo(output)
+
+
+def _built_since(output: Path, plan: Mapping[str, Any], began: float) -> bool:
+    """Whether another process built the same collection meanwhile."""
+    file = output / INDEX
+    if not file.is_file() or file.stat().st_mtime < began:
+        return False
+    index = _index(file)
+    return all(index.get(key) == value for key, value in plan.items())
+
+
+def _fill(
+    output: Path, sources: Sequence[Path], plan: dict[str, Any], shapes: dict[str, tuple[int, ...]], layout: Layout,
+    magnitudes: tuple[tuple[int, tuple[str, ...]], ...], progress: Progress,
+) -> None:  # fmt: skip
+    """Write the arrays row by row; every so often it notes how far it has come."""
+    before = _index(output / PARTIAL) if (output / PARTIAL).is_file() else {}
+    kept = before.get("plan") == plan and all(_part(output, name).is_file() for name in shapes)
+    done = int(before.get("done", 0)) if kept else 0
+    arrays = {}
+    mode: Any = "r+" if done else "w+"
+    for name, shape in shapes.items():
+        arrays[name] = np.lib.format.open_memmap(_part(output, name), mode=mode, dtype=plan["dtype"], shape=shape)
+    for row, path in enumerate(progress(sources, "writing the collection")):
+        if row < done:
+            continue
+        adapter = load_lora(path)
+        _write_row(adapter, row, arrays, layout, plan["rank"])
+        for i, values in enumerate(Magnitudes.of([adapter], magnitudes).values):
+            arrays[f"m_{i}.npy"][row] = values[0].numpy()
+        if (row + 1) % STRIDE == 0:
+            for array in arrays.values():
+                array.flush()
+            write_text(output / PARTIAL, json.dumps({"plan": plan, "done": row + 1}))
+    for array in arrays.values():
+        array.flush()
+
+
+def _part(output: Path, name: str) -> Path:
+    """An array until the collection is whole."""
+    return output / f"{name}.part"
+
+
+def _write_row(adapter: LoraAdapter, row: int, arrays: dict[str, Any], layout: Layout, rank: int) -> None:
+    for i, (shape, names) in enumerate(layout.groups):
+        u, v = arrays[f"u_{i}.npy"], arrays[f"v_{i}.npy"]
+        for place, name in enumerate(names):
+            left, right = padded(adapter, name, shape, rank)
+            u[row, place], v[row, place] = left.numpy(), right.numpy()
+
+
+def _index(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CosetError(f"{path} cannot be read: {error}") from error
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        raise CosetError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""Collections of adapters as recipes name them: the digits, made on the spot, or a folder with a table of labels."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from coset.core.errors import CosetError
+from coset.runs.recipe import Options
+from coset.weights.lora.data.factors import Factors, Layout
+from coset.weights.lora.data.magnitudes import Magnitudes
+from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
+from coset.weights.lora.finetuning.digits import LAYOUT, make_digits_zoo
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Adapters with a table of labels.
+
+    Attributes:
+        layout: Their layers.
+        factors: Of all of them.
+        names: The rows.
+        table: Of labels, in the same order.
+        notes: What a reader should know.
+        magnitudes: DoRA's, where models are to see them.
+    """
+
+    layout: Layout
+    factors: Factors
+    names: list[str]
+    table: pd.DataFrame
+    notes: list[str]
+    magnitudes: Magnitudes | None = None
+
+    def targets(self, columns: list[str]) -> Tensor:
+        """Labels as ``[adapters, columns]``."""
+        return torch.tensor(self.table[columns].to_numpy(dtype=np.float64), dtype=torch.float32)
+
+    def with_magnitudes(self, reference: Magnitudes) -> "Collection":
+        """Magnitudes less the reference as further layers."""
+        assert self.magnitudes is not None
+        layout, factors = self.magnitudes.join(self.layout, self.factors, reference)
+        return replace(self, layout=layout, factors=factors)
+
+
+class DigitsData(Options):
+    """The collection of digits, made on the spot in seconds."""
+
+    name: Literal["digits"]
+    adapters: int = Field(1200, ge=20)
+    rank: int = Field(4, ge=1, le=64)
+    shared_init: bool = False
+    other_ranks: list[int] = Field([], description="test also on adapters of these ranks, never trained on")
+
+    def load(self, seed: int, rank: int | None = None) -> Collection:
+        """All adapters, or a test collection of another rank."""
+        rank = rank or self.rank
+        number = self.adapters if rank == self.rank else max(20, self.adapters // 8)
+        zoo = make_digits_zoo(
+            number, rank, shared_init=self.shared_init, seed=seed + (0 if rank == self.rank else 10_000 + rank)
+        )
+        table = pd.DataFrame({f"trained_on_{c}": zoo.members[:, c].numpy() for c in range(10)})
+        table["accuracy"] = zoo.accuracy.numpy()
+        return Collection(LAYOUT, zoo.factors, [f"digits-{i}" for i in range(number)], table, [])
+
+
+class ZooData(Options):
+    """A folder: a collection built by ``coset lora collect``, or one of adapters."""
+
+    name: Literal["zoo"]
+    path: str = Field(description="folder of the collection or of adapters")
+    labels: str | None = Field(None, description="CSV with the column id; labels.csv in the folder by default")
+    layers: Literal["same", "intersection", "union"] = "same"
+    skip_bad: bool = False
+    magnitudes: bool = Field(False, description="models see DoRA's magnitudes too")
+    other_ranks: list[int] = Field([], max_length=0)
+
+    @field_validator("path")
+    @classmethod
+    def _from_anywhere(cls, value: str) -> str:
+        return str(Path(value).expanduser().absolute())
+
+    def load(self, seed: int, rank: int | None = None) -> Collection:
+        """Adapters that have a row of labels."""
+        folder = Path(self.path)
+        labels = Path(self.labels) if self.labels else folder / "labels.csv"
+        if not labels.is_file():
+            raise CosetError(f"no table of labels {labels} (data.labels=FILE, a CSV with a column id)")
+        table = pd.read_csv(labels, dtype={"id": str})
+        if "id" not in table:
+            raise CosetError(f"{labels} has no column id; it has {', '.join(map(str, table.columns))}")
+        zoo = opened(folder, self.layers, self.skip_bad)
+        rows = {Path(name).name: i for i, name in enumerate(zoo.names)} | {n: i for i, n in enumerate(zoo.names)}
+        known = table["id"].isin(list(rows))
+        if not known.any():
+            raise CosetError(f"no id of {labels} is an adapter of {folder} (first id {table['id'].iloc[0]!r})")
+        notes = [*zoo.notes, *(f"{name} skipped: {reason}" for name, reason in zoo.skipped)]
+        if not known.all():
+            notes.append(f"{int((~known).sum())} rows of {labels.name} have no adapter")
+        table = table[known].reset_index(drop=True)
+        chosen = [rows[i] for i in table["id"]]
+        magnitudes = self._magnitudes(zoo, chosen) if self.magnitudes else None
+        return Collection(zoo.layout, zoo.factors(chosen), list(table["id"]), table, notes, magnitudes)
+
+    def _magnitudes(self, zoo: LoraZoo, chosen: list[int]) -> Magnitudes:
+        if not zoo.magnitude_groups:
+            raise CosetError(f"data.magnitudes: not all adapters of {self.path} have DoRA magnitudes")
+        return zoo.magnitudes(chosen)
+
+
+def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZoo:
+    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when needed.
+
+    Raises:
+        CosetError: An adapter cannot be used, or nothing can be written there.
+    """
+    if (folder / INDEX).is_file():
+        return open_zoo(folder)
+    # Beside the adapters that ``coset lora zoo`` makes lies the model they were finetuned from.
+    made = folder / "adapters"
+    sources = find_adapters(made if made.is_dir() else folder)
+    index = folder / ".zoo" / INDEX
+    if index.is_file():
+        built = open_zoo(folder / ".zoo")
+        held = {*built.names, *(name for name, _ in built.skipped)}
+        newest = max(f.stat().st_mtime for p in sources for f in (p, *(p.iterdir() if p.is_dir() else ())))
+        same_rule = skip_bad or not built.skipped
+        if held == {str(p.relative_to(folder)) for p in sources} and newest <= index.stat().st_mtime and same_rule:
+            return built
+    if not os.access(folder, os.W_OK):
+        raise CosetError(
+            f"cannot write to {folder} itself: coset lora collect {folder} ZOO makes a collection elsewhere"
+        )
+    return build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
+
+
+def columns_of(table: pd.DataFrame, wanted: list[str]) -> list[str]:
+    """Columns of labels; ``name*`` stands for all that begin so.
+
+    Raises:
+        CosetError: There is no such column, or labels are missing in it.
+    """
+    found: list[str] = []
+    for name in wanted:
+        matching = [c for c in table.columns if (c.startswith(name[:-1]) if name.endswith("*") else c == name)]
+        if not matching:
+            raise CosetError(f"no label {name!r}; the table has {', '.join(map(str, table.columns))}")
+        found += matching
+    if table[found].isna().any(axis=None):
+        raise CosetError(f"labels are missing in {', '.join(c for c in found if table[c].isna().any())}")
+    return found

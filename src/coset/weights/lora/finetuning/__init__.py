@@ -1,0 +1,1 @@
+"""How adapters of a collection are made."""

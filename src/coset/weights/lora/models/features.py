@@ -1,0 +1,68 @@
+"""Features of adapters that have nothing to learn: entries, spectra, products, and factors aligned to a template."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from coset.weights.lora.data.adapters import balanced, singular_values
+from coset.weights.lora.data.factors import Factors
+from coset.weights.lora.models.columns import rows
+from coset.weights.lora.models.procrustes import polar
+
+
+def flat(factors: Factors) -> Float[Tensor, "batch features"]:
+    """All entries of all factors."""
+    return torch.cat([t.flatten(1) for pair in factors for t in pair], 1)
+
+
+def spectra(factors: Factors) -> Float[Tensor, "batch features"]:
+    """Singular values of every update."""
+    return torch.cat([singular_values(u, v).flatten(1) for u, v in factors], 1)
+
+
+def products(factors: Factors) -> Float[Tensor, "batch features"]:
+    """All entries of every update."""
+    return torch.cat([(u @ v.mT).flatten(1) for u, v in factors], 1)
+
+
+class Alignment(nn.Module):
+    r"""[U; V] Q for the Q in O(r) that brings it nearest to a template: orthogonal Procrustes, batched.
+
+    For X = [U; V] and template T, Q = A B^T where X^T T = A S B^T. Unique where X^T T is not singular; there
+    X Q0 aligns to the same point for every Q0 in O(r).
+
+    Args:
+        template: Factors of one adapter (a batch of one), from the training set.
+        balance: Move to the balanced representative first. What is left of GL(r) is then O(r), which alignment takes.
+    """
+
+    def __init__(self, template: Factors, balance: bool = False):
+        super().__init__()
+        self.balance = balance
+        if balance:
+            template = tuple(balanced(u, v) for u, v in template)
+        self.groups = len(template)
+        for i, (u, v) in enumerate(template):
+            self.register_buffer(f"template_{i}", torch.cat([u, v], -2)[0].clone())
+
+    def rotations(self, factors: Factors) -> list[Float[Tensor, "batch layers r r"]]:
+        """Q of every layer of every adapter."""
+        crossed = []
+        for i, (u, v) in enumerate(factors):
+            template = self.get_buffer(f"template_{i}").mT
+            if template.size(-2) != u.size(-1):
+                raise ValueError(f"factors of rank {template.size(-2)} were expected; got {u.size(-1)}: pad them")
+            n = u.size(-2)
+            crossed.append((rows(template[..., :n], u) + rows(template[..., n:], v)).mT)
+        return list(polar(torch.cat(crossed, 1)).split([c.size(1) for c in crossed], 1))
+
+    def align(self, factors: Factors) -> Factors:
+        """Aligned factors; their rank must be that of the template."""
+        if self.balance:
+            factors = tuple(balanced(u, v) for u, v in factors)
+        return tuple((u @ q, v @ q) for (u, v), q in zip(factors, self.rotations(factors), strict=True))
+
+    def forward(self, factors: Factors) -> Float[Tensor, "batch features"]:
+        return flat(self.align(factors))

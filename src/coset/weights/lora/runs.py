@@ -1,0 +1,218 @@
+"""What a run on a collection of LoRAs leaves behind, and using it: predictions, neighbours, maps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from coset.core.errors import CosetError
+from coset.core.files import replacing, write_json, write_text
+from coset.symmetry import EquivarianceReport, verify_claims
+from coset.weights.lora import fitting
+from coset.weights.lora.data.adapters import LoraAdapter
+from coset.weights.lora.data.factors import Factors, Layout, select, stack
+from coset.weights.lora.data.magnitudes import Magnitudes
+from coset.weights.lora.data.reading import FILES, load_lora
+from coset.weights.lora.data.zoo import find_adapters
+from coset.weights.lora.data_sources import opened
+from coset.weights.lora.fits import Problem, rebuilt
+from coset.weights.lora.neighbours import Neighbour, map_of, search
+
+CERTIFIED = 4  # adapters that a symmetry is measured on
+
+
+@dataclass(frozen=True)
+class Units:
+    """How targets were standardised: y = (target - centre) / spread, with 0 and 1 for labels."""
+
+    task: fitting.Task
+    centre: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, task: fitting.Task, training: Tensor) -> "Units":
+        """From the targets of the training set.
+
+        Raises:
+            CosetError: Labels of a classification are not 0 and 1.
+        """
+        if task == "classification":
+            if not bool(((training == 0) | (training == 1)).all()):
+                raise CosetError(
+                    "training.task=classification needs labels 0 and 1; for numbers take task=regression"
+                )  # fmt: skip
+            return cls(task, torch.zeros(training.size(1)), torch.ones(training.size(1)))
+        return cls(task, training.mean(0), training.std(0).clamp(min=1e-8))
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        """What models are fitted to."""
+        return (targets - self.centre) / self.spread
+
+    def restore(self, model: str, output: Tensor) -> Tensor:
+        """Outputs of a model as shares between 0 and 1, or in the units of the target."""
+        if self.task == "regression":
+            return output * self.spread + self.centre
+        # The kernel regresses on labels -1 and 1; the others give logits.
+        return ((output + 1) / 2).clamp(0, 1) if model == "kernel" else torch.sigmoid(output)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The best model of a finished run, ready to predict.
+
+    Attributes:
+        name: Of the model.
+        model: With its weights.
+        layout: Layers that it reads, without magnitudes.
+        rank: Of the adapters it was fitted to.
+        units: Of its targets.
+        targets: Their names.
+        example: Factors of one training adapter (magnitudes with them).
+        reference: What is taken off magnitudes, where the model sees them.
+    """
+
+    name: str
+    model: nn.Module
+    layout: Layout
+    rank: int
+    units: Units
+    targets: list[str]
+    example: Factors
+    reference: Magnitudes | None = None
+
+    def predict(self, adapter: LoraAdapter) -> list[float]:
+        """One number a target.
+
+        Raises:
+            CosetError: A layer has another shape, the rank is too large for the model, or magnitudes are missing.
+        """
+        free = self.name in fitting.ANY_RANK
+        factors = stack([adapter], self.layout, max(adapter.rank, self.rank) if free else self.rank)
+        if self.reference is not None:
+            own = Magnitudes.of([adapter], self.reference.groups)
+            factors = own.join(self.layout, factors, self.reference)[1]
+        return self.units.restore(self.name, fitting.predict(self.model, factors)[0]).tolist()
+
+
+def write_run(
+    folder: Path, best: str, model: nn.Module, problem: Problem, layout: Layout, units: Units, targets: list[str],
+    names: list[str], reference: Magnitudes | None,
+) -> None:  # fmt: skip
+    """``checkpoint.ckpt``, ``predictions.csv`` and ``certificate.json`` of the best model."""
+    saved: dict[str, Any] = {
+        "model": best, "state": model.state_dict(), "groups": [[list(s), list(n)] for s, n in layout.groups],
+        "rank": problem.rank, "centre": units.centre, "spread": units.spread, "targets": targets,
+        "example": [list(pair) for pair in select(problem.factors, problem.splits["train"][:1])],
+    }  # fmt: skip
+    if reference is not None:
+        saved["magnitudes"] = [[[n, list(g)], m] for (n, g), m in zip(reference.groups, reference.values, strict=True)]
+    with replacing(folder / "checkpoint.ckpt") as part:
+        torch.save(saved, part)
+    table = pd.DataFrame({"id": names})
+    for split, rows in problem.splits.items():
+        table.loc[rows.numpy(), "split"] = split
+    truth = problem.targets * units.spread + units.centre
+    found = units.restore(best, fitting.predict(model, problem.factors))
+    for i, name in enumerate(targets):
+        table[f"target_{name}"], table[f"prediction_{name}"] = truth[:, i].numpy(), found[:, i].numpy()
+    write_text(folder / "predictions.csv", table.to_csv(index=False))
+    certificate = certify(model, select(problem.factors, slice(0, CERTIFIED)))
+    write_json(folder / "certificate.json", [r.to_dict() for r in certificate])
+
+
+def write_history(folder: Path, histories: Mapping[str, list[dict[str, float]]]) -> None:
+    """``history.csv``: losses of all models by epoch."""
+    frames = [pd.DataFrame(rows).assign(model=name) for name, rows in histories.items() if rows]
+    if frames:
+        write_text(folder / "history.csv", pd.concat(frames).to_csv(index=False))
+
+
+def certify(model: nn.Module, factors: Factors) -> list[EquivarianceReport]:
+    """The claims of a model in float64; none for one without symmetry."""
+    claims = model.symmetry()  # type: ignore[operator]
+    return verify_claims(model, factors, claims=claims) if claims else []
+
+
+def load_model(folder: Path) -> SavedRun:
+    """The best model of a run.
+
+    Raises:
+        CosetError: The folder holds no finished run of kind ``lora``.
+    """
+    from coset.runs.recipes import load_run
+    from coset.weights.lora.experiments import LoraRecipe
+
+    recipe, file = load_run(folder), folder / "checkpoint.ckpt"
+    if not isinstance(recipe, LoraRecipe) or not file.is_file():
+        raise CosetError(f"{folder} holds no finished run on a collection of LoRAs")
+    saved = torch.load(file, weights_only=True)
+    layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in saved["groups"]))
+    example: Factors = tuple((u, v) for u, v in saved["example"])
+    reference, full = None, layout
+    if "magnitudes" in saved:
+        groups = tuple((n, tuple(names)) for (n, names), _ in saved["magnitudes"])
+        reference = Magnitudes(groups, tuple(m for _, m in saved["magnitudes"]))
+        full = reference.join(layout, example[: len(layout.groups)], reference)[0]
+    model = rebuilt(
+        saved["model"], saved["state"], full, example, len(saved["targets"]), recipe.seed, recipe.model.model_dump()
+    )
+    units = Units(recipe.training.task, saved["centre"], saved["spread"])
+    return SavedRun(saved["model"], model, layout, saved["rank"], units, saved["targets"], example, reference)
+
+
+def predict_adapters(run: Path, data: Path, output: Path, skip_bad: bool = False) -> tuple[int, tuple[str, ...]]:
+    """Predictions for every adapter of a folder, as CSV; returns how many, and notes.
+
+    Raises:
+        CosetError: The run cannot be used, or an adapter does not fit it.
+    """
+    saved = load_model(run)
+    rows, notes = [], []
+    single = data.is_file() or any((data / name).is_file() for name in ("adapter_config.json", *FILES))
+    for path in [data] if single else find_adapters(data):
+        name = path.name if single else str(path.relative_to(data))
+        try:
+            adapter = load_lora(path)
+            missing = [layer for layer in saved.layout.names if layer not in adapter.layers]
+            if len(missing) == len(saved.layout.names):
+                raise CosetError(f"{name} has none of the layers that the run was trained on ({missing[0]}, ...)")
+            rows.append([name, *saved.predict(adapter)])
+        except CosetError as error:
+            if not skip_bad:
+                raise CosetError(f"{error} (--skip-bad-rows leaves it out)") from error
+            notes.append(f"skipped {error}")
+            continue
+        if missing:
+            notes.append(f"{name} lacks {len(missing)} of {len(saved.layout.names)} layers: taken as zero updates")
+    table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved.targets)])
+    write_text(output, table.to_csv(index=False))
+    return len(rows), tuple(notes)
+
+
+def search_folder(adapter: Path, collection: Path, top: int = 10) -> list[Neighbour]:
+    """The adapters of a collection that are most like this one."""
+    zoo = opened(collection)
+    found = load_lora(adapter)
+    if not set(found.layers) & set(zoo.layout.names):
+        raise CosetError(f"{adapter} has none of the layers of {collection} ({zoo.layout.names[0]}, ...)")
+    return search(stack([found], zoo.layout), zoo.factors(), zoo.names, top)[0]
+
+
+def map_folder(collection: Path, output: Path, labels: Path | None = None, colour: str | None = None) -> Path:
+    """Write the map of a collection, coloured by a label."""
+    from coset.weights.lora.pages import write_map
+
+    zoo, colours = opened(collection), None
+    file = labels or collection / "labels.csv"
+    if colour is not None:
+        if not file.is_file():
+            raise CosetError(f"no table of labels {file} (--labels FILE)")
+        table = pd.read_csv(file, dtype={"id": str}).set_index("id")
+        if colour not in table:
+            raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, table.columns))}")
+        colours = table[colour].reindex([n if n in table.index else Path(n).name for n in zoo.names])
+    return write_map(output, list(zoo.names), map_of(zoo.factors()).numpy(), colours, f"Map of {collection.name}")

@@ -1,0 +1,352 @@
+"""Recipes of kind ``merging``: train networks on different tasks from different seeds, merge them in many ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from rich.progress import Progress
+
+from coset.core.errors import CosetError
+from coset.core.files import replacing, write_json
+from coset.runs import folder as run_directory
+from coset.runs.recipe import Options, Recipe
+from coset.weights.merging.baselines import Merged, Teacher
+from coset.weights.merging.diagnosis import diagnose
+from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, take
+from coset.weights.merging.evaluation import evaluate, numbers_in
+from coset.weights.merging.fitting import Fit
+from coset.weights.merging.methods import METHODS, Outcome, Setting, merge
+from coset.weights.merging.tasks import IMAGES, SYNTHETIC, Task, image_task, text_tasks, train_jointly
+from coset.weights.sentences import TEXTS
+
+MULTITASK = "multitask"
+"""One network trained on the labels of all tasks, with their whole training sets: a reference, not a way to merge."""
+
+
+class TaskOptions(Options):
+    """Images or texts; of images, some classes."""
+
+    data: str
+    classes: list[int] | None = None
+
+    @field_validator("data")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in (*IMAGES, *TEXTS, *SYNTHETIC):
+            raise ValueError(f"data {value!r} is unknown; choose from {', '.join((*IMAGES, *TEXTS, *SYNTHETIC))}")
+        return value
+
+
+class MLPNetwork(Options):
+    """Linear and ReLU, on flattened images."""
+
+    name: Literal["mlp"]
+    sizes: list[int] = [64, 64, 64]
+    other_sizes: list[list[int]] | None = Field(None, description="sizes of the 2nd, 3rd, ... teacher, if they differ")
+
+    def build(self, task: Task, number: int, seed: int) -> Encoder:
+        assert isinstance(task.train, torch.Tensor)
+        sizes = self.other_sizes[number - 1] if number and self.other_sizes else self.sizes
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return MLPEncoder.of([task.train.size(1), *sizes])
+
+
+class ViTNetwork(Options):
+    """``transformers.ViTModel``."""
+
+    name: Literal["vit"]
+    width: int = Field(64, ge=4)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    hidden: int = Field(128, ge=4)
+    patch: int = Field(7, ge=1)
+    activation: Literal["gelu", "relu"] = "gelu"
+
+    def build(self, task: Task, number: int, seed: int) -> Encoder:
+        from transformers import ViTConfig
+
+        from coset.weights.merging.transformer_encoders import TransformerEncoder, build
+
+        assert isinstance(task.train, torch.Tensor)
+        config = ViTConfig(
+            hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
+            intermediate_size=self.hidden, patch_size=self.patch, image_size=task.train.size(-1),
+            num_channels=task.train.size(1), hidden_act=self.activation,
+        )  # fmt: skip
+        return TransformerEncoder(build(config, seed=seed))
+
+
+class BertNetwork(Options):
+    """``transformers.BertModel``."""
+
+    name: Literal["bert"]
+    width: int = Field(64, ge=4)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    hidden: int = Field(128, ge=4)
+    tokens: int = Field(24, ge=4)
+    vocabulary: int = Field(4000, ge=10)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    def build(self, task: Task, number: int, seed: int) -> Encoder:
+        from transformers import BertConfig
+
+        from coset.weights.merging.transformer_encoders import TransformerEncoder, build
+
+        config = BertConfig(
+            vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
+            num_attention_heads=self.heads, intermediate_size=self.hidden, max_position_embeddings=self.tokens,
+            hidden_dropout_prob=self.dropout, attention_probs_dropout_prob=self.dropout,
+        )  # fmt: skip
+        return TransformerEncoder(build(config, seed=seed))
+
+
+class TeacherOptions(Options):
+    """How the networks to merge are trained, on the labels of their tasks.
+
+    ``one_start`` is a control: networks that begin as one trained network lie in one basin.
+    """
+
+    steps: int = Field(400, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    batch_size: int = Field(64, ge=1)
+    limit: int = Field(10000, ge=10, description="training samples of a task at most")
+    one_start: bool = Field(False, description="all begin with the same weights, trained on all tasks")
+    extra_steps: int = Field(60, ge=1, description="with one_start, steps on the own task")
+    cache: str | None = Field("runs/teachers", description="folder in which trained networks are kept")
+
+
+class MergingRecipe(Recipe):
+    """Every method on the same teachers and samples, with the same budget of tuning, over several seeds."""
+
+    kind: Literal["merging"] = "merging"
+    tasks: list[TaskOptions] = Field(min_length=2)
+    network: Annotated[MLPNetwork | ViTNetwork | BertNetwork, Field(discriminator="name")]
+    teachers: TeacherOptions = Field(default_factory=lambda: TeacherOptions.model_validate({}))
+    methods: list[str] = [*METHODS, MULTITASK]
+    samples: list[int] = [20, 100]
+    held_out: int = Field(100, ge=2, description="unlabelled samples of each task to choose learning rates by")
+    seeds: int = Field(5, ge=1)
+    steps: int = Field(300, ge=1)
+    batch_size: int | None = None
+    learning_rates: list[float] = [1e-3, 3e-3, 1e-2]
+    weight_decay: float = 1e-3
+    rank: int = Field(4, ge=1)
+    width: int | None = Field(None, description="of the merged network")
+    cross: float = Field(0.3, ge=0)
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        known = (*METHODS, MULTITASK)
+        unknown = [m for m in value if m not in known]
+        if unknown:
+            raise ValueError(f"method {unknown[0]!r} is unknown; choose from {', '.join(known)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> MergingRecipe:
+        texts = [t.data in TEXTS or t.data in SYNTHETIC for t in self.tasks]
+        if texts != [self.network.name == "bert"] * len(texts):
+            raise ValueError("network.name=bert reads texts, mlp and vit read images: tasks must fit it")
+        if self.teachers.one_start and isinstance(self.network, MLPNetwork) and self.network.other_sizes:
+            raise ValueError("teachers.one_start=true begins with one network: leave network.other_sizes out")
+        return self
+
+    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+        """Teachers, then every method at every number of samples, seed by seed; every row is kept as it is measured."""
+        started, kept = time.monotonic(), folder / "last.ckpt"
+        rows: list[dict[str, Any]] = torch.load(kept, weights_only=True)["rows"] if resume else []
+        seeds = [self.seed + number for number in range(self.seeds)]
+        cases = [(s, n, m) for s in seeds for n in self.samples for m in self.methods]
+        done = {(row["seed"], row["samples"], row["method"]) for row in rows}
+        begun = resume
+        prepared: tuple[int, list[Task], list[Teacher]] | None = None
+        with Progress(disable=quiet) as bar:
+            work = bar.add_task("merging", total=len(cases), completed=len(done))
+            for case in (c for c in cases if c not in done):
+                seed, samples, method = case
+                if prepared is None or prepared[0] != seed:
+                    bar.update(work, description=f"teachers, seed {seed}")
+                    prepared = (seed, *self.trained(seed))
+                if not begun:
+                    run_directory.begin(folder, self.to_yaml())
+                    begun = True
+                bar.update(work, description=f"{method}, {samples} samples")
+                rows.append(self.measured(method, *prepared[1:], samples, seed))
+                bar.advance(work)
+                with replacing(kept) as part:
+                    torch.save({"rows": rows}, part)
+        metrics = self._metrics(rows) | {
+            "basins": self._basins(prepared),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        write_json(folder / "metrics.json", metrics)
+        return metrics
+
+    def _basins(self, prepared: tuple[int, list[Task], list[Teacher]] | None) -> list[str]:
+        """What the diagnosis before a merge says of the last seed's teachers."""
+        _, tasks, teachers = prepared or (self.seed, *self.trained(self.seed))
+        if len({t.encoder.wiring().widths[t.encoder.wiring().stream] for t in teachers}) > 1:
+            return []
+        return [str(found) for found in diagnose(teachers, [take(t.train, slice(0, 50)) for t in tasks])]
+
+    def load_tasks(self, seed: int) -> list[Task]:
+        """The tasks, as the network reads them."""
+        if isinstance(self.network, BertNetwork):
+            n = self.network
+            sources = [t.data for t in self.tasks]
+            return text_tasks(sources, tokens=n.tokens, vocabulary=n.vocabulary, seed=seed, limit=self.teachers.limit)[
+                0
+            ]
+        made = [image_task(t.data, t.classes, seed=seed, limit=self.teachers.limit) for t in self.tasks]
+        if isinstance(self.network, ViTNetwork):
+            return made
+        return [Task(t.name, _flat(t.train), t.train_labels, _flat(t.test), t.test_labels, t.classes) for t in made]
+
+    def trained(self, seed: int) -> tuple[list[Task], list[Teacher]]:
+        """The tasks and a network trained on each, from the cache if they are there."""
+        tasks, made = self.load_tasks(seed), []
+        for number, task in enumerate(tasks):
+            one = self._kept(self._start(tasks, number, seed), [task], seed, number)
+            made.append(Teacher(task.name, one.encoder, one.heads[task.name]))
+        return tasks, made
+
+    def jointly_trained(self, tasks: list[Task], seed: int) -> Merged:
+        """One network for all tasks, trained on their labels for as many steps as there are tasks times a teacher's."""
+        return self._kept(self._start(tasks, 0, seed), tasks, seed, -1)
+
+    def base(self, tasks: list[Task], seed: int) -> Encoder:
+        """What the first teacher began as, and with ``one_start`` all of them."""
+        start = self._start(tasks, 0, seed)
+        return self._kept(start, tasks, seed, -2).encoder if self.teachers.one_start else start
+
+    def _start(self, tasks: list[Task], number: int, seed: int) -> Encoder:
+        return self.network.build(tasks[number], number, 1000 * seed + (0 if self.teachers.one_start else number))
+
+    def _kept(self, encoder: Encoder, tasks: list[Task], seed: int, number: int) -> Merged:
+        """A network trained on some tasks, read if it is in the cache and put there if not."""
+        wiring, cached = encoder.wiring(), self._cached(seed, number)
+        if cached is None or not cached.is_file():
+            made = self._train(encoder, tasks, seed, number)
+            if cached is not None:
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                states = {name: head.state_dict() for name, head in made.heads.items()}
+                with replacing(cached) as part:
+                    torch.save({"encoder": made.encoder.state_dict(), "heads": states}, part)
+            return made
+        state = torch.load(cached, weights_only=True)
+        encoder.load_state_dict(state["encoder"])
+        heads = {t.name: torch.nn.Linear(wiring.widths[wiring.output], t.classes) for t in tasks}
+        for name, head in heads.items():
+            head.load_state_dict(state["heads"][name])
+            head.requires_grad_(False)
+        return Merged(encoder.eval().requires_grad_(False), heads)
+
+    def _train(self, encoder: Encoder, tasks: list[Task], seed: int, number: int) -> Merged:
+        t = self.teachers
+        options: dict[str, Any] = {"learning_rate": t.learning_rate, "batch_size": t.batch_size}
+        if number >= 0 and t.one_start:
+            start = self._kept(encoder, self.load_tasks(seed), seed, -2)
+            options["learning_rate"] /= 3
+            return train_jointly(start.encoder, tasks, steps=t.extra_steps, seed=seed + 7, heads=start.heads, **options)
+        if number == -2:
+            return train_jointly(encoder, tasks, steps=t.steps, seed=seed, **options)
+        return train_jointly(encoder, tasks, steps=len(tasks) * t.steps, seed=1000 * seed + number, **options)
+
+    def _cached(self, seed: int, number: int) -> Path | None:
+        if self.teachers.cache is None:
+            return None
+        what = self.model_dump(mode="json", include={"tasks", "network"}) | {"seed": seed, "number": number}
+        what["teachers"] = self.teachers.model_dump(exclude={"cache"})
+        what["format"] = 3  # one start knows all tasks
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        return Path(self.teachers.cache) / f"{key}.pt"
+
+    def setting(self, seed: int, base: Encoder | None = None) -> Setting:
+        """What all methods share."""
+        fit = Fit(steps=self.steps, weight_decay=self.weight_decay, batch_size=self.batch_size, seed=seed)
+        return Setting(
+            self.rank, width=self.width, learning_rates=self.learning_rates, cross=self.cross, base=base, fit=fit
+        )
+
+    def measured(
+        self, method: str, tasks: list[Task], teachers: list[Teacher], samples: int, seed: int
+    ) -> dict[str, Any]:
+        """One method at one number of samples: a row of the metrics."""
+        inputs, held = zip(*(_samples(task, samples, self.held_out) for task in tasks), strict=True)
+        if method == MULTITASK:
+            joint = self.jointly_trained(tasks, seed)
+            outcome = Outcome(joint, trained=numbers_in(joint))
+        else:
+            base = self.base(tasks, seed) if method == "task_arithmetic" else None
+            outcome = merge(method, teachers, inputs, held, self.setting(seed, base))
+        scores = evaluate(outcome.model, {t.name: (t.test, t.test_labels) for t in tasks})
+        return {
+            "method": method, "samples": samples, "seed": seed, **scores.to_dict(), "trained": outcome.trained,
+            "parameters": numbers_in(outcome.model), "cpu_seconds": round(outcome.seconds, 3),
+            "learning_rate": outcome.learning_rate, "held_out_loss": outcome.held_out,
+            "difference": outcome.difference, "layers": outcome.layers,
+            "losses": [round(x, 6) for x in outcome.losses[:: max(1, len(outcome.losses) // 100)]],
+        }  # fmt: skip
+
+    def _metrics(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        table: dict[str, Any] = {}
+        for method in self.methods:
+            for n in self.samples:
+                found = [r for r in rows if r["method"] == method and r["samples"] == n]
+                cell = {k: found[0][k] for k in ("trained", "parameters")}
+                cell["cpu_seconds"] = _mean([r["cpu_seconds"] for r in found])
+                for key in ("per_task", "joint"):
+                    values = [r[key] for r in found]
+                    cell[key] = _mean(values)
+                    cell[f"{key}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+                table.setdefault(method, {})[str(n)] = cell
+        return {
+            "recipe": self.name, "seed": self.seed, "seeds": self.seeds, "samples": self.samples, "methods": table,
+            "tasks": list(rows[0]["tasks"]), "rows": rows,
+        }  # fmt: skip
+
+    def report(self, folder: Path) -> Path:
+        from coset.weights.merging.pages import write_merging_page
+
+        return write_merging_page(self, folder)
+
+    def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        """A row a method: per-task and joint accuracy at every number of samples, and what was trained."""
+        columns = ["method"]
+        for n in metrics["samples"]:
+            columns += [f"per task, {n}", f"joint, {n}"]
+        rows = []
+        for method, cells in metrics["methods"].items():
+            row = [method]
+            for n in metrics["samples"]:
+                cell = cells[str(n)]
+                row += [f"{100 * cell[k]:.1f} ± {100 * cell[f'{k}_deviation']:.1f}" for k in ("per_task", "joint")]
+            last = cells[str(metrics["samples"][-1])]
+            sizes = [f"{last['parameters']:,}", f"{last['trained']:,}" if last["trained"] else ""]
+            rows.append([*row, *sizes, f"{last['cpu_seconds']:.1f}"])
+        return [*columns, "parameters", "trained", "CPU s"], rows
+
+
+def _samples(task: Task, samples: int, held_out: int) -> tuple[Inputs, Inputs]:
+    if count_samples(task.train) < samples + held_out:
+        raise CosetError(f"{task.name} has {count_samples(task.train)} samples, {samples} + {held_out} are asked for")
+    return take(task.train, slice(0, samples)), take(task.train, slice(samples, samples + held_out))
+
+
+def _flat(inputs: Inputs) -> torch.Tensor:
+    assert isinstance(inputs, torch.Tensor)
+    return inputs.flatten(1)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,190 @@
+r"""Which entries of which parameters a permutation of neurons moves, read off a network.
+
+A hidden layer of n neurons carries S_n: permuting the rows that produce them, everything that acts on them one by one
+(biases, norms), and the columns that read them, leaves the function alone. :func:`permutation_spec` traces a module
+with ``torch.fx`` and follows the channels of every value: additions and other entrywise operations join the groups of
+their operands, inputs and outputs are pinned, and so is whatever passes through an operation that is not known here.
+Pinning is always safe: it only gives up permutations.
+
+Known: Linear, Conv1d to 3d, MultiheadAttention (query-key and value-output channels of each head),
+TransformerEncoderLayer, Embedding, BatchNorm, LayerNorm, GroupNorm(1), InstanceNorm, activations, pooling, dropout,
+flattening, concatenation of channels, PyG's SimpleConv, GCNConv, SAGEConv, GraphConv, GINConv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from coset.symmetry import Action
+
+State = Mapping[str, Tensor]
+Orders = dict[str, Tensor]
+"""For each group the neurons in their new order: the i-th new one is the ``order[i]``-th old one."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A stretch of an axis that belongs to a group: ``repeat`` consecutive entries a neuron, beginning at ``start``."""
+
+    parameter: str
+    axis: int
+    start: int = 0
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Neurons that can be permuted together.
+
+    Attributes:
+        name: The layer that first makes them.
+        size: How many.
+        uses: Where their entries are.
+        modules: Modules whose outputs are these neurons, for matching by activations.
+    """
+
+    name: str
+    size: int
+    uses: tuple[Use, ...]
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PermutationSpec:
+    """All groups of neurons of a network."""
+
+    groups: tuple[Neurons, ...]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __str__(self) -> str:
+        return " x ".join(f"S_{g.size} ({g.name})" for g in self.groups) or "no neurons that can be permuted"
+
+    def axes(self) -> dict[str, list[tuple[Neurons, Use]]]:
+        """The uses of each parameter."""
+        found: dict[str, list[tuple[Neurons, Use]]] = {}
+        for group in self.groups:
+            for use in group.uses:
+                found.setdefault(use.parameter, []).append((group, use))
+        return found
+
+    def identity(self) -> Orders:
+        return {group.name: torch.arange(group.size) for group in self.groups}
+
+
+def permutation_spec(model: nn.Module) -> PermutationSpec:
+    """The groups of neurons of a module, by names of its (plain) parameters.
+
+    Raises:
+        CosetError: The module cannot be traced.
+    """
+    from coset.weights.permutations.tracing import trace_channels
+
+    return PermutationSpec(trace_channels(model))
+
+
+def entries(group_size: int, use: Use, order: Int[Tensor, " n"]) -> Int[Tensor, " entries"]:
+    """Positions on the axis of a use, in their new order."""
+    return (use.start + order[:, None] * use.repeat + torch.arange(use.repeat)).flatten()
+
+
+def permute(spec: PermutationSpec, state: State, orders: Orders) -> dict[str, Tensor]:
+    """The same network with its neurons in another order.
+
+    Args:
+        spec: Of the network.
+        state: Its state dict; names that the spec does not know are passed on.
+        orders: Of some of its groups.
+    """
+    moved = dict(state)
+    for group in spec.groups:
+        if group.name not in orders:
+            continue
+        for use in group.uses:
+            value = moved[use.parameter]
+            index = torch.arange(value.size(use.axis))
+            index[entries(group.size, use, torch.arange(group.size))] = entries(group.size, use, orders[group.name])
+            moved[use.parameter] = value.index_select(use.axis, index.to(value.device))
+    return moved
+
+
+class NeuronPermutation(Action):
+    """prod_g S_{n_g} on the state dict of a network: the group under which its function is invariant.
+
+    An element holds, for each group, where every neuron goes.
+
+    Args:
+        spec: Of the network.
+    """
+
+    def __init__(self, spec: PermutationSpec):
+        self.spec = spec
+        self.name = "neurons: " + " x ".join(f"S_{g.size}" for g in spec.groups)
+
+    def sample(self, value: State, generator: torch.Generator) -> Orders:
+        return {g.name: torch.randperm(g.size, generator=generator) for g in self.spec.groups}
+
+    def apply(self, element: Orders, value: State) -> dict[str, Tensor]:
+        return permute(self.spec, value, {name: sigma.argsort() for name, sigma in element.items()})
+
+    def compose(self, g: Orders, h: Orders) -> Orders:
+        return {name: g[name][h[name]] for name in g}
+
+    def inverse(self, g: Orders) -> Orders:
+        return {name: sigma.argsort() for name, sigma in g.items()}
+
+
+def surviving_symmetries(model: nn.Module, spec: PermutationSpec) -> list[str]:
+    """Groups of a W-asymmetric network of which the fixed entries do not exclude every permutation.
+
+    A permutation family maps the family of networks to itself iff it maps positions and values of fixed entries to
+    themselves. Starting from pinned inputs, a group is excluded where two of its neurons never have the same fixed
+    entries towards axes that are settled already. For a standard network all groups survive; an empty answer is a
+    proof that there is no permutation symmetry.
+    """
+    constants = _constants(model)
+    settled: set[str] = set()
+    axes = spec.axes()
+    while True:
+        before = len(settled)
+        for group in spec.groups:
+            if group.name not in settled and any(
+                _tells_apart(group, use, constants, axes, settled) for use in group.uses if use.parameter in constants
+            ):
+                settled.add(group.name)
+        if len(settled) == before:
+            return [group.name for group in spec.groups if group.name not in settled]
+
+
+def _constants(model: nn.Module) -> dict[str, Tensor]:
+    """For each parametrized weight its fixed entries, NaN where an entry is trained."""
+    from coset.weights.asymmetric.fixed_entries import FixedEntries
+
+    found = {}
+    for name, module in model.named_modules():
+        for tensor, chain in getattr(module, "parametrizations", {}).items():
+            if isinstance(chain[0], FixedEntries):
+                blank = torch.full_like(chain.original.detach(), torch.nan)
+                found[f"{name}.{tensor}".lstrip(".")] = chain[0](blank)
+    return found
+
+
+def _tells_apart(
+    group: Neurons, use: Use, constants: Mapping[str, Tensor], axes: Mapping[str, Sequence[tuple[Neurons, Use]]],
+    settled: set[str],
+) -> bool:  # fmt: skip
+    """Whether the rows of the neurons differ, read along settled positions of the other axes only."""
+    value = constants[use.parameter]
+    for other, there in axes[use.parameter]:
+        if there.axis != use.axis and other.name not in settled:
+            hidden = entries(other.size, there, torch.arange(other.size))
+            value = value.index_fill(there.axis, hidden.to(value.device), torch.nan)
+    rows = value.movedim(use.axis, 0)[entries(group.size, use, torch.arange(group.size))].reshape(group.size, -1)
+    pattern = torch.cat([rows.isnan().double(), rows.nan_to_num().double()], 1)
+    return bool(torch.unique(pattern, dim=0).size(0) == group.size)

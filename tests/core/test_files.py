@@ -1,0 +1,46 @@
+import json
+from contextlib import suppress
+
+import pytest
+
+from coset import CosetError
+from coset.core.files import json_text, make_folder, replacing, write_json, write_text
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(file, "new \ud800")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(CosetError, match=r"cannot write .*nowhere/a.txt: No such file or directory"):
+        write_text(tmp_path / "nowhere" / "a.txt", "")
+
+
+def test_json_is_strict(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [float("nan"), 1.5], "b": float("inf")})
+    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == {"a": [None, 1.5], "b": None}
+
+
+def test_a_failure_keeps_the_old_file(tmp_path):
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+    with suppress(ZeroDivisionError), replacing(file) as part:
+        part.write_bytes(b"ne")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == b"old"
+
+
+def test_json_for_a_page_is_short():
+    assert json_text({"a": [1, float("nan")], "b": "é"}) == '{"a":[1,null],"b":"\\u00e9"}'
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(CosetError, match=r"cannot make .*a/b: Not a directory"):
+        make_folder(tmp_path / "a" / "b")

@@ -1,0 +1,180 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from coset import CosetError
+from coset.graphs.data.datasets import GraphTable
+from coset.graphs.experiments import metrics_by_split, prediction_table
+from coset.graphs.fitting.tasks import GraphTask
+from coset.runs.recipes import load
+
+SMALL = ["model.width=12", "model.layers=1", "model.heads=2", "model.positional_encoding=2", "training.epochs=3"]
+SMALL += ["training.batch_size=4", "data.fractions=[0.5,0.25,0.25]"]
+RANDOM = ["model.root_fraction=0.5", "model.votes=2", "model.dropout=0.3"]
+
+
+def recipe_for(file, *changes):
+    return load("csv", [f"data.path={file}", "data.target=carbons", *SMALL, *changes])
+
+
+def finish(recipe, folder, **options):
+    metrics = recipe.run(folder, quiet=True, **options)
+    return {name: metrics[name] for name in ("train", "val", "test", "baseline", "best_epoch", "epochs")}
+
+
+def test_a_run_leaves_its_folder(small_csv, tmp_path):
+    recipe_for(small_csv).run(tmp_path / "run", quiet=True)
+    files = {"recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json"}
+    assert {file.name for file in (tmp_path / "run").iterdir()} == files | {
+        "attention.json", "checkpoint.ckpt", "last.ckpt",
+    }  # fmt: skip
+    records = json.loads((tmp_path / "run" / "attention.json").read_text())
+    assert all(len(record["layers"]) == 1 for record in records)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics) == {
+        "train", "val", "test", "baseline", "params", "seconds", "best_epoch", "epochs", "seed", "recipe", "notes",
+        "versions", "machine",
+    }  # fmt: skip
+    assert metrics["recipe"] == "csv"
+    assert metrics["epochs"] == 3
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(frame) == ["id", "smiles", "split", "target", "prediction"]
+    assert frame["split"].value_counts().to_dict() == {"train": 6, "val": 3, "test": 3}
+    test = frame[frame["split"] == "test"]
+    assert metrics["test"]["mae"] == pytest.approx((test["target"] - test["prediction"]).abs().mean(), rel=1e-5)
+    assert json.loads((tmp_path / "run" / "certificate.json").read_text())[0]["passed"]
+
+
+@pytest.mark.parametrize("changes", [[], RANDOM], ids=["all roots", "sampled roots"])
+def test_one_seed_one_result(small_csv, tmp_path, changes):
+    runs = [finish(recipe_for(small_csv, *changes, f"seed={seed}"), tmp_path / str(seed)) for seed in (0, 1)]
+    assert finish(recipe_for(small_csv, *changes), tmp_path / "again") == runs[0]
+    assert runs[0]["train"] != runs[1]["train"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_killed_run_ends_where_it_would_have_ended(small_csv, tmp_path, schedule):
+    changes = [f"training.schedule={schedule}", "training.patience=2", "training.epochs=60", *RANDOM]
+    recipe = recipe_for(small_csv, *changes)
+    expected = finish(recipe, tmp_path / "whole")
+    half = tmp_path / "half"
+    half.mkdir()
+    (tmp_path / "mine.yaml").write_text(recipe.to_yaml())
+    # Sums depend on the number of threads in their last digits.
+    code = f"import sys, pathlib, torch; torch.set_num_threads({torch.get_num_threads()}); "
+    code += "from coset.runs.recipes import load; load(sys.argv[1]).run(pathlib.Path(sys.argv[2]), quiet=True)"
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "mine.yaml", half])
+    history = half / "history.csv"
+    while process.poll() is None and not (history.exists() and len(history.read_text().splitlines()) > 8):
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 8 <= len(pd.read_csv(history)) < 60
+    assert not (half / "metrics.json").exists()
+    assert finish(load(str(half / "recipe.yaml")), half, resume=True) == expected
+    frames = [
+        pd.read_csv(folder / "history.csv").drop(columns=["seconds", "cpu_seconds"])
+        for folder in (tmp_path / "whole", half)
+    ]
+    pd.testing.assert_frame_equal(*frames, check_exact=True)
+
+
+def test_resuming_a_finished_run_changes_nothing(small_csv, tmp_path):
+    recipe = recipe_for(small_csv)
+    expected = finish(recipe, tmp_path / "run")
+    assert finish(recipe, tmp_path / "run", resume=True) == expected
+
+
+def test_resuming_with_another_recipe_is_refused(small_csv, tmp_path):
+    finish(recipe_for(small_csv), tmp_path / "run")
+    other = recipe_for(small_csv, "training.learning_rate=0.1")
+    with pytest.raises(CosetError, match=r"last.ckpt belongs to another recipe: its training.learning_rate is 0.001, "):
+        other.run(tmp_path / "run", resume=True, quiet=True)
+    assert finish(recipe_for(small_csv, "training.epochs=4"), tmp_path / "run", resume=True)["epochs"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["gat", "gatv2", "transformer"])
+def test_two_processes(small_csv, tmp_path, attention):
+    recipe = recipe_for(small_csv, f"model.attention={attention}", "trainer.devices=2", "training.batch_size=6")
+    metrics = finish(recipe, tmp_path / "run")
+    assert metrics["epochs"] == 3
+    assert math.isfinite(metrics["test"]["mae"])
+
+
+def test_batch_statistics_of_a_single_node(tmp_path):
+    (tmp_path / "ions.csv").write_text("smiles,carbons\n" + "[Na+],0\n" * 2 + "C,1\n" * 3)
+    with pytest.raises(CosetError, match=r"a single node to take batch statistics of; raise training.batch_size"):
+        recipe_for(tmp_path / "ions.csv", "training.batch_size=2").run(tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("model", ["gin", "gnn-sswl-plus"])
+def test_other_models(small_csv, tmp_path, model):
+    overrides = ["data={name: csv, fractions: [0.5, 0.25, 0.25]}", f"data.path={small_csv}", "data.target=carbons"]
+    overrides += ["model.width=8", "model.layers=1", "training.epochs=1"]
+    assert math.isfinite(finish(load(f"{model}/freesolv", overrides), tmp_path / "run")["test"]["mae"])
+
+
+def test_several_targets_with_missing_labels(tmp_path):
+    file = tmp_path / "two.csv"
+    rows = [f"{'C' * n},{n if n % 3 else ''},{-n if n % 4 else ''}" for n in range(1, 13) if n % 12]
+    file.write_text("\n".join(["smiles,a,b", *rows]) + "\n")
+    recipe = load("csv", [f"data.path={file}", "data.target=a,b", *SMALL])
+    assert math.isfinite(finish(recipe, tmp_path / "run")["train"]["mae"])
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(frame)[3:] == ["target_a", "prediction_a", "target_b", "prediction_b"]
+    assert frame["prediction_a"].notna().all()
+
+
+def test_classification(small_csv, tmp_path):
+    frame = pd.read_csv(small_csv)
+    (frame.assign(carbons=(frame["carbons"] > 2).astype(int))).to_csv(small_csv, index=False)
+    changes = ["training.task=classification", "training.monitor=accuracy", "data.split_seed=3"]
+    metrics = finish(recipe_for(small_csv, *changes), tmp_path / "run")
+    assert set(metrics["train"]) == {"accuracy", "auroc", "ap"}
+    assert metrics["baseline"]["train"]["auroc"] == 0.5
+    frame.to_csv(small_csv, index=False)
+    with pytest.raises(CosetError, match=r"a label is \d, but classification needs 0 or 1"):
+        recipe_for(small_csv, *changes).run(tmp_path / "b", quiet=True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_without_validation_the_training_set_chooses_and_the_notes_say_so(small_csv, tmp_path):
+    metrics = recipe_for(small_csv, "data.fractions=[0.75,0,0.25]").run(tmp_path / "run", quiet=True)
+    assert "val" not in metrics
+    assert metrics["notes"] == ["there is no validation split: the best epoch was chosen on the training set"]
+
+
+def small_table():
+    from torch_geometric.data import Data
+
+    graphs = [Data(y=torch.tensor([[float(y)]]), id=str(y)) for y in (0, 2, 4, math.nan)]
+    splits = {"train": torch.tensor([0, 1]), "val": torch.tensor([], dtype=torch.long), "test": torch.tensor([2, 3])}
+    return GraphTable(graphs, ("y",), splits)
+
+
+def test_metrics_beside_those_of_the_training_mean():
+    table = small_table()
+    task = GraphTask(torch.nn.Identity(), "regression", table.targets)
+    metrics = metrics_by_split(task, table, torch.tensor([[0.0], [1.0], [3.0], [9.0]]))
+    assert set(metrics) == {"train", "test", "baseline"}
+    assert metrics["test"]["mae"] == 1.0
+    assert metrics["baseline"]["train"]["mae"] == 1.0  # the mean is 1
+    assert metrics["baseline"]["test"]["mae"] == 3.0
+
+
+def test_prediction_table_keeps_missing_targets_empty():
+    frame = prediction_table(small_table(), torch.arange(4.0).view(4, 1))
+    assert frame.to_csv(index=False).splitlines() == [
+        "id,smiles,split,target,prediction", "0,,train,0.0,0.0", "2,,train,2.0,1.0", "4,,test,4.0,2.0",
+        "nan,,test,,3.0",
+    ]  # fmt: skip

@@ -1,0 +1,108 @@
+import pandas as pd
+import pytest
+
+from coset import CosetError
+from coset.graphs.models.subgraphormer import Subgraphormer
+from coset.graphs.prediction import predict_csv
+from coset.runs.recipes import load, verify
+
+SMALL = ["model.width=12", "model.layers=1", "model.heads=2", "model.positional_encoding=2", "training.epochs=1"]
+SMALL += ["training.batch_size=4", "data.fractions=[0.5,0.25,0.25]", "data.target=carbons"]
+
+
+@pytest.fixture
+def run(small_csv, tmp_path):
+    load("csv", [f"data.path={small_csv}", *SMALL]).run(tmp_path / "run", quiet=True)
+    return tmp_path / "run"
+
+
+def test_predictions_stand_beside_the_columns_of_the_file(run, small_csv, tmp_path):
+    count, notes = predict_csv(run, small_csv, tmp_path / "out.csv")
+    ours, theirs = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(run / "predictions.csv")
+    assert (count, notes) == (12, ())
+    assert list(ours) == ["smiles", "carbons", "prediction"]
+    assert ours["prediction"].to_list() == pytest.approx(theirs["prediction"].to_list(), rel=1e-5)
+
+
+def test_data_of_the_training_is_not_needed(run, small_csv, tmp_path):
+    new = small_csv.rename(tmp_path / "moved.csv")
+    assert predict_csv(run, new, tmp_path / "out.csv")[0] == 12
+
+
+def test_bad_rows_are_errors_or_skipped_and_counted(run, tmp_path):
+    (tmp_path / "new.csv").write_text("name,SMILES\na,CCO\nb,not_a_molecule\n\nc,C.O\n")
+    with pytest.raises(CosetError, match=r"new.csv, row 3: .*'not_a_molecule'.*--skip-bad-rows"):
+        predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv", smiles="SMILES")
+    assert not (tmp_path / "out.csv").exists()
+    count, notes = predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv", smiles="SMILES", skip_bad_rows=True)
+    assert (count, notes) == (2, ("skipped 1 unparsable rows: 3",))
+    assert pd.read_csv(tmp_path / "out.csv")["name"].to_list() == ["a", "c"]
+
+
+def test_a_missing_column_is_named(run, tmp_path):
+    (tmp_path / "new.csv").write_text("name,SMILES\na,CCO\n")
+    with pytest.raises(
+        CosetError, match=r"no column 'smiles': its columns are 'name', 'SMILES'; did you mean 'SMILES'"
+    ):
+        predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv")
+
+
+def test_an_existing_column_is_not_overwritten(run, tmp_path):
+    (tmp_path / "new.csv").write_text("smiles,prediction\nCCO,1\n")
+    with pytest.raises(CosetError, match="has a column 'prediction' already; rename it first"):
+        predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv")
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(run, small_csv, tmp_path):
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("width: 12", "width: 15"))
+    with pytest.raises(CosetError, match=r"checkpoint.ckpt belongs to another recipe: its model.width is 12, the reci"):
+        predict_csv(run, small_csv, tmp_path / "out.csv")
+    (run / "checkpoint.ckpt").unlink()
+    with pytest.raises(CosetError, match=r"checkpoint.ckpt is missing: the run has not finished an epoch"):
+        predict_csv(run, small_csv, tmp_path / "out.csv")
+
+
+def test_certificates_of_recipe_and_run(run, small_csv):
+    recipe = run / "recipe.yaml"
+    for target in (str(run), str(recipe)):
+        (report,) = verify(target)
+        assert report.passed
+        assert report.moved
+
+
+def test_a_broken_claim_is_found(run, monkeypatch):
+    def first_node(self, x, graph, how):
+        return x[: graph.roots.sizes.numel()]
+
+    monkeypatch.setattr(Subgraphormer, "_readout", first_node)
+    assert not verify(str(run))[0].passed
+
+
+def test_one_line_for_a_model_without_claims(run, monkeypatch):
+    monkeypatch.setattr(Subgraphormer, "symmetry", None)
+    with pytest.raises(CosetError, match="Subgraphormer declares no symmetry"):
+        verify(str(run))
+
+
+def test_draws_of_noise_and_their_seed_are_chosen_at_prediction(small_csv, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "kind: graphs\n"
+        f"data: {{name: csv, path: {small_csv}, target: carbons, fractions: [0.5, 0.25, 0.25]}}\n"
+        "model: {name: gin, norm: granola, granola: {init: paper}, width: 8, layers: 1}\n"
+        "training: {epochs: 1, batch_size: 4}\n"
+    )
+    load(str(tmp_path / "mine.yaml")).run(tmp_path / "run", quiet=True)
+
+    def predicted(**how):
+        predict_csv(tmp_path / "run", small_csv, tmp_path / "out.csv", **how)
+        return pd.read_csv(tmp_path / "out.csv")["prediction"].to_list()
+
+    assert predicted() == predicted()
+    assert predicted(draws=3, seed=1) == predicted(draws=3, seed=1)
+    assert len({tuple(predicted(draws=draws, seed=seed)) for draws, seed in ((1, 0), (1, 1), (2, 0))}) == 3
+
+
+def test_draws_without_anything_to_draw_are_refused(run, small_csv, tmp_path):
+    with pytest.raises(CosetError, match="has neither noise nor sampled roots"):
+        predict_csv(run, small_csv, tmp_path / "out.csv", draws=2)

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from coset import CosetError
+from coset.motion.models.checkpoint import load_model, pretrained, save_model
+
+
+def test_a_network_comes_back_with_its_sizes_and_story(network, scene, tmp_path):
+    save_model(network, tmp_path / "a.safetensors", {"seed": 3})
+    model, about = load_model(tmp_path / "a.safetensors")
+    tracks = scene.tracks.tensor()
+    assert all(torch.equal(a, b) for a, b in zip(model(tracks), network(tracks), strict=True))
+    assert about == {"seed": 3}
+    assert not model.training
+
+
+def test_files_that_hold_no_network(tmp_path, network):
+    with pytest.raises(CosetError, match="does not exist"):
+        load_model(tmp_path / "a.safetensors")
+    (tmp_path / "text.safetensors").write_text("none")
+    with pytest.raises(CosetError, match="no readable safetensors"):
+        load_model(tmp_path / "text.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(CosetError, match="holds no TracksTo4D network"):
+        load_model(tmp_path / "other.safetensors")
+    broken = {name: torch.full_like(value, torch.nan) for name, value in network.state_dict().items()}
+    other = type(network)(**network.options)
+    other.load_state_dict(broken)
+    save_model(other, tmp_path / "nan.safetensors")
+    with pytest.raises(CosetError, match="not finite"):
+        load_model(tmp_path / "nan.safetensors")
+
+
+def test_the_network_of_the_package_can_be_used(scene):
+    model, about = pretrained()
+    prediction = model(scene.tracks.tensor())
+    assert prediction.rotations.isfinite().all()
+    assert about["window"] >= 24
+    assert sum(p.numel() for p in model.parameters()) * 4 < 5e6

@@ -1,0 +1,78 @@
+import json
+
+import pandas as pd
+import pytest
+
+from coset import CosetError
+from coset.motion.experiments import SHOWN
+from coset.motion.models.checkpoint import load_model
+from coset.runs.recipes import load, verify
+
+TINY = ["test.optimise=[3]", "training.steps=4", "data.count=2"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("motion") / "run"
+    recipe = load("trackster4d/tiny", [*TINY, "test.scenes=1"])
+    # Bodies made up, so that no data files are needed.
+    from coset.motion import experiments as motion
+    from coset.motion.data.bodies import breathing_sphere, rigid_bodies
+
+    held_out = {"UNSEEN_SHAPES": {"sphere": breathing_sphere}, "UNSEEN_MOTIONS": {"boxes": rigid_bodies}}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, bodies in held_out.items():
+            patch.setattr(motion, name, bodies)
+        metrics = recipe.run(folder, quiet=True)
+    return folder, recipe, metrics
+
+
+def test_a_run_leaves_network_metrics_certificate_and_page(finished):
+    folder, recipe, metrics = finished
+    for name in ("recipe.yaml", "history.csv", "predictions.csv", "model.safetensors", "certificate.json"):
+        assert (folder / name).stat().st_size > 0
+    page = recipe.report(folder).read_text()
+    for words in ("Held-out scenes", "unseen shapes", "feed-forward + bundle adjustment", "Symmetry"):
+        assert words in page
+    assert json.loads((folder / "metrics.json").read_text())["steps"] == metrics["steps"] == 4
+    model, about = load_model(folder / "model.safetensors")
+    assert (about["scenes"], about["window"]) == (2, 12)
+    assert sum(p.numel() for p in model.parameters()) == metrics["params"]
+
+
+def test_every_method_is_measured_on_every_scene(finished):
+    folder, recipe, metrics = finished
+    rows = pd.read_csv(folder / "predictions.csv")
+    assert rows.groupby("group").method.nunique().tolist() == [6, 6, 6]
+    assert (rows.seconds > 0).all()
+    columns, table = recipe.summary(metrics)
+    assert len(columns) == len(table[0]) == 2 + len(SHOWN)
+    assert len(table) == 18
+
+
+def test_the_symmetry_of_a_run_and_of_a_recipe_holds(finished):
+    folder, _, _ = finished
+    assert all(report.passed for report in verify(str(folder)))
+    assert all(report.passed for report in verify("trackster4d/tiny"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.kernel=4"], "model.kernel=4 must be odd"),
+        (["data.bodies=[dragon]"], "'dragon' is none of those for training: rod, boxes"),
+        (["training.frame=3"], "unknown key training.frame=3; did you mean training.frames?"),
+        (["data.outliers=2"], "data.outliers=2: Input should be less than 1"),
+    ],
+)
+def test_mistakes(overrides, message):
+    with pytest.raises(CosetError, match="recipe trackster4d/tiny") as error:
+        load("trackster4d/tiny", overrides)
+    assert message in str(error.value)
+
+
+def test_a_run_is_not_resumed(tmp_path):
+    with pytest.raises(CosetError, match="cannot be resumed"):
+        load("trackster4d/tiny").run(tmp_path, resume=True)
+    with pytest.raises(CosetError, match="does not exist"):
+        load("trackster4d/tiny", ["checkpoint=missing.safetensors", "test.scenes=1"])._network(True)

@@ -1,0 +1,115 @@
+"""Jobs on processes and on Ray: every outcome is reported, whatever happens to the process that worked on it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from coset.core.errors import CosetError
+from coset.runs.launch.jobs import Job, run_jobs
+
+
+def double(number):
+    return {"twice": 2 * number}
+
+
+def fail(message):
+    raise CosetError(message)
+
+
+def divide():
+    return 1 / 0
+
+
+def die_until(times, folder):
+    """Kills its process the first few times, each of which leaves a mark."""
+    marks = len(list(Path(folder).iterdir()))
+    if marks < times:
+        (Path(folder) / f"{os.getpid()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return marks
+
+
+def wait_for_ever(folder):
+    (Path(folder) / f"{os.getpid()}").touch()
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_every_outcome_is_reported(engine, tmp_path):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    folders = [tmp_path / name for name in ("once", "always")]
+    for folder in folders:
+        folder.mkdir()
+    jobs = [
+        Job("two", double, (1,)),
+        Job("mistake", fail, ("column logP is missing",)),
+        Job("fault", divide),
+        Job("killed once", die_until, (1, str(folders[0]))),
+        Job("killed always", die_until, (99, str(folders[1]))),
+    ]
+    found = {outcome.name: outcome for outcome in run_jobs(jobs, engine, workers=2, retries=1, threads=1)}
+    assert set(found) == {job.name for job in jobs}
+    assert (found["two"].result, found["two"].error) == ({"twice": 2}, None)
+    assert found["mistake"].error == "column logP is missing"
+    assert found["fault"].error == "ZeroDivisionError: division by zero"
+    assert (found["killed once"].result, found["killed once"].error) == (1, None)
+    assert "its process died" in found["killed always"].error
+    assert len(list(folders[1].iterdir())) == 2  # tried twice, not more
+
+
+def test_processes_killed_at_random_lose_nothing(tmp_path):
+    """Ten kills at random: every job still ends, each with its own answer."""
+    generator, folders = random.Random(0), []
+    for number in range(6):
+        folders.append(tmp_path / str(number))
+        folders[-1].mkdir()
+    kills = [0] * 6
+    for _ in range(10):
+        kills[generator.randrange(6)] += 1
+    jobs = [Job(str(i), die_until, (kills[i], str(folders[i]))) for i in range(6)]
+    found = {outcome.name: outcome.result for outcome in run_jobs(jobs, workers=2, retries=max(kills), threads=1)}
+    assert found == {str(i): kills[i] for i in range(6)}
+
+
+def test_jobs_end_with_their_driver(tmp_path):
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_engines import wait_for_ever\n"
+        "from coset.runs.launch.jobs import Job, run_jobs\n"
+        f"if __name__ == '__main__': list(run_jobs([Job('long', wait_for_ever, ({str(tmp_path)!r},))], threads=1))\n"
+    )
+    (tmp_path / "marks").mkdir()
+    (tmp_path / "driver.py").write_text(script.replace(repr(str(tmp_path)), repr(str(tmp_path / "marks"))))
+    driver = subprocess.Popen([sys.executable, str(tmp_path / "driver.py")])
+    deadline = time.monotonic() + 120
+    while not (marks := list((tmp_path / "marks").iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert marks
+    driver.kill()
+    driver.wait()
+    while _alive(int(marks[0].name)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(int(marks[0].name))
+
+
+def _alive(process):
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def test_mistakes_are_named():
+    with pytest.raises(CosetError, match="engine 'slurm': choose local or ray"):
+        run_jobs([], "slurm")
+    with pytest.raises(CosetError, match="two jobs are called 'a'"):
+        run_jobs([Job("a", double, (1,)), Job("a", double, (2,))])
+    with pytest.raises(CosetError, match="workers=0 must be at least 1"):
+        run_jobs([], workers=0)

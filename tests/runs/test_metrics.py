@@ -1,0 +1,46 @@
+import math
+
+import pytest
+import torch
+
+from coset.runs.metrics import METRICS, direction, metrics_of
+
+
+def test_regression_metrics_by_hand():
+    target = torch.tensor([[0.0], [2.0], [math.nan]])
+    metrics = metrics_of("regression", torch.tensor([[1.0], [2.0], [9.0]]), target)
+    assert metrics == pytest.approx({"mae": 0.5, "rmse": math.sqrt(0.5), "r2": 0.5})
+
+
+def test_regression_metrics_are_averaged_over_targets():
+    target = torch.tensor([[0.0, 10.0], [2.0, 10.0]])
+    metrics = metrics_of("regression", torch.tensor([[1.0, 14.0], [2.0, 10.0]]), target)
+    assert metrics["mae"] == pytest.approx((0.5 + 2.0) / 2)
+    assert metrics["r2"] == pytest.approx(0.5)  # of the first target alone: the second is constant
+
+
+def test_classification_metrics_by_hand():
+    prediction, target = torch.tensor([[0.9], [0.6], [0.4], [0.1]]), torch.tensor([[1.0], [0.0], [1.0], [0.0]])
+    metrics = metrics_of("classification", prediction, target)
+    assert metrics["auroc"] == pytest.approx(3 / 4)  # of four pairs (positive, negative) one is in the wrong order
+    assert metrics["ap"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert metrics["accuracy"] == pytest.approx(0.5)
+
+
+def test_a_target_without_both_labels_has_no_auroc():
+    prediction, target = torch.tensor([[0.9, 0.2], [0.1, 0.8]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    metrics = metrics_of("classification", prediction, target)
+    assert metrics["auroc"] == 1.0
+    assert metrics["accuracy"] == pytest.approx(0.75)
+    assert set(metrics_of("classification", prediction[:, 1:], target[:, 1:])) == {"accuracy"}
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_nothing_known_gives_no_metric(task):
+    assert metrics_of(task, torch.zeros(2, 1), torch.full((2, 1), math.nan)) == {}
+
+
+def test_every_metric_has_a_direction():
+    assert {name: direction(name) for metrics in METRICS.values() for name in metrics} == {
+        "rmse": "min", "mae": "min", "r2": "max", "auroc": "max", "ap": "max", "accuracy": "max",
+    }  # fmt: skip

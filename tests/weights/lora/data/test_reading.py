@@ -1,0 +1,255 @@
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from coset.core.errors import CosetError
+from coset.weights.lora import load_lora, save_kohya, save_peft
+
+peft = pytest.importorskip("peft")
+safetensors = pytest.importorskip("safetensors.torch")
+
+
+def kohya(rank=2, alpha=1.0):
+    g = torch.Generator().manual_seed(0)
+    return {
+        "lora_unet_a_b.lora_down.weight": torch.randn(rank, 5, generator=g),
+        "lora_unet_a_b.lora_up.weight": torch.randn(3, rank, generator=g),
+        "lora_unet_a_b.alpha": torch.tensor(alpha),
+    }
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.first = nn.Linear(6, 8)
+        self.second = nn.Linear(8, 4)
+        self.conv = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x):
+        return self.second(self.first(self.embed(x)))
+
+
+def trained(config, net=None):
+    torch.manual_seed(0)
+    model = peft.get_peft_model(net or Net(), config)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with torch.no_grad():
+                parameter.copy_(
+                    torch.randn_like(parameter).abs() if "magnitude" in name else torch.randn_like(parameter)
+                )
+    return model
+
+
+def assert_equals_peft(adapter, model):
+    compared = 0
+    for name, module in model.base_model.model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            wanted = module.get_delta_weight("default")
+            found = adapter.layers[name].weight_update()
+            if getattr(module, "fan_in_fan_out", False):
+                found = found.mT
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+            compared += 1
+    assert compared == len(adapter.layers) > 0
+
+
+CONFIGS = {
+    "plain": {"target_modules": ["first", "second"], "r": 4, "lora_alpha": 27},
+    "rslora": {"target_modules": ["first", "second"], "r": 4, "lora_alpha": 27, "use_rslora": True},
+    "patterns": {
+        "target_modules": ["first", "second"], "r": 4, "lora_alpha": 8, "rank_pattern": {"second": 2},
+        "alpha_pattern": {"first": 3},
+    },
+    "embedding": {"target_modules": ["embed", "first"], "r": 3, "lora_alpha": 5},
+    "conv": {"target_modules": ["conv"], "r": 2, "lora_alpha": 5},
+    "dora": {"target_modules": ["first"], "r": 2, "lora_alpha": 5, "use_dora": True},
+    "negative alpha": {"target_modules": ["first"], "r": 2, "lora_alpha": -5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_update_equals_that_of_peft_from_memory_and_from_disk(kind, tmp_path):
+    model = trained(peft.LoraConfig(**CONFIGS[kind]))
+    assert_equals_peft(load_lora(model), model)
+    model.save_pretrained(tmp_path)
+    read = load_lora(tmp_path)
+    assert_equals_peft(read, model)
+    assert read.source_format == "peft"
+    assert (kind == "dora") == any("DoRA" in note for note in read.notes)
+
+
+def test_transposed_weights_of_gpt2_keep_their_factors():
+    from transformers import GPT2Config, GPT2Model
+
+    net = GPT2Model(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11, n_positions=8))
+    model = trained(peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True), net)
+    assert_equals_peft(load_lora(model), model)
+
+
+def test_adalora_folds_its_diagonal():
+    config = peft.AdaLoraConfig(
+        target_modules=["first"], init_r=3, target_r=2, lora_alpha=6, total_step=10, tinit=1, tfinal=1
+    )
+    model = trained(config)
+    assert_equals_peft(load_lora(model), model)
+
+
+def test_experts_of_one_parameter_are_pairs_of_their_own():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 6, 5))
+
+        def forward(self, x):
+            return x @ self.weight[0]
+
+    class Mixture(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = Experts()
+
+        def forward(self, x):
+            return self.experts(x)
+
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=[], target_parameters=["experts.weight"])
+    model = trained(config, Mixture())
+    adapter = load_lora(model)
+    module = model.base_model.model.experts
+    wanted = module.get_delta_weight("default")
+    assert list(adapter.layers) == ["experts.expert0", "experts.expert1", "experts.expert2"]
+    found = torch.stack([pair.delta() for pair in adapter.layers.values()])
+    if found.shape != wanted.shape:
+        found = found.mT
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rank", "alpha", "rslora", "scale"),
+    [(4, 27, False, 6.75), (32, 27, False, 0.84375), (4, 27, True, 13.5), (32, 27, True, 4.77297)],
+)
+def test_scales(rank, alpha, rslora, scale):
+    state = {"a.lora_A.weight": torch.ones(rank, 5), "a.lora_B.weight": torch.ones(3, rank)}
+    read = load_lora(state, {"r": rank, "lora_alpha": alpha, "use_rslora": rslora})
+    assert read.layers["a"].scale == pytest.approx(scale, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("down", "up", "layer"),
+    [
+        ("base_model.model.x.q.lora_A.weight", "base_model.model.x.q.lora_B.weight", "x.q"),
+        ("x.q.lora_A.default.weight", "x.q.lora_B.default.weight", "x.q"),
+        ("unet.x.to_q.lora_A.weight", "unet.x.to_q.lora_B.weight", "unet.x.to_q"),
+        ("unet.x.processor.to_q_lora.down.weight", "unet.x.processor.to_q_lora.up.weight", "unet.x.to_q"),
+        ("unet.x.to_out.0.lora.down.weight", "unet.x.to_out.0.lora.up.weight", "unet.x.to_out.0"),
+        (
+            "text_encoder.q.lora_linear_layer.down.weight",
+            "text_encoder.q.lora_linear_layer.up.weight",
+            "text_encoder.q",
+        ),
+        ("lora_te1_x_q.lora_down.weight", "lora_te1_x_q.lora_up.weight", "lora_te1_x_q"),
+        ("unet:12:down", "unet:12:up", "unet:12"),
+    ],
+)
+def test_names_of_every_tool_and_any_order(down, up, layer):
+    a, b = torch.randn(2, 5), torch.randn(3, 2)
+    for state in ({down: a, up: b}, {up: b, down: a}):
+        read = load_lora(state)
+        assert list(read.layers) == [layer]
+        torch.testing.assert_close(read.layers[layer].delta(), b @ a)
+
+
+def test_kohya_alpha_and_convolution_with_a_middle_factor():
+    pair = load_lora(kohya(rank=2, alpha=1.0)).layers["lora_unet_a_b"]
+    assert pair.scale == 0.5
+    g = torch.Generator().manual_seed(1)
+    down, mid, up = (torch.randn(*s, generator=g) for s in ((2, 3, 1, 1), (2, 2, 3, 3), (4, 2, 1, 1)))
+    read = load_lora({"c.lora_down.weight": down, "c.lora_mid.weight": mid, "c.lora_up.weight": up})
+    image = torch.randn(1, 3, 7, 7, generator=g)
+    stepwise = nn.functional.conv2d(nn.functional.conv2d(nn.functional.conv2d(image, down), mid), up)
+    torch.testing.assert_close(nn.functional.conv2d(image, read.layers["c"].weight_update()), stepwise)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.pop("lora_unet_a_b.lora_up.weight"), r"has A \(down\) but no B \(up\)"),
+        (lambda s: s["lora_unet_a_b.lora_up.weight"].fill_(math.nan), "NaN"),
+        (lambda s: s.update({"lora_unet_a_b.lora_up.weight": torch.ones(3, 4)}), "ranks of its factors differ"),
+        (lambda s: s.update({"lora_unet_a_b.hada_w1_a": torch.ones(1)}), "unsupported tuner LoHa"),
+        (lambda s: s.update({"lora_unet_a_b.lora_up.weight": torch.ones(3, 2).to(torch.int8)}), "quantised"),
+        (lambda s: s.clear(), "no LoRA among"),
+    ],
+)
+def test_damage_is_named(spoil, message):
+    state = kohya()
+    spoil(state)
+    with pytest.raises(CosetError, match=message):
+        load_lora(state)
+
+
+def test_configuration_must_agree_with_the_tensors():
+    state = {"a.lora_A.weight": torch.ones(4, 5), "a.lora_B.weight": torch.ones(3, 4)}
+    with pytest.raises(CosetError, match=r"a has rank 4, but adapter_config\.json says 8"):
+        load_lora(state, {"r": 8, "lora_alpha": 8})
+    with pytest.raises(CosetError, match="unsupported tuner LOHA"):
+        load_lora(state, {"peft_type": "LOHA"})
+    assert any("pissa" in note for note in load_lora(state, {"r": 4, "init_lora_weights": "pissa"}).notes)
+
+
+def test_several_adapters_need_a_choice():
+    state = {f"a.lora_{ab}.{name}.weight": torch.ones(2, 2) for ab in "AB" for name in ("x", "y")}
+    with pytest.raises(CosetError, match=r"several adapters \(x, y\)"):
+        load_lora(state)
+    assert list(load_lora(state, adapter="y").layers) == ["a"]
+
+
+def test_truncated_and_missing_files_give_one_line(tmp_path):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(safetensors.save(kohya())[:-9])
+    with pytest.raises(CosetError, match="truncated"):
+        load_lora(file)
+    with pytest.raises(CosetError, match="does not exist"):
+        load_lora(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CosetError, match="no adapter"):
+        load_lora(tmp_path / "empty")
+    (tmp_path / "empty" / "adapter_config.json").write_text(json.dumps({"r": 2}))
+    with pytest.raises(CosetError, match="incomplete"):
+        load_lora(tmp_path / "empty")
+
+
+def test_pickles_with_code_are_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"a": Evil()}, tmp_path / "adapter_model.bin")
+    with pytest.raises(CosetError, match="cannot be read"):
+        load_lora(tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_an_untrained_adapter_is_noted():
+    state = kohya()
+    state["lora_unet_a_b.lora_up.weight"].zero_()
+    assert any("never trained" in note for note in load_lora(state).notes)
+
+
+@pytest.mark.parametrize("kind", ["plain", "patterns", "embedding", "conv"])
+def test_written_for_peft_it_is_read_by_peft(kind, tmp_path):
+    model = trained(peft.LoraConfig(**CONFIGS[kind]))
+    adapter = load_lora(model)
+    save_peft(adapter, tmp_path)
+    loaded = peft.PeftModel.from_pretrained(Net(), str(tmp_path))
+    assert_equals_peft(adapter, loaded)
+
+
+def test_written_as_kohya_it_reads_the_same(tmp_path):
+    adapter = load_lora(trained(peft.LoraConfig(**CONFIGS["conv"])))
+    again = load_lora(save_kohya(adapter, tmp_path / "x.safetensors"))
+    torch.testing.assert_close(again.layers["conv"].weight_update(), adapter.layers["conv"].weight_update())

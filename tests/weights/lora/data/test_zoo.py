@@ -1,0 +1,160 @@
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from coset.core.errors import CosetError
+from coset.weights.lora import LoraAdapter, LoraPair, cosine, gauge, load_lora, save_peft
+from coset.weights.lora.data.factors import Layout, stack
+from coset.weights.lora.data.zoo import build_zoo, find_adapters, open_zoo
+from coset.weights.lora.neighbours import duplicates, map_of, search
+
+
+def adapter(seed, rank=2, layers=("x.q", "x.v"), n=6):
+    g = torch.Generator().manual_seed(seed)
+    pairs = {name: LoraPair(torch.randn(n, rank, generator=g), torch.randn(5, rank, generator=g)) for name in layers}
+    return LoraAdapter(pairs, f"a{seed}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed in range(6):
+        save_peft(adapter(seed, rank=1 + seed % 3), tmp_path / "in" / f"a{seed}")
+    return tmp_path / "in"
+
+
+def test_a_collection_holds_the_updates_of_its_adapters_whatever_their_rank(folder, tmp_path):
+    sources = find_adapters(folder)
+    zoo = build_zoo(sources, tmp_path / "zoo", root=folder)
+    assert zoo.names == tuple(f"a{i}" for i in range(6))
+    assert zoo.rank == 3
+    u, v = zoo.factors([4])[0]
+    for i, name in enumerate(zoo.layout.names):
+        torch.testing.assert_close(u[0, i] @ v[0, i].mT, load_lora(folder / "a4").layers[name].delta())
+    open_zoo(tmp_path / "zoo").verify()
+
+
+def test_damage_on_disk_is_noticed(folder, tmp_path):
+    zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    array = np.load(tmp_path / "zoo" / "u_0.npy", mmap_mode="r+")
+    array[0, 0, 0, 0] += 1
+    array.flush()
+    with pytest.raises(CosetError, match="checksum"):
+        zoo.verify()
+
+
+def test_bad_adapters_are_named_or_skipped(folder, tmp_path):
+    (folder / "a1" / "adapter_model.safetensors").write_bytes(b"short")
+    save_peft(adapter(9, n=8), folder / "a9")
+    with pytest.raises(CosetError, match=r"2 of 7 adapters cannot be used.*a1.*a9.*--skip-bad"):
+        build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, skip_bad=True)
+    assert len(zoo) == 5
+    assert [name for name, _ in zoo.skipped] == ["a1", "a9"]
+    assert "another base model" in zoo.skipped[1][1]
+
+
+def test_layers_that_differ_need_a_decision(folder, tmp_path):
+    save_peft(adapter(9, layers=("x.q",)), folder / "a9")
+    with pytest.raises(CosetError, match=r"different layers \(a9 lacks x\.v\)"):
+        build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    common = build_zoo(find_adapters(folder), tmp_path / "i", root=folder, layers="intersection")
+    assert common.layout.names == ("x.q",)
+    full = build_zoo(find_adapters(folder), tmp_path / "u", root=folder, layers="union")
+    u, v = full.factors([6])[0]
+    assert full.layout.names == ("x.q", "x.v")
+    assert not (u[0, 1] @ v[0, 1].mT).any()
+
+
+def test_an_interrupted_collection_goes_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("coset.weights.lora.data.zoo.STRIDE", 2)
+    sources, zoo = find_adapters(folder), tmp_path / "zoo"
+    whole = build_zoo(sources, tmp_path / "whole", root=folder)
+
+    def stops(items, what):
+        for i, item in enumerate(items):
+            if what.startswith("writing") and i == 3:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        build_zoo(sources, zoo, root=folder, progress=stops)
+    with pytest.raises(CosetError, match="not finished"):
+        open_zoo(zoo)
+    read = []
+    monkeypatch.setattr("coset.weights.lora.data.zoo.load_lora", lambda path: read.append(path) or load_lora(path))
+    again = build_zoo(sources, zoo, root=folder)
+    assert read == sources[2:]
+    for a, b in zip(again.factors()[0], whole.factors()[0], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_collection_stays_whole_while_it_is_built_again(folder, tmp_path):
+    before = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    held = np.load(tmp_path / "zoo" / "u_0.npy", mmap_mode="r")
+    kept = held.copy()
+    save_peft(adapter(99), folder / "a3")
+
+    def watched(items, what):
+        for item in items:
+            assert open_zoo(tmp_path / "zoo").names == before.names
+            yield item
+
+    after = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, progress=watched)
+    assert np.array_equal(held, kept)
+    assert not torch.equal(after.factors([3])[0][0], torch.from_numpy(kept[3:4]))
+    after.verify()
+
+
+def test_of_two_that_build_at_once_one_does_and_the_other_waits(folder, tmp_path):
+    sources, writing, waiting = find_adapters(folder), threading.Event(), threading.Event()
+
+    def first(items, what):
+        for item in items:
+            if what.startswith("writing"):
+                writing.set()
+                assert waiting.wait(30)
+            yield item
+
+    def second(items, what):
+        assert not what.startswith("writing")
+        yield from items
+        waiting.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(build_zoo, sources, tmp_path / "zoo", root=folder, progress=first)
+        assert writing.wait(30)
+        other = pool.submit(build_zoo, sources, tmp_path / "zoo", root=folder, progress=second)
+        assert other.result().names == one.result().names
+    open_zoo(tmp_path / "zoo").verify()
+
+
+def test_files_that_do_not_fit_their_index_are_refused(folder, tmp_path):
+    build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    index = json.loads((tmp_path / "zoo" / "zoo.json").read_text())
+    (tmp_path / "zoo" / "zoo.json").write_text(json.dumps({**index, "rank": 9}))
+    with pytest.raises(CosetError, match=r"zoo\.json says"):
+        open_zoo(tmp_path / "zoo")
+    with pytest.raises(CosetError, match="no adapters"):
+        find_adapters(tmp_path / "zoo")
+
+
+def test_a_refactorised_copy_is_the_nearest_and_a_duplicate():
+    some = [adapter(seed) for seed in range(5)]
+    copied = gauge(some[2], torch.Generator().manual_seed(0))
+    layout = Layout.of((name, pair.shape) for name, pair in some[0].layers.items())
+    collection, names = stack([*some, copied], layout), (*"abcde", "copy")
+    assert [n.name for n in search(stack([some[2]], layout), collection, names, top=2)[0]] in (
+        ["c", "copy"],
+        ["copy", "c"],
+    )
+    found = duplicates(collection, names)
+    assert [pair[:2] for pair in found] == [("c", "copy")]
+    assert found[0][2] == pytest.approx(cosine(some[2], copied), abs=1e-4)
+    places = map_of(collection)
+    torch.testing.assert_close(places[2], places[5], atol=1e-3, rtol=0)
+    with pytest.raises(CosetError, match="threshold"):
+        duplicates(collection, names, 1.5)

@@ -1,0 +1,152 @@
+"""The verbs of ``coset lora`` on a small collection, from the command line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from coset.weights.lora import LoraAdapter, LoraPair, save_peft
+from coset.weights.lora.data.zoo import open_zoo
+
+pytest.importorskip("sklearn")
+pytest.importorskip("safetensors")
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def adapters(coset, tmp_path):
+    code, out, err = coset("lora", "zoo", "lol/digits-zoo", "adapters=4", "--output", tmp_path / "run", "--quiet")
+    assert code == 0, err
+    assert "everything is in" in out
+    return tmp_path / "run" / "adapters"
+
+
+def test_inspect_convert_and_read_again(coset, adapters, tmp_path):
+    code, out, _ = coset("lora", "inspect", adapters / "00000")
+    assert code == 0
+    assert "layers.0" in out
+    assert "2 layers" in out
+    facts = json.loads(coset("lora", "inspect", adapters / "00000", "--json", "--page", tmp_path / "page.html")[1])
+    assert len(facts["layers"][0]["singular_values"]) == 4
+    assert "layers.2" in (tmp_path / "page.html").read_text()
+    assert coset("lora", "convert", adapters / "00000", tmp_path / "again")[0] == 0
+    assert coset("lora", "inspect", tmp_path / "again")[1].splitlines()[:3] == out.splitlines()[:3]
+
+
+def test_collect_search_duplicates_and_map(coset, adapters, tmp_path):
+    shutil.copytree(adapters / "00002", adapters / "copy")
+    code, out, err = coset("lora", "collect", adapters, tmp_path / "zoo")
+    assert code == 0, err
+    assert "5 adapters" in out
+    first = coset("lora", "search", adapters / "00001", tmp_path / "zoo")[1].splitlines()[1]
+    assert first.split() == ["00001", "1.0000"]
+    out = coset("lora", "duplicates", tmp_path / "zoo")[1]
+    assert "00002" in out
+    assert "1 pair" in out
+    assert coset("lora", "map", tmp_path / "zoo", "--output", tmp_path / "map.html")[0] == 0
+    page = (tmp_path / "map.html").read_text()
+    assert "00003" in page
+    assert "http" not in page.split("<script>")[0].split("</style>")[1]
+
+
+def test_a_spoilt_adapter_is_named_and_nothing_is_written(coset, adapters, tmp_path):
+    (adapters / "00003" / "adapter_model.safetensors").write_bytes(b"spoilt")
+    code, _, err = coset("lora", "collect", adapters, tmp_path / "zoo")
+    assert code == 1
+    assert "00003" in err
+    assert not (tmp_path / "zoo").exists()
+    code, out, _ = coset("lora", "collect", adapters, tmp_path / "zoo", "--skip-bad")
+    assert code == 0
+    assert "3 adapters" in out
+
+
+def test_a_map_is_coloured_by_classes_or_by_a_scale(coset, adapters, tmp_path):
+    for colour, found in (("trained_on_3", "trained_on_3 1"), ("accuracy", '"showscale":true')):
+        coset("lora", "map", adapters.parent, "--colour", colour, "--output", tmp_path / "map.html")
+        assert found in (tmp_path / "map.html").read_text()
+
+
+def test_what_is_no_adapter_gets_one_line(coset, tmp_path):
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    for target, message in (("nothing", "does not exist"), ("notes.csv", "or not a file of tensors")):
+        code, _, err = coset("lora", "inspect", tmp_path / target)
+        assert code == 1
+        assert message in err
+        assert "weights_only" not in err
+
+
+def broken(kind, folder):
+    """An adapter of the layers of the others with one fault."""
+    save_peft(one(99), folder)
+    file = folder / "adapter_model.safetensors"
+    state = load_file(file)
+    key = next(k for k in state if "lora_B" in k)
+    if kind == "truncated":
+        file.write_bytes(file.read_bytes()[:-7])
+        return
+    if kind == "NaN":
+        state[key][0, 0] = float("nan")
+    elif kind == "missing B":
+        del state[key]
+    elif kind == "rank mismatch":
+        state[key] = torch.zeros(6, 3)
+    elif kind == "configured rank":
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "r": 5, "rank_pattern": {}}))
+        return
+    elif kind == "other base":
+        save_peft(one(99, n=8, base="somebody/larger"), folder)
+        return
+    save_file(state, file)
+
+
+def one(seed, n=6, base="somebody/base"):
+    g = torch.Generator().manual_seed(seed)
+    pairs = {f"x.{t}": LoraPair(torch.randn(n, 2, generator=g), torch.randn(5, 2, generator=g)) for t in "qv"}
+    return LoraAdapter(pairs, base_model=base)
+
+
+FAULTS = {
+    "truncated": "truncated", "NaN": "NaN", "missing B": r"has A (down) but no B (up)",
+    "rank mismatch": "the ranks of its factors differ", "configured rank": "adapter_config.json says 5",
+    "other base": "another base model (somebody/larger)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_fault_is_named_and_left_out_on_request(kind, coset, tmp_path):
+    for seed in range(3):
+        save_peft(one(seed), tmp_path / "in" / f"good{seed}")
+    broken(kind, tmp_path / "in" / "bad")
+    code, out, err = coset("lora", "collect", tmp_path / "in", tmp_path / "zoo", "--quiet")
+    assert (code, out) == (1, "")
+    assert len(err.strip().splitlines()) == 1
+    assert "1 of 4 adapters" in err
+    assert "bad: " in err
+    assert FAULTS[kind] in err
+    assert not (tmp_path / "zoo").exists()
+    code, out, err = coset("lora", "collect", tmp_path / "in", tmp_path / "zoo", "--skip-bad", "--quiet")
+    assert code == 0
+    assert "3 adapters" in out
+    assert "skipped bad: " in err
+    if kind != "other base":  # alone it is an adapter like any other
+        code, out, err = coset("lora", "inspect", tmp_path / "in" / "bad")
+        assert (code, out) == (1, "")
+        assert FAULTS[kind] in err
+
+
+def test_of_many_adapters_the_bad_ones_are_named_and_no_other_is_lost(coset, tmp_path):
+    for seed in range(120):
+        save_peft(one(seed), tmp_path / "in" / f"{seed:03d}")
+    for number, kind in ((7, "truncated"), (60, "NaN"), (119, "missing B")):
+        broken(kind, tmp_path / "in" / f"{number:03d}")
+    code, _, err = coset("lora", "collect", tmp_path / "in", tmp_path / "zoo", "--quiet")
+    assert code == 1
+    assert all(f"{number}: " in err for number in ("007", "060", "119"))
+    assert coset("lora", "collect", tmp_path / "in", tmp_path / "zoo", "--skip-bad", "--quiet")[0] == 0
+    zoo = open_zoo(tmp_path / "zoo")
+    assert [int(name) for name in zoo.names] == [i for i in range(120) if i not in (7, 60, 119)]
+    assert [name for name, _ in zoo.skipped] == ["007", "060", "119"]
+    u, v = zoo.factors([50])[0]
+    torch.testing.assert_close(u[0, 0] @ v[0, 0].mT, one(int(zoo.names[50])).layers["x.q"].delta())

@@ -1,0 +1,181 @@
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from coset.core.errors import CosetError
+from coset.runs.recipes import load, verify
+from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_peft
+from coset.weights.lora import experiments as lora
+from coset.weights.lora.fitting import score
+from coset.weights.lora.runs import load_model, map_folder, predict_adapters, search_folder
+
+pytest.importorskip("sklearn")
+QUICK = ["data.adapters=80", "data.other_ranks=[2]", "training.epochs=3", "models=[flat,glnet,kernel]"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors here are so small that a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection") / "zoo"
+    recipe = load("lol/digits-zoo", ["adapters=40"])
+    recipe.make(folder, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(collection, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    overrides = ["training.epochs=3", "models=[glnet]", "training.fractions=[0.5,0.25,0.25]", f"data.path={collection}"]
+    recipe = load("lol/minilm", overrides)
+    recipe.run(folder, quiet=True)
+    recipe.report(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-accuracy"])
+def test_a_recipe_runs_into_a_folder_and_repeats_itself(name, tmp_path):
+    recipe = load(f"lol/{name}", QUICK)
+    first, second = (recipe.run(tmp_path / n, quiet=True) for n in "ab")
+    assert [first["models"][m]["test"] for m in first["models"]] == [
+        second["models"][m]["test"] for m in second["models"]
+    ]
+    assert first["models"]["glnet"]["change under GL(r)"] < 1e-4
+    assert first["models"]["flat"]["change under GL(r)"] > 1e-2
+    assert "test at rank 2" in first["models"]["kernel"]
+    page = recipe.report(tmp_path / "a").read_text(encoding="utf-8")
+    assert "glnet" in page
+    columns, rows = recipe.summary(first)
+    assert all(len(row) == len(columns) for row in rows)
+
+
+def test_a_saved_model_gives_the_predictions_of_the_run_for_any_factors(collection, run, tmp_path):
+    written = pd.read_csv(run / "predictions.csv", dtype={"id": str}).set_index("id")
+    number, notes = predict_adapters(run, collection / "adapters", tmp_path / "p.csv")
+    found = pd.read_csv(tmp_path / "p.csv", dtype={"id": str}).set_index("id")
+    assert (number, notes) == (40, ())
+    gap = (found["prediction_trained_on_3"] - written.loc[found.index, "prediction_trained_on_3"]).abs().max()
+    assert gap < 1e-5
+    moved = gauge(load_lora(collection / "adapters" / "00003"), torch.Generator().manual_seed(0))
+    save_peft(moved, tmp_path / "moved")
+    predict_adapters(run, tmp_path / "moved", tmp_path / "q.csv")
+    other = pd.read_csv(tmp_path / "q.csv")
+    assert (
+        abs(float(other["prediction_trained_on_3"].iloc[0]) - float(found.loc["00003", "prediction_trained_on_3"]))
+        < 1e-4
+    )
+
+
+def test_a_kernel_is_saved_whole(tmp_path):
+    recipe = load("lol/digits", [*QUICK, "models=[kernel]"])
+    recipe.run(tmp_path, quiet=True)
+    saved = load_model(tmp_path)
+    assert saved.name == "kernel"
+    written = pd.read_csv(tmp_path / "predictions.csv")
+    row = written[written["split"] == "train"].filter(like="prediction_")
+    found = saved.units.restore("kernel", saved.model(saved.example).float())[0]
+    assert (torch.tensor(row.to_numpy()).float() - found).abs().sum(1).min() < 1e-4
+
+
+def test_a_run_that_was_stopped_fits_only_what_is_missing(collection, tmp_path, monkeypatch):
+    overrides = ["training.epochs=2", "models=[flat,glnet,kernel]", f"data.path={collection}"]
+    recipe = load("lol/minilm", [*overrides, "training.fractions=[0.5,0.25,0.25]"])
+    whole = recipe.run(tmp_path / "whole", quiet=True)
+    fitted, fit = [], lora.fit_and_measure
+
+    def stops(name, *rest):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(name)
+        return fit(name, *rest)
+
+    monkeypatch.setattr(lora, "fit_and_measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "last.ckpt").is_file()
+    monkeypatch.setattr(lora, "fit_and_measure", lambda name, *rest: fitted.append(name) or fit(name, *rest))
+    metrics = recipe.run(tmp_path / "run", resume=True, quiet=True)
+    assert fitted == ["flat", "glnet", "kernel"]
+    assert [m["test"] for m in metrics["models"].values()] == [m["test"] for m in whole["models"].values()]
+    assert recipe.run(tmp_path / "run", resume=True, quiet=True) == metrics
+    assert not (tmp_path / "run" / "fitted").exists()
+
+
+def test_a_run_on_magnitudes_predicts_from_adapters(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for i in range(24):
+        u, v = torch.randn(6, 2, generator=generator), torch.randn(5, 2, generator=generator)
+        pair = LoraPair(u, v, magnitude=1 + torch.rand(6, generator=generator))
+        save_peft(LoraAdapter({"x": pair}), tmp_path / "in" / f"{i:02d}")
+    pd.DataFrame({"id": [f"{i:02d}" for i in range(24)], "y": range(24)}).to_csv(tmp_path / "labels.csv", index=False)
+    overrides = [f"data={{name: zoo, path: {tmp_path / 'in'}, labels: {tmp_path / 'labels.csv'}, magnitudes: true}}"]
+    overrides += ["training={task: regression, targets: [y], epochs: 2, fractions: [0.5, 0.25, 0.25]}"]
+    recipe = load("lol/minilm", [*overrides, "models=[glnet]"])
+    recipe.run(tmp_path / "run", quiet=True)
+    predict_adapters(tmp_path / "run", tmp_path / "in", tmp_path / "p.csv")
+    written, found = (pd.read_csv(f, dtype={"id": str}) for f in (tmp_path / "run/predictions.csv", tmp_path / "p.csv"))
+    assert (written["prediction_y"] - found["prediction_y"]).abs().max() < 1e-3
+    save_peft(LoraAdapter({"x": LoraPair(torch.ones(6, 2), torch.ones(5, 2))}), tmp_path / "plain")
+    with pytest.raises(CosetError, match="has no DoRA magnitude"):
+        predict_adapters(tmp_path / "run", tmp_path / "plain", tmp_path / "q.csv")
+
+
+def test_certificates_of_a_run_and_of_a_recipe(run):
+    assert [report.passed for report in verify(str(run))] == [True]
+    assert json.loads((run / "certificate.json").read_text())[0]["passed"]
+    reports = load("lol/digits", ["data.adapters=40", "models=[o_align,balanced,svd,dense,glnet]"]).verify()
+    assert len(reports) == 5
+    assert all(report.passed for report in reports)
+
+
+def test_search_and_map_find_their_way(collection, tmp_path):
+    moved = gauge(load_lora(collection / "adapters" / "00007"), torch.Generator().manual_seed(0))
+    save_peft(moved, tmp_path / "moved")
+    assert search_folder(tmp_path / "moved", collection, 1)[0].name.endswith("00007")
+    page = map_folder(collection, tmp_path / "map.html", colour="accuracy")
+    assert "00007" in page.read_text(encoding="utf-8")
+    with pytest.raises(CosetError, match="no column 'nothing'"):
+        map_folder(collection, tmp_path / "map.html", colour="nothing")
+
+
+def test_where_nothing_can_be_written_one_is_told_how_to_go_on(collection, tmp_path, monkeypatch):
+    shutil.copytree(collection / "adapters", tmp_path / "shared")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(CosetError, match=r"cannot write to .*shared itself: coset lora collect .*shared ZOO"):
+        map_folder(tmp_path / "shared", tmp_path / "map.html")
+
+
+def test_a_collection_grows_but_does_not_change_its_making(collection):
+    with pytest.raises(CosetError, match="another seed"):
+        load("lol/digits-zoo", ["adapters=40", "seed=5"]).make(collection, quiet=True)
+
+
+def test_mistakes_give_one_line(collection, run, tmp_path):
+    with pytest.raises(CosetError, match="no label 'colour'"):
+        load("lol/minilm", [f"data.path={collection}", "training.targets=[colour]"]).run(tmp_path / "x", quiet=True)
+    with pytest.raises(CosetError, match="needs labels 0 and 1"):
+        load("lol/minilm", [f"data.path={collection}", "training.targets=[accuracy]"]).run(tmp_path / "y", quiet=True)
+    with pytest.raises(CosetError, match="'perceptron' is unknown"):
+        load("lol/digits", ["models=[perceptron]"])
+    pair = load_lora(collection / "adapters" / "00000").layers["layers.0"]
+    save_peft(LoraAdapter({"else.where": pair}), tmp_path / "stranger")
+    with pytest.raises(CosetError, match="none of the layers"):
+        predict_adapters(run, tmp_path / "stranger", tmp_path / "p.csv")
+
+
+def test_scores_by_hand():
+    found = score("classification", torch.tensor([[1.0], [-1.0], [2.0]]), torch.tensor([[1.0], [0.0], [0.0]]))
+    assert found == {"accuracy": pytest.approx(2 / 3), "auroc": pytest.approx(0.5)}
+    found = score("regression", torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0], [2.0], [3.0]]))
+    assert found["r2"] == pytest.approx(0.5)
+    assert found["tau"] == pytest.approx(1.0)
