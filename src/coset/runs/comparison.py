@@ -13,8 +13,8 @@ import numpy as np
 from coset.core.errors import CosetError
 from coset.reports import plots
 from coset.reports.page import Figures, render, write_page
-from coset.runs.results import RunFolder
 from coset.reports.scores import HIGHER_IS_BETTER
+from coset.runs.results import RunFolder
 
 NOT_THE_RECIPE = ("seed", "description", "output")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from coset.runs.launch.jobs import ray_running
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder
+from coset.runs.launch.jobs import ray_running
 from coset.runs.launch.processes import (
     LAUNCHED,
     MISTAKE,

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from coset.runs.launch.jobs import Job, Outcome, ray_running
 from coset.core.errors import CosetError, require
 from coset.core.files import write_json, write_text
-from coset.runs.recipe import Recipe
 from coset.reports import Panel, Section, Table
+from coset.runs.launch.jobs import Job, Outcome, ray_running
+from coset.runs.recipe import Recipe
 
 if TYPE_CHECKING:
     from coset.runs.sweep.trials import Trial

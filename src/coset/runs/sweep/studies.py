@@ -21,13 +21,13 @@ from rich.progress import track
 from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
 from coset.graphs.data.datasets import GraphTable
-from coset.runs import folder as run_directory
 from coset.graphs.experiments import GraphRecipe
+from coset.reports import Panel, Section, Table, write_sections
+from coset.runs import folder as run_directory
+from coset.runs.checkpoints import LAST
 from coset.runs.recipe import Options, Recipe
 from coset.runs.recipes import load
-from coset.reports import Panel, Section, Table, write_sections
 from coset.symmetry import EquivarianceReport
-from coset.runs.checkpoints import LAST
 
 
 class Cell(NamedTuple):

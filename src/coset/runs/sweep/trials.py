@@ -24,13 +24,13 @@ from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import Progress
 
-from coset.runs.launch.jobs import Job, Outcome, run_jobs
 from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
-from coset.runs.sweep.halving import Halving, check_halving, ranked, ranking_section, run_halving
+from coset.reports import Panel, Section, Table, write_sections
+from coset.runs.launch.jobs import Job, Outcome, run_jobs
 from coset.runs.recipe import Options, Recipe
 from coset.runs.recipes import load
-from coset.reports import Panel, Section, Table, write_sections
+from coset.runs.sweep.halving import Halving, check_halving, ranked, ranking_section, run_halving
 
 OnEpoch = Callable[[Mapping[str, float]], None]
 

@@ -1,0 +1,1 @@
+"""What starts processes of a run: this machine, torchrun, Ray."""

@@ -1,0 +1,1 @@
+"""Sweeps: one recipe run again and again, with settings varied."""
