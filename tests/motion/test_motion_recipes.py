@@ -71,8 +71,6 @@ def test_mistakes(overrides, message):
     assert message in str(error.value)
 
 
-def test_a_run_is_not_resumed(tmp_path):
-    with pytest.raises(CosetError, match="cannot be resumed"):
-        load("trackster4d/tiny").run(tmp_path, resume=True)
+def test_a_checkpoint_that_is_not_there(tmp_path):
     with pytest.raises(CosetError, match="does not exist"):
-        load("trackster4d/tiny", ["checkpoint=missing.safetensors", "test.scenes=1"])._network(True)
+        load("trackster4d/tiny", ["checkpoint=missing.safetensors", "test.scenes=1"]).run(tmp_path, quiet=True)

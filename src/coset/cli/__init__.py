@@ -1,56 +1,50 @@
-"""The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
+"""The command line: parse, call one function, print. Built from what the domains register.
+
+Nothing heavy is imported before a command needs it.
+"""
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from coset import CosetError, __version__
-from coset.cli import recipes as runs
-from coset.graphs import commands as graphs
-from coset.motion import commands as motion
+from coset.cli import find, runs
+from coset.core.commands import COMMANDS
+from coset.runs.signals import Stopped, stop_on_signals
 from coset.runs.terminal import console, problems
-from coset.weights import commands as networks
-from coset.weights.lora import commands as lora
 
 # Before PyTorch is imported: its OpenMP threads sleep between operations instead of spinning, which leaves the cores to
 # the fused kernels that run in between (a third of their time on two cores).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "list": runs.list_recipes,
-    "show": runs.show,
+OWN = {
+    "list": find.list_recipes,
+    "systems": find.systems,
+    "show": find.show,
     "run": runs.run,
     "sweep": runs.sweep,
-    "preprocess": graphs.preprocess,
     "predict": runs.predict,
     "verify": runs.verify,
     "report": runs.report,
-    "track": motion.track,
-    "reconstruct": motion.reconstruct,
-    "audit": networks.audit,
-    "bench": graphs.bench,
-    "connect": networks.connect,
-    "wl": graphs.wl,
-    "merge": networks.merge,
-}
-LORA_COMMANDS: dict[str, Callable[..., None]] = {
-    "inspect": lora.inspect_adapter,
-    "convert": lora.convert,
-    "collect": lora.collect,
-    "zoo": lora.make_zoo,
-    "search": lora.search,
-    "duplicates": lora.find_duplicates,
-    "map": lora.draw_map,
+    "bench": runs.bench,
 }
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-adapters = typer.Typer(no_args_is_help=True, help=lora.__doc__)
-for group, commands in ((app, COMMANDS), (adapters, LORA_COMMANDS)):
-    for name, command in commands.items():
-        group.command(name)(command)
-app.add_typer(adapters, name="lora")
+
+
+def _build() -> None:
+    """All commands, those of groups (``lora inspect``) in applications of their own."""
+    groups: dict[str, typer.Typer] = {}
+    for name, command in [*OWN.items(), *COMMANDS.items()]:
+        group, _, inner = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(no_args_is_help=True, help=sys.modules[command.__module__].__doc__)
+            app.add_typer(groups[group], name=group)
+        (groups[group] if group else app).command(inner)(command)
+
+
+_build()
 
 
 def _version(wanted: bool) -> None:
@@ -68,11 +62,16 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: one line and exit code 1 for a mistake, 2 for a mistyped command; a traceback with ``--debug``."""
+    """Entry point: one line and exit code 1 for a mistake, 2 for a mistyped command, 143 or 130 after a signal; a
+    traceback with ``--debug``."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        sys.exit(app(arguments, prog_name="coset", standalone_mode=False))
+        with stop_on_signals():
+            sys.exit(app(arguments, prog_name="coset", standalone_mode=False))
+    except Stopped as stop:
+        problems.print(str(stop), highlight=False, markup=False, soft_wrap=True)
+        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         _fail("stopped", 130)
     except Exception as error:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
 from coset.runs.terminal import console, print_notes, print_table
 
 
+@COMMANDS.register("track")
 def track(
     video: Annotated[Path, typer.Argument(help="Video file.")],
     output: Annotated[Path, typer.Option(help="NPZ to write; of several shots the others get -2, -3, ...")] = Path(
@@ -33,6 +35,7 @@ def track(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+@COMMANDS.register("reconstruct")
 def reconstruct(
     source: Annotated[Path, typer.Argument(help="Video, or NPZ of tracks.")],
     output: Annotated[Path, typer.Option(help="Folder to write.")],

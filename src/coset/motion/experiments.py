@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from pydantic import Field, model_validator
 
-from coset.core.errors import CosetError
-from coset.core.files import write_json, write_text
+from coset.core.options import Options
 from coset.motion.baselines import FreeReconstruction, optimise_scene, rigid_factorisation, trajectory_factorisation
 from coset.motion.bundle_adjustment import bundle_adjust
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
@@ -24,8 +22,10 @@ from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import load_model, pretrained, save_model
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
-from coset.runs import folder as run_directory
-from coset.runs.recipe import Options, Recipe
+from coset.runs.folder import HISTORY, PREDICTIONS, RunFolder
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run, write_certificate
+from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport, verify_claims
 
 CHECKPOINT = "model.safetensors"
@@ -120,6 +120,8 @@ class TestOptions(Options):
 class MotionRecipe(Recipe):
     """Train (or take a network) and measure."""
 
+    leaves: ClassVar[tuple[str, ...]] = (CHECKPOINT,)
+
     kind: Literal["motion"] = "motion"
     data: ScenesOptions = Field(default_factory=lambda: ScenesOptions.model_validate({}))
     model: EncoderOptions = Field(default_factory=lambda: EncoderOptions.model_validate({}))
@@ -136,44 +138,46 @@ class MotionRecipe(Recipe):
             raise ValueError(f"model.{error}") from error
         return self
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Make scenes, train, measure; returns the metrics.
+    def prepare(self, run: Run) -> dict[str, list[Scene]]:
+        """Scenes never trained on: shapes never seen, motions never seen, and bodies of training in new scenes.
 
         Raises:
-            CosetError: Data of a body is missing, or the checkpoint cannot be used.
+            CosetError: Data of a body is missing.
         """
-        if resume:
-            raise CosetError("a motion run cannot be resumed; start it again")
-        started, used = time.monotonic(), time.process_time()
-        groups = self._held_out(quiet)
-        model, history, about = self._network(quiet)
-        run_directory.begin(folder, self.to_yaml())
-        trained = time.process_time() - used
-        save_model(model, folder / CHECKPOINT, about)
-        rows = evaluate(model, groups, self.test, quiet)
-        write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
-        write_text(folder / "predictions.csv", rows.to_csv(index=False))
-        certificate = [report.to_dict() for report in self._certificate(model, groups["unseen shapes"][0])]
-        write_json(folder / "certificate.json", certificate)
-        metrics = {
+        options = SceneOptions(points=self.test.points, frames=self.test.frames)
+        groups = {"unseen shapes": UNSEEN_SHAPES, "unseen motions": UNSEEN_MOTIONS, "seen bodies": TRAINING}
+        with progress("test scenes", self.test.scenes * len(groups), run.quiet) as each:
+            return {
+                name: make_scenes(list(bodies), self.test.scenes, options, self.test.seed + i, each)
+                for i, (name, bodies) in enumerate(groups.items())
+            }
+
+    def work(self, run: Run, prepared: dict[str, list[Scene]]) -> dict[str, Any]:
+        """Train (or take a network), and measure it on the held-out scenes.
+
+        Raises:
+            CosetError: The checkpoint cannot be used.
+        """
+        used = time.process_time()
+        model, history, about = self._network(run)
+        trained = run.part("training seconds", lambda: time.process_time() - used)
+        save_model(model, run.folder / CHECKPOINT, about)
+        rows = evaluate(model, prepared, self.test, run)
+        run.folder.write_text(HISTORY, pd.DataFrame(history).to_csv(index=False))
+        run.folder.write_text(PREDICTIONS, rows.to_csv(index=False))
+        write_certificate(run.folder, self._certificate(model, prepared["unseen shapes"][0]))
+        return {
             "test": table_of(rows),
             "params": sum(p.numel() for p in model.parameters()),
-            "seconds": round(time.monotonic() - started, 1),
             "cpu_seconds_training": round(trained, 1),
             "steps": history[-1]["step"] if history else 0,
-            "seed": self.seed,
-            "recipe": self.name,
             "about": about,
-            "versions": {"torch": torch.__version__},
-            "machine": {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()},
         }
-        write_json(folder / "metrics.json", metrics)
-        return metrics
 
-    def report(self, folder: Path) -> Path:
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
         from coset.motion.pages import write
 
-        return write(folder)
+        return write(folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a method and group of scenes: medians over scenes."""
@@ -195,41 +199,36 @@ class MotionRecipe(Recipe):
         torch.manual_seed(self.seed)
         return self.model.build()
 
-    def _network(self, quiet: bool) -> tuple[TracksTo4D, list[dict[str, float]], dict[str, Any]]:
+    def _network(self, run: Run) -> tuple[TracksTo4D, list[dict[str, float]], dict[str, Any]]:
         """The network, its history of training, and what its file says of it."""
         if self.checkpoint is not None:
             model, about = pretrained() if self.checkpoint == "package" else load_model(Path(self.checkpoint))
             return model, [], about
+        model = self._untrained()
+        trained = run.part("training", lambda: self._train(model, run))
+        model.load_state_dict(trained["state"])
+        return model, trained["history"], trained["about"]
+
+    def _train(self, model: TracksTo4D, run: Run) -> dict[str, Any]:
         used = time.process_time()
         bodies, schedule = list(self.data.bodies or TRAINING), self.training.schedule()
-        with _bar(quiet, "scenes", self.data.count) as each:
+        with progress("scenes", self.data.count, run.quiet) as each:
             scenes = make_scenes(bodies, self.data.count, self.data.scenes(), self.seed + 1, each)
         tracks = [scene.tracks.tensor() for scene in scenes]
         del scenes  # from here on nothing true is known of them
         if schedule.teacher:
-            with _bar(quiet, "bundle adjustment", len(tracks)) as each:
+            with progress("bundle adjustment", len(tracks), run.quiet) as each:
                 videos = teach(tracks, each)
         else:
             videos = [untaught(video) for video in tracks]
-        model = self._untrained()
-        with _bar(quiet, "training", 100) as each:
+        with progress("training", 100, run.quiet) as each:
             history = train(model, videos, schedule, self.seed, lambda share, values: each())
         about = {
             "recipe": self.name, "seed": self.seed, "window": self.training.frames[1], "steps": history[-1]["step"],
             "scenes": len(videos), "taught": sum(bool(video.sure.any()) for video in videos),
             "cpu_seconds": round(time.process_time() - used),
         }  # fmt: skip
-        return model, history, about
-
-    def _held_out(self, quiet: bool) -> dict[str, list[Scene]]:
-        """Scenes never trained on: shapes never seen, motions never seen, and bodies of training in new scenes."""
-        options = SceneOptions(points=self.test.points, frames=self.test.frames)
-        groups = {"unseen shapes": UNSEEN_SHAPES, "unseen motions": UNSEEN_MOTIONS, "seen bodies": TRAINING}
-        with _bar(quiet, "test scenes", self.test.scenes * len(groups)) as each:
-            return {
-                name: make_scenes(list(bodies), self.test.scenes, options, self.test.seed + i, each)
-                for i, (name, bodies) in enumerate(groups.items())
-            }
+        return {"state": model.state_dict(), "history": history, "about": about}
 
 
 def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[torch.Tensor], Prediction]]:
@@ -254,24 +253,24 @@ def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[torc
     return methods
 
 
-def evaluate(model: TracksTo4D, groups: dict[str, list[Scene]], test: TestOptions, quiet: bool = True) -> pd.DataFrame:
+def evaluate(model: TracksTo4D, groups: dict[str, list[Scene]], test: TestOptions, run: Run) -> pd.DataFrame:
     """A row a scene and method: metrics against the truth, and processor seconds."""
     rows = []
     methods = methods_of(model.eval(), test)
-    with _bar(quiet, "measuring", sum(map(len, groups.values())) * len(methods)) as each:
+    with progress("measuring", sum(map(len, groups.values())) * len(methods), run.quiet) as each:
         for group, scenes in groups.items():
             for number, scene in enumerate(scenes):
                 for name, method in methods.items():
-                    started = time.process_time()
-                    prediction = method(scene.tracks.tensor())
-                    seconds = time.process_time() - started
-                    measured = scene_metrics(prediction, scene)
-                    rows.append(
-                        {"group": group, "scene": number, "body": scene.body, "method": name, "seconds": seconds}
-                        | measured
-                    )
+                    measured = run.part(f"{group} {number} {name}", partial(_measure, scene, method))
+                    rows.append({"group": group, "scene": number, "body": scene.body, "method": name} | measured)
                     each()
     return pd.DataFrame(rows)
+
+
+def _measure(scene: Scene, method: Callable[[torch.Tensor], Prediction]) -> dict[str, float]:
+    started = time.process_time()
+    prediction = method(scene.tracks.tensor())
+    return {"seconds": time.process_time() - started} | scene_metrics(prediction, scene)
 
 
 def table_of(rows: pd.DataFrame) -> dict[str, Any]:
@@ -285,21 +284,3 @@ def table_of(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
-
-
-class _bar:
-    """A progress bar; entering gives a function to call after each step."""
-
-    def __init__(self, quiet: bool, text: str, total: int):
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self.progress = Progress(console=Console(stderr=True), transient=True, disable=quiet)
-        self.task = self.progress.add_task(text, total=total)
-
-    def __enter__(self) -> Callable[[], None]:
-        self.progress.start()
-        return lambda: self.progress.update(self.task, advance=1)
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from coset.motion.experiments import SHOWN
 from coset.reports import Panel, Section, Table, write_sections
+from coset.runs.folder import CERTIFICATE, HISTORY, PREDICTIONS, REPORT, RunFolder
 
 
-def write(folder: Path) -> Path:
-    """Write ``report.html`` of a finished run; returns its path."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
+    """Write ``report.html`` of a run; returns its path."""
     sections = [
         _results(metrics),
-        _scenes(pd.read_csv(folder / "predictions.csv")),
-        *([_training(pd.read_csv(folder / "history.csv"))] if metrics["steps"] else []),
-        _symmetry(certificate),
+        _scenes(pd.read_csv(folder / PREDICTIONS)),
+        *([_training(pd.read_csv(folder / HISTORY))] if metrics["steps"] else []),
+        _symmetry(folder.read_json(CERTIFICATE)),
     ]
     facts = {"parameters": f"{metrics['params']:,}", "seed": str(metrics["seed"]), "seconds": str(metrics["seconds"])}
     return write_sections(
-        folder / "report.html",
+        folder / REPORT,
         metrics["recipe"],
         sections,
         lead="Camera and moving 3D from point tracks, on synthetic scenes with exact truth.",
         facts=facts,
-        recipe=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        recipe=folder.recipe(),
     )
 
 

@@ -1,76 +1,220 @@
-"""The folder that a run leaves behind, written file by file, each whole or not at all."""
+"""The folder that a run leaves behind: which files it holds, and the one object that reads and writes them.
 
+Every file is written whole or not at all. ``metrics.json`` comes last: where it is, the run is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import re
+import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from coset.core.errors import CosetError
-from coset.core.files import reason, write_text
+from coset.core.files import make_folder, reason, replacing, write_json, write_text
 
-FILES = (
-    "recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json", "attention.json",
-    "report.html", "checkpoint.ckpt", "last.ckpt", "model.safetensors", "curves.json", "reconstructions.npz",
-)  # fmt: skip
+RECIPE, METRICS, STATUS, REPORT = "recipe.yaml", "metrics.json", "status.json", "report.html"
+HISTORY, PREDICTIONS, CERTIFICATE, CURVES = "history.csv", "predictions.csv", "certificate.json", "curves.json"
+BEST, LAST = "checkpoint.ckpt", "last.ckpt"
+FILES = (RECIPE, METRICS, STATUS, REPORT, HISTORY, PREDICTIONS, CERTIFICATE, CURVES, BEST, LAST)
+"""Files that runs of several kinds leave; those of one kind alone are named in its ``leaves``."""
+PARTS, LOCK, RUNS = "parts", ".lock", "runs"
+RESUMABLE = (LAST, PARTS, RUNS)
+"""What a run that was stopped can go on from."""
+V = TypeVar("V")
 
 
-@contextmanager
-def claimed(path: Path, recipe: str) -> Iterator[Path]:
-    """A folder for a run of this recipe: an empty one, or one with an earlier run of exactly the same.
-
-    Nothing in it is touched before :func:`begin`. If the body fails before a first epoch was saved (or, of a sweep,
-    before its first run), what was made here is removed again.
+class RunFolder:
+    """The folder of one run.
 
     Args:
-        path: The folder; made if missing.
-        recipe: The resolved recipe.
-
-    Raises:
-        CosetError: It holds something else, or cannot be written.
+        path: Of the folder; it need not exist.
+        leaves: Files and folders that runs of this kind leave besides those of all kinds.
     """
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    fresh = not (path.is_dir() and any(path.iterdir()))
-    if not fresh:
-        _check_same(path, recipe)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        _remove(missing)
-        raise CosetError(f"cannot write to {path}: {reason(error)}; choose another folder with --output") from error
-    try:
-        yield path
-    except BaseException:
-        if fresh and not (path / "last.ckpt").exists() and not (path / "runs").exists():
-            clear(path)
+
+    def __init__(self, path: Path, leaves: tuple[str, ...] = ()):
+        self.path, self.leaves = Path(path), leaves
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self / RECIPE).is_file()
+
+    def finished(self) -> bool:
+        """Whether the run is whole."""
+        return self.holds_run() and (self / METRICS).is_file()
+
+    def resumable(self) -> bool:
+        """Whether a run was stopped here that has something to go on from."""
+        return self.holds_run() and not self.finished() and any((self / name).exists() for name in RESUMABLE)
+
+    def in_use(self) -> bool:
+        """Whether a process runs here now."""
+        try:
+            with self._locked():
+                return False
+        except CosetError:
+            return True
+
+    def check_holds_run(self) -> RunFolder:
+        """This folder.
+
+        Raises:
+            CosetError: It holds no run.
+        """
+        if not self.holds_run():
+            raise CosetError(f"{self.path} holds no run: {RECIPE} is missing")
+        return self
+
+    def recipe(self) -> str:
+        """The recipe that the run was made with, as YAML.
+
+        Raises:
+            CosetError: The folder holds no run.
+        """
+        return (self.check_holds_run() / RECIPE).read_text(encoding="utf-8")
+
+    def metrics(self) -> dict[str, Any]:
+        """What the run measured.
+
+        Raises:
+            CosetError: It is not finished, or its file is damaged.
+        """
+        if not (self / METRICS).is_file():
+            raise CosetError(f"{self.path} holds no finished run: {METRICS} is missing")
+        return self.read_json(METRICS)
+
+    def status(self) -> dict[str, Any]:
+        """``state`` (running, stopped, failed, done), ``at``, ``why``, ``host``, ``pid``, ``seconds``, ``data``; empty
+        if nothing was begun."""
+        return self.read_json(STATUS) if (self / STATUS).is_file() else {}
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file of the run.
+
+        Raises:
+            CosetError: It is missing or damaged.
+        """
+        try:
+            return json.loads((self / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CosetError(f"{self / name} is missing") from None
+        except (OSError, ValueError) as error:
+            raise CosetError(f"{self / name} cannot be read: {error}") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Strict JSON, whole or not at all."""
+        write_json(self / name, value)
+
+    def write_text(self, name: str, text: str) -> None:
+        """A file in UTF-8, whole or not at all."""
+        write_text(self / name, text)
+
+    def write_status(self, **changes: Any) -> None:
+        """Change some entries of the status."""
+        here = {"host": socket.gethostname(), "pid": os.getpid()}
+        self.write_json(STATUS, {**self.status(), **here, **changes})
+
+    def part(self, name: str, compute: Callable[[], V]) -> V:
+        """A piece of the run's work: read if it was finished before the run was stopped, else done now and kept.
+
+        So every kind of run goes on after a kill: work that follows from recipe and seed is cut into pieces, each is
+        kept as soon as it is done, and all are removed when the run is whole.
+
+        Args:
+            name: Of the piece, different from those of all others of the run.
+            compute: Gives tensors, numbers, texts, and lists, tuples and dictionaries of such.
+
+        Raises:
+            CosetError: What was kept is damaged.
+        """
+        import torch
+
+        file = self / PARTS / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}.pt"
+        if file.is_file():
+            try:
+                return torch.load(file, weights_only=True)
+            except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+                raise CosetError(f"{file} is damaged: remove it, and this piece of work is done again") from error
+        found = compute()
+        make_folder(file.parent)
+        with replacing(file) as beside:
+            torch.save(found, beside)
+        return found
+
+    def begin(self, recipe: str) -> None:
+        """Write down the recipe of the run that begins or goes on here."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_text(RECIPE, recipe)
+
+    def clear(self) -> None:
+        """Remove what a run has left, and nothing else."""
+        for name in (*FILES, *self.leaves, PARTS):
+            shutil.rmtree(self / name) if (self / name).is_dir() else (self / name).unlink(missing_ok=True)
+            for beside in self.path.glob(f".{name}.*"):  # what a kill left half-written
+                beside.unlink(missing_ok=True)
+
+    def drop_parts(self) -> None:
+        """Remove the pieces of work that are in the run's files now."""
+        shutil.rmtree(self / PARTS, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[RunFolder]:
+        """The folder for this process alone, made if missing. If the body fails with nothing to go on from in a folder
+        that held nothing before, what was made is removed again.
+
+        Raises:
+            CosetError: Another process uses it, it holds something that is no run, or it cannot be written.
+        """
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        fresh = not (self.path.is_dir() and set(os.listdir(self.path)) - {LOCK})
+        if not fresh and not self.holds_run():
+            raise CosetError(f"{self.path} is not empty and holds no run; choose another folder with --output")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.path).close()
+        except OSError as error:
             _remove(missing)
-        raise
+            raise CosetError(
+                f"cannot write to {self.path}: {reason(error)}; choose another folder with --output"
+            ) from error
+        with self._locked():
+            try:
+                yield self
+            except BaseException:
+                if fresh and not any((self / name).exists() for name in RESUMABLE):
+                    self.clear()
+                    (self / LOCK).unlink(missing_ok=True)
+                    _remove(missing)
+                raise
 
-
-def begin(path: Path, recipe: str) -> None:
-    """Clear an earlier run away and write down the recipe of this one."""
-    path.mkdir(parents=True, exist_ok=True)
-    clear(path)
-    write_text(path / "recipe.yaml", recipe)
-
-
-def clear(path: Path) -> None:
-    """Remove the files of a run, and nothing else."""
-    for name in FILES:
-        (path / name).unlink(missing_ok=True)
-        for part in path.glob(f".{name}.*"):  # what a kill left half-written
-            part.unlink(missing_ok=True)
-
-
-def existing(path: Path) -> Path:
-    """A folder that holds a run.
-
-    Raises:
-        CosetError: It does not.
-    """
-    if not (path / "recipe.yaml").is_file():
-        raise CosetError(f"{path} holds no run: recipe.yaml is missing")
-    return path
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            user = self.status()
+            who = f"process {user['pid']} on {user['host']}" if "pid" in user else "another process"
+            raise CosetError(f"{self.path} is in use by {who}; wait for it, or choose another folder") from None
+        try:
+            yield
+        finally:
+            lock.release()  # its file stays: another process may hold it open already
 
 
 def unused(path: Path) -> Path:
@@ -80,17 +224,6 @@ def unused(path: Path) -> Path:
         candidate = path.with_name(f"{path.name}-{number}")
         number += 1
     return candidate
-
-
-def _check_same(path: Path, recipe: str) -> None:
-    file = path / "recipe.yaml"
-    if not file.is_file():
-        raise CosetError(f"{path} is not empty and holds no run; choose another folder with --output")
-    if file.read_text(encoding="utf-8") != recipe:
-        raise CosetError(
-            f"{path} holds a run of another recipe (see {file}); choose another folder with --output, "
-            f"or continue that run with --resume {path}"
-        )
 
 
 def _remove(folders: list[Path]) -> None:

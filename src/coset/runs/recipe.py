@@ -1,26 +1,40 @@
-"""What every kind of recipe can do: run into a folder, certify its symmetry, tell its result, write its page."""
+"""What every kind of recipe gives to the template of a run: its work, its certificate, its page, its table."""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from coset.core.errors import CosetError
+from coset.core.options import Options
+from coset.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # listing recipes should not import PyTorch
+    from coset.runs.run import Run
     from coset.symmetry import EquivarianceReport
 
 
-class Options(BaseModel):
-    """Options that refuse what they do not know."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-
 class Recipe(Options, ABC):
-    """A whole run, settled and checked. A kind is one subclass, listed in ``coset.runs.recipes.KINDS``."""
+    """A whole run, settled and checked. A kind is one subclass; a domain names it in its ``kinds``.
+
+    What a kind can do is declared, not asked of its name:
+
+    Attributes:
+        leaves: Files and folders that its runs leave besides those of all kinds.
+        may_change: Dotted keys that may differ when a run goes on, e.g. ``training.epochs``.
+        counts_epochs: Whether it tells each epoch's validation, so that a sweep can stop what is worse than the rest.
+        shares_processes: Whether several processes can train its one model.
+    """
+
+    leaves: ClassVar[tuple[str, ...]] = ()
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    counts_epochs: ClassVar[bool] = False
+    shares_processes: ClassVar[bool] = False
 
     kind: str
     name: str
@@ -31,28 +45,76 @@ class Recipe(Options, ABC):
         """Everything settled: what ``recipe.yaml`` of a run holds."""
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
 
-    @abstractmethod
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Do the work and fill the run's folder, ``metrics.json`` last; returns the metrics.
+    def folder(self, path: Path) -> RunFolder:
+        """A folder as runs of this kind leave it."""
+        return RunFolder(path, self.leaves)
 
-        ``recipe.yaml`` is written by :func:`coset.runs.folder.begin` once the inputs are known to be good.
+    @abstractmethod
+    def prepare(self, run: Run) -> Any:
+        """Read the inputs and build what is trained: all mistakes that can show before work begins show here.
 
         Raises:
             CosetError: The data or the recipe does not allow it.
         """
 
+    def identity(self, prepared: Any) -> str | None:
+        """A hash of what :meth:`prepare` has read, by which a run knows its data again; ``None`` where the recipe and
+        its seed say all."""
+        return None
+
     @abstractmethod
-    def report(self, folder: Path) -> Path:
-        """Write ``report.html`` of a finished run; returns its path."""
+    def work(self, run: Run, prepared: Any) -> dict[str, Any]:
+        """Fit, measure, and leave the run's own files; returns the metrics that are this kind's own.
+
+        Work that takes long goes through :meth:`coset.runs.run.Run.part`, or leaves ``last.ckpt`` and reads it again.
+
+        Raises:
+            CosetError: Training diverged, or there is nothing to measure.
+        """
+
+    @abstractmethod
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
+        """Write ``report.html``; returns its path."""
 
     @abstractmethod
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """The result as a small table, to print: names of the columns, and rows."""
 
-    def verify(self, folder: Path | None = None, progress: bool = False) -> "list[EquivarianceReport]":
+    def run(self, folder: Path, **options: Any) -> dict[str, Any]:
+        """Run this recipe into a folder, or go on with the run there: see :func:`coset.runs.run.execute`."""
+        from coset.runs.run import execute
+
+        return execute(self, folder, **options)
+
+    def report(self, folder: Path) -> Path:
+        """Write ``report.html`` of a finished run again; returns its path.
+
+        Raises:
+            CosetError: The folder holds no finished run.
+        """
+        found = self.folder(folder)
+        return self.page(found, found.metrics())
+
+    def verify(self, folder: Path | None = None, progress: bool = False) -> Sequence[EquivarianceReport]:
         """Measure the symmetry that the model claims: the trained one of a run, or an untrained one.
 
         Raises:
             CosetError: The recipe has no model that claims one.
         """
         raise CosetError(f"{self.name} makes no claim of symmetry to verify")
+
+    def predict(
+        self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
+    ) -> tuple[int, Sequence[str]]:
+        """Write predictions of a finished run for new data; returns how many, and notes.
+
+        Raises:
+            CosetError: Runs of this kind predict nothing, or the data do not fit.
+        """
+        raise CosetError(f"{folder} holds a run of kind {self.kind}, which has no predictions for new data")
+
+    @property
+    def judged_by(self) -> str:
+        """Dotted place in the metrics of the number that a run is judged by; ``test`` for all numbers of the test."""
+        monitor = getattr(getattr(self, "training", None), "monitor", None)
+        return f"test.{monitor}" if monitor else "test"

@@ -1,10 +1,8 @@
 """Find recipes by name, apply ``key=value`` overrides, and check them before anything starts."""
 
-import difflib
 import importlib
 import re
-from collections.abc import Iterable, Sequence
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,54 +11,23 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from coset.core.choices import Choice
+from coset.core.domains import domains, merged
 from coset.core.errors import CosetError
+from coset.core.registry import nearest
+from coset.runs.folder import RECIPE, RunFolder
+from coset.runs.listing import names, path_of, show
 from coset.runs.recipe import Recipe
 
 if TYPE_CHECKING:  # listing recipes should not import PyTorch
     from coset.symmetry import EquivarianceReport
 
-KINDS = {
-    "graphs": "coset.graphs.experiments:GraphRecipe",
-    "lora": "coset.weights.lora.experiments:LoraRecipe",
-    "lora-zoo": "coset.weights.lora.zoo_experiment:LoraZooRecipe",
-    "motion": "coset.motion.experiments:MotionRecipe",
-    "sweep": "coset.runs.sweep.studies:SweepRecipe",
-    "reconstruction": "coset.privacy.experiments:ReconstructionRecipe",
-    "mode-connectivity": "coset.weights.asymmetric.experiments:ConnectivityRecipe",
-    "bayesian-depth": "coset.weights.asymmetric.bayesian_experiment:BayesianDepthRecipe",
-    "metanet": "coset.weights.asymmetric.metanet_experiment:MetanetRecipe",
-    "merging": "coset.weights.merging.experiments:MergingRecipe",
-}
-"""Schema of each kind of recipe; its ``run(folder, resume=, quiet=)`` runs it. Imported when first needed."""
+__all__ = ["Recipe", "check", "kinds", "load", "load_run", "names", "path_of", "show", "verify"]
 
 
-def names() -> dict[str, str]:
-    """All recipes of the package with their descriptions."""
-    return {
-        name: str(OmegaConf.select(OmegaConf.load(file), "description", default="")) for name, file in _files().items()
-    }
-
-
-def path_of(name: str) -> Path:
-    """The file of a recipe: a name of the package, or a YAML file of the user's.
-
-    Raises:
-        CosetError: There is no such recipe; the message names the nearest one.
-    """
-    if name.endswith((".yaml", ".yml")):
-        if Path(name).is_file():
-            return Path(name)
-        raise CosetError(f"recipe file {name} does not exist")
-    known = _files()
-    if name in known:
-        return known[name]
-    near = _nearest(name, known)
-    raise CosetError(f"no recipe {name!r}" + (f"; did you mean {near!r}?" if near else "") + " (coset list)")
-
-
-def show(name: str) -> str:
-    """The text of a recipe."""
-    return path_of(name).read_text(encoding="utf-8")
+def kinds() -> dict[str, str]:
+    """Kinds of run of all domains, each with the place of its schema."""
+    return merged("kind of run", (domain.kinds for domain in domains()))
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -94,9 +61,7 @@ def load_run(folder: Path) -> Recipe:
     Raises:
         CosetError: The folder holds no run.
     """
-    if not (folder / "recipe.yaml").is_file():
-        raise CosetError(f"{folder} holds no run: recipe.yaml is missing")
-    return load(str(folder / "recipe.yaml"))
+    return load(str(RunFolder(folder).check_holds_run() / RECIPE))
 
 
 def verify(target: str, progress: bool = False) -> "list[EquivarianceReport]":
@@ -114,15 +79,31 @@ def check(values: dict[Any, Any], name: str) -> Recipe:
         CosetError: A key or value is wrong; one clause for each.
     """
     kind = values.get("kind")
-    if kind not in KINDS:
-        raise CosetError(f"recipe {name}: kind={kind!r} is unknown; choose from {', '.join(KINDS)}")
-    module, attribute = KINDS[kind].split(":")
-    schema: type[Recipe] = getattr(importlib.import_module(module), attribute)
+    known = kinds()
+    if kind not in known:
+        raise CosetError(f"recipe {name}: kind={kind!r} is unknown; choose from {', '.join(known)}")
+    schema = _schema(known[kind])
     try:
         return schema.model_validate({**values, "name": values.get("name") or name.removesuffix(".yaml")})
     except ValidationError as error:
         clauses = dict.fromkeys(_explain(e, values, schema) for e in error.errors())
         raise CosetError(f"recipe {name}: {'; '.join(clauses)}") from error
+
+
+def _schema(place: str) -> type[Recipe]:
+    """The class at ``module:Class``, with all options that have been registered since it was made."""
+    module, attribute = place.split(":")
+    schema: type[Recipe] = getattr(importlib.import_module(module), attribute)
+    choices = [part for field in schema.model_fields.values() for part in field.metadata if isinstance(part, Choice)]
+    version = sum(choice.registry.version for choice in choices)
+    if choices and _BUILT.get(place) != version:
+        schema.model_rebuild(force=True)
+        _BUILT[place] = version
+    return schema
+
+
+_BUILT: dict[str, int] = {}
+"""Of each schema, how much was registered when it was last built."""
 
 
 def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str:
@@ -138,7 +119,7 @@ def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str
     key, value, context = ".".join(parts), error["input"], error.get("ctx", {})
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        near = _nearest(key, _keys(schema, values))
+        near = nearest(key, _keys(schema, values))
         return f"unknown key {key}={value!r}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "missing":
         what = _description(schema, values, key)
@@ -148,7 +129,7 @@ def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str
         message = f"choose from {context.get('expected_tags', 'the names in coset show csv')}"
     if isinstance(value, dict | BaseModel):
         return message if not key or message.startswith(("training.", "model.", "data.")) else f"{key}: {message}"
-    near = _nearest(str(value), re.findall(r"'([^']+)'", context.get("expected", context.get("expected_tags", ""))))
+    near = nearest(str(value), re.findall(r"'([^']+)'", context.get("expected", context.get("expected_tags", ""))))
     return f"{key}={value!r}: {message}" + (f"; did you mean {near!r}?" if near else "")
 
 
@@ -158,7 +139,8 @@ def _keys(schema: type[BaseModel], values: Any, prefix: str = "") -> dict[str, s
     for name, field in schema.model_fields.items():
         keys[prefix + name] = field.description or ""
         given = values.get(name) if isinstance(values, dict) else None
-        options = _models(field.annotation)
+        chosen_from = [part for part in field.metadata if isinstance(part, Choice)]
+        options = chosen_from[0].registry.classes() if chosen_from else _models(field.annotation)
         chosen = [model for model in options if isinstance(given, dict) and _is_called(model, given.get("name"))]
         for model in chosen or options:
             keys |= _keys(model, given, f"{prefix}{name}.")
@@ -178,14 +160,3 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
-
-
-def _nearest(word: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
-    return near[0] if near else None
-
-
-def _files() -> dict[str, Path]:
-    folders = sorted(Path(str(resources.files("coset"))).glob("**/recipes"))
-    files = {file.relative_to(f).with_suffix("").as_posix(): file for f in folders for file in f.rglob("*.yaml")}
-    return dict(sorted(files.items()))

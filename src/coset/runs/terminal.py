@@ -1,5 +1,7 @@
-"""Where commands print."""
+"""Where commands print, and how long work shows how far it is."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -22,3 +24,13 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
 def print_notes(notes: Any) -> None:
     for note in notes:
         problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(text: str, total: int, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A progress bar on standard error; gives a function to call after each step."""
+    from rich.progress import Progress
+
+    with Progress(console=problems, transient=True, disable=quiet) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda: bar.advance(task)

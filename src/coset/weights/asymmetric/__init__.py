@@ -4,6 +4,6 @@ Lim, Putterman, Walters, Maron, Jegelka: The empirical impact of neural paramete
 (NeurIPS 2024, arXiv 2405.20231).
 """
 
-from coset.weights.asymmetric.asymmetrize import asymmetries, asymmetrize, deasymmetrize, fingerprint
+import lazy_loader
 
-__all__ = ["asymmetries", "asymmetrize", "deasymmetrize", "fingerprint"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
 from coset.runs.terminal import console, print_notes, print_table, problems
 
 
+@COMMANDS.register("lora inspect")
 def inspect_adapter(
     path: Annotated[Path, typer.Argument(help="PEFT or diffusers folder, or a file of weights.")],
     adapter: Annotated[str | None, typer.Option(help="Which adapter, where there are several.")] = None,
@@ -44,6 +46,7 @@ def inspect_adapter(
     print_notes(facts.notes)
 
 
+@COMMANDS.register("lora convert")
 def convert(
     path: Annotated[Path, typer.Argument(help="Any adapter that can be read.")],
     output: Annotated[Path, typer.Argument(help="PEFT folder, or a .safetensors file in kohya's naming.")],
@@ -62,6 +65,7 @@ def convert(
     console.print(f"{len(adapter.layers)} layers written to {written}", highlight=False, soft_wrap=True)
 
 
+@COMMANDS.register("lora collect")
 def collect(
     folder: Annotated[Path, typer.Argument(help="Folder of adapters, at any depth.")],
     output: Annotated[Path, typer.Argument(help="Folder of the collection.")],
@@ -87,6 +91,7 @@ def collect(
     console.print(f"{len(zoo)} adapters, rank {zoo.rank}, in {output}", highlight=False, soft_wrap=True)
 
 
+@COMMANDS.register("lora zoo")
 def make_zoo(
     recipe: Annotated[str, typer.Argument(help="Recipe of kind lora-zoo, e.g. lol/minilm-zoo.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. adapters=50")] = None,
@@ -112,6 +117,7 @@ def make_zoo(
     console.print(f"{metrics['seconds']} s; everything is in {output}", highlight=False)
 
 
+@COMMANDS.register("lora search")
 def search(
     adapter: Annotated[Path, typer.Argument(help="An adapter.")],
     collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
@@ -126,6 +132,7 @@ def search(
     print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, collection, top)])
 
 
+@COMMANDS.register("lora duplicates")
 def find_duplicates(
     collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
     threshold: Annotated[float, typer.Option(help="Smallest cosine that counts.")] = 0.99,
@@ -143,6 +150,7 @@ def find_duplicates(
     console.print(f"{len(found)} pairs among {len(zoo)} adapters", highlight=False)
 
 
+@COMMANDS.register("lora map")
 def draw_map(
     collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
     output: Annotated[Path, typer.Option(help="The page.")] = Path("map.html"),

@@ -1,4 +1,4 @@
-"""Recipes: run them, sweep over them, look at what they left."""
+"""Run recipes, sweep over them, look at what they left."""
 
 import json as json_module
 from datetime import datetime
@@ -6,33 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from coset.core.errors import CosetError
 from coset.runs.terminal import console, print_notes, print_table, problems
-
-
-def list_recipes() -> None:
-    """List the recipes.
-
-    Example: coset list
-    """
-    from coset.runs.recipes import names
-
-    table = Table("recipe", "what it runs", box=None)
-    for name, description in names().items():
-        table.add_row(name, description)
-    console.print(table)
-
-
-def show(recipe: str) -> None:
-    """Print a recipe, ready to be copied and changed.
-
-    Example: coset show subgraphormer/freesolv > mine.yaml; coset run mine.yaml
-    """
-    from coset.runs.recipes import show as text
-
-    typer.echo(text(recipe))
 
 
 def run(
@@ -44,9 +20,10 @@ def run(
     engine: Annotated[str, typer.Option(help="local; torchrun, ray: several processes, one model.")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Processes of --engine torchrun or ray.")] = 2,
     retries: Annotated[int, typer.Option(min=0, help="Starts more from the last checkpoint if one of them dies.")] = 2,
+    restart: Annotated[bool, typer.Option("--restart", help="Remove what is in the folder and begin anew.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
-    """Run a recipe, or go on with a run that was stopped.
+    """Run a recipe, or go on with a run that was stopped: the same command given again goes on, too.
 
     Example: coset run subgraphormer/freesolv training.epochs=20 --seed 1
 
@@ -54,47 +31,48 @@ def run(
 
     Example: coset run subgraphormer/freesolv --engine torchrun --workers 2
     """
-    from coset.runs import folder as run_directory
     from coset.runs.launch import processes
     from coset.runs.recipes import load, load_run
+    from coset.runs.run import execute
 
     processes.follow_launcher()
     if processes.mistake_was_made():
-        return None
+        return
     changes = [change for change in overrides or [] if not change.startswith("engine=")]
     engine = next((c.partition("=")[2] for c in overrides or [] if c.startswith("engine=")), engine)
     if engine not in ("local", "torchrun", "ray"):
         raise CosetError(f"--engine {engine}: choose local, torchrun or ray")
-    together: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries, "quiet": quiet}
     if resume is not None:
-        if recipe is not None or output is not None or seed is not None:
+        if recipe is not None or output is not None or seed is not None or restart:
             raise CosetError("--resume takes recipe, seed and folder from the run: give it alone")
-        folder = run_directory.existing(resume)
-        if not (folder / "last.ckpt").is_file():
-            raise CosetError(f"{folder} was stopped before its first epoch ended: start it again with --output")
-        checked = load_run(folder)
-        if engine != "local":
-            return _run_together(checked, folder, ["run", "--resume", str(folder)], resume=True, **together)
-        metrics = checked.run(folder, resume=True, quiet=quiet or not processes.is_first())
+        checked, folder, again = load_run(resume), resume, ["run", "--resume", str(resume)]
     else:
         if recipe is None:
             raise CosetError("name a recipe (coset list), or continue a run with --resume DIR")
         checked = load(recipe, changes + ([] if seed is None else [f"seed={seed}"]))
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = output or run_directory.unused(Path("runs") / f"{checked.name.replace('/', '-')}-{stamp}")
-        if engine != "local":
-            again = ["run", recipe, *changes, f"seed={checked.seed}", "--output", str(folder)]
-            return _run_together(checked, folder, again, resume=False, **together)
-        stopped = processes.was_stopped(folder / "last.ckpt")
-        if not processes.is_first():
-            _need_graphs(checked)
-            checked.run(folder, resume=stopped, quiet=True)
-            return None
-        with run_directory.claimed(folder, checked.to_yaml()):
-            metrics = checked.run(folder, resume=stopped, quiet=quiet)
-    if not processes.is_first():
-        return None
-    return _print_run(checked, folder, metrics)
+        folder = output or _folder_for(checked)
+        again = ["run", recipe, *changes, f"seed={checked.seed}", "--output", str(folder)]
+    if engine == "local":
+        metrics = execute(checked, folder, restart=restart, quiet=quiet)
+    else:
+        metrics = _run_together(checked, folder, again, engine, workers, retries, quiet)
+    if processes.is_first() and metrics:
+        _print_run(checked, folder, metrics)
+
+
+def _folder_for(recipe: Any) -> Path:
+    """A new folder under ``runs/``; or the last one of this recipe, if its run was stopped and can go on."""
+    from coset.runs.folder import RunFolder, unused
+    from coset.runs.recipes import load_run
+
+    name, runs = recipe.name.replace("/", "-"), Path("runs")
+    earlier = [RunFolder(path) for path in sorted(runs.glob(f"{name}-*"), reverse=True) if path.is_dir()]
+    for folder in earlier:
+        if folder.resumable() and not folder.in_use() and load_run(folder.path) == recipe:
+            at = folder.status().get("at")
+            problems.print(f"going on in {folder}" + (f", at {at}" if at else ""), highlight=False, markup=False)
+            return folder.path
+    return unused(runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def sweep(
@@ -120,7 +98,7 @@ def sweep(
     """
     from pydantic import ValidationError
 
-    from coset.runs import folder as run_directory
+    from coset.runs.folder import unused
     from coset.runs.sweep.halving import Halving
     from coset.runs.sweep.trials import Sweep, run_sweep, seeds_of, table_of
 
@@ -132,7 +110,7 @@ def sweep(
     except ValidationError as error:
         raise CosetError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = output or run_directory.unused(Path("runs") / f"sweep-{stamp}")
+    folder = output or unused(Path("runs") / f"sweep-{stamp}")
     how: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries}
     halving = Halving(grace, reduction) if asha else None
     metrics = run_sweep(wanted, folder, metric=metric, halving=halving, quiet=quiet, **how)
@@ -168,17 +146,10 @@ def predict(
     """
     from coset.runs.recipes import load_run
 
-    if load_run(run_folder).kind == "lora":
-        from coset.weights.lora.runs import predict_adapters
-
-        if draws is not None or seed is not None:
-            raise CosetError(f"--draws and --seed: the model of {run_folder} reads LoRA adapters and draws nothing")
-        count, notes = predict_adapters(run_folder, data, output, skip_bad_rows)
-    else:
-        from coset.graphs.prediction import predict_csv
-
-        how: dict[str, Any] = {"progress": not quiet, "draws": draws, "seed": seed}
-        count, notes = predict_csv(run_folder, data, output, smiles, skip_bad_rows, **how)
+    recipe = load_run(run_folder)
+    given = {"smiles": smiles, "skip_bad_rows": skip_bad_rows or None, "draws": draws, "seed": seed}
+    options = {name: value for name, value in given.items() if value is not None}
+    count, notes = recipe.predict(recipe.folder(run_folder), data, output, quiet=quiet, **options)
     print_notes(notes)
     console.print(f"{count} predictions written to {output}", highlight=False, soft_wrap=True)
 
@@ -211,41 +182,68 @@ def report(
 
     Example: coset report runs/a runs/b --output comparison.html
     """
-    from coset.reports import write_comparison
+    from coset.runs.comparison import write_comparison
     from coset.runs.recipes import load_run
 
     recipes = [load_run(folder) for folder in runs]
-    page = recipes[0].report(runs[0]) if len(runs) == 1 else write_comparison(runs, output)
+    if len(runs) == 1:
+        folder = recipes[0].folder(runs[0])
+        page = recipes[0].page(folder, folder.metrics())
+    else:
+        page = write_comparison(runs, output)
     console.print(f"{page}", highlight=False)
 
 
-def _run_together(
-    checked: Any, folder: Path, again: list[str], *, resume: bool, engine: str, workers: int, retries: int, quiet: bool
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Name of a bench; without one they are listed.")] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. category=cfi networks=none")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
+    """Run a benchmark.
+
+    Example: coset bench expressivity category=basic networks=none
+    """
+    import importlib
+    import inspect
+
+    from coset.core.domains import domains, merged
+
+    benches = merged("bench", (domain.benches for domain in domains()))
+    if name is None:
+        print_table(["bench", "where"], [[key, place] for key, place in sorted(benches.items())])
+        return
+    if name not in benches:
+        raise CosetError(f"no bench {name!r}; choose from {', '.join(sorted(benches))}")
+    module, attribute = benches[name].split(":")
+    function = getattr(importlib.import_module(module), attribute)
+    known = [key for key in inspect.signature(function).parameters if key != "json"]
+    chosen: dict[str, Any] = {}
+    for option in options or []:
+        key, _, value = option.partition("=")
+        if key not in known or not value:
+            raise CosetError(f"bench {name}: option {option!r} must read key=value with key one of {', '.join(known)}")
+        chosen[key] = int(value) if value.isdigit() else value
+    function(json=json, **chosen)
+
+
+def _run_together(
+    checked: Any, folder: Path, again: list[str], engine: str, workers: int, retries: int, quiet: bool
+) -> dict[str, Any]:
     """Several processes train one model: a command of ours under torchrun, or a function on Ray."""
-    from contextlib import nullcontext
-
-    from coset.runs import folder as run_directory
     from coset.runs.launch import ray_train, torchrun
+    from coset.runs.run import execute_part
 
-    _need_graphs(checked)
+    if not checked.shares_processes:
+        raise CosetError(f"{checked.name} is of kind {checked.kind}, whose runs several processes cannot share")
     if engine == "torchrun":
-        return torchrun.launch([*again, *["--quiet"] * quiet], workers, retries)
-    from coset.graphs.experiments import run_together
-
-    with nullcontext() if resume else run_directory.claimed(folder, checked.to_yaml()):
-        arguments = (checked.to_yaml(), checked.name, str(folder.absolute()), resume)
-        ray_train.launch(run_together, arguments, folder, workers, retries)
-    return _print_run(checked, folder, json_module.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+        torchrun.launch([*again, *["--quiet"] * quiet], workers, retries)
+        return {}
+    arguments = (checked.to_yaml(), checked.name, str(folder.absolute()))
+    ray_train.launch(execute_part, arguments, folder, workers, retries)
+    return checked.folder(folder).metrics()
 
 
 def _print_run(checked: Any, folder: Path, metrics: dict[str, Any]) -> None:
-    checked.report(folder)
     print_table(*checked.summary(metrics))
     size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
     console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
-
-
-def _need_graphs(recipe: Any) -> None:
-    if recipe.kind != "graphs":
-        raise CosetError(f"{recipe.name} is of kind {recipe.kind}; several processes train recipes of kind graphs only")

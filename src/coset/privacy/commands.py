@@ -1,0 +1,42 @@
+"""What a trained network gives away."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coset.core.commands import COMMANDS
+from coset.runs.terminal import console, print_notes, print_table
+
+
+@COMMANDS.register("audit")
+def audit(
+    weights: Annotated[Path, typer.Argument(help="safetensors of a ReLU network with one output, or one a class.")],
+    data: Annotated[
+        Path, typer.Option(help="NPZ: x_train, y_train, x_test, y_test; labels -1 and 1, 0 and 1, or class numbers.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to write; it will hold private data.")],
+    group: Annotated[str, typer.Option(help="plain, flips, c4, d4, shifts or sets.")] = "plain",
+    loss: Annotated[str, typer.Option(help="mse or logistic; with several outputs always ce.")] = "logistic",
+    weight_decay: Annotated[float | None, typer.Option(help="Of training, if there was any.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of the search.")] = 3000,
+    restarts: Annotated[int, typer.Option(min=1, help="Independent starts, side by side.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the starts.")] = 0,
+    model: Annotated[str | None, typer.Option(help="FILE.py:NAME that makes another network of yours.")] = None,
+    part: Annotated[int | None, typer.Option(min=1, help="Candidates at a time, to bound memory.")] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """How much of its training data a model of your own gives away.
+
+    Example: coset audit model.safetensors --data data.npz --output audit --group d4 --weight-decay 1e-3
+
+    Example: coset audit cnn.safetensors --model cnn.py:make --data data.npz --output audit --group shifts
+    """
+    from coset.privacy.experiments import audit_files
+
+    results, warnings = audit_files(
+        weights, data, output, group, loss, weight_decay, steps, restarts, seed, model, part, quiet
+    )
+    print_notes(warnings)
+    print_table(["measured", ""], [[k, f"{v:.4g}"] for k, v in results.items()])
+    console.print(f"look at {output / 'report.html'}", highlight=False, soft_wrap=True)

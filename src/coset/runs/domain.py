@@ -1,0 +1,9 @@
+"""Kinds of run that belong to no domain."""
+
+from coset.core.domains import Domain
+
+DOMAIN = Domain(
+    name="runs",
+    package="coset.runs",
+    kinds={"sweep": "coset.runs.sweep.studies:SweepRecipe"},
+)

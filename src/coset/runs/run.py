@@ -1,0 +1,256 @@
+"""A run from beginning to end, the same for every kind of recipe.
+
+:func:`execute` claims the folder, prepares, works, certifies, writes the page and last ``metrics.json``. It owns what no
+kind should have to think of: the same command given again goes on, signals end a run with the place that was reached,
+a run that measured something that is not a number has failed, and data that changed in between are refused.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from coset.core.errors import CosetError
+from coset.runs.folder import CERTIFICATE, METRICS, RunFolder
+from coset.runs.launch import processes
+from coset.runs.recipe import Recipe
+from coset.runs.signals import Stopped
+
+V = TypeVar("V")
+OnEpoch = Callable[[Mapping[str, float]], None]
+PACKAGES = ("coset", "torch", "torch_geometric", "pytorch-lightning", "numba", "numpy", "rdkit", "transformers", "peft")
+MEASURED_AGAIN = frozenset({"seconds", "cpu_seconds", "versions", "machine"})
+"""Metrics in which two runs of one recipe differ."""
+
+
+@dataclass
+class Run:
+    """One run, as its kind sees it.
+
+    Attributes:
+        recipe: What is run.
+        folder: Its folder.
+        quiet: No progress bars.
+        on_epoch: Called with the row of ``history.csv`` after each epoch, by kinds that count epochs.
+        notes: What a reader of the result should know; they become part of the metrics.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    quiet: bool = False
+    on_epoch: OnEpoch | None = None
+    notes: list[str] = field(default_factory=list)
+    reached: str = ""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process, of several that share the run, writes its files."""
+        return processes.is_first()
+
+    def at(self, place: str) -> None:
+        """Say where the run is, e.g. ``epoch 3 of 20``: what is told when it is stopped."""
+        self.reached = place
+
+    def part(self, name: str, compute: Callable[[], V]) -> V:
+        """A piece of work that is kept when it is done: see :meth:`coset.runs.folder.RunFolder.part`."""
+        self.at(name)
+        return self.folder.part(name, compute)
+
+    def say(self, text: str) -> None:
+        """A line on standard error, unless the run is to be quiet."""
+        if not self.quiet:
+            Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def execute(
+    recipe: Recipe,
+    path: Path,
+    *,
+    restart: bool = False,
+    quiet: bool = False,
+    on_epoch: OnEpoch | None = None,
+    prepared: Any = None,
+) -> dict[str, Any]:
+    """Run a recipe into a folder, or go on with the run that was stopped there; returns the metrics.
+
+    A folder that holds the same run finished is read, not run again.
+
+    Args:
+        recipe: What to run.
+        path: The folder; made if missing.
+        restart: Remove what an earlier run of this recipe left there, and begin anew.
+        quiet: Print nothing.
+        on_epoch: Called after each epoch with its row of ``history.csv``.
+        prepared: What :meth:`~coset.runs.recipe.Recipe.prepare` of a recipe with the same data has returned, not to
+            read it again.
+
+    Raises:
+        CosetError: The data or the recipe does not allow it, or the folder holds something else.
+        Stopped: By a signal.
+    """
+    run = Run(recipe, recipe.folder(path), quiet or not processes.is_first(), on_epoch)
+    if not run.first:  # it trains with the others; the first process alone writes
+        return {} if run.folder.finished() else recipe.work(run, recipe.prepare(run))
+    with run.folder.claimed():
+        if restart:
+            run.folder.clear()
+        if _settle(run):
+            return run.folder.metrics()
+        before = float(run.folder.status().get("seconds", 0.0)), time.monotonic()
+        try:
+            metrics = _carry_out(run, prepared, before)
+        except Stopped as stop:
+            _end(run, before, "stopped", f"signal {stop.name}")
+            stop.told(run.reached, f"coset run --resume {run.folder}" if run.folder.resumable() else "")
+            raise
+        except BaseException as error:
+            _end(run, before, "failed", " ".join(str(error).split()) or type(error).__name__)
+            raise
+    return metrics
+
+
+def execute_part(recipe: str, name: str, folder: str) -> None:
+    """The part of one process in a run of several, which Ray Train calls in each.
+
+    Args:
+        recipe: The resolved recipe, as YAML.
+        name: Of the recipe.
+        folder: Of the run.
+    """
+    from coset.runs.recipes import check
+
+    values = OmegaConf.to_container(OmegaConf.create(recipe))
+    assert isinstance(values, dict)
+    execute(check(values, name), Path(folder), quiet=True)
+
+
+def _settle(run: Run) -> bool:
+    """Whether the folder holds this very run, finished.
+
+    Raises:
+        CosetError: It holds a run of another recipe.
+    """
+    from coset.runs.recipes import load_run
+
+    if not run.folder.holds_run():
+        return False
+    earlier, recipe = load_run(run.folder.path), run.recipe
+    old, new = (_flat(each.model_dump(mode="json")) for each in (earlier, recipe))
+    other = {"name", "description", *recipe.may_change}
+    differs = next((key for key in {**old, **new} if key not in other and old.get(key) != new.get(key)), None)
+    if differs is not None:
+        raise CosetError(
+            f"{run.folder} holds a run of another recipe: its {differs} is {old.get(differs)!r}, here it is "
+            f"{new.get(differs)!r}; choose another folder with --output, or go on with that run: "
+            f"coset run --resume {run.folder}"
+        )
+    if not run.folder.finished():
+        return False
+    same = all(old.get(key) == new.get(key) for key in recipe.may_change)
+    if not same:  # it goes on, further than it was asked to before
+        (run.folder / METRICS).unlink()
+    return same
+
+
+def _carry_out(run: Run, prepared: Any, before: tuple[float, float]) -> dict[str, Any]:
+    recipe, folder, cpu = run.recipe, run.folder, time.process_time()
+    if prepared is None:
+        prepared = recipe.prepare(run)
+    data, earlier = recipe.identity(prepared), folder.status()
+    if "data" in earlier and earlier["data"] != data:
+        raise CosetError(
+            f"the data are not those that the run in {folder} began with (now {data}, then {earlier['data']}); "
+            "bring them back, or choose another folder with --output"
+        )
+    folder.begin(recipe.to_yaml())
+    folder.write_status(state="running", at="", why="", data=data)
+    own = recipe.work(run, prepared)
+    metrics = {
+        **own,
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "data_identity": data,
+        "notes": [*run.notes, *own.get("notes", ())],
+        "seconds": round(before[0] + time.monotonic() - before[1], 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    check_finite(metrics)
+    folder.write_status(state="running", at="page")
+    recipe.page(folder, metrics)
+    folder.write_json(METRICS, metrics)
+    folder.drop_parts()
+    folder.write_status(state="done", at="", seconds=metrics["seconds"])
+    return metrics
+
+
+def _end(run: Run, before: tuple[float, float], state: str, why: str) -> None:
+    if run.folder.holds_run():
+        seconds = round(before[0] + time.monotonic() - before[1], 1)
+        run.folder.write_status(state=state, at=run.reached, why=why, seconds=seconds)
+
+
+def write_certificate(folder: RunFolder, reports: Sequence[Any]) -> None:
+    """``certificate.json``: what was measured of each claim of symmetry."""
+    folder.write_json(CERTIFICATE, [report.to_dict() for report in reports])
+
+
+def check_finite(metrics: Mapping[str, Any]) -> None:
+    """Refuse metrics that hold something that is not a finite number; what cannot be measured is ``None``.
+
+    Raises:
+        CosetError: One of them is infinite or not a number; the message names it.
+    """
+    wrong = next((name for name, value in _numbers(metrics) if not math.isfinite(value)), None)
+    if wrong is not None:
+        raise CosetError(
+            f"the run measured {wrong} = {dict(_numbers(metrics))[wrong]}: it has failed; lower the learning rate, or "
+            "look at the data"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, int]:
+    """Cores, and the threads that PyTorch uses of them."""
+    import torch
+
+    return {"cpu_count": os.cpu_count() or 1, "threads": torch.get_num_threads()}
+
+
+def _numbers(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _numbers(entry, f"{prefix}{key}.")
+    elif isinstance(value, list | tuple):
+        for place, entry in enumerate(value):
+            yield from _numbers(entry, f"{prefix}{place}.")
+    elif isinstance(value, float):
+        yield prefix[:-1], value
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        flat |= _flat(entry, f"{prefix}{key}.") if isinstance(entry, Mapping) else {f"{prefix}{key}": entry}
+    return flat

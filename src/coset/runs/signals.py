@@ -1,0 +1,70 @@
+"""Signals that end a command: it says how far it came and how to go on, and exits as the system expects.
+
+A batch system sends SIGTERM, a terminal SIGINT. Both become :class:`Stopped`, which no ``except Exception`` catches, so
+that files are closed and temporary ones removed on the way out.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+WATCHED = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """A signal has ended the command.
+
+    Attributes:
+        number: Of the signal.
+        at: How far the command had come; empty if it did not say.
+        again: The command that goes on; empty if there is nothing to go on from.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number, self.at, self.again = number, "", ""
+
+    @property
+    def name(self) -> str:
+        """Of the signal."""
+        return signal.Signals(self.number).name
+
+    @property
+    def exit_code(self) -> int:
+        """143 for SIGTERM, 130 for SIGINT."""
+        return 128 + self.number
+
+    def told(self, at: str, again: str) -> None:
+        """Add how far the command had come and how to go on, unless that is known already."""
+        self.at, self.again = self.at or at, self.again or again
+
+    def __str__(self) -> str:
+        where = f" at {self.at}" if self.at else ""
+        return f"stopped by {self.name}{where}" + (f"; go on with: {self.again}" if self.again else "")
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """While the body runs, SIGTERM and SIGINT raise :class:`Stopped` in it; a second signal changes nothing more.
+
+    In other threads than the main one signals cannot be caught, and nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in WATCHED:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    before = {each: signal.signal(each, stop) for each in WATCHED}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,57 @@
+"""What tells graphs and complexes apart."""
+
+import json as json_module
+from typing import Annotated, Any
+
+import typer
+
+from coset.core.commands import COMMANDS
+from coset.runs.terminal import console, print_table
+
+
+@COMMANDS.register("wl")
+def wl(
+    first: Annotated[str, typer.Argument(help="graph6 file with one graph, or a graph6 string.")],
+    second: Annotated[str, typer.Argument(help="The other graph.")],
+    tests: Annotated[str | None, typer.Option(help="Comma-separated, e.g. 1-WL,EPWL-A; all by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    complexes: Annotated[bool, typer.Option("--complex", help="Compare complexes: JSON, atom lists, meshes.")] = False,
+    lift: Annotated[str, typer.Option(help="For graphs as complexes: ring, clique, ball, mapper or none.")] = "ring",
+    longest: Annotated[int, typer.Option(min=3, help="Nodes of the longest ring that becomes a cell.")] = 6,
+) -> None:
+    """Say which tests of expressive power tell two graphs apart, after how many rounds, and by which nodes.
+
+    With --complex: how two complexes differ, and which rank pair of SMCN sees it.
+
+    Example: coset wl EhEG EJaG --tests 1-WL,EPWL-A; coset wl --complex bunny.off torus.json
+    """
+    if complexes:
+        return _compare_complexes(first, second, lift, longest, json)
+    from coset.graphs.wl import read_one_graph, wl_compare
+
+    chosen = None if tests is None else [name.strip() for name in tests.split(",")]
+    verdicts = wl_compare(read_one_graph(first), read_one_graph(second), chosen)
+    if json:
+        typer.echo(json_module.dumps([verdict.to_dict() for verdict in verdicts], indent=2))
+        return
+    rows = [[v.test, "yes" if v.separated else "no", str(v.rounds), str(v.witness or "")] for v in verdicts]
+    print_table(["test", "told apart", "rounds", "a colour of first against second"], rows)
+
+
+def _compare_complexes(first: str, second: str, lift: Any, longest: int, json: bool) -> None:
+    from coset.topology.benches.advice import compare_complexes
+    from coset.topology.data.files import read_complex
+
+    found = compare_complexes(read_complex(first, lift, longest), read_complex(second, lift, longest))
+    if json:
+        typer.echo(json_module.dumps(found.to_dict(), indent=2))
+        return
+    shown = [[n, *("–" if v is None else str(v) for v in (a, b))] for n, a, b in found.invariants]
+    print_table(["", "first", "second", ""], [[*row, "differs" if row[1] != row[2] else ""] for row in shown])
+    said = {True: "yes", False: "no", None: "too large"}
+    rows = [
+        [v.network, said[v.separates], "–" if v.layers is None else str(v.layers), f"{v.pairs:,}"]
+        for v in found.verdicts
+    ]
+    print_table(["network", "told apart", "layers", "pairs"], rows)
+    console.print(found.advice, highlight=False, soft_wrap=True)

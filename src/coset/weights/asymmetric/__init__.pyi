@@ -1,0 +1,3 @@
+from .asymmetrize import asymmetries, asymmetrize, deasymmetrize, fingerprint
+
+__all__ = ["asymmetries", "asymmetrize", "deasymmetrize", "fingerprint"]

@@ -1,0 +1,22 @@
+"""What merging of networks adds."""
+
+from coset.core.domains import Domain, System
+
+DOMAIN = Domain(
+    name="merging",
+    package="coset.weights.merging",
+    kinds={"merging": "coset.weights.merging.experiments:MergingRecipe"},
+    commands=("coset.weights.merging.commands",),
+    adds={"merge method": ("coset.weights.merging.methods",)},
+    systems=(
+        System(
+            "FS-Merge",
+            "Kinderman, Hubara, Maron, Soudry: Foldable SuperNets: scalable merging of transformers with different "
+            "initializations and tasks, TMLR 2025, arXiv 2410.01483",
+            module="coset.weights.merging.supernet",
+            page="fs-merge",
+            recipes="fs-merge/",
+            words="model merging foldable supernet transformer ZipIt RegMean distillation mergekit",
+        ),
+    ),
+)
