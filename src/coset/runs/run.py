@@ -1,6 +1,6 @@
 """A run from beginning to end, the same for every kind of recipe.
 
-:func:`execute` claims the folder, prepares, works, certifies, writes the page and last ``metrics.json``. It owns what no
+:func:`execute` claims the folder, prepares, works, writes the page and last ``metrics.json``. It owns what no
 kind should have to think of: the same command given again goes on, signals end a run with the place that was reached,
 a run that measured something that is not a number has failed, and data that changed in between are refused.
 """
