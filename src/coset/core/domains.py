@@ -112,7 +112,8 @@ def modules_for(registry: str) -> Iterator[str]:
         for name in (*domain.adds.get(registry, ()), *domain.adds.get(ANY, ())):
             yield name
             spec = importlib.util.find_spec(name)
-            for place in pkgutil.iter_modules(spec.submodule_search_locations if spec else ()):
+            folders = spec.submodule_search_locations if spec else None
+            for place in pkgutil.iter_modules(folders or ()):
                 yield f"{name}.{place.name}"
 
 

@@ -13,8 +13,7 @@ LENGTH = 16  # hexadecimal digits: two of a million data sets share them with a 
 def digest(*parts: Any) -> str:
     """A hash of numbers, texts, arrays, tensors, and of lists, tuples and dictionaries of them.
 
-    Equal content gives equal hashes, on any machine: arrays count with their type and shape, dictionaries whatever their
-    order.
+    Equal content gives equal hashes, on any machine: arrays count with their type and shape, dictionaries in any order.
 
     >>> digest([1, 2.0], {"a": "x"}) == digest((1, 2.0), {"a": "x"})
     True

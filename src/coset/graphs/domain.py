@@ -18,6 +18,7 @@ DOMAIN = Domain(
         "graph model": ("coset.graphs.models",),
         "graph data": ("coset.graphs.data.sources",),
         "norm": ("coset.graphs.models.norms", "coset.graphs.models.granola"),
+        "page view": ("coset.graphs.pages",),
         "coarsening": ("coset.graphs.encodings.coarsening",),
     },
     systems=(

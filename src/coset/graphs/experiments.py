@@ -1,73 +1,58 @@
 """Recipes of kind ``graphs``: a data set of graphs, a model, and how to train it."""
 
-import os
-import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from pydantic import Field, model_validator
-from rich.console import Console
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
-from coset.core.files import write_json, write_text
-from coset.graphs import GIN, Subgraphormer
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
+from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.fitting.engine import Fit, first_batch, fit, predict
 from coset.graphs.fitting.loaders import View
 from coset.graphs.fitting.tasks import GraphTask
-from coset.graphs.options import DataOptions, ModelOptions, TrainerOptions, TrainingOptions
+from coset.graphs.models.options import GRAPH_MODELS, GraphModel
+from coset.graphs.options import TrainerOptions, TrainingOptions
+from coset.graphs.pages.views import PAGE_VIEWS
 from coset.graphs.transforms import SampleRoots, precompute
-from coset.reports import (
-    AttentionRecord,
-    CellRecord,
-    attention_record,
-    cell_record,
-    skeleton,
-    write_attention,
-    write_cells,
-    write_report,
-)
-from coset.runs import folder as run_directory
-from coset.runs.checkpoints import LAST, check_belongs, read_checkpoint
-from coset.runs.launch import processes
+from coset.runs.checkpoints import check_belongs, read_checkpoint
+from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
 from coset.runs.metrics import metrics_of
 from coset.runs.recipe import Recipe
+from coset.runs.run import Run, write_certificate
 from coset.symmetry import EquivarianceReport, verify_claims
-from coset.topology import HOMP, SMCN
-from coset.topology.data.pictures import drawing, pair_relevance
 
 CERTIFIED = 8  # graphs that a symmetry is measured on
-LARGEST_COMPLEX = 80  # vertices of a complex that the report shows
-SHOWN, LARGEST_SHOWN = 12, 40  # molecules whose attention the report shows, and the most atoms of one
-MAY_CHANGE = {"epochs", "early_stopping", "max_minutes", "workers"}  # of training, when a run is resumed
-OnEpoch = Callable[[Mapping[str, float]], None]
-PACKAGES = ("coset", "torch", "torch_geometric", "pytorch-lightning", "torchmetrics", "numba", "numpy", "rdkit")
+MAY_CHANGE = frozenset(f"training.{key}" for key in ("epochs", "early_stopping", "max_minutes", "workers"))
 
 
 class GraphRecipe(Recipe):
     """A whole run on graphs."""
 
+    may_change: ClassVar[frozenset[str]] = MAY_CHANGE
+    counts_epochs: ClassVar[bool] = True
+    shares_processes: ClassVar[bool] = True
+
     kind: Literal["graphs"] = "graphs"
-    data: DataOptions
-    model: ModelOptions
+    data: Annotated[GraphData, GRAPH_DATA.choice]
+    model: Annotated[GraphModel, GRAPH_MODELS.choice]
     training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
     trainer: TrainerOptions = Field(default_factory=lambda: TrainerOptions.model_validate({}))
 
     @model_validator(mode="after")
     def _model_can_be_built(self) -> "GraphRecipe":
         """What only the network knows, such as a width too small for the heads, is said before any data is read."""
-        if self.model.name == "gin" and self.model.root_fraction < 1:
-            raise ValueError(f"model.root_fraction={self.model.root_fraction}: gin has no roots; leave it at 1")
+        if not self.model.marks_roots and self.model.root_fraction < 1:
+            raise ValueError(
+                f"model.root_fraction={self.model.root_fraction}: {self.model.name} has no roots; leave it at 1"
+            )
         if self.model.votes > 1 and self.model.root_fraction == 1:
             raise ValueError(f"model.votes={self.model.votes} needs model.root_fraction below 1: all draws are equal")
         with torch.device("meta"):
@@ -130,7 +115,7 @@ class GraphRecipe(Recipe):
             monitor=t.monitor, seed=self.seed,
         )  # fmt: skip
 
-    def identity(self, table: GraphTable) -> dict[str, Any]:
+    def identity_of(self, table: GraphTable) -> dict[str, Any]:
         """What a checkpoint carries, to be used without the data and never for another recipe."""
         return {
             "recipe": self.model_dump(mode="json"),
@@ -142,63 +127,71 @@ class GraphRecipe(Recipe):
     def certificate(self, model: nn.Module, graphs: list[Data]) -> list[EquivarianceReport]:
         """The model's claims, measured on the first of these (encoded) graphs in float64."""
         batch = first_batch(graphs, CERTIFIED)
-        return verify_claims(model, model.with_noise(batch) if isinstance(model, GIN) else batch)
+        return verify_claims(model, self.model.settled(model, batch))
 
-    def run(
-        self,
-        folder: Path,
-        *,
-        resume: bool = False,
-        quiet: bool = False,
-        table: GraphTable | None = None,
-        on_epoch: OnEpoch | None = None,
-    ) -> dict[str, Any]:
-        """Train, test and write the run's folder; returns the metrics.
+    def folder(self, path: Path) -> RunFolder:
+        return RunFolder(path, tuple(view.file for _, view in PAGE_VIEWS.items()))
 
-        Args:
-            folder: Of the run.
-            resume: Go on from the folder's last checkpoint.
-            quiet: Print nothing.
-            table: What :meth:`load` returned before, not to read it again.
-            on_epoch: Called after each epoch with its row of ``history.csv``.
+    def prepare(self, run: Run) -> GraphTable:
+        """Read the graphs.
+
+        Raises:
+            CosetError: They are missing or malformed, or there is nothing to learn.
+        """
+        table = self.load(progress=not run.quiet)
+        if not table.target_names:
+            raise CosetError(f"{table.name} has no targets to learn")
+        return table
+
+    def identity(self, prepared: GraphTable) -> str:
+        return prepared.identity()
+
+    def work(self, run: Run, prepared: GraphTable) -> dict[str, Any]:
+        """Encode, train, and test; the best epoch on validation counts.
 
         Raises:
             CosetError: The data or the recipe does not allow it.
         """
-        started = time.monotonic()
-        table = table or self.load(progress=not quiet)
-        _need_targets(table)
-        task = self.task(table)
-        if not quiet:
-            _announce(self.name, table, task, folder)
-        if resume:
-            stored = read_checkpoint(folder / LAST).get("identity", {})
-            check_belongs(folder / LAST, stored.get("recipe", {}), self._kept())
-        table = table.map(lambda graphs: self.encode(graphs, progress=not quiet))
-        val, notes = table.subset("val") if len(table.splits.get("val", ())) else [], list(table.notes)
+        folder, task = run.folder, self.task(prepared)
+        parts = ", ".join(f"{len(rows)} {split}" for split, rows in prepared.splits.items())
+        size = sum(p.numel() for p in task.model.parameters())
+        targets = f"{len(prepared.target_names)} target{'s' * (len(prepared.target_names) != 1)}"
+        run.say(f"{self.name}: {prepared.name}, {len(prepared)} graphs ({parts}), {targets}; {size:,} parameters")
+        run.notes += prepared.notes
+        table = prepared.map(lambda graphs: self.encode(graphs, progress=not run.quiet))
+        train = table.subset("train")
+        val = table.subset("val") if len(table.splits.get("val", ())) else []
         if not val:
-            notes.append("there is no validation split: the best epoch was chosen on the training set")
-            val = table.subset("train")
-        if not resume and processes.is_first():
-            run_directory.begin(folder, self.to_yaml())
-        how = replace(self._fit(table, quiet), on_epoch=on_epoch)
-        best = fit(task, table.subset("train"), val, how, folder, view=self.view, resume=resume)
-        if not processes.is_first():
+            run.notes.append("there is no validation split: the best epoch was chosen on the training set")
+        for note in run.notes:
+            run.say(f"note: {note}")
+        resume = self._resumes(folder)
+        best = fit(task, train, val or train, self._fit(table, run), folder.path, view=self.view, resume=resume)
+        if not run.first:
             return {}
-        predictions = self.predict(task, table.graphs, progress=not quiet)
-        metrics = metrics_by_split(task, table, predictions) | {
-            "params": sum(p.numel() for p in task.model.parameters()),
-            "seconds": round(time.monotonic() - started, 1),
+        run.at("predictions")
+        predictions = self.predictions(task, table.graphs, progress=not run.quiet)
+        folder.write_text(PREDICTIONS, prediction_table(table, predictions).to_csv(index=False))
+        write_certificate(folder, self.certificate(task.model, table.graphs))
+        for _, view in PAGE_VIEWS.items():
+            view.leave(folder, task.model, table)
+        return metrics_by_split(task, table, predictions) | {
+            "params": size,
             "best_epoch": best,
-            "epochs": len(pd.read_csv(folder / "history.csv")),
-            "seed": self.seed,
-            "recipe": self.name,
-            "notes": notes,
-            "versions": versions(),
-            "machine": {"cpu_count": os.cpu_count(), "threads": torch.get_num_threads()},
+            "epochs": len(pd.read_csv(folder / HISTORY)),
         }
-        self._write(folder, table, task, predictions, metrics)
-        return metrics
+
+    def _resumes(self, folder: RunFolder) -> bool:
+        """Whether the folder has a checkpoint to go on from.
+
+        Raises:
+            CosetError: It belongs to another recipe.
+        """
+        if not (folder / LAST).is_file():
+            return False
+        stored = read_checkpoint(folder / LAST).get("identity", {})
+        check_belongs(folder / LAST, stored.get("recipe", {}), self._kept())
+        return True
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """The certificate of the trained model of a run, or of an untrained one, on the first of its graphs."""
@@ -211,8 +204,10 @@ class GraphRecipe(Recipe):
             model = recipe.network(replace(table, target_names=table.target_names or ("y",)))
         return recipe.certificate(model, recipe.encode(table.graphs[:CERTIFIED]))
 
-    def report(self, folder: Path) -> Path:
-        return write_report(folder)
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
+        from coset.graphs.pages.run_report import write_report
+
+        return write_report(folder.path, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a metric, a column a split, and what predicting the mean gives on the last of them."""
@@ -224,96 +219,39 @@ class GraphRecipe(Recipe):
         ]
         return ["metric", *splits, f"{last}, predicting the mean"], rows
 
-    def predict(self, task: GraphTask, graphs: list[Data], progress: bool = False) -> Tensor:
+    def predictions(self, task: GraphTask, graphs: list[Data], progress: bool = False) -> Tensor:
         """Predictions for encoded graphs; with sampled roots the mean over the votes."""
         return predict(task, graphs, view=self.view, votes=self.model.votes, seed=self.seed, progress=progress)
 
-    def _fit(self, table: GraphTable, quiet: bool) -> Fit:
+    def predict(
+        self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
+    ) -> tuple[int, Sequence[str]]:
+        """See :func:`coset.graphs.prediction.predict_csv`."""
+        from coset.graphs.prediction import predict_csv
+
+        return predict_csv(folder.path, data, output, progress=not quiet, **options)
+
+    def _fit(self, table: GraphTable, run: Run) -> Fit:
         t = self.training
-        options = self.trainer.model_dump(exclude_none=True)
+
+        def told(row: Mapping[str, float]) -> None:
+            run.at(f"epoch {int(row['epoch']) + 1} of {t.epochs}")
+            if run.on_epoch is not None:
+                run.on_epoch(row)
+
         return Fit(
             epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
-            max_minutes=t.max_minutes, workers=t.workers, seed=self.seed, trainer=options, quiet=quiet,
-            identity=self.identity(table),
+            max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
+            trainer=self.trainer.model_dump(exclude_none=True), quiet=run.quiet, identity=self.identity_of(table),
+            on_epoch=told,
         )  # fmt: skip
 
     def _kept(self) -> dict[str, Any]:
-        """What must not have changed when a run is resumed."""
+        """What must not have changed when a run goes on."""
         recipe = self.model_dump(mode="json")
-        training = {key: value for key, value in recipe["training"].items() if key not in MAY_CHANGE}
-        return {**{key: recipe[key] for key in ("kind", "data", "model", "seed")}, "training": training}
-
-    def _write(
-        self, folder: Path, table: GraphTable, task: GraphTask, predictions: Tensor, metrics: dict[str, Any]
-    ) -> None:
-        """metrics.json comes last: where it is, the run is whole."""
-        write_text(folder / "predictions.csv", prediction_table(table, predictions).to_csv(index=False))
-        certificate = [report.to_dict() for report in self.certificate(task.model, table.graphs)]
-        write_json(folder / "certificate.json", certificate)
-        records = attention_records(task.model, table)
-        if records:
-            write_attention(folder, records)
-        complexes = cell_records(task.model, table)
-        if complexes:
-            write_cells(folder, complexes)
-        write_json(folder / "metrics.json", metrics)
-
-
-def run_together(recipe: str, name: str, folder: str, resume: bool) -> None:
-    """The part of one process in a run of several, which Ray Train calls in each.
-
-    Args:
-        recipe: The resolved recipe, as YAML.
-        name: Of the recipe.
-        folder: Of the run, claimed already.
-        resume: Go on from its last checkpoint; what this launch has saved itself is always gone on from.
-    """
-    from coset.runs.recipes import check
-
-    values = OmegaConf.to_container(OmegaConf.create(recipe))
-    assert isinstance(values, dict)
-    place = Path(folder)
-    check(values, name).run(place, resume=resume or processes.was_stopped(place / LAST), quiet=True)
-
-
-def attention_records(model: nn.Module, table: GraphTable) -> list[AttentionRecord]:
-    """Where the model looks in the first molecules of the last split that are small enough to draw; none if it has no
-    attention, or the graphs are no molecules."""
-    if not isinstance(model, Subgraphormer):
-        return []
-    split = next(name for name in ("test", "val", "train") if len(table.splits.get(name, ())))
-    chosen = [int(i) for i in table.splits[split] if table.smiles[i] and 1 < table.graphs[i].num_nodes <= LARGEST_SHOWN]
-    model.eval()
-    return [_attention_record(model, table, i) for i in chosen[:SHOWN]]
-
-
-def cell_records(model: nn.Module, table: GraphTable) -> list[CellRecord]:
-    """Complexes of the last split that are small enough to draw, with what SMCN attends to in them."""
-    if not isinstance(model, HOMP | SMCN):
-        return []
-    split = next(name for name in ("test", "val", "train") if len(table.splits.get(name, ())))
-    small = [int(i) for i in table.splits[split] if 2 < table.graphs[i].num_nodes <= LARGEST_COMPLEX]
-    return [_cell_record(model, table, i) for i in (*small[: SHOWN // 2], *small[SHOWN // 2 :][-(SHOWN // 2) :])]
-
-
-def _cell_record(model: nn.Module, table: GraphTable, i: int) -> CellRecord:
-    data, smiles = table.graphs[i], table.smiles[i]
-    flat = skeleton(smiles) if smiles else {}
-    drawn = drawing(data, flat.get("positions"))
-    weights = pair_relevance(model, data) if isinstance(model, SMCN) else None
-    ranks = model.ranks if isinstance(model, SMCN) else ()
-    return cell_record(
-        id=table.ids[i], ranks=ranks, weights=weights, symbols=flat.get("symbols", ()), **drawn._asdict()
-    )
-
-
-def _attention_record(model: Subgraphormer, table: GraphTable, i: int) -> AttentionRecord:
-    weights = {kind: value.numpy() for kind, value in model.attention(table.graphs[i]).items()}
-    internal, external = weights.get("internal"), weights.get("external")
-    drawing, smiles, edge_index = skeleton(table.smiles[i]), table.smiles[i], table.graphs[i].edge_index.numpy()
-    return attention_record(
-        id=table.ids[i], smiles=smiles, edge_index=edge_index, internal=internal, external=external, **drawing
-    )
+        kept = {key: recipe[key] for key in ("kind", "data", "model", "seed")}
+        names = {key.partition(".")[2] for key in self.may_change}
+        return {**kept, "training": {key: value for key, value in recipe["training"].items() if key not in names}}
 
 
 def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
@@ -327,7 +265,7 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     recipe = load_run(folder)
     if not isinstance(recipe, GraphRecipe):
         raise CosetError(f"{folder} holds a run of kind {recipe.kind}, which has no predictions for molecules")
-    checkpoint = folder / "checkpoint.ckpt"
+    checkpoint = folder / BEST
     state = read_checkpoint(checkpoint)
     identity = state.get("identity", {})
     settled = recipe.model_dump(mode="json")
@@ -371,31 +309,5 @@ def metrics_by_split(task: GraphTask, table: GraphTable, predictions: Tensor) ->
     return {**result, "baseline": baseline}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _rounded(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
-
-
-def _need_targets(table: GraphTable) -> None:
-    if not table.target_names:
-        raise CosetError(f"{table.name} has no targets to learn")
-
-
-def _announce(name: str, table: GraphTable, task: GraphTask, folder: Path) -> None:
-    parts = ", ".join(f"{len(rows)} {split}" for split, rows in table.splits.items())
-    targets = f"{len(table.target_names)} target{'s' * (len(table.target_names) != 1)}"
-    size = sum(p.numel() for p in task.model.parameters())
-    console = Console(stderr=True, highlight=False)
-    summary = f"{name}: {table.name}, {len(table)} graphs ({parts}), {targets}; {size:,} parameters -> {folder}"
-    for line in (summary, *(f"note: {note}" for note in table.notes)):
-        console.print(line, markup=False, soft_wrap=True)

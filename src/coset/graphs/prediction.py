@@ -6,10 +6,8 @@ from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
-from coset.graphs import GIN
 from coset.graphs.data import datasets
 from coset.graphs.experiments import GraphRecipe, load_task, prediction_columns
-from coset.graphs.options import CSV, TU, PyG
 
 
 def predict_csv(
@@ -38,15 +36,10 @@ def predict_csv(
         CosetError: The run cannot be used, or the file holds something that cannot be predicted.
     """
     recipe, task, described = load_task(folder)
-    if isinstance(recipe.data, PyG):
-        raise CosetError(
-            f"{folder} was trained on PyG's {recipe.data.dataset}, whose features cannot be had from SMILES; "
-            "train on a CSV to predict for one"
-        )
+    if recipe.data.not_smiles:
+        raise CosetError(f"{folder} was trained on {recipe.data.title}, {recipe.data.not_smiles}")
     recipe = _redrawn(recipe, task.model, draws, seed)
-    if isinstance(recipe.data, TU):
-        raise CosetError(f"{folder} was trained on {recipe.data.name}, whose graphs are no molecules in SMILES")
-    smiles = smiles or (recipe.data.smiles if isinstance(recipe.data, CSV) else "smiles")
+    smiles = smiles or recipe.data.smiles_column
     try:
         table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
     except CosetError as error:
@@ -56,7 +49,7 @@ def predict_csv(
     for column in columns:
         if column in frame:
             raise CosetError(f"{data} has a column {column!r} already; rename it first")
-    values = recipe.predict(task, recipe.encode(table.graphs, progress), progress)
+    values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
     for index, column in enumerate(columns):
         frame[column] = values[:, index].numpy()
     write_text(output, frame.to_csv(index=False))
@@ -67,9 +60,7 @@ def _redrawn(recipe: GraphRecipe, model: nn.Module, draws: int | None, seed: int
     """The recipe with other draws of roots; noise is set in the model itself."""
     if draws is None and seed is None:
         return recipe
-    if isinstance(model, GIN) and model.noisy:
-        model.draws = model.draws if draws is None else draws
-        model.noise_seed = model.noise_seed if seed is None else seed
+    if recipe.model.redrawn(model, draws, seed):
         return recipe
     if recipe.view is None:
         raise CosetError(f"--draws and --seed: the model of {recipe.name} has neither noise nor sampled roots to draw")

@@ -26,6 +26,7 @@ from torch_geometric.data import Data
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
+from coset.core.identity import digest
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, molecule_to_data, parse_smiles, scaffold
 from coset.graphs.data.splits import Splits, column_split, random_split, scaffold_split
 from coset.graphs.data.validation import validate_graph
@@ -102,12 +103,23 @@ class GraphTable:
                 names[row] = name
         return names
 
+    def identity(self) -> str:
+        """A hash of all that is learned from: graphs, targets, splits."""
+        stored = getattr(self.graphs, "identity", None)
+        graphs = [_content(data) for data in self.graphs] if stored is None else stored()
+        return digest(graphs, self.target_names, dict(self.splits))
+
     def map(self, transform: Callable[[list[Data]], list[Data]]) -> GraphTable:
         """The same table with other graphs, row by row: ``table.map(lambda graphs: precompute(graphs, transform))``."""
         graphs = transform(self.graphs)
         if len(graphs) != len(self):
             raise ValueError(f"the transform returned {len(graphs)} graphs for {len(self)}")
         return replace(self, graphs=graphs)
+
+
+def _content(data: Data) -> dict[str, Any]:
+    kept = (Tensor, str, int, float, bool)
+    return {key: value for key, value in data.to_dict().items() if isinstance(value, kept)}
 
 
 def freesolv(

@@ -21,19 +21,25 @@ The point term is a part of the equivariant maps between tensors on sets and nod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
+from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import check_choice
+from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models import sum_block
 from coset.graphs.models.bags import LARGEST_SIZE, BagGraph, SetReordering
+from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel
 from coset.graphs.models.partition_linear import PartitionEquivariantLinear
 from coset.graphs.models.readouts import encode_nodes, node_encoder, prediction_head
 from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
+from coset.graphs.transforms import Coarsen, ShortestPathDistances
 from coset.nn import MLP, norm_relu_linear
 from coset.relations import Product, broadcast, marginalise, pool, propagate
 from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, TrivialAction
@@ -332,3 +338,59 @@ class CSGNN(nn.Module):
 
 def _at_least_one(counts: Tensor) -> Tensor:
     return counts.clamp(min=1).unsqueeze(1)
+
+
+@GRAPH_MODELS.add
+class CSGNNOptions(GraphModel):
+    """Options of :class:`CSGNN`, and of the node sets that it runs on."""
+
+    bound: ClassVar[str | None] = "uL,vL,vv"
+
+    name: Literal["csgnn"] = "csgnn"
+    residual: bool = False
+    root_fraction: Literal[1] = Field(1, description="choose bag=... instead")
+    votes: Literal[1] = Field(1, description="predictions have no randomness to average over")
+    bag: int | Literal["full"] = Field("full", description="number of node sets; full: a set a node")
+    coarsening: Literal[
+        "spectral", "merge", "random", "sample", "modularity", "singletons", "whole", "components", "rings", "balls",
+        "edges", "pairs",
+    ] = Field("spectral", description="how the sets are chosen")  # fmt: skip
+    coarsening_seed: int = Field(0, ge=0, description="seed of the sets")
+    dimensions: int = Field(2, ge=1, description="Laplacian eigenvectors of coarsening=spectral")
+    radius: int = Field(1, ge=1, description="of coarsening=balls")
+    marking: Literal["learned", "minimum", "size", "simple"] = "learned"
+    max_distance: int = Field(5, ge=1, le=250, description="largest distance of the marking")
+    nearest: int = Field(10, ge=1, description="distances that the learned marking adds up")
+    updates: Literal["point", "full", "none"] = Field("point", description="symmetry-based updates")
+    coupling: Literal["mlp", "relu", "identity"] = Field("mlp", description="map inside the point updates")
+    crossing: Literal["bonds", "once"] = Field("bonds", description="edges between two sets: one a bond, or one")
+    attention: Literal["gat", "gatv2", "transformer"] | None = Field(None, description="instead of sums along edges")
+    heads: int = Field(4, ge=1)
+    readout: Literal["sum", "mean"] = "sum"
+
+    @field_validator("bag", mode="before")
+    @classmethod
+    def _number_or_full(cls, value: Any) -> Any:
+        if value != "full" and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError("a number of node sets, or full")
+        return value
+
+    def transform(self) -> BaseTransform:
+        sized = COARSENINGS[self.coarsening].sized
+        method = "singletons" if sized and self.bag == "full" else self.coarsening
+        size = self.bag if isinstance(self.bag, int) else None
+        options = {"seed": self.coarsening_seed, "dimensions": self.dimensions, "radius": self.radius}
+        return Compose([ShortestPathDistances(self.max_distance), Coarsen(method, size, **options)])
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        way = COARSENINGS[self.coarsening]
+        if isinstance(self.bag, int) and (self.bag < 1 or not way.sized):
+            what = (
+                "at least 1, or full" if way.sized else f"coarsening={self.coarsening} finds their number; set bag=full"
+            )
+            raise ValueError(f"bag={self.bag}: {what}")
+        if self.updates == "full" and not (way.partition or (self.bag == "full" and way.sized)):
+            raise ValueError(f"updates=full: coarsening={self.coarsening} is no partition; choose updates=point")
+        sets = {"bag", "coarsening", "coarsening_seed", "dimensions", "radius"}
+        options = self.model_dump(exclude={"name", "root_fraction", "votes"} | sets)
+        return CSGNN(outputs, node_features, edge_features, **options)

@@ -15,14 +15,18 @@ The transformer of the paper, with the same pair features, is :class:`coset.grap
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.encodings.spectral_filter import SpectralBatch, filtered_messages
+from coset.graphs.models.options import GRAPH_MODELS, Features, SpectralModel
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.graphs.models.spectral_encoders import SpectralFunctions
 from coset.graphs.transforms import EigenspaceBases
@@ -137,3 +141,17 @@ class EPNN(nn.Module):
     def symmetry(self) -> tuple[Claim, ...]:
         bases = Claim(EigenspaceBases(), TrivialAction(), "the basis of an eigenspace changes no prediction")
         return renumbering_claim(self.level), bases
+
+
+@GRAPH_MODELS.add
+class EPNNOptions(SpectralModel):
+    """Options of :class:`EPNN`."""
+
+    bound: ClassVar[str | None] = "EPWL-N"
+
+    name: Literal["epnn"] = "epnn"
+    readout: Literal["sum", "mean"] = "mean"
+    norm: bool = Field(True, description="batch normalisation")
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return EPNN(outputs, node_features, edge_features, **self._arguments())

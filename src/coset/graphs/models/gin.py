@@ -11,17 +11,20 @@ prediction for a graph does not depend on what else is in the batch; the noise o
 
 import math
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
+from coset.core.options import Options
 from coset.graphs.models.granola import settled_noise
-from coset.graphs.models.norms import AdaptiveNorm, make_norm
+from coset.graphs.models.norms import AdaptiveNorm, NormName, make_norm
+from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel
 from coset.graphs.models.product import node_counts
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
@@ -159,3 +162,46 @@ class GIN(nn.Module):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return (renumbering_claim(self.level),)
+
+
+class GranolaOptions(Options):
+    """Options of GRANOLA in the slots of a network."""
+
+    depth: int = Field(2, ge=1, description="layers of the network that predicts the affine part")
+    noise_channels: int | None = Field(None, ge=0, description="random features a node; the width by default")
+    init: Literal["identity", "paper"] = "identity"
+
+
+@GRAPH_MODELS.add
+class GINOptions(GraphModel):
+    """Options of :class:`GIN`."""
+
+    bound: ClassVar[str | None] = "1-WL"
+
+    name: Literal["gin"] = "gin"
+    residual: bool = False
+    readout: Literal["sum", "mean"] = "sum"
+    norm: NormName = Field("batch", description="normalisation after each layer")
+    granola: GranolaOptions | None = Field(None, description="for norm=granola and its variants")
+    inner_norm: bool | None = Field(None, description="batch norm inside the MLPs; by default with norm=batch only")
+    input_noise: int | None = Field(None, ge=1, description="random features a node, appended to its own")
+    draws: int = Field(1, ge=1, description="passes with other noise that a prediction is the mean of")
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        if self.norm not in ("granola", "granola-no-rnf", "rnf-norm") and self.granola is not None:
+            raise ValueError(f"granola: norm={self.norm} has no such options; set norm=granola")
+        if self.norm not in ("granola", "rnf-norm") and not self.input_noise and self.draws > 1:
+            raise ValueError(f"draws={self.draws}: norm={self.norm} draws no noise; leave it at 1")
+        options = self.model_dump(exclude={"name", "root_fraction", "votes"})
+        return GIN(outputs, node_features, edge_features, **options)
+
+    def settled(self, network: nn.Module, batch: Batch) -> Batch:
+        return network.with_noise(batch)  # type: ignore[operator]
+
+    def redrawn(self, network: nn.Module, draws: int | None, seed: int | None) -> bool:
+        assert isinstance(network, GIN)
+        if not network.noisy:
+            return False
+        network.draws = network.draws if draws is None else draws
+        network.noise_seed = network.noise_seed if seed is None else seed
+        return True

@@ -14,14 +14,18 @@ Pairs are rows of a ragged product, so nothing is padded.
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.encodings.spectral_filter import SpectralBatch, spectral_filter
+from coset.graphs.models.options import GRAPH_MODELS, Features, SpectralModel
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, renumbering_claim
 from coset.graphs.models.spectral_encoders import ImplicitEncoder, ProductEncoder
 from coset.graphs.transforms import EigenspaceBases
@@ -213,3 +217,28 @@ def random_walk_features(
 
 def _signed_sqrt(x: Tensor) -> Tensor:
     return x.sign() * x.abs().clamp(min=_SMALL).sqrt()
+
+
+@GRAPH_MODELS.add
+class GRITOptions(SpectralModel):
+    """Options of :class:`GRIT`."""
+
+    bound: ClassVar[str | None] = "EPWL-N"
+
+    name: Literal["grit"] = "grit"
+    width: int = Field(64, ge=1, description="columns of nodes and pairs")
+    layers: int = Field(4, ge=1, le=64)
+    residual: Literal[True] = Field(True, description="this model has no other form")
+    heads: int = Field(8, ge=1)
+    walk_steps: int = Field(16, ge=0, description="powers of the random walk that pairs carry")
+    encoder: Literal["implicit", "product", "none"] = Field("implicit", description="of eigenspaces; none: plain GRIT")
+    channels: int = Field(64, ge=1, description="columns of the encoder")
+    readout: Literal["sum", "mean"] = "sum"
+    attention_dropout: float = Field(0.2, ge=0, lt=1)
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        if self.walk_steps and self.matrix != "normalized":
+            raise ValueError(f"matrix={self.matrix}: random walks need normalized; or set walk_steps=0")
+        arguments = self._arguments()
+        del arguments["residual"]
+        return GRIT(outputs, node_features, edge_features, **arguments)

@@ -30,16 +30,18 @@ Its ancestors are the same with fewer relations: ``uL`` DS-GNN, ``uL, vv`` PSWL,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.models import attention_block, sum_block
+from coset.graphs.models.options import GRAPH_MODELS, Features, PairModel
 from coset.graphs.models.product import PairEncoder, PairGraph
 from coset.graphs.models.readouts import prediction_head
 from coset.nn import MLP, FeatureEncoder, norm_of_repeated, norm_relu_linear
@@ -520,3 +522,31 @@ class GNNSSWLPlus(_PairModel):
         hidden = F.relu(norm_of_repeated(inner, self.copy_mlp.first(copies), times))
         rows = F.relu(norm_of_repeated(self.copy_norm, self.copy_mlp.second(hidden), times))
         return self.head(pool(rows, graph.roots, "mean"))
+
+
+@GRAPH_MODELS.add
+class SubgraphormerOptions(PairModel):
+    """Options of :class:`Subgraphormer`."""
+
+    bound: ClassVar[str | None] = "uL,vL,vv"
+
+    name: Literal["subgraphormer"] = "subgraphormer"
+    heads: int = Field(4, ge=1)
+    attention: Literal["gat", "gatv2", "transformer"] = "gat"
+    readout: Literal["sum", "mean"] = "sum"
+    linear: bool = Field(False, description="single linear maps instead of two-layer perceptrons")
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return Subgraphormer(outputs, node_features, edge_features, **self._arguments())
+
+
+@GRAPH_MODELS.add
+class GNNSSWLPlusOptions(PairModel):
+    """Options of :class:`GNNSSWLPlus`."""
+
+    bound: ClassVar[str | None] = "uL,vL,vv"
+
+    name: Literal["gnn-sswl-plus"] = "gnn-sswl-plus"
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return GNNSSWLPlus(outputs, node_features, edge_features, **self._arguments())

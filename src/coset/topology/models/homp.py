@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
+from coset.graphs.models.options import GRAPH_MODELS, Features
 from coset.nn import FeatureEncoder
 from coset.relations import pool, propagate
 from coset.symmetry import Claim, TrivialAction
 from coset.topology.data.batches import CellBatch
 from coset.topology.data.permutations import CellPermutation
+from coset.topology.models.options import ComplexModel
 
 Cochains = list[Tensor]
 """Features of the cells of each rank, [cells, width]."""
@@ -239,3 +241,13 @@ class HOMP(nn.Module):
     def symmetry(self) -> tuple[Claim, ...]:
         statement = "renumbering the cells of each rank changes no prediction"
         return (Claim(CellPermutation(), TrivialAction(), statement),)
+
+
+@GRAPH_MODELS.add
+class HOMPOptions(ComplexModel):
+    """Options of :class:`HOMP`."""
+
+    name: Literal["homp"] = "homp"
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return HOMP(outputs, (node_features, edge_features, None), **self._arguments())

@@ -21,16 +21,19 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
+from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import check_choice
+from coset.graphs.models.options import GRAPH_MODELS, Features
 from coset.relations import Product, broadcast, marginalise, propagate
 from coset.relations.reference import scatter
 from coset.symmetry import Claim, TrivialAction
 from coset.topology.data.batches import CellBatch
 from coset.topology.data.permutations import CellPermutation
-from coset.topology.liftings.marking import ENTRIES, pair_distances
+from coset.topology.liftings.marking import ENTRIES, MarkPairs, pair_distances
 from coset.topology.models import subcomplex_block
 from coset.topology.models.homp import (
     CIN,
@@ -43,6 +46,7 @@ from coset.topology.models.homp import (
     Reduction,
     dense,
 )
+from coset.topology.models.options import ComplexModel
 
 Marking = Literal["distance", "binary"]
 TERMS = ("low", "inc", "high", "row", "column", "total")
@@ -248,3 +252,26 @@ class SMCN(nn.Module):
     def symmetry(self) -> tuple[Claim, ...]:
         statement = "renumbering the cells of each rank changes no prediction"
         return (Claim(CellPermutation(), TrivialAction(), statement),)
+
+
+@GRAPH_MODELS.add
+class SMCNOptions(ComplexModel):
+    """Options of :class:`SMCN`."""
+
+    name: Literal["smcn"] = "smcn"
+    ranks: tuple[Literal[0, 1, 2], Literal[0, 1, 2]] = Field(
+        (0, 2), description="rank of the cells, of the marked cells"
+    )
+    before: int = Field(1, ge=0, description="HOMP layers before the bag")
+    after: int = Field(0, ge=0, description="HOMP layers after the pool")
+    marking: Literal["distance", "binary"] = "distance"
+    terms: list[Literal["low", "inc", "high", "row", "column", "total"]] = Field(["low", "inc"], min_length=1)
+    reduce: Literal["sum", "mean"] = "sum"
+    use_bridge: bool = Field(True, description="features of cells between neighbours enter the messages")
+    use_marked: bool = Field(True, description="features of the marked cell enter the bag")
+
+    def transform(self) -> BaseTransform:
+        return Compose([self.lifting(), MarkPairs(self.ranks)])
+
+    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+        return SMCN(outputs, (node_features, edge_features, None), **self._arguments())

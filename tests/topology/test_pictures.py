@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from coset.topology import SMCN, Complex, closed_surface, from_faces, to_data
-from coset.topology.data.pictures import drawing, hop_layout, pair_relevance
 from coset.topology.data.torus import torus
+from coset.topology.pictures import drawing, hop_layout, pair_relevance
 
 
 def test_a_drawing_has_all_cells():

