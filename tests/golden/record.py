@@ -14,11 +14,12 @@ import runpy
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -90,21 +91,29 @@ def numbers(folder: Path) -> dict[str, float]:
             with (folder / name).open(encoding="utf-8", newline="") as file:
                 rows = [row for row, _ in zip(csv.DictReader(file), range(ROWS))]
             for i, row in enumerate(rows):
-                found |= {f"{name}/{i}/{key}": _number(text) for key, text in row.items() if _is_number(key, text)}
+                label = f"{name}/{i} {row.get('method', '')}".rstrip()
+                found |= {f"{label}/{key}": _number(text) for key, text in row.items() if _is_number(key, text)}
     return found
 
 
-def differences(found: dict[str, float], kept: dict[str, float], tolerance: float) -> list[str]:
+def differences(
+    found: dict[str, float], kept: dict[str, float], tolerance: float, wider: Mapping[str, float] = MappingProxyType({})
+) -> list[str]:
     """A line for each number that is not what it was.
 
-    Where both are at most 1e-6 and no tolerance of 0 is asked for, they are rounding and not compared.
+    Args:
+        found: Numbers of a run.
+        kept: What they were.
+        tolerance: Relative. Unless it is 0, numbers of at most 1e-6 are rounding and not compared with each other.
+        wider: Tolerances of numbers whose place holds these words.
     """
     lines = [f"{key} is missing" for key in kept.keys() - found.keys()]
     lines += [f"{key} is new" for key in found.keys() - kept.keys()]
     for key in kept.keys() & found.keys():
         a, b = found[key], kept[key]
-        rounding = tolerance > 0 and max(abs(a), abs(b)) <= 1e-6
-        if not (a == b or rounding or math.isclose(a, b, rel_tol=tolerance) or (math.isnan(a) and math.isnan(b))):
+        allowed = max([tolerance, *(value for words, value in wider.items() if words in key)])
+        rounding = allowed > 0 and max(abs(a), abs(b)) <= 1e-6
+        if not (a == b or rounding or math.isclose(a, b, rel_tol=allowed) or (math.isnan(a) and math.isnan(b))):
             lines.append(f"{key}: {a!r}, was {b!r}")
     return sorted(lines)
 
