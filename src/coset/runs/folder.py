@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, reason, replacing, write_json, write_text
+from coset.core.identity import digest
 
 RECIPE, METRICS, STATUS, REPORT = "recipe.yaml", "metrics.json", "status.json", "report.html"
 HISTORY, PREDICTIONS, CERTIFICATE, CURVES = "history.csv", "predictions.csv", "certificate.json", "curves.json"
@@ -144,7 +145,7 @@ class RunFolder:
         """
         import torch
 
-        file = self / PARTS / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}.pt"
+        file = self / PARTS / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)[:80]}.{digest(name)[:8]}.pt"
         if file.is_file():
             try:
                 return torch.load(file, weights_only=True)

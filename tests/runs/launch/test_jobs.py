@@ -81,7 +81,7 @@ def test_processes_killed_at_random_lose_nothing(tmp_path):
 def test_jobs_end_with_their_driver(tmp_path):
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_engines import wait_for_ever\n"
+        "from test_jobs import wait_for_ever\n"
         "from coset.runs.launch.jobs import Job, run_jobs\n"
         f"if __name__ == '__main__': list(run_jobs([Job('long', wait_for_ever, ({str(tmp_path)!r},))], threads=1))\n"
     )
