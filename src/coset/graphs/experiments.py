@@ -18,8 +18,8 @@ from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.fitting.engine import Fit, first_batch, fit, predict
 from coset.graphs.fitting.loaders import View
 from coset.graphs.fitting.tasks import GraphTask
+from coset.graphs.fitting.trainer import TrainerOptions
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
-from coset.graphs.options import TrainerOptions, TrainingOptions
 from coset.graphs.pages.views import PAGE_VIEWS
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.runs.checkpoints import check_belongs, read_checkpoint
@@ -27,6 +27,7 @@ from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
 from coset.runs.metrics import metrics_of
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
+from coset.runs.training import TrainingOptions
 from coset.symmetry import EquivarianceReport, verify_claims
 
 CERTIFIED = 8  # graphs that a symmetry is measured on

@@ -125,6 +125,13 @@ class RunFolder:
         """A file in UTF-8, whole or not at all."""
         write_text(self / name, text)
 
+    def save(self, name: str, value: Any) -> None:
+        """Tensors, numbers, texts, and lists, tuples and dictionaries of such, as PyTorch saves them."""
+        import torch
+
+        with replacing(self / name) as beside:
+            torch.save(value, beside)
+
     def write_status(self, **changes: Any) -> None:
         """Change some entries of the status."""
         here = {"host": socket.gethostname(), "pid": os.getpid()}
@@ -153,8 +160,7 @@ class RunFolder:
                 raise CosetError(f"{file} is damaged: remove it, and this piece of work is done again") from error
         found = compute()
         make_folder(file.parent)
-        with replacing(file) as beside:
-            torch.save(found, beside)
+        self.save(f"{PARTS}/{file.name}", found)
         return found
 
     def begin(self, recipe: str) -> None:

@@ -6,7 +6,8 @@ import torch
 from tiny_graphs import tiny_graphs
 
 from coset.graphs.fitting import loaders
-from coset.graphs.fitting.loaders import EpochBatches, OrderedBatches, Views, derived_seed, loader, seed_everything
+from coset.graphs.fitting.loaders import EpochBatches, OrderedBatches, Views, loader
+from coset.runs.seeds import derived_seed, seed_everything
 
 
 def rows(batches):

@@ -21,6 +21,7 @@ from torch_geometric.data import Batch, Data
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.graphs.fitting.callbacks import AtomicFiles, Checkpoints, Patience
 from coset.graphs.fitting.loaders import (
     FIRST_VOTE,
     EpochBatches,
@@ -32,7 +33,8 @@ from coset.graphs.fitting.loaders import (
     targets_of,
 )
 from coset.graphs.fitting.tasks import GraphTask
-from coset.runs.checkpoints import BEST, LAST, AtomicFiles, Checkpoints, Patience, read_checkpoint
+from coset.runs.checkpoints import read_checkpoint
+from coset.runs.folder import BEST, LAST
 from coset.runs.launch import processes
 from coset.runs.metrics import direction, metrics_of
 

@@ -1,14 +1,14 @@
 """Batches that depend on nothing but (seed, epoch): the same after a resume, and for any number of processes."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch, Data
+
+from coset.runs.seeds import derived_seed
 
 View = Callable[[Data, int], Data]
 """A random transform: graph, seed -> graph."""
@@ -17,19 +17,6 @@ Key = tuple[int, int]
 
 WINDOW = 8  # blocks whose rows are mixed: of 5,000 rows each, 40,000 at a time
 FIRST_VOTE = 1_000_000_000  # draws in training count epochs from 0; those of an evaluation count votes from here
-
-
-def derived_seed(*parts: int) -> int:
-    """One seed from several numbers, e.g. (seed, epoch, row); neighbours give unrelated streams."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def seed_everything(*parts: int) -> None:
-    """Seed Python, NumPy and PyTorch."""
-    seed = derived_seed(*parts)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  (for transforms of others that draw from NumPy's global stream)
-    torch.manual_seed(seed)
 
 
 class Views(Dataset):

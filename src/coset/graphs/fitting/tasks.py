@@ -7,13 +7,14 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
-from coset.graphs.fitting.loaders import place, seed_everything, share
+from coset.graphs.fitting.loaders import place, share
 from coset.runs import schedules
 from coset.runs.metrics import Task, direction, metrics_of
+from coset.runs.objective import check_labels, standard, summed_loss
+from coset.runs.seeds import seed_everything
 
 
 class GraphTask(pl.LightningModule):
@@ -64,8 +65,8 @@ class GraphTask(pl.LightningModule):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.schedule, self.patience, self.warmup, self.epochs = schedule, patience, warmup, epochs
         if task == "classification":
-            _check_labels(targets)
-        mean, scale = _standard(targets) if task == "regression" else (torch.zeros(1), torch.ones(1))
+            check_labels(targets)
+        mean, scale = standard(targets) if task == "regression" else (torch.zeros(1), torch.ones(1))
         self.register_buffer("mean", mean.expand(targets.size(1)).clone())
         self.register_buffer("scale", scale.expand(targets.size(1)).clone())
         self.watched: list[float] = []
@@ -85,11 +86,7 @@ class GraphTask(pl.LightningModule):
         known: Bool[Tensor, "graphs targets"] = ~batch.y.isnan()
         out = self.model(batch).float()
         target = ((batch.y - self.mean) / self.scale)[known]
-        if self.task == "classification":
-            total = F.binary_cross_entropy_with_logits(out[known], target, reduction="sum")
-        else:
-            function = F.l1_loss if self.loss == "l1" else F.mse_loss
-            total = function(out[known], target, reduction="sum")
+        total = summed_loss(self.task, self.loss, out[known], target)
         count, processes = known.sum(), place()[1]
         if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
             torch.distributed.all_reduce(count)
@@ -147,22 +144,6 @@ class GraphTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.watched = list(checkpoint.get("watched", []))
-
-
-def _standard(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each target over its known labels; 0 and 1 where they say nothing."""
-    targets = targets.double()
-    mean = targets.nanmean(0).nan_to_num()
-    spread = ((targets - mean) ** 2).nanmean(0).sqrt().nan_to_num()
-    # A constant target leaves rounding, not spread.
-    return mean.float(), torch.where(spread > 1e-12 * mean.abs(), spread, torch.ones_like(spread)).float()
-
-
-def _check_labels(targets: Tensor) -> None:
-    wrong = ~(targets.isnan() | (targets == 0) | (targets == 1))
-    if wrong.any():
-        value = float(targets[wrong][0])
-        raise CosetError(f"a label is {value:g}, but classification needs 0 or 1; use training.task=regression")
 
 
 def _from_all_processes(outputs: Iterable[tuple[Tensor, Tensor]], own: int) -> tuple[Tensor, Tensor]:

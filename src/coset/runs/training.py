@@ -1,11 +1,13 @@
-"""What a recipe may say about training on graphs; anything else is an error before anything starts."""
+"""What a recipe may say about supervised training; anything else is an error before anything starts."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from coset.core.options import Options
-from coset.runs.metrics import METRICS
+from coset.runs import schedules
+from coset.runs.metrics import METRICS, Direction, direction
 
 
 class TrainingOptions(Options):
@@ -37,21 +39,20 @@ class TrainingOptions(Options):
             )
         return self
 
+    @property
+    def better(self) -> Direction:
+        """Which way the monitored metric is better."""
+        return direction(self.monitor)
 
-class TrainerOptions(Options):
-    """Passed to Lightning's ``Trainer``."""
+    def factor(self, epoch: int, watched: Sequence[float]) -> float:
+        """By what the learning rate is multiplied in an epoch.
 
-    devices: int | Literal["auto"] = Field(1, description="processes (CPU) or GPUs")
-    accelerator: Literal["auto", "cpu", "gpu"] | None = None
-    num_nodes: int = Field(1, ge=1)
-    strategy: str | None = Field(None, description="ddp_spawn by default when there are several devices")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accumulate_grad_batches: int = Field(1, ge=1)
-    deterministic: bool = False
-
-    @field_validator("devices")
-    @classmethod
-    def _some(cls, value: Any) -> Any:
-        if value != "auto" and value < 1:
-            raise ValueError("at least 1")
-        return value
+        Args:
+            epoch: From 0.
+            watched: The monitored metric after each epoch before.
+        """
+        if self.schedule == "cosine":
+            return schedules.cosine(epoch, self.epochs, self.warmup)
+        if self.schedule == "plateau":
+            return schedules.plateau(watched, self.better, self.patience)
+        return 1.0

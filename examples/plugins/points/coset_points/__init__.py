@@ -1,0 +1,1 @@
+"""Sets of points with a label, as a domain of Coset."""

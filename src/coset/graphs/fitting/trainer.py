@@ -1,0 +1,26 @@
+"""What a recipe may pass to Lightning's trainer."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from coset.core.options import Options
+
+
+class TrainerOptions(Options):
+    """Passed to Lightning's ``Trainer``."""
+
+    devices: int | Literal["auto"] = Field(1, description="processes (CPU) or GPUs")
+    accelerator: Literal["auto", "cpu", "gpu"] | None = None
+    num_nodes: int = Field(1, ge=1)
+    strategy: str | None = Field(None, description="ddp_spawn by default when there are several devices")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accumulate_grad_batches: int = Field(1, ge=1)
+    deterministic: bool = False
+
+    @field_validator("devices")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value != "auto" and value < 1:
+            raise ValueError("at least 1")
+        return value
