@@ -67,6 +67,9 @@ class Registry(Generic[T]):
         """All names with what they stand for."""
         yield from self._all().items()
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
     def __contains__(self, name: object) -> bool:
         return name in self._all()
 

@@ -22,6 +22,8 @@ from numba import njit
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from coset.core.registry import Registry
+
 Adjacency = Bool[np.ndarray, "n n"]
 Family = Bool[np.ndarray, "sets n"]
 Labels = Int[np.ndarray, " n"]
@@ -70,6 +72,21 @@ class Coarsening:
     invariant: bool
 
 
+COARSENINGS: Registry[Coarsening] = Registry("coarsening")
+
+
+def coarsening(
+    name: str, *, sized: bool, partition: bool, invariant: bool
+) -> Callable[[Callable[[Adjacency, Settings], Family]], Callable[[Adjacency, Settings], Family]]:
+    """A decorator that registers a function as a :class:`Coarsening`."""
+
+    def add(build: Callable[[Adjacency, Settings], Family]) -> Callable[[Adjacency, Settings], Family]:
+        COARSENINGS.register(name)(Coarsening(build, sized, partition, invariant))
+        return build
+
+    return add
+
+
 def coarsen(adjacency: Adjacency, method: str, settings: Settings | None = None) -> Family:
     """The sets of one graph, in the order of their smallest node where they are clusters.
 
@@ -96,21 +113,25 @@ def coarsen(adjacency: Adjacency, method: str, settings: Settings | None = None)
     return family if len(family) else np.zeros((0, len(adjacency)), dtype=bool)
 
 
+@coarsening("singletons", sized=False, partition=True, invariant=True)
 def singletons(adjacency: Adjacency, settings: Settings | None = None) -> Family:
     """One set a node."""
     return np.eye(len(adjacency), dtype=bool)
 
 
+@coarsening("whole", sized=False, partition=True, invariant=True)
 def whole(adjacency: Adjacency, settings: Settings | None = None) -> Family:
     """All nodes together."""
     return np.ones((1, len(adjacency)), dtype=bool)
 
 
+@coarsening("components", sized=False, partition=True, invariant=True)
 def components(adjacency: Adjacency, settings: Settings | None = None) -> Family:
     """Connected components."""
     return masks(connected_components(csr_matrix(adjacency), directed=False)[1])
 
 
+@coarsening("rings", sized=False, partition=True, invariant=True)
 def bridgeless(adjacency: Adjacency, settings: Settings | None = None) -> Family:
     """What hangs together when all bridges are cut: in a molecule its ring systems, and every other atom alone."""
     cut = adjacency.copy()
@@ -119,6 +140,7 @@ def bridgeless(adjacency: Adjacency, settings: Settings | None = None) -> Family
     return components(cut)
 
 
+@coarsening("balls", sized=False, partition=False, invariant=True)
 def balls(adjacency: Adjacency, settings: Settings) -> Family:
     """Around every node, the nodes within ``radius`` steps; equal balls count once."""
     step = (adjacency | np.eye(len(adjacency), dtype=bool)).astype(float)
@@ -129,22 +151,26 @@ def balls(adjacency: Adjacency, settings: Settings) -> Family:
     return reached[np.sort(first)] > 0
 
 
+@coarsening("edges", sized=False, partition=False, invariant=True)
 def edges(adjacency: Adjacency, settings: Settings | None = None) -> Family:
     """The two ends of every edge; none in a graph without edges."""
     return _doubles(np.argwhere(np.triu(adjacency)), len(adjacency))
 
 
+@coarsening("pairs", sized=False, partition=False, invariant=True)
 def pairs(adjacency: Adjacency, settings: Settings | None = None) -> Family:
     """Any two nodes."""
     return _doubles(np.argwhere(np.triu(np.ones_like(adjacency), 1)), len(adjacency))
 
 
+@coarsening("sample", sized=True, partition=False, invariant=False)
 def sampled_nodes(adjacency: Adjacency, settings: Settings) -> Family:
     """Singletons of ``size`` nodes drawn at random: the bag of subgraph networks that sample their roots."""
     order = settings.generator(adjacency).permutation(len(adjacency))[: settings.size]
     return np.eye(len(adjacency), dtype=bool)[np.sort(order)]
 
 
+@coarsening("random", sized=True, partition=True, invariant=False)
 def random_partition(adjacency: Adjacency, settings: Settings) -> Family:
     """Every node in one of ``size`` sets at random, none of them empty."""
     generator, n = settings.generator(adjacency), len(adjacency)
@@ -155,6 +181,7 @@ def random_partition(adjacency: Adjacency, settings: Settings) -> Family:
     return masks(labels)
 
 
+@coarsening("merge", sized=True, partition=True, invariant=False)
 def merged_neighbours(adjacency: Adjacency, settings: Settings) -> Family:
     """The smallest cluster joins its smallest neighbour until ``size`` remain: connected clusters of similar size.
 
@@ -179,6 +206,7 @@ def merged_neighbours(adjacency: Adjacency, settings: Settings) -> Family:
     return masks(labels)
 
 
+@coarsening("modularity", sized=False, partition=True, invariant=False)
 def modularity(adjacency: Adjacency, settings: Settings | None = None) -> Family:
     """Communities of greedy modularity (Clauset, Newman, Moore 2004); their number follows from the graph."""
     labels = np.arange(len(adjacency))
@@ -189,6 +217,7 @@ def modularity(adjacency: Adjacency, settings: Settings | None = None) -> Family
     return masks(labels)
 
 
+@coarsening("spectral", sized=True, partition=True, invariant=False)
 def spectral(adjacency: Adjacency, settings: Settings) -> Family:
     """k-means on the first ``dimensions`` non-trivial eigenvectors of L = D - A, within each connected component.
 
@@ -329,20 +358,3 @@ def _fill_empty(points, centres, labels):
         sizes[labels[farthest]] -= 1
         sizes[c] += 1
         labels[farthest] = c
-
-
-COARSENINGS: dict[str, Coarsening] = {
-    "spectral": Coarsening(spectral, sized=True, partition=True, invariant=False),
-    "merge": Coarsening(merged_neighbours, sized=True, partition=True, invariant=False),
-    "random": Coarsening(random_partition, sized=True, partition=True, invariant=False),
-    "sample": Coarsening(sampled_nodes, sized=True, partition=False, invariant=False),
-    "modularity": Coarsening(modularity, sized=False, partition=True, invariant=False),
-    "singletons": Coarsening(singletons, sized=False, partition=True, invariant=True),
-    "whole": Coarsening(whole, sized=False, partition=True, invariant=True),
-    "components": Coarsening(components, sized=False, partition=True, invariant=True),
-    "rings": Coarsening(bridgeless, sized=False, partition=True, invariant=True),
-    "balls": Coarsening(balls, sized=False, partition=False, invariant=True),
-    "edges": Coarsening(edges, sized=False, partition=False, invariant=True),
-    "pairs": Coarsening(pairs, sized=False, partition=False, invariant=True),
-}
-"""Coarsenings by name."""

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform, Compose
 
-from coset.core.errors import check_choice
+from coset.core.errors import CosetError, check_choice
 from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models import sum_block
 from coset.graphs.models.bags import LARGEST_SIZE, BagGraph, SetReordering
@@ -351,10 +351,7 @@ class CSGNNOptions(GraphModel):
     root_fraction: Literal[1] = Field(1, description="choose bag=... instead")
     votes: Literal[1] = Field(1, description="predictions have no randomness to average over")
     bag: int | Literal["full"] = Field("full", description="number of node sets; full: a set a node")
-    coarsening: Literal[
-        "spectral", "merge", "random", "sample", "modularity", "singletons", "whole", "components", "rings", "balls",
-        "edges", "pairs",
-    ] = Field("spectral", description="how the sets are chosen")  # fmt: skip
+    coarsening: str = Field("spectral", description="how the sets are chosen")
     coarsening_seed: int = Field(0, ge=0, description="seed of the sets")
     dimensions: int = Field(2, ge=1, description="Laplacian eigenvectors of coarsening=spectral")
     radius: int = Field(1, ge=1, description="of coarsening=balls")
@@ -373,6 +370,15 @@ class CSGNNOptions(GraphModel):
     def _number_or_full(cls, value: Any) -> Any:
         if value != "full" and (isinstance(value, bool) or not isinstance(value, int)):
             raise ValueError("a number of node sets, or full")
+        return value
+
+    @field_validator("coarsening")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            COARSENINGS[value]
+        except CosetError as error:
+            raise ValueError(str(error)) from error
         return value
 
     def transform(self) -> BaseTransform:

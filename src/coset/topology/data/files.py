@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import networkx as nx
 
-from coset.core.errors import CosetError, check_choice, require
+from coset.core.errors import CosetError, require
 from coset.core.files import write_text
 from coset.topology.data.adapters import from_toponetx
 from coset.topology.data.complexes import Complex
 from coset.topology.data.meshes import SUFFIXES, read_mesh
-from coset.topology.liftings import BallLift, CliqueLift, Lifting, MapperLift, RingLift, from_networkx
-
-Lift = Literal["ring", "clique", "ball", "mapper", "none"]
-LIFTS = ("ring", "clique", "ball", "mapper", "none")
+from coset.topology.liftings import LIFTINGS, LiftingOptions, from_networkx
 
 
-def read_complex(source: str, lift: Lift = "ring", longest: int = 6) -> Complex:
+def read_complex(source: str, lift: str = "ring", longest: int = 6) -> Complex:
     """A complex from a file or a graph6 string.
 
     ======================  ==========================================================================
@@ -33,7 +30,7 @@ def read_complex(source: str, lift: Lift = "ring", longest: int = 6) -> Complex:
 
     Args:
         source: Path of the file, or the graph6 string.
-        lift: What becomes a cell of rank 2 of a graph.
+        lift: What becomes a cell of rank 2 of a graph: a name of :data:`coset.topology.liftings.LIFTINGS`.
         longest: Nodes of the longest ring.
 
     Raises:
@@ -49,7 +46,7 @@ def read_complex(source: str, lift: Lift = "ring", longest: int = 6) -> Complex:
         return _from_atomlist(path)
     if suffix in SUFFIXES:
         return read_mesh(path).complex
-    return _lifting(lift, longest).complex(from_networkx(_graph6(source)))
+    return LIFTINGS[lift].of(LiftingOptions(longest)).complex(from_networkx(_graph6(source)))
 
 
 def write_complex(path: str | Path, complex_: Complex) -> None:
@@ -99,11 +96,3 @@ def _graph6(source: str) -> nx.Graph:
     except (nx.NetworkXError, UnicodeError, ValueError, IndexError) as error:
         files = ", ".join((".json", ".atomlist", ".g6", *SUFFIXES))
         raise CosetError(f"{source!r} is neither a graph6 string nor a file of a complex: {files}") from error
-
-
-def _lifting(lift: Lift, longest: int) -> Lifting:
-    check_choice("lift", lift, LIFTS)
-    if lift == "ring":
-        return RingLift(longest)
-    made: dict[str, type[Lifting]] = {"clique": CliqueLift, "ball": BallLift, "mapper": MapperLift, "none": Lifting}
-    return made[lift]()

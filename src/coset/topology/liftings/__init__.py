@@ -20,6 +20,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError, check_choice
+from coset.core.registry import Registry
 from coset.topology import kernels
 from coset.topology.data.batches import ComplexData, to_data
 from coset.topology.data.cells import Array, Cells, number_rows
@@ -45,6 +46,22 @@ class Graph(NamedTuple):
         return csr_matrix((np.ones(len(self.indices)), self.indices, self.indptr), shape=(self.nodes, self.nodes))
 
 
+LIFTINGS: Registry[type[Lifting]] = Registry("lifting")
+
+
+class LiftingOptions(NamedTuple):
+    """What may be said of a lifting that is asked for by name.
+
+    Attributes:
+        longest: Nodes of the longest ring that becomes a cell.
+        rings: ``simple`` or ``induced``.
+    """
+
+    longest: int = 18
+    rings: Literal["simple", "induced"] = "simple"
+
+
+@LIFTINGS.register("none")
 class Lifting(BaseTransform):
     """A graph as a :class:`ComplexData`: its features ``x`` at rank 0, ``edge_attr`` as ``x_1``, other attributes kept.
 
@@ -60,6 +77,11 @@ class Lifting(BaseTransform):
     def __init__(self, boundary: bool = False):
         self.boundary = boundary
         self._known: OrderedDict[tuple[int, bytes], Complex] = OrderedDict()
+
+    @classmethod
+    def of(cls, options: LiftingOptions) -> Lifting:
+        """The lifting that a recipe or a command asks for by name; it takes of the options what it knows."""
+        return cls()
 
     def cells(self, graph: Graph) -> Mapping[int, Cells]:
         """Cells of rank 2 and above, different ones and right for the kind of complex; none by default."""
@@ -108,6 +130,7 @@ class Lifting(BaseTransform):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
 
+@LIFTINGS.register("ring")
 class RingLift(Lifting):
     """Cycles of 3 to ``longest`` nodes as cells of rank 2.
 
@@ -138,6 +161,10 @@ class RingLift(Lifting):
         super().__init__(boundary)
         self.longest, self.rings, self.distinct, self.most = longest, rings, distinct, most
 
+    @classmethod
+    def of(cls, options: LiftingOptions) -> RingLift:
+        return cls(options.longest, options.rings)
+
     def cells(self, graph: Graph) -> Mapping[int, Cells]:
         induced, by_vertices = self.rings == "induced", self.distinct == "vertices"
         members, ptr, too_many = kernels.rings(
@@ -151,6 +178,7 @@ class RingLift(Lifting):
         return {2: Cells(members, ptr)}
 
 
+@LIFTINGS.register("clique")
 class CliqueLift(Lifting):
     """Cliques of r + 1 nodes as cells of rank r, up to rank 2: the clique complex's triangles, also those of larger
     cliques."""
@@ -161,6 +189,7 @@ class CliqueLift(Lifting):
         return {2: Cells.rows(kernels.triangles(graph.indptr, graph.indices))}
 
 
+@LIFTINGS.register("ball")
 class BallLift(Lifting):
     """The closed k-hop balls of all nodes as cells of rank 2, equal ones once, those of one or two nodes left out."""
 
@@ -185,6 +214,7 @@ def degrees(graph: Graph) -> Float[Array, " nodes"]:
     return np.diff(graph.indptr).astype(float)
 
 
+@LIFTINGS.register("mapper")
 class MapperLift(Lifting):
     """Clusters of Mapper as cells of rank 2: components of the preimages of overlapping intervals under a filter.
 

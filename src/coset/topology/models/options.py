@@ -2,11 +2,12 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch_geometric.transforms import BaseTransform, Compose
 
+from coset.core.errors import CosetError
 from coset.graphs.models.options import GraphModel
-from coset.topology.liftings import BallLift, CliqueLift, RingLift
+from coset.topology.liftings import LIFTINGS, LiftingOptions
 
 
 class ComplexModel(GraphModel):
@@ -14,7 +15,7 @@ class ComplexModel(GraphModel):
 
     width: int = Field(64, ge=1, description="columns of the features")
     layers: int = Field(3, ge=1, le=64)
-    lift: Literal["ring", "clique", "ball", "none"] = Field("ring", description="cells of rank 2; none for complexes")
+    lift: str = Field("ring", description="cells of rank 2; none for data that are complexes")
     longest: int = Field(18, ge=3, description="atoms of the longest ring that becomes a cell")
     rings: Literal["simple", "induced"] = "simple"
     norm: Literal["batch", "layer", "none"] = "layer"
@@ -23,11 +24,20 @@ class ComplexModel(GraphModel):
     root_fraction: Literal[1] = Field(1, description="these models mark every cell")
     votes: Literal[1] = Field(1, description="predictions have no randomness to average over")
 
+    @field_validator("lift")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            LIFTINGS[value]
+        except CosetError as error:
+            raise ValueError(str(error)) from error
+        return value
+
     def lifting(self) -> BaseTransform:
         """From a graph to a complex."""
-        if self.lift == "ring":
-            return RingLift(self.longest, self.rings)
-        return {"clique": CliqueLift, "ball": BallLift}[self.lift]() if self.lift != "none" else Compose([])
+        if self.lift == "none":
+            return Compose([])
+        return LIFTINGS[self.lift].of(LiftingOptions(self.longest, self.rings))
 
     def transform(self) -> BaseTransform:
         """What the network needs to find on a graph."""
