@@ -23,8 +23,8 @@ def render(template: str, scripts: tuple[str, ...], **context: Any) -> str:
     """Fill a template of ``static/``; everything of the user's is escaped by Jinja.
 
     Args:
-        template: File name.
-        scripts: Files of ``static/`` to inline, in order.
+        template: File in ``static/`` of this package, or ``package:file`` for that of another.
+        scripts: Files to inline, in order, named alike.
         context: Variables of the template.
     """
     return (
@@ -102,4 +102,5 @@ def _environment() -> jinja2.Environment:
 
 
 def _static(name: str) -> str:
-    return resources.files("coset.reports").joinpath("static", name).read_text(encoding="utf-8")
+    package, _, file = name.rpartition(":")
+    return resources.files(package or "coset.reports").joinpath("static", file).read_text(encoding="utf-8")

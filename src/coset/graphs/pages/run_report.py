@@ -21,7 +21,7 @@ TARGETS = 24  # with plots and drawings of their own; all are in the table of ta
 WORST = 12
 WORST_OF_MANY = 6
 TABLE_ROWS = 1000
-SCRIPTS = ("page.js", "table.js", "attention.js", "cells.js")
+SCRIPTS = ("page.js", "table.js", "coset.graphs.pages:attention.js", "coset.topology:cells.js")
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -42,7 +42,7 @@ def write_report(run_dir: Path | str) -> Path:
     classification = is_classification(run, targets)
     figures = Figures()
     html = render(
-        "report.html.j2",
+        "coset.graphs.pages:run.html.j2",
         SCRIPTS,
         run=run,
         facts=_facts(run),
