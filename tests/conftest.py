@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from coset import cli
 
-pytest_plugins = ["made_up_runs"]
+pytest_plugins = ["in_browser", "made_up_runs"]
 
 settings.register_profile("coset", deadline=None)
 settings.load_profile("coset")
