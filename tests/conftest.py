@@ -12,6 +12,8 @@ from hypothesis import settings
 
 from coset import cli
 
+pytest_plugins = ["in_browser", "made_up_runs"]
+
 settings.register_profile("coset", deadline=None)
 settings.load_profile("coset")
 torch.set_num_threads(min(2, os.cpu_count() or 1))

@@ -1,17 +1,15 @@
 import numpy as np
-import plotly.graph_objects as go
 
-from coset.reports import Panel, Picture, Section, Table, write_sections
+from coset.reports import Panel, Picture, Section, Table, figure, line, write_sections
 
 
 def test_page_of_sections_escapes_text_and_leaves_out_what_is_empty(tmp_path):
-    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 2]))
     page = write_sections(
         tmp_path / "report.html",
         "barriers <b>",
         [
             Section("Table", tables=[Table(["method", "barrier"], [["a<i>", 0.25], ["b", None]], "caption")]),
-            Section("Plot", panels=[Panel("curve", figure)], notes=["a note"]),
+            Section("Plot", panels=[Panel("curve", figure(line([0, 1], [1, 2])))], notes=["a note"]),
             Section("Picture", pictures=[Picture(np.zeros((2, 3), np.uint8), "black", scale=10)]),
         ],
         lead="lead",

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from coset.motion.experiments import SHOWN
-from coset.reports import Panel, Section, Table, write_sections
+from coset.reports import Axis, Panel, Section, Table, box, figure, line, write_sections
 from coset.runs.folder import CERTIFICATE, HISTORY, PREDICTIONS, REPORT, RunFolder
 
 
@@ -45,20 +44,18 @@ def _results(metrics: dict) -> Section:
 
 
 def _scenes(rows: pd.DataFrame) -> Section:
-    figure = go.Figure()
-    for method, part in rows.groupby("method", sort=False):
-        figure.add_box(y=part["rotation"].clip(lower=1e-3), name=str(method), boxpoints="all", text=part["body"])
-    figure.update_layout(yaxis_title="rotation error, degrees", yaxis_type="log", showlegend=False)
-    return Section("Scene by scene", panels=[Panel("Camera rotation error of every scene", figure)])
+    boxes = [
+        box(part["rotation"].clip(lower=1e-3), str(method), every=True, texts=part["body"])
+        for method, part in rows.groupby("method", sort=False)
+    ]
+    drawn = figure(*boxes, y=Axis("rotation error, degrees", log=True), legend=False)
+    return Section("Scene by scene", panels=[Panel("Camera rotation error of every scene", drawn)])
 
 
 def _training(history: pd.DataFrame) -> Section:
-    panels = []
-    for name in [c for c in history.columns if c not in ("step", "share")]:
-        figure = go.Figure(go.Scatter(x=history["step"], y=history[name], mode="lines"))
-        figure.update_layout(xaxis_title="update")
-        panels.append(Panel(name, figure))
-    return Section("Training", panels=panels)
+    names = [c for c in history.columns if c not in ("step", "share")]
+    drawn = {name: figure(line(history["step"], history[name]), x="update") for name in names}
+    return Section("Training", panels=[Panel(name, curve) for name, curve in drawn.items()])
 
 
 def _symmetry(certificate: list[dict]) -> Section:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from pydantic import Field, model_validator
 from rich.console import Console
@@ -41,7 +40,7 @@ from coset.privacy.stationarity import (
     train_to_margin,
     train_to_stationarity,
 )
-from coset.reports import Panel, Picture, Section, Table, write_sections
+from coset.reports import Axis, Figure, Panel, Picture, Section, Table, figure, line, write_sections
 from coset.runs import folder as run_directory
 from coset.runs.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport, verify_claims
@@ -408,15 +407,10 @@ def _grid(shape: list[int], *parts: np.ndarray) -> np.ndarray:
     return np.concatenate(rows, axis=0)
 
 
-def _curves(curves: dict[str, list[dict[str, float]]], key: str, over: str, log: bool = False) -> go.Figure:
-    figure = go.Figure()
-    for name, rows in curves.items():
-        if key in rows[0]:
-            figure.add_scatter(x=[r[over] for r in rows], y=[r[key] for r in rows], name=name, mode="lines")
-    figure.update_layout(xaxis_title=over, yaxis_title=key, showlegend=True)
-    if log:
-        figure.update_yaxes(type="log")
-    return figure
+def _curves(curves: dict[str, list[dict[str, float]]], key: str, over: str, log: bool = False) -> Figure:
+    shown = {name: rows for name, rows in curves.items() if key in rows[0]}
+    marks = [line([r[over] for r in rows], [r[key] for r in rows], name) for name, rows in shown.items()]
+    return figure(*marks, x=over, y=Axis(key, log=log), legend=True)
 
 
 def _number(value: float | None) -> str:

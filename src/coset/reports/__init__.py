@@ -1,33 +1,62 @@
-"""Reports: one self-contained HTML page about a run, or about several.
+"""Reports: self-contained HTML pages, and all that draws.
 
-:func:`write_report` reads a run's folder, :func:`write_comparison` several. Where a model looks is handed over as
-plain arrays: :func:`attention_record` packs them, :func:`skeleton` says where the atoms of a molecule are drawn, and
-:func:`write_attention` puts the records where the report finds them; :func:`cell_record` and :func:`write_cells` do so
-for complexes.
-Other results make a page of sections: :func:`write_sections`.
+A page is made of sections (:func:`write_sections`), a section of text, tables, pictures, figures and widgets; a figure
+of marks on two axes (:func:`figure`). What the pages of a domain show is written in its ``pages``.
 """
 
-from coset.graphs.pages.attention import AttentionRecord, attention_record, write_attention
-from coset.graphs.pages.molecules import skeleton
-from coset.graphs.pages.run_report import write_report
-from coset.reports.plots import Panel
-from coset.reports.sections import Picture, Section, Table, write_sections
-from coset.runs.comparison import write_comparison
-from coset.topology.pages import CellRecord, cell_record, write_cells
+from coset.reports.figures import (
+    Axis,
+    Figure,
+    Mark,
+    Panel,
+    Rule,
+    bars,
+    box,
+    colour,
+    colour_of_many,
+    contours,
+    figure,
+    heat_map,
+    histogram,
+    line,
+    points,
+    side_by_side,
+)
+from coset.reports.page import Figures, fragment
+from coset.reports.sections import (
+    Picture,
+    Section,
+    Table,
+    Widget,
+    certificate_section,
+    training_section,
+    write_sections,
+)
 
 __all__ = [
-    "AttentionRecord",
-    "CellRecord",
+    "Axis",
+    "Figure",
+    "Figures",
+    "Mark",
     "Panel",
     "Picture",
+    "Rule",
     "Section",
     "Table",
-    "attention_record",
-    "cell_record",
-    "skeleton",
-    "write_attention",
-    "write_cells",
-    "write_comparison",
-    "write_report",
+    "Widget",
+    "bars",
+    "box",
+    "certificate_section",
+    "colour",
+    "colour_of_many",
+    "contours",
+    "figure",
+    "fragment",
+    "heat_map",
+    "histogram",
+    "line",
+    "points",
+    "side_by_side",
+    "training_section",
     "write_sections",
 ]

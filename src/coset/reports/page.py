@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,39 +14,40 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from coset.core.files import write_text
-from coset.reports.plots import Panel
+from coset.reports.figures import Panel
 from coset.reports.scores import duration, label, number, score
 
 
-def render(template: str, scripts: tuple[str, ...], **context: Any) -> str:
-    """Fill a template of ``static/``; everything of the user's is escaped by Jinja.
+def render(*, scripts: Sequence[str], styles: Sequence[str], plotly: bool, **context: Any) -> str:
+    """Fill the page; everything of the user's is escaped by Jinja.
 
     Args:
-        template: File name.
-        scripts: Files of ``static/`` to inline, in order.
-        context: Variables of the template.
+        scripts: Files to inline, in order: ``package:file`` in the folder ``static`` of a package.
+        styles: Style sheets to inline, named alike.
+        plotly: Whether Plotly is inlined too.
+        context: Variables of ``static/page.html.j2``.
     """
     return (
         _environment()
-        .get_template(template)
+        .get_template("page.html.j2")
         .render(
-            style=Markup(_static("report.css")),
-            scripts=[Markup(_static(name)) for name in scripts],
-            plotly=Markup(get_plotlyjs()),
+            styles=[Markup(_static(name)) for name in ("report.css", *styles)],
+            scripts=[Markup(_static(name)) for name in ("page.js", "tables.js", *scripts)],
+            plotly=Markup(get_plotlyjs()) if plotly else "",
             **context,
         )
     )
 
 
-def write_page(path: Path, html: str) -> Path:
-    """Write a page whole or not at all.
+def fragment(template: str, macro: str, **arguments: Any) -> Markup:
+    """A part of a page.
 
-    Raises:
-        CosetError: The folder is missing or cannot be written.
+    Args:
+        template: ``package:file`` in the folder ``static`` of a package.
+        macro: Of the template.
+        arguments: Of the macro.
     """
-    write_text(path, html)
-    return path
+    return getattr(_environment().get_template(template).module, macro)(**arguments)
 
 
 class Figures:
@@ -102,4 +103,5 @@ def _environment() -> jinja2.Environment:
 
 
 def _static(name: str) -> str:
-    return resources.files("coset.reports").joinpath("static", name).read_text(encoding="utf-8")
+    package, _, file = name.rpartition(":")
+    return resources.files(package or "coset.reports").joinpath("static", file).read_text(encoding="utf-8")

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from coset.core.errors import CosetError
-from coset.reports import plots
-from coset.reports.page import Figures, render, write_page
-from coset.reports.scores import HIGHER_IS_BETTER
-from coset.runs.results import RunFolder
+from coset.reports import Panel, Section, Widget, colour, fragment, plots, write_sections
+from coset.reports.scores import HIGHER_IS_BETTER, label
+from coset.runs.results import RunResults
 
 NOT_THE_RECIPE = ("seed", "description", "output")
 
@@ -29,7 +28,7 @@ class Group:
     """
 
     name: str
-    runs: list[RunFolder]
+    runs: list[RunResults]
 
     def values(self, metric: str, split: str) -> list[float]:
         return [run.scores(split)[metric] for run in self.runs if metric in run.scores(split)]
@@ -56,43 +55,58 @@ def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path
     if not run_dirs:
         raise CosetError("nothing to compare: name at least one run's folder")
     # The same folder named twice is one run, not a second seed.
-    folders = list(dict.fromkeys(Path(folder).resolve() for folder in run_dirs))
-    runs = [RunFolder.read(folder) for folder in folders]
+    runs = [RunResults(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in run_dirs)]
     split = "test" if any(run.scores("test") for run in runs) else "val"
     metrics = list(dict.fromkeys(m for run in runs for m in [run.monitor, *run.scores(split)] if m))
     metrics = [metric for metric in metrics if any(metric in run.scores(split) for run in runs)]
     groups = _best_first(group_runs(runs), metrics, split)
-    figures = Figures()
-    html = render(
-        "comparison.html.j2",
-        ("page.js", "table.js"),
-        groups=groups,
-        metrics=metrics,
-        split=split,
-        colours=[plots.run_colour(i) for i in range(len(groups))],
-        count=len(folders),
-        dots=[figures.add(_dots(metric, groups, split)) for metric in metrics],
-        curves=[figures.add(panel) for panel in plots.overlaid_curves(_histories(groups))],
-        figures=figures.specifications,
-    )
-    return write_page(Path(output), html)
+    title = f"{_counted(len(groups), 'recipe')}, {_counted(len(runs), 'run')}"
+    return write_sections(Path(output), title, _sections(groups, metrics, split), kind="comparison")
 
 
-def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
+def _sections(groups: list[Group], metrics: list[str], split: str) -> list[Section]:
+    """Summary, spread over seeds, curves, and every run."""
+    colours = [colour(i) for i in range(len(groups))]
+    first = f"; best mean {label(metrics[0])} first" if metrics else ""
+    text = f"Metrics on {split}, mean ± sample deviation over runs that differ in nothing but the seed{first}."
+    shown = {"groups": groups, "metrics": metrics, "split": split, "colours": colours}
+    sections = [Section("Summary", text, widget=_widget("summary", **shown), anchor="summary")]
+    if metrics:
+        dots = [_dots(metric, groups, split) for metric in metrics]
+        text = "A dot a run; the upright bar is the mean, with one deviation to either side."
+        sections.append(Section("Spread over seeds", text, panels=dots, anchor="spread", short="Spread"))
+    if curves := plots.overlaid_curves(_histories(groups)):
+        swatches = _widget("swatches", groups=groups, colours=colours)
+        sections.append(Section(
+            "Training curves", "A line a run, a colour a recipe.", panels=curves, widget=swatches, anchor="training",
+            short="Training",
+        ))  # fmt: skip
+    return [*sections, Section("Runs", widget=_widget("runs", **shown), anchor="runs")]
+
+
+def _widget(macro: str, **shown: Any) -> Widget:
+    return Widget(fragment("coset.runs:comparison.html.j2", macro, **shown))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def group_runs(runs: Sequence[RunResults]) -> list[Group]:
     """Put runs together whose recipes agree in all but the seed, in order of first appearance."""
-    members: dict[str, list[RunFolder]] = {}
+    members: dict[str, list[RunResults]] = {}
     for run in runs:
         members.setdefault(json.dumps([run.name, _settings(run)], sort_keys=True, default=str), []).append(run)
-    grouped = [sorted(found, key=lambda run: run.seed or 0) for found in members.values()]
-    names = [found[0].name for found in grouped]
+    grouped = [sorted(seeds, key=lambda run: run.seed or 0) for seeds in members.values()]
+    names = [seeds[0].name for seeds in grouped]
     groups = []
-    for found, name in zip(grouped, names):
+    for seeds, name in zip(grouped, names):
         namesakes = [other[0] for other, its in zip(grouped, names) if its == name]
-        groups.append(Group(name + _difference(found[0], namesakes), found))
+        groups.append(Group(name + _difference(seeds[0], namesakes), seeds))
     return groups
 
 
-def _settings(run: RunFolder) -> dict[str, Any]:
+def _settings(run: RunResults) -> dict[str, Any]:
     """The recipe as dotted keys, without what may differ between seeds."""
     return {key: value for key, value in _flat(run.recipe).items() if key not in NOT_THE_RECIPE}
 
@@ -104,7 +118,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _difference(run: RunFolder, namesakes: list[RunFolder]) -> str:
+def _difference(run: RunResults, namesakes: list[RunResults]) -> str:
     """Settings in which runs of one name differ, e.g. ``, model.layers=4``."""
     settings = [_settings(other) for other in namesakes]
     keys = dict.fromkeys(key for entry in settings for key in entry)
@@ -127,13 +141,13 @@ def _best_first(groups: list[Group], metrics: list[str], split: str) -> list[Gro
     return sorted(groups, key=rank)
 
 
-def _dots(metric: str, groups: list[Group], split: str) -> plots.Panel:
+def _dots(metric: str, groups: list[Group], split: str) -> Panel:
     """Baselines are drawn only if all runs agree on them, which they do on the same test molecules."""
     baselines = [run.baseline(split).get(metric) for group in groups for run in group.runs]
     known = [value for value in baselines if value is not None]
     agree = len(known) == len(baselines) and np.ptp(known) <= 1e-6 * max(1.0, abs(known[0]))
     rows = [(g.name, i, g.values(metric, split)) for i, g in enumerate(groups) if g.values(metric, split)]
-    return plots.seed_dots(metric, split, rows, known[0] if agree else None)
+    return plots.spread_over_seeds(metric, split, rows, known[0] if agree else None)
 
 
 def _histories(groups: list[Group]) -> list[tuple[str, int, Any]]:

@@ -1,72 +1,71 @@
-"""Read a run's folder: every file is optional, a broken one is an error that names it."""
+"""What a run left behind, as pages read it: every file is optional, a broken one is an error that names it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import yaml
 
 from coset.core.errors import CosetError
-from coset.graphs.pages.attention import AttentionRecord
-from coset.topology.pages import CellRecord
+from coset.runs.folder import CERTIFICATE, HISTORY, METRICS, PREDICTIONS, RECIPE
 
 SPLITS = ("train", "val", "test")
-TEXT = ("id", "smiles", "split")
-FILES = ("metrics.json", "history.csv", "predictions.csv", "recipe.yaml")
+EXPECTED = (METRICS, HISTORY, PREDICTIONS, RECIPE)
+R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """What a run left behind.
+class RunResults:
+    """The results of a run; each file is read when it is first asked for.
 
-    Attributes:
-        path: The folder.
-        recipe_text: ``recipe.yaml`` as it stands; empty if missing.
-        recipe: The same, parsed.
-        metrics: ``metrics.json``.
-        history: ``history.csv``, one row an epoch.
-        predictions: ``predictions.csv``.
-        certificate: ``certificate.json``, one entry a claim.
-        attention: ``attention.json``, one record a molecule.
-        cells: ``cells.json``, one record a complex.
+    Args:
+        path: Folder of the run.
+        metrics: What it measured, where ``metrics.json`` is not yet written.
+
+    Raises:
+        CosetError: The folder is missing or holds no file of a run; of the attributes: a file cannot be read.
     """
 
-    path: Path
-    recipe_text: str = ""
-    recipe: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    history: pd.DataFrame = field(default_factory=pd.DataFrame)
-    predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
-    certificate: list[dict[str, Any]] = field(default_factory=list)
-    attention: list[AttentionRecord] = field(default_factory=list)
-    cells: list[CellRecord] = field(default_factory=list)
+    def __init__(self, path: Path, metrics: dict[str, Any] | None = None):
+        if not any((path / name).is_file() for name in EXPECTED):
+            raise CosetError(f"{path} holds no run: expected {', '.join(EXPECTED[:-1])} or {EXPECTED[-1]}")
+        self.path = path
+        if metrics is not None:
+            self.metrics = metrics
 
-    @classmethod
-    def read(cls, path: Path) -> RunFolder:
-        """Read what is there.
+    @cached_property
+    def recipe_text(self) -> str:
+        """``recipe.yaml`` as it stands; empty if missing."""
+        return _text(self.path / RECIPE)
 
-        Raises:
-            CosetError: The folder is missing or holds no file of a run, or a file cannot be read.
-        """
-        if not any((path / name).is_file() for name in FILES):
-            raise CosetError(f"{path} holds no run: expected {', '.join(FILES[:-1])} or {FILES[-1]}")
-        text = _text(path / "recipe.yaml")
-        return cls(
-            path=path,
-            recipe_text=text,
-            recipe=_yaml(path / "recipe.yaml", text),
-            metrics=_json(path / "metrics.json", dict),
-            history=_table(path / "history.csv", ()),
-            predictions=_table(path / "predictions.csv", ("id", "split")),
-            certificate=_json(path / "certificate.json", list),
-            attention=_records(path / "attention.json", AttentionRecord, "attention record"),
-            cells=_records(path / "cells.json", CellRecord, "complex"),
-        )
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The same, parsed."""
+        return _yaml(self.path / RECIPE, self.recipe_text)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """``metrics.json``."""
+        return _json(self.path / METRICS, dict)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """``history.csv``: numbers, one row an epoch."""
+        return _table(self.path / HISTORY, (), lambda column: True)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """``predictions.csv``: targets and predictions are numbers, all else is text."""
+        return _table(self.path / PREDICTIONS, ("id", "split"), lambda name: name.startswith(("target", "prediction")))
+
+    @cached_property
+    def certificate(self) -> list[dict[str, Any]]:
+        """``certificate.json``, one entry a claim."""
+        return _json(self.path / CERTIFICATE, list)
 
     @property
     def name(self) -> str:
@@ -82,8 +81,8 @@ class RunFolder:
     def monitor(self) -> str:
         """The metric that chose the best epoch: the headline of the report; empty if there are no metrics."""
         chosen = self.recipe.get("training", {}).get("monitor", "")
-        found = [name for split in ("test", "val", "train") for name in self.scores(split)]
-        return chosen if chosen in found else next(iter(found), chosen)
+        named = [name for split in ("test", "val", "train") for name in self.scores(split)]
+        return chosen if chosen in named else next(iter(named), chosen)
 
     @property
     def splits(self) -> list[str]:
@@ -98,6 +97,26 @@ class RunFolder:
         """Metrics of always predicting the training mean (or the prior); a bare number is the headline metric's."""
         value = self.metrics.get("baseline", {}).get(split)
         return {self.monitor: float(value)} if isinstance(value, int | float) else _numbers(value)
+
+
+def read_records(path: Path, parse: Callable[[dict[str, Any]], R], what: str) -> list[R]:
+    """Records of a JSON list; none if there is no file.
+
+    Args:
+        path: The file.
+        parse: A record of its dictionary; raises :class:`KeyError`, :class:`TypeError` or :class:`ValueError`.
+        what: One of them is, in messages.
+
+    Raises:
+        CosetError: The file is broken, or an entry is no record.
+    """
+    records = []
+    for row, value in enumerate(_json(path, list)):
+        try:
+            records.append(parse(value))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CosetError(f"{path}: record {row} is no {what}: {error}") from error
+    return records
 
 
 def _numbers(value: Any) -> dict[str, float]:
@@ -136,7 +155,7 @@ def _json(path: Path, kind: type) -> Any:
     return value
 
 
-def _table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
+def _table(path: Path, required: tuple[str, ...], numeric: Callable[[str], bool]) -> pd.DataFrame:
     if not path.is_file() or path.stat().st_size == 0:
         return pd.DataFrame()
     try:
@@ -146,17 +165,7 @@ def _table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     missing = [name for name in required if name not in frame]
     if missing:
         raise CosetError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(str, frame.columns))}")
-    # Molecules may be called "NA", "nan" or "007"; in other columns only numbers count.
-    for name in frame.columns.difference(list(TEXT)):
+    # Rows may be called "NA", "nan" or "007"; in columns of numbers only numbers count.
+    for name in filter(numeric, map(str, frame.columns)):
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
     return frame
-
-
-def _records(path: Path, kind: Any, what: str) -> list[Any]:
-    records = []
-    for row, value in enumerate(_json(path, list)):
-        try:
-            records.append(kind.from_dict(value))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CosetError(f"{path}: record {row} is no {what}: {error}") from error
-    return records

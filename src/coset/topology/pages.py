@@ -1,24 +1,33 @@
-"""A complex in space, and what a subcomplex network attends to in it, as a small record that a page can draw.
+"""Complexes in space, and what a subcomplex network attends to in them: small records, and the view that draws them.
 
 The network keeps features on pairs (x, s), x a cell of rank r1 in the copy of the complex in which the cell s of rank
 r2 is marked. A record holds one weight a pair: what it counts for in the prediction. Summed over x that is the weight
 of a copy; in one copy, the weights say where it looks.
 
-Nothing here knows of HTML or of any model. ``cells.json`` in a run's folder is a list of ``to_dict()``.
+``cells.json`` in a run's folder is a list of ``to_dict()``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
+from markupsafe import Markup
 
-from coset.core.files import write_text
+from coset.graphs.pages.molecules import skeleton
+from coset.graphs.pages.views import PAGE_VIEWS, SHOWN, View, last_split
+from coset.reports import Section, Widget
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from coset.graphs.data.datasets import GraphTable
+
+LARGEST_SHOWN = 80  # vertices of a complex
 
 SCALE = 1000
 """Weights are stored as integers in these parts of the largest."""
@@ -115,7 +124,52 @@ def cell_record(
 
 
 def write_cells(run_dir: Path, records: Sequence[CellRecord]) -> Path:
-    """Write ``cells.json`` into a run's folder, where :func:`coset.reports.write_report` looks for it."""
-    path = Path(run_dir) / "cells.json"
-    write_text(path, json.dumps([record.to_dict() for record in records], separators=(",", ":")) + "\n")
-    return path
+    """Write ``cells.json`` into a run's folder, where its page looks for it."""
+    return CELLS.write(run_dir, records)
+
+
+def cell_records(model: nn.Module, table: GraphTable) -> list[CellRecord]:
+    """The first and the last complexes of the last split that are small enough to draw, with what SMCN attends to in
+    them; none if the model reads no complexes."""
+    from coset.topology.models.homp import HOMP
+    from coset.topology.models.smcn import SMCN
+
+    if not isinstance(model, HOMP | SMCN):
+        return []
+    small = [i for i in last_split(table) if 2 < table.graphs[i].num_nodes <= LARGEST_SHOWN]
+    return [_record_of(model, table, i) for i in (*small[: SHOWN // 2], *small[SHOWN // 2 :][-(SHOWN // 2) :])]
+
+
+def _record_of(model: Any, table: GraphTable, i: int) -> CellRecord:
+    from coset.topology.models.smcn import SMCN
+    from coset.topology.pictures import drawing, pair_relevance
+
+    data, smiles = table.graphs[i], table.smiles[i]
+    flat = skeleton(smiles) if smiles else {}
+    marked = isinstance(model, SMCN)
+    return cell_record(
+        id=table.ids[i], ranks=model.ranks if marked else (), weights=pair_relevance(model, data) if marked else None,
+        symbols=flat.get("symbols", ()), **drawing(data, flat.get("positions"))._asdict(),
+    )  # fmt: skip
+
+
+def _section(records: list[dict[str, Any]]) -> Section:
+    text, note = "Drag to turn.", ""
+    if any(record["weights"] for record in records):
+        text = (
+            "The network sees one copy of the complex for each cell of a rank, with that cell marked. Cells are "
+            "coloured by what their copies count for in the prediction. Click a diamond, or choose a copy, to see "
+            "which cells count in that copy. Drag to turn."
+        )
+        note = (
+            '<p class="note">A weight is the size of features times gradient after the last subcomplex layer: to first '
+            "order, how much the prediction would change without that pair.</p>"
+        )
+    viewer = Widget(
+        Markup(note + '\n<div id="cells-viewer"></div>'), scripts=["coset.topology:cells.js"],
+        data={"cells-data": records}, plotly=True,
+    )  # fmt: skip
+    return Section("Cells", text, widget=viewer, anchor="cells")
+
+
+CELLS = PAGE_VIEWS.register("cells")(View("cells.json", "complex", CellRecord.from_dict, cell_records, _section))

@@ -1,4 +1,4 @@
-"""Attention of a subgraph network on one graph, as a small record that a page can draw.
+"""Attention of a subgraph network on graphs: small records, and the view that draws them.
 
 In the copy of the graph rooted at s, node v looks at its neighbours v' with the *internal* weights of its softmax; at
 itself in other copies, rooted at the neighbours s' of s, with the *external* weights. Both run along the same edge
@@ -7,24 +7,32 @@ list, so a weight is addressed by a copy (internal) or a node (external) and an 
     internal[s, e] with e = (v' -> v): how much (s, v) looks at (s, v');   sum over v' is 1 for every s, v
     external[v, e] with e = (s' -> s): how much (s, v) looks at (s', v);   sum over s' is 1 for every s, v
 
-Nothing here knows of HTML or of any model. ``attention.json`` in a run's folder is a list of ``to_dict()``.
+``attention.json`` in a run's folder is a list of ``to_dict()``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from markupsafe import Markup
 
-from coset.core.files import write_text
+from coset.graphs.pages.molecules import skeleton
+from coset.graphs.pages.views import PAGE_VIEWS, SHOWN, View, last_split
+from coset.reports import Section, Widget
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from coset.graphs.data.datasets import GraphTable
 
 Array = Any  # numpy arrays, tensors on the CPU, or nested lists
 
+LARGEST_SHOWN = 40  # atoms of a molecule
 SCALE = 1000  # weights are stored as integers per mille: three digits are more than an eye can see
 
 
@@ -114,7 +122,8 @@ def attention_record(
         internal: Softmax weights inside copies, averaged over heads; the last axis is ``edge_index``'s, followed by
             the n self-loops in node order if the model has them. ``None`` if the model has no such attention.
         external: The same across copies: row v, column (s' -> s).
-        positions: Where to draw the nodes, any unit, y upwards; :func:`coset.reports.skeleton` for molecules.
+        positions: Where to draw the nodes, any unit, y upwards; for molecules
+            :func:`coset.graphs.pages.molecules.skeleton`.
         symbols: Label a node; empty by default.
         bonds: Lines ``(i, j, order)``; one of order 1 an undirected edge by default.
         smiles: The molecule, if it is one.
@@ -127,37 +136,75 @@ def attention_record(
     place = np.asarray(positions, dtype=float)
     if place.ndim != 2 or place.shape[1] != 2:
         raise ValueError(f"positions has shape {list(place.shape)}; expected [nodes, 2]")
-    nodes = len(place)
+    names = list(symbols) if symbols is not None else [""] * len(place)
+    if len(names) != len(place):
+        raise ValueError(f"symbols has {len(names)} entries for {len(place)} positions")
     edges = np.asarray(edge_index, dtype=int).reshape(2, -1).T
-    loops = np.repeat(np.arange(nodes)[:, None], 2, axis=1)
-    names = list(symbols) if symbols is not None else [""] * nodes
-    if len(names) != nodes:
-        raise ValueError(f"symbols has {len(names)} entries for {nodes} positions")
+    layers, looped = _layers(internal, external, len(place), len(edges))
+    loops = np.repeat(np.arange(len(place))[:, None], 2, axis=1)
+    lines = [[int(i), int(j), 1] for i, j in edges if i < j] if bonds is None else [[*map(int, bond)] for bond in bonds]
+    return AttentionRecord(
+        id=str(id), smiles=smiles, bonds=lines, layers=layers,
+        atoms=[{"symbol": n, "x": round(float(x), 3), "y": round(float(y), 3)} for n, (x, y) in zip(names, place)],
+        edges=(np.concatenate([edges, loops]) if looped else edges).tolist(),
+        importance=[] if importance is None else [float(f"{v:.4g}") for v in np.asarray(importance, dtype=float)],
+        importance_name=importance_name if importance is not None else "",
+    )  # fmt: skip
+
+
+def _layers(
+    internal: Array | None, external: Array | None, nodes: int, edges: int
+) -> tuple[list[dict[str, list[list[int]]]], bool]:
+    """Weights a layer, per mille, and whether they have self-loops."""
     kinds = {"internal": internal, "external": external}
-    packed = {kind: _packed(kind, value, nodes, len(edges)) for kind, value in kinds.items() if value is not None}
+    packed = {kind: _packed(kind, value, nodes, edges) for kind, value in kinds.items() if value is not None}
     if len({value.shape for value in packed.values()}) > 1:
         shapes = " and ".join(str(list(value.shape)) for value in packed.values())
         raise ValueError(f"internal and external must have the same shape, got {shapes}")
-    width = next(iter(packed.values())).shape[2] if packed else len(edges)
-    depth = max((len(value) for value in packed.values()), default=0)
-    lines = [[int(i), int(j), 1] for i, j in edges if i < j] if bonds is None else [[*map(int, bond)] for bond in bonds]
-    return AttentionRecord(
-        id=str(id),
-        smiles=smiles,
-        atoms=[{"symbol": n, "x": round(float(x), 3), "y": round(float(y), 3)} for n, (x, y) in zip(names, place)],
-        bonds=lines,
-        edges=(np.concatenate([edges, loops]) if width > len(edges) else edges).tolist(),
-        layers=[{kind: value[layer].tolist() for kind, value in packed.items()} for layer in range(depth)],
-        importance=[] if importance is None else [float(f"{v:.4g}") for v in np.asarray(importance, dtype=float)],
-        importance_name=importance_name if importance is not None else "",
-    )
+    depth, _, width = next(iter(packed.values())).shape if packed else (0, 0, edges)
+    return [{kind: value[layer].tolist() for kind, value in packed.items()} for layer in range(depth)], width > edges
 
 
 def write_attention(run_dir: Path, records: Sequence[AttentionRecord]) -> Path:
-    """Write ``attention.json`` into a run's folder, where :func:`coset.reports.write_report` looks for it."""
-    path = Path(run_dir) / "attention.json"
-    write_text(path, json.dumps([record.to_dict() for record in records], separators=(",", ":")) + "\n")
-    return path
+    """Write ``attention.json`` into a run's folder, where its page looks for it."""
+    return ATTENTION.write(run_dir, records)
+
+
+def attention_records(model: nn.Module, table: GraphTable) -> list[AttentionRecord]:
+    """Where the model looks in the first molecules of the last split that are small enough to draw; none if it has no
+    attention, or the graphs are no molecules."""
+    if not hasattr(model, "attention"):
+        return []
+    small = [i for i in last_split(table) if table.smiles[i] and 1 < table.graphs[i].num_nodes <= LARGEST_SHOWN]
+    model.eval()
+    return [_record_of(model, table, i) for i in small[:SHOWN]]
+
+
+def _record_of(model: Any, table: GraphTable, i: int) -> AttentionRecord:
+    weights = {kind: value.numpy() for kind, value in model.attention(table.graphs[i]).items()}
+    return attention_record(
+        id=table.ids[i], smiles=table.smiles[i], edge_index=table.graphs[i].edge_index.numpy(),
+        internal=weights.get("internal"), external=weights.get("external"), **skeleton(table.smiles[i]),
+    )  # fmt: skip
+
+
+def _section(records: list[dict[str, Any]]) -> Section:
+    text = Markup(
+        "The network sees one copy of the molecule for each atom, with that atom marked as the <em>root</em>. Click an "
+        "atom to make it the root. From every atom, the thickness of a half-bond says how much it looks that way, and "
+        "the arc around it how much it looks at itself. Point at an atom, or choose it as the looking atom, for its "
+        "numbers."
+    )
+    viewer = Widget(
+        Markup('<div id="attention-viewer"></div>'), scripts=["coset.graphs.pages:attention.js"],
+        styles=["coset.graphs.pages:run.css"],        data={"attention-data": records},
+    )  # fmt: skip
+    return Section("Attention", text, widget=viewer, anchor="attention")
+
+
+ATTENTION = PAGE_VIEWS.register("attention")(
+    View("attention.json", "attention record", AttentionRecord.from_dict, attention_records, _section)
+)
 
 
 def _packed(kind: str, value: Array, nodes: int, edges: int) -> Int[np.ndarray, "layers rows columns"]:

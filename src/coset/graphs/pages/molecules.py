@@ -47,7 +47,8 @@ def draw(smiles: str) -> str | None:
 def skeleton(smiles: str) -> dict[str, Any]:
     """Symbols, 2D positions (y upwards) and bonds (Kekulé orders) of a molecule, atoms in the order of the SMILES.
 
-    The keys are arguments of :func:`coset.reports.attention_record`, whose ``edge_index`` numbers atoms in that order.
+    The keys are arguments of :func:`coset.graphs.pages.attention.attention_record`, whose ``edge_index`` numbers atoms
+    in that order.
 
     Raises:
         CosetError: The string is no molecule, or RDKit is not installed.

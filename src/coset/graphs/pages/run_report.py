@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,36 @@ from markupsafe import Markup
 
 from coset.graphs.pages.molecules import draw
 from coset.graphs.pages.targets import Target, is_classification, targets_of
-from coset.reports import plots
-from coset.reports.page import Figures, render, write_page
+from coset.graphs.pages.views import view_sections
+from coset.reports import (
+    Figures,
+    Section,
+    Widget,
+    certificate_section,
+    fragment,
+    plots,
+    training_section,
+    write_sections,
+)
 from coset.reports.scores import against_baseline, duration, measure, number
-from coset.runs.results import RunFolder
+from coset.runs.results import RunResults
 
 TARGETS = 24  # with plots and drawings of their own; all are in the table of targets
 WORST = 12
 WORST_OF_MANY = 6
 TABLE_ROWS = 1000
-SCRIPTS = ("page.js", "table.js", "attention.js", "cells.js")
+TEMPLATE, STYLE = "coset.graphs.pages:run.html.j2", "coset.graphs.pages:run.css"
 
 
-def write_report(run_dir: Path | str) -> Path:
+def write_report(run_dir: Path | str, metrics: dict[str, Any] | None = None) -> Path:
     """Write ``report.html`` into a run's folder: one file that opens offline.
 
     Sections whose files are missing are left out. Read are ``recipe.yaml``, ``metrics.json``, ``history.csv``,
-    ``predictions.csv``, ``certificate.json``, ``attention.json`` (see :func:`coset.reports.attention_record`) and
-    ``cells.json`` (:func:`coset.reports.cell_record`).
+    ``predictions.csv``, ``certificate.json`` and the records of views (:mod:`coset.graphs.pages.views`).
+
+    Args:
+        run_dir: The folder.
+        metrics: What the run measured, where ``metrics.json`` is not yet written.
 
     Returns:
         Path of the page.
@@ -37,55 +50,83 @@ def write_report(run_dir: Path | str) -> Path:
     Raises:
         CosetError: The folder holds no run, a file of it is broken, or the page cannot be written.
     """
-    run = RunFolder.read(Path(run_dir))
+    run = RunResults(Path(run_dir), metrics)
     targets = targets_of(run)
-    classification = is_classification(run, targets)
     figures = Figures()
-    html = render(
-        "report.html.j2",
-        SCRIPTS,
-        run=run,
+    how = "The run left no recipe file; this is its name and seed."
+    if run.recipe_text:
+        how = Markup(
+            "The recipe below is complete, with every override and the seed; it lies beside this page as "
+            "<code>recipe.yaml</code>."
+        )
+    return write_sections(
+        run.path / "report.html",
+        run.name,
+        _sections(run, targets, figures),
+        lead=run.recipe.get("description") or "",
         facts=_facts(run),
-        cards=_cards(run),
-        baseline_name="the prior" if classification else "the mean",
-        curves=[figures.add(panel) for panel in plots.training_curves(run.history, run.metrics.get("best_epoch"))],
-        targets=[_target_section(run, t, classification, figures, len(targets)) for t in targets[:TARGETS]],
-        hidden_targets=max(0, len(targets) - TARGETS),
-        per_target=_per_target(targets, classification) if len(targets) > 1 else None,
-        table=_table(run, targets[:TARGETS]),
-        attention=[_attention(record.to_dict(), targets) for record in run.attention],
-        cells=[_attention(record.to_dict(), targets) for record in run.cells],
-        weighed=any(record.weights for record in run.cells),
         command=_command(run),
-        figures=figures.specifications,
+        recipe=run.recipe_text,
+        how=how,
+        versions=_versions(run),
+        controls=fragment(TEMPLATE, "choice", targets=targets[:TARGETS]),
+        figures=figures,
     )
-    return write_page(run.path / "report.html", html)
 
 
-def _facts(run: RunFolder) -> list[tuple[str, str]]:
+def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[Section]:
+    """What there is to show, in order."""
+    classification = is_classification(run, targets)
+    sections = []
+    if run.splits:
+        baseline = "the prior" if classification else "the mean"
+        sections.append(_section("Result", "result", run=run, cards=_cards(run), baseline_name=baseline))
+    training = training_section(run.history, run.metrics.get("best_epoch"))
+    if training.panels:
+        sections.append(training)
+    if targets:
+        shown = [_target(run, t, classification, figures, len(targets)) for t in targets[:TARGETS]]
+        table = _per_target(targets, classification) if len(targets) > 1 else None
+        hidden = max(0, len(targets) - TARGETS)
+        sections.append(_section("Predictions", "predictions", targets=shown, hidden_targets=hidden, per_target=table))
+        sections.append(replace(_section("Worst predictions", "worst", targets=shown), short="Worst"))
+    sections += view_sections(run.path, lambda id: _note(id, targets))
+    if run.certificate:
+        sections.append(certificate_section(run.certificate))
+    if len(run.predictions):
+        sections.append(_table_section(run, targets[:TARGETS]))
+    return sections
+
+
+def _section(title: str, macro: str, **shown: Any) -> Section:
+    """A section of the template's, with what styles drawings and viewers."""
+    return Section(title, widget=Widget(fragment(TEMPLATE, macro, **shown), styles=[STYLE]), anchor=macro)
+
+
+def _facts(run: RunResults) -> dict[str, str]:
     """The line under the title: what one wants to know before the numbers."""
     m = run.metrics
-    facts = []
+    facts = {}
     if len(run.predictions):
         counts = run.predictions["split"].value_counts()
         known = [f"{number(int(counts[s]))} {s}" for s in ("train", "val", "test") if s in counts]
-        facts.append(("graphs", " · ".join(known) or number(len(run.predictions))))
+        facts["graphs"] = " · ".join(known) or number(len(run.predictions))
     if "params" in m:
-        facts.append(("parameters", number(m["params"])))
+        facts["parameters"] = number(m["params"])
     if "seconds" in m:
-        facts.append(("time", duration(float(m["seconds"]))))
+        facts["time"] = duration(float(m["seconds"]))
     if "epochs" in m:
         best = f", best {number(m['best_epoch'])}" if m.get("best_epoch") is not None else ""
-        facts.append(("epochs", f"{number(m['epochs'])}{best}"))
+        facts["epochs"] = f"{number(m['epochs'])}{best}"
     if run.seed is not None:
-        facts.append(("seed", str(run.seed)))
+        facts["seed"] = str(run.seed)
     threads = (m.get("machine") or {}).get("threads")
     if threads is not None:
-        facts.append(("threads", str(threads)))
+        facts["threads"] = str(threads)
     return facts
 
 
-def _cards(run: RunFolder) -> list[dict[str, Any]]:
+def _cards(run: RunResults) -> list[dict[str, Any]]:
     """Headline metrics of the test split (or the last there is), the one that chose the epoch first."""
     if not run.splits:
         return []
@@ -104,13 +145,13 @@ def _cards(run: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
-def _target_section(
-    run: RunFolder, target: Target, classification: bool, figures: Figures, count: int
-) -> dict[str, Any]:
+def _target(run: RunResults, target: Target, classification: bool, figures: Figures, count: int) -> dict[str, Any]:
+    samples = {split: target.pairs(split) for split in target.splits}
     if classification:
-        panels = [plots.roc_curves(target), plots.score_histogram(target)]
+        split = target.last_split
+        panels = [plots.roc(samples, target.name), plots.class_scores(samples[split], split, target.name)]
     else:
-        panels = [plots.predicted_versus_true(target), plots.residual_histogram(target)]
+        panels = [plots.parity(samples, target.name, "molecules"), plots.residuals(samples, target.name)]
     return {
         "name": target.name,
         "panels": [figures.add(panel) for panel in panels],
@@ -120,7 +161,7 @@ def _target_section(
 
 def _worst(frame: pd.DataFrame, target: Target, count: int) -> dict[str, Any]:
     """Molecules of the test split (or the last there is) with the largest errors, drawn where they can be."""
-    split = "test" if "test" in target.splits else target.splits[-1]
+    split = target.last_split
     rows = target.rows(split)
     rows = rows[np.argsort(-np.abs(target.error[rows]), kind="stable")][:count]
     smiles = frame["smiles"] if "smiles" in frame else pd.Series([""] * len(frame))
@@ -153,47 +194,60 @@ def _per_target(targets: list[Target], classification: bool) -> dict[str, Any]:
     return {"split": split, "metrics": names, "rows": rows}
 
 
-def _table(run: RunFolder, targets: list[Target]) -> dict[str, Any] | None:
-    """The rows that the page can search: test molecules first, since they are the ones asked about."""
-    frame = run.predictions
-    if not len(frame):
-        return None
+def _table_section(run: RunResults, targets: list[Target]) -> Section:
+    """The table that the page can search and sort."""
+    rows, total = _rows(run.predictions, targets), len(run.predictions)
+    note = f"All {number(total)} rows of <code>predictions.csv</code>, test first."
+    if len(rows) < total:
+        note = (
+            f"The first {number(len(rows))} of {number(total)} rows, test before val before train; all are in "
+            "<code>predictions.csv</code>."
+        )
+    smiles = "smiles" in run.predictions
+    table = Widget(
+        Markup(f'<div id="prediction-table"></div>\n<p class="note">{note}</p>'),
+        scripts=["coset.graphs.pages:predictions.js"],
+        styles=[STYLE],
+        data={"table-data": {"smiles": smiles, "targets": [target.name for target in targets], "rows": rows}},
+    )
+    return Section("Table of predictions", widget=table, anchor="table", short="Table")
+
+
+def _rows(frame: pd.DataFrame, targets: list[Target]) -> list[list[Any]]:
+    """Test molecules first, since they are the ones asked about: id, SMILES, split, and each target's two numbers."""
     rank = frame["split"].map({"test": 0, "val": 1, "train": 2}).fillna(3).to_numpy()
     rows = np.argsort(rank, kind="stable")[:TABLE_ROWS]
-    smiles = frame["smiles"].to_numpy() if "smiles" in frame else None
-    return {
-        "total": len(frame),
-        "smiles": smiles is not None,
-        "targets": [target.name for target in targets],
-        "rows": [
-            [
-                str(frame["id"].iloc[row]),
-                "" if smiles is None else str(smiles[row]),
-                str(frame["split"].iloc[row]),
-                *(_short(value) for t in targets for value in (t.true[row], t.predicted[row])),
-            ]
-            for row in rows
-        ],
-    }
+    smiles = frame["smiles"] if "smiles" in frame else pd.Series([""] * len(frame))
+    return [
+        [
+            *(str(column.iloc[row]) for column in (frame["id"], smiles, frame["split"])),
+            *(_short(value) for t in targets for value in (t.true[row], t.predicted[row])),
+        ]
+        for row in rows
+    ]
 
 
 def _short(value: float) -> float | None:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-def _attention(record: dict[str, Any], targets: list[Target]) -> dict[str, Any]:
-    """A record with what its entry in the list of molecules says."""
-    note = ""
-    if targets:
-        found = np.flatnonzero(targets[0].ids == record["id"])
-        if len(found) == 1 and targets[0].known[found[0]]:
-            row = found[0]
-            note = f"true {number(targets[0].true[row])}, predicted {number(targets[0].predicted[row])}"
-    return {**record, "note": note}
+def _note(id: str, targets: list[Target]) -> str:
+    """What a view says about a graph: the first target, where it is known."""
+    rows = np.flatnonzero(targets[0].ids == id) if targets else np.zeros(0, int)
+    if len(rows) != 1 or not targets[0].known[rows[0]]:
+        return ""
+    return f"true {number(targets[0].true[rows[0]])}, predicted {number(targets[0].predicted[rows[0]])}"
 
 
-def _command(run: RunFolder) -> str:
+def _command(run: RunResults) -> str:
     """What repeats the run: its own resolved recipe, in which seed and overrides are settled."""
     recipe = "recipe.yaml" if run.recipe_text else shlex.quote(run.name)
     seed = f" --seed {run.seed}" if run.seed is not None else ""
     return f"coset run {recipe}{seed}"
+
+
+def _versions(run: RunResults) -> dict[str, Any] | None:
+    """Of packages, then of the machine."""
+    machine = {name.replace("_", " "): value for name, value in (run.metrics.get("machine") or {}).items()}
+    versions = run.metrics.get("versions")
+    return {**versions, **machine} if versions else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from coset.reports.plots import Pairs
 from coset.reports.scores import CLASSIFICATION
-from coset.runs.results import SPLITS, RunFolder
+from coset.runs.results import SPLITS, RunResults
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,18 @@ class Target:
         """Row numbers of a split with a true value and a prediction."""
         return np.flatnonzero(self.known & (self.split == split))
 
-    def each_split(self) -> Iterator[tuple[str, np.ndarray]]:
-        return ((split, self.rows(split)) for split in self.splits)
+    def pairs(self, split: str) -> Pairs:
+        """Known rows of a split, to be drawn."""
+        rows = self.rows(split)
+        return Pairs(self.true[rows], self.predicted[rows], self.ids[rows])
+
+    @property
+    def last_split(self) -> str:
+        """The test split, or the last that there is."""
+        return "test" if "test" in self.splits else self.splits[-1]
 
 
-def targets_of(run: RunFolder) -> list[Target]:
+def targets_of(run: RunResults) -> list[Target]:
     """Targets in the order of the columns of ``predictions.csv``; empty if there are no true values."""
     frame = run.predictions
     found = []
@@ -74,7 +81,7 @@ def targets_of(run: RunFolder) -> list[Target]:
     return found
 
 
-def is_classification(run: RunFolder, targets: list[Target]) -> bool:
+def is_classification(run: RunResults, targets: list[Target]) -> bool:
     """By the recipe, else by the metrics, else because the targets are 0 and 1 and predictions in between."""
     task: Any = run.recipe.get("training", {}).get("task")
     if task in ("regression", "classification"):
@@ -88,7 +95,7 @@ def is_classification(run: RunFolder, targets: list[Target]) -> bool:
     )
 
 
-def _only_name(run: RunFolder) -> str:
+def _only_name(run: RunResults) -> str:
     names = run.recipe.get("data", {}).get("target") or []
     names = [names] if isinstance(names, str) else names
     return str(names[0]) if len(names) == 1 else "target"

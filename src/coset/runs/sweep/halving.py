@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from coset.core.errors import CosetError, require
 from coset.core.files import write_json, write_text
-from coset.reports import Panel, Section, Table
+from coset.reports import Axis, Figure, Panel, Section, Table, figure, line, points
 from coset.runs.launch.jobs import Job, Outcome, ray_running
 from coset.runs.recipe import Recipe
 
@@ -273,30 +272,24 @@ def _short(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _curves(rows: Sequence[Mapping[str, Any]], monitor: str, folder: Path) -> go.Figure:
-    figure = go.Figure()
+def _curves(rows: Sequence[Mapping[str, Any]], monitor: str, folder: Path) -> Figure:
+    marks = []
     for row in rows:
         curve = _history(folder / "runs" / row["folder"])
-        figure.add_scatter(
-            x=[each["epoch"] + 1 for each in curve], y=[each[f"val_{monitor}"] for each in curve], mode="lines",
-            name=f"{row['label']} seed={row['seed']}", line={"width": 2.5 if row is rows[0] else 1},
-        )  # fmt: skip
-    figure.update_layout(xaxis_title="epochs", yaxis_title=f"val {monitor}", showlegend=False)
-    return figure
+        epochs, values = [each["epoch"] + 1 for each in curve], [each[f"val_{monitor}"] for each in curve]
+        marks.append(line(epochs, values, f"{row['label']} seed={row['seed']}", width=2.5 if row is rows[0] else 1))
+    return figure(*marks, x="epochs", y=f"val {monitor}", legend=False)
 
 
-def _against(rows: Sequence[Mapping[str, Any]], key: str, monitor: str) -> go.Figure:
+def _against(rows: Sequence[Mapping[str, Any]], key: str, monitor: str) -> Figure:
     shown = [row for row in rows if row["val"] is not None and key in row["settings"]]
     values: list[Any] = [row["settings"][key] for row in shown]
     with suppress(ValueError):
         values = [float(value) for value in values]
-    figure = go.Figure()
-    figure.add_scatter(
-        x=values, y=[row["val"] for row in shown], mode="markers", text=[row["label"] for row in shown],
-        marker={"color": [row["epochs"] for row in shown], "colorbar": {"title": "epochs"}},
-    )  # fmt: skip
     numbers = [value for value in values if isinstance(value, float)]
-    if numbers and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
-        figure.update_xaxes(type="log")
-    figure.update_layout(xaxis_title=key, yaxis_title=f"val {monitor}")
-    return figure
+    trials = points(
+        values, [row["val"] for row in shown], texts=[row["label"] for row in shown],
+        colour=[row["epochs"] for row in shown], scale="epochs",
+    )  # fmt: skip
+    log = bool(numbers) and min(numbers) > 0 and max(numbers) > 20 * min(numbers)
+    return figure(trials, x=Axis(key, log=log), y=f"val {monitor}")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-import plotly.graph_objects as go
 from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import track
@@ -22,7 +21,7 @@ from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.experiments import GraphRecipe
-from coset.reports import Panel, Section, Table, write_sections
+from coset.reports import Axis, Figure, Panel, Rule, Section, Table, figure, line, points, write_sections
 from coset.runs import folder as run_directory
 from coset.runs.checkpoints import LAST
 from coset.runs.recipe import Options, Recipe
@@ -218,34 +217,33 @@ def summarise(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return cells
 
 
-def against_values(cells: list[dict[str, Any]], setting: str, metric: str) -> go.Figure:
+def against_values(cells: list[dict[str, Any]], setting: str, metric: str) -> Figure:
     """A curve a series; references, which have no value of the setting, as lines across."""
-    figure = go.Figure()
+    marks = []
     for name in dict.fromkeys(cell["series"] for cell in cells if cell["value"]):
         curve = [cell for cell in cells if cell["series"] == name and cell["value"]]
-        figure.add_scatter(
-            x=[cell["value"] for cell in curve], y=[cell["mean"] for cell in curve], name=name or setting,
-            mode="lines+markers", error_y={"array": [cell["std"] for cell in curve]},
+        marks.append(
+            line(
+                [cell["value"] for cell in curve], [cell["mean"] for cell in curve], name or setting, dots=True,
+                deviation=[cell["std"] for cell in curve],
+            )
         )  # fmt: skip
-    for cell in cells:
-        if not cell["value"]:
-            figure.add_hline(y=cell["mean"], line={"dash": "dot", "width": 1}, annotation_text=cell["series"])
-    figure.update_layout(xaxis_title=setting, xaxis_type="category", yaxis_title=metric, showlegend=True)
-    return figure
+    references = [Rule(y=cell["mean"], text=cell["series"]) for cell in cells if not cell["value"]]
+    return figure(*marks, x=Axis(setting, categories=True), y=metric, rules=references, legend=True)
 
 
-def against_time(cells: list[dict[str, Any]], metric: str) -> go.Figure:
+def against_time(cells: list[dict[str, Any]], metric: str) -> Figure:
     """A point a setting."""
-    figure = go.Figure()
+    marks = []
     for name in dict.fromkeys(cell["series"] for cell in cells):
         curve = [cell for cell in cells if cell["series"] == name]
-        figure.add_scatter(
-            x=[cell["cpu_seconds_per_epoch"] for cell in curve], y=[cell["mean"] for cell in curve],
-            text=[cell["value"] or name for cell in curve], name=name or "base", mode="markers+text",
-            textposition="top center", error_y={"array": [cell["std"] for cell in curve]},
+        marks.append(
+            points(
+                [cell["cpu_seconds_per_epoch"] for cell in curve], [cell["mean"] for cell in curve], name or "base",
+                texts=[cell["value"] or name for cell in curve], written=True,
+                deviation=[cell["std"] for cell in curve],
+            )
         )  # fmt: skip
-    wide = [cell["cpu_seconds_per_epoch"] for cell in cells]
-    if max(wide) > 5 * max(min(wide), math.ulp(1)):
-        figure.update_xaxes(type="log")
-    figure.update_layout(xaxis_title="CPU seconds per epoch", yaxis_title=metric, showlegend=True)
-    return figure
+    times = [cell["cpu_seconds_per_epoch"] for cell in cells]
+    x = Axis("CPU seconds per epoch", log=max(times) > 5 * max(min(times), math.ulp(1)))
+    return figure(*marks, x=x, y=metric, legend=True)

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 from omegaconf import OmegaConf
 from pydantic import Field, model_validator
 from rich.console import Console
@@ -26,7 +25,7 @@ from rich.progress import Progress
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
-from coset.reports import Panel, Section, Table, write_sections
+from coset.reports import Axis, Figure, Panel, Section, Table, figure, points, write_sections
 from coset.runs.launch.jobs import Job, Outcome, run_jobs
 from coset.runs.recipe import Options, Recipe
 from coset.runs.recipes import load
@@ -364,14 +363,13 @@ def _spread(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:.4g}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.2g}")
 
 
-def _dots(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+def _dots(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Every trial a dot, a row a setting."""
-    figure = go.Figure()
+    marks = []
     for row in rows:
         values = [value for value in row["values"] if math.isfinite(value)]
-        figure.add_scatter(x=values, y=[row["label"]] * len(values), mode="markers", name=row["label"])
-    figure.update_layout(showlegend=False, yaxis={"autorange": "reversed", "automargin": True})
-    return figure
+        marks.append(points(values, [row["label"]] * len(values), row["label"]))
+    return figure(*marks, y=Axis(reversed=True), legend=False)
 
 
 def seeds_of(text: str) -> list[int]:

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import plotly.graph_objects as go
-import torch
 from pydantic import Field, field_validator
 from rich.progress import track
 from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json
-from coset.reports import Panel, Section, Table, write_sections
-from coset.reports.plots import run_colour
+from coset.reports import Figure, Panel, Section, Table, colour, figure, line, points, write_sections
 from coset.runs import folder as run_directory
 from coset.runs.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport
@@ -23,6 +20,7 @@ from coset.weights.asymmetric.bayesian import VariationalTraining, predict, trai
 from coset.weights.asymmetric.classification_data import Classification
 from coset.weights.asymmetric.experiments import DigitsData, ImageData, VariantOptions, invariance, spread
 from coset.weights.asymmetric.networks import mlp, seeded
+from coset.weights.asymmetric.pages import ways_figure
 
 SCORES = ("accuracy", "loss", "calibration")
 
@@ -174,32 +172,17 @@ class BayesianDepthRecipe(Recipe):
         )  # fmt: skip
 
 
-def over_depth(metrics: dict[str, Any], score: str) -> go.Figure:
+def over_depth(metrics: dict[str, Any], score: str) -> Figure:
     """A line a variant through its means, a dot a run."""
-    figure = go.Figure()
+    marks, depths = [], metrics["depths"]
     for number, (name, r) in enumerate(metrics["variants"].items()):
-        colour = run_colour(number)
-        figure.add_scatter(
-            x=metrics["depths"], y=[float(np.mean(r[str(d)][score])) for d in metrics["depths"]], name=name,
-            mode="lines", line={"color": colour},
-        )  # fmt: skip
-        figure.add_scatter(
-            x=[d for d in metrics["depths"] for _ in r[str(d)][score]],
-            y=[value for d in metrics["depths"] for value in r[str(d)][score]],
-            mode="markers", marker={"color": colour, "size": 6}, showlegend=False, hovertemplate="%{y:.4~g}",
-        )  # fmt: skip
-    figure.update_layout(xaxis_title="hidden layers", yaxis_title=f"test {score}")
-    return figure
+        tint, means = colour(number), [float(np.mean(r[str(d)][score])) for d in depths]
+        marks.append(line(depths, means, name, colour=tint))
+        x, y = zip(*((d, value) for d in depths for value in r[str(d)][score]))
+        marks.append(points(list(x), list(y), colour=tint, size=6, listed=False, hover="%{y:.4~g}"))
+    return figure(*marks, x="hidden layers", y=f"test {score}")
 
 
-def losses(history: dict[str, Any], depth: str) -> go.Figure:
+def losses(history: dict[str, Any], depth: str) -> Figure:
     """Cross-entropy while training, a line a run."""
-    figure = go.Figure()
-    for number, (name, found) in enumerate(history.items()):
-        for i, values in enumerate(found.get(depth, [])):
-            figure.add_scatter(
-                x=torch.linspace(0, 1, len(values)).tolist(), y=values, mode="lines", name=name, legendgroup=name,
-                showlegend=i == 0, line={"color": run_colour(number), "width": 1.2},
-            )  # fmt: skip
-    figure.update_layout(xaxis_title="share of the steps", yaxis_title="training loss")
-    return figure
+    return ways_figure({name: runs.get(depth, []) for name, runs in history.items()}, "share of the steps", width=1.2)

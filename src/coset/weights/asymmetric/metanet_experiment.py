@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from pydantic import Field, field_validator, model_validator
 from rich.progress import track
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json
-from coset.reports import Panel, Section, Table, write_sections
-from coset.reports.plots import run_colour
+from coset.reports import Figure, Panel, Section, Table, colour, figure, line, points, write_sections
 from coset.runs import folder as run_directory
 from coset.runs.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport, check_equivariance
@@ -34,6 +32,7 @@ from coset.weights.asymmetric.classifier_zoo import (
 from coset.weights.asymmetric.experiments import DigitsData, MLPOptions, VariantOptions, spread
 from coset.weights.asymmetric.metanets import DeepSets, fit_metanet, flat_mlp, statistics_mlp
 from coset.weights.asymmetric.networks import seeded
+from coset.weights.asymmetric.pages import ways_figure
 from coset.weights.permutations.groups import NeuronPermutation, permutation_spec
 
 Predictor = Literal["flat", "statistics", "deepsets", "settings"]
@@ -248,32 +247,22 @@ def features_of(predictor: Predictor, zoo: Zoo) -> tuple[Tensor, Callable[[int],
 def _way_section(metrics: dict[str, Any], curves: dict[str, Any]) -> Section:
     keys = ("networks", "largest_rise", "largest_rise_std", "monotone", "local_convexity", "global_convexity")
     rows = [[name, *(r["monotonicity"][key] for key in keys)] for name, r in metrics["variants"].items()]
-    figure = go.Figure()
-    for number, (name, found) in enumerate(curves.items()):
-        for i, losses in enumerate(found["way"]):
-            figure.add_scatter(
-                x=np.linspace(0, 1, len(losses)), y=losses, mode="lines", name=name, legendgroup=name,
-                showlegend=i == 0, line={"color": run_colour(number)},
-            )  # fmt: skip
-    figure.update_layout(xaxis_title="from initialisation to the end of training", yaxis_title="training loss")
+    ways = {name: curve["way"] for name, curve in curves.items()}
+    drawn = ways_figure(ways, "from initialisation to the end of training")
     text = (
         "Training loss, on each network's own labels, on the segment between initial and final parameters. Local "
         "convexity: share of second differences that are not negative. Global: share of points on or below the chord."
     )
     columns = ["zoo", "networks", "largest rise", "deviation", "share monotone", "local convexity", "global convexity"]
     return Section(
-        "From initialisation to minimum", text, [Table(columns, rows)], [Panel("Training loss on the way", figure)]
+        "From initialisation to minimum", text, [Table(columns, rows)], [Panel("Training loss on the way", drawn)]
     )
 
 
-def _scatter(curves: dict[str, Any], predictor: str) -> go.Figure:
-    figure = go.Figure()
-    for number, (name, found) in enumerate(curves.items()):
-        drawn = found["predictions"][predictor]
-        figure.add_scatter(
-            x=drawn["truth"], y=drawn["answer"], mode="markers", name=name,
-            marker={"color": run_colour(number), "size": 5, "opacity": 0.6},
-        )  # fmt: skip
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot", "width": 1}, showlegend=False)
-    figure.update_layout(xaxis_title="test accuracy", yaxis_title="predicted")
-    return figure
+def _scatter(curves: dict[str, Any], predictor: str) -> Figure:
+    marks = []
+    for number, (name, curve) in enumerate(curves.items()):
+        drawn = curve["predictions"][predictor]
+        marks.append(points(drawn["truth"], drawn["answer"], name, colour=colour(number), size=5, opacity=0.6))
+    right = line([0, 1], [0, 1], dash="dot", width=1, listed=False)
+    return figure(*marks, right, x="test accuracy", y="predicted")

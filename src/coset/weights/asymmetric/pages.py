@@ -5,10 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from coset.reports import Panel, Section, Table, write_sections
-from coset.reports.plots import run_colour
+from coset.reports import (
+    Axis,
+    Figure,
+    Panel,
+    Section,
+    Table,
+    bars,
+    colour,
+    contours,
+    figure,
+    line,
+    points,
+    write_sections,
+)
 from coset.runs.recipe import Recipe
 
 FEW = 3  # networks of a variant whose way from initialisation is drawn
@@ -20,7 +31,7 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
     curves: dict[str, Any] = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
     results = metrics["variants"]
     columns, rows = recipe.summary(metrics)
-    test = {name: c["test"] for name, c in curves.items()}
+    ways = ways_figure({name: c.get("way", [])[:FEW] for name, c in curves.items()}, "from initialisation to minimum")
     sections = [
         Section(
             "Between independently trained networks",
@@ -29,12 +40,7 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
             "barrier means that the midpoint is better than its ends. Midpoint, ends and average are test accuracies, "
             "the last of the averaged weights of four networks.",
             [Table(columns, rows), Table(*_more(results))],
-            [
-                Panel("Test loss between two networks", between_figure(test, "loss")),
-                Panel("Test accuracy between two networks", between_figure(test, "accuracy")),
-                Panel("Barriers", _barriers(results), "A dot a pair."),
-                Panel("Distance and barrier", _distances(results), "Distance of trainable parameters."),
-            ],
+            _between(results, curves),
             notes=metrics["notes"],
         ),
         Section(
@@ -47,7 +53,7 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
             "Training loss on the segment between initial and final parameters. Local convexity: share of second "
             "differences that are not negative. Global: share of points on or below the chord.",
             [_monotonicity(results)],
-            [Panel("Training loss on the way", _ways(curves), f"At most {FEW} networks of each variant.")],
+            [Panel("Training loss on the way", ways, f"At most {FEW} networks of each variant.")],
         ),
     ]
     planes = [Panel(name, plane_figure(c["plane"])) for name, c in curves.items() if "plane" in c]
@@ -65,24 +71,31 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
     )  # fmt: skip
 
 
-def between_figure(curves: dict[str, Any], quantity: str) -> go.Figure:
+def _between(results: dict[str, Any], curves: dict[str, Any]) -> list[Panel]:
+    test = {name: c["test"] for name, c in curves.items()}
+    return [
+        Panel("Test loss between two networks", between_figure(test, "loss")),
+        Panel("Test accuracy between two networks", between_figure(test, "accuracy")),
+        Panel("Barriers", _barriers(results), "A dot a pair."),
+        Panel("Distance and barrier", _distances(results), "Distance of trainable parameters."),
+    ]
+
+
+def between_figure(curves: dict[str, Any], quantity: str) -> Figure:
     """A bold curve a variant, the mean over pairs, and a faint one a pair."""
-    figure = go.Figure()
-    for number, (name, found) in enumerate(curves.items()):
-        colour, values = run_colour(number), np.array(found[quantity])
-        for pair in values if len(values) > 1 else []:
-            figure.add_scatter(
-                x=found["t"], y=pair, mode="lines", line={"color": colour, "width": 0.8}, opacity=0.35,
-                legendgroup=name, showlegend=False, hoverinfo="skip",
-            )  # fmt: skip
-        figure.add_scatter(
-            x=found["t"], y=values.mean(0), mode="lines", line={"color": colour, "width": 2.4}, name=name,
-            legendgroup=name, hovertemplate="%{y:.4~g}",
-        )  # fmt: skip
-    figure.update_layout(xaxis_title="t, from one network to the other", yaxis_title=quantity, hovermode="x unified")
-    if quantity == "loss":
-        figure.update_yaxes(type="log", dtick=1)
-    return figure
+    marks = []
+    for number, (name, curve) in enumerate(curves.items()):
+        t, values, tint = curve["t"], np.array(curve[quantity]), colour(number)
+        if len(values) > 1:
+            marks += [
+                line(t, pair, colour=tint, width=0.8, opacity=0.35, group=name, listed=False, hover="")
+                for pair in values
+            ]
+        marks.append(line(t, values.mean(0), name, colour=tint, width=2.4, group=name, hover="%{y:.4~g}"))
+    log = quantity == "loss"
+    return figure(
+        *marks, x="t, from one network to the other", y=Axis(quantity, log=log, decades=log), together=True
+    )  # fmt: skip
 
 
 def _more(results: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -98,33 +111,22 @@ def _more(results: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     ], rows  # fmt: skip
 
 
-def _barriers(results: dict[str, Any]) -> go.Figure:
-    figure = go.Figure()
+def _barriers(results: dict[str, Any]) -> Figure:
+    marks = []
     for number, (name, r) in enumerate(results.items()):
-        colour = run_colour(number)
-        figure.add_bar(x=[name], y=[np.mean(r["barrier"])], marker={"color": colour}, opacity=0.6, showlegend=False)
-        figure.add_scatter(
-            x=[name] * len(r["barrier"]), y=r["barrier"], mode="markers", marker={"color": colour, "size": 7},
-            showlegend=False, hovertemplate="%{y:.4~g}",
-        )  # fmt: skip
-    figure.update_layout(yaxis_title="test barrier")
-    return figure
+        tint, pairs = colour(number), r["barrier"]
+        marks.append(bars([name], [np.mean(pairs)], colour=tint, opacity=0.6, listed=False))
+        marks.append(points([name] * len(pairs), pairs, colour=tint, size=7, listed=False, hover="%{y:.4~g}"))
+    return figure(*marks, y="test barrier")
 
 
-def _distances(results: dict[str, Any]) -> go.Figure:
-    figure = go.Figure()
-    for number, (name, r) in enumerate(results.items()):
-        figure.add_scatter(
-            x=r["distance"],
-            y=r["barrier"],
-            mode="markers",
-            name=name,
-            marker={"color": run_colour(number), "size": 8},
-            hovertemplate="%{x:.4~g}, %{y:.4~g}",
-        )
+def _distances(results: dict[str, Any]) -> Figure:
+    marks = [
+        points(r["distance"], r["barrier"], name, colour=colour(number), size=8, hover="%{x:.4~g}, %{y:.4~g}")
+        for number, (name, r) in enumerate(results.items())
+    ]
     # Colours are those of the other figures; a legend of ten rows would leave no room for the points.
-    figure.update_layout(xaxis_title="distance", yaxis_title="test barrier", showlegend=False)
-    return figure
+    return figure(*marks, x="distance", y="test barrier", legend=False)
 
 
 def _averages(results: dict[str, Any]) -> Table:
@@ -148,30 +150,21 @@ def _monotonicity(results: dict[str, Any]) -> Table:
     return Table(["variant", "largest rise", "share monotone", "local convexity", "global convexity"], rows)
 
 
-def _ways(curves: dict[str, Any]) -> go.Figure:
-    figure = go.Figure()
-    for number, (name, found) in enumerate(curves.items()):
-        for i, losses in enumerate(found.get("way", [])[:FEW]):
-            figure.add_scatter(
-                x=np.linspace(0, 1, len(losses)), y=losses, mode="lines", line={"color": run_colour(number)}, name=name,
-                legendgroup=name, showlegend=i == 0,
-            )  # fmt: skip
-    figure.update_layout(xaxis_title="from initialisation to minimum", yaxis_title="training loss")
-    return figure
+def ways_figure(curves: dict[str, list[Any]], x: str, width: float | None = None) -> Figure:
+    """Training losses over the share of a way, a colour and an entry of the legend a variant."""
+    marks = [
+        line(np.linspace(0, 1, len(losses)), losses, name, colour=colour(number), width=width, group=name, listed=not i)
+        for number, (name, runs) in enumerate(curves.items())
+        for i, losses in enumerate(runs)
+    ]
+    return figure(*marks, x=x, y="training loss")
 
 
-def plane_figure(found: dict[str, Any]) -> go.Figure:
+def plane_figure(plane: dict[str, Any]) -> Figure:
     """Contours of the loss on a plane through three networks."""
-    figure = go.Figure()
-    loss = np.log10(np.maximum(np.array(found["loss"]), 1e-6))
-    figure.add_contour(
-        x=found["x"], y=found["y"], z=loss, colorscale="Viridis", ncontours=18, contours={"showlines": False},
-        colorbar={"title": "log10 loss"}, hovertemplate="log10 loss %{z:.3f}<extra></extra>",
-    )  # fmt: skip
-    corners = np.array(found["corners"])
-    figure.add_scatter(
-        x=corners[:, 0], y=corners[:, 1], mode="markers", showlegend=False, hoverinfo="skip",
-        marker={"symbol": "x", "size": 11, "color": "white", "line": {"width": 1, "color": "black"}},
-    )  # fmt: skip
-    figure.update_yaxes(scaleanchor="x", constrain="domain")
-    return figure
+    loss = np.log10(np.maximum(np.array(plane["loss"]), 1e-6))
+    corners = np.array(plane["corners"])
+    crosses = points(
+        corners[:, 0], corners[:, 1], symbol="x", size=11, colour="white", outline="black", listed=False, hover=""
+    )
+    return figure(contours(plane["x"], plane["y"], loss, "log10 loss"), crosses, y=Axis(square=True))

@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from coset.reports import Panel, Section, Table, write_sections
+from coset.reports import (
+    Axis,
+    Figure,
+    Mark,
+    Panel,
+    Section,
+    Table,
+    bars,
+    box,
+    figure,
+    heat_map,
+    histogram,
+    line,
+    points,
+    write_sections,
+)
 from coset.runs.recipe import Recipe
 from coset.weights.lora.data.inspection import AdapterFacts
 
@@ -22,14 +36,6 @@ def write_run_page(recipe: Recipe, folder: Path) -> Path:
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     columns, rows = recipe.summary(metrics)
     key = "accuracy" if metrics["task"] == "classification" else "r2"
-    figure = go.Figure()
-    for part in ("test", "test after O(r)", "test after GL(r)"):
-        figure.add_bar(name=part, x=list(metrics["models"]), y=[r[part][key] for r in metrics["models"].values()])
-    figure.update_layout(barmode="group", yaxis_title=f"{key} on test adapters")
-    size = go.Figure()
-    for name, r in metrics["models"].items():
-        size.add_scatter(x=[max(r["params"], 1)], y=[r["test"][key]], name=name, mode="markers", hovertext=name)
-    size.update_layout(xaxis_title="parameters", xaxis_type="log", yaxis_title=f"{key} on test adapters")
     predictions = pd.read_csv(folder / "predictions.csv", dtype={"id": str})
     changes = [[n, r["change under O(r)"], r["change under GL(r)"]] for n, r in metrics["models"].items()]
     sections = [
@@ -38,7 +44,7 @@ def write_run_page(recipe: Recipe, folder: Path) -> Path:
             "Test adapters are also written with other factors U R, V R^-T of the same updates, R orthogonal, or "
             "invertible with a condition number up to 10. * marks the best validation score; that model is kept.",
             [Table(columns, [[_number(cell) for cell in row] for row in rows])],
-            [Panel("Scores before and after", figure), Panel("Size", size)],
+            _model_panels(metrics["models"], key),
             notes=metrics["notes"],
         ),
         Section(
@@ -64,15 +70,23 @@ def write_run_page(recipe: Recipe, folder: Path) -> Path:
     )  # fmt: skip
 
 
+def _model_panels(models: dict[str, Any], key: str) -> list[Panel]:
+    """A score of every model, before and after, and against its size."""
+    parts, y = ("test", "test after O(r)", "test after GL(r)"), f"{key} on test adapters"
+    scores = [bars(list(models), [r[part][key] for r in models.values()], part) for part in parts]
+    sizes = [points([max(r["params"], 1)], [r["test"][key]], name, texts=[name]) for name, r in models.items()]
+    x = Axis("parameters", log=True)
+    return [Panel("Scores before and after", figure(*scores, y=y)), Panel("Size", figure(*sizes, x=x, y=y))]
+
+
 def write_zoo_page(recipe: Recipe, folder: Path) -> Path:
     """Distributions of the labels of a collection."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     labels = pd.read_csv(folder / "labels.csv", dtype={"id": str})
     score = metrics["score"]
-    figure = go.Figure(go.Histogram(x=labels[score], nbinsx=30))
-    figure.update_layout(xaxis_title=score, yaxis_title="adapters")
+    drawn = figure(histogram(labels[score], bins=30), x=score, y="adapters")
     table = Table(["label", "mean"], [[name, value] for name, value in metrics["mean"].items()])
-    section = Section("Labels", tables=[table], panels=[Panel(score.capitalize(), figure)])
+    section = Section("Labels", tables=[table], panels=[Panel(score.capitalize(), drawn)])
     return write_sections(
         folder / "report.html", recipe.name, [section],
         lead=recipe.description, facts={"adapters": str(metrics["adapters"]), "seed": str(metrics["seed"])},
@@ -82,34 +96,34 @@ def write_zoo_page(recipe: Recipe, folder: Path) -> Path:
 
 def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | None, title: str) -> Path:
     """A point an adapter, with its name; coloured by a label."""
-    figure = go.Figure()
-    marker: dict[str, Any] = {"size": 7}
-    shown = None if colours is None else colours.reset_index(drop=True)
-    if shown is not None and _is_class(shown):
-        for value, rows in shown.groupby(shown, dropna=False):
-            chosen = places[rows.index]
-            texts = [names[i] for i in rows.index]
-            called = f"{shown.name} {value:g}" if isinstance(value, float | int) else f"{shown.name} {value}"
-            figure.add_scatter(
-                x=chosen[:, 0], y=chosen[:, 1], mode="markers", text=texts, name=called, marker=marker, showlegend=True
-            )
-    else:
-        if shown is not None:
-            bar = {"title": str(shown.name)}
-            marker |= {"color": shown.to_list(), "colorscale": "Viridis", "showscale": True, "colorbar": bar}
-        figure.add_scatter(x=places[:, 0], y=places[:, 1], mode="markers", text=names, marker=marker)
-    figure.update_layout(xaxis_title="first component", yaxis_title="second component", height=640)
+    drawn = figure(*_points_of_map(names, places, colours), x="first component", y="second component", height=640)
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
-    return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", figure)])])
+    return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", drawn)])])
+
+
+def _points_of_map(names: list[str], places: Any, labels: pd.Series | None) -> list[Mark]:
+    """Of one colour, of a colour a class, or of a scale of colours."""
+    if labels is None:
+        return [points(places[:, 0], places[:, 1], texts=names, size=7)]
+    labels = labels.reset_index(drop=True)
+    if not _is_class(labels):
+        values, scale = labels.to_list(), str(labels.name)
+        return [points(places[:, 0], places[:, 1], texts=names, size=7, colour=values, scale=scale)]
+    marks = []
+    for value, rows in labels.groupby(labels, dropna=False):
+        name = f"{labels.name} {value:g}" if isinstance(value, float | int) else f"{labels.name} {value}"
+        x, y = places[rows.index].T
+        marks.append(points(x, y, name, texts=[names[i] for i in rows.index], size=7, listed=True))
+    return marks
 
 
 def write_inspection(path: Path, facts: AdapterFacts) -> Path:
     """An adapter at a glance: norm and effective rank of every layer by place in the network, and spectra."""
-    spectra = go.Figure()
+    boxes = []
     for i in range(max(layer.rank for layer in facts.layers)):
         shares = [s[i] / s[0] for s in (layer.singular_values for layer in facts.layers) if i < len(s) and s[0] > 0]
-        spectra.add_box(y=shares, name=str(i + 1), showlegend=False)
-    spectra.update_layout(xaxis_title="number", yaxis_title="share of the largest", yaxis_rangemode="tozero")
+        boxes.append(box(shares, str(i + 1), listed=False))
+    spectra = figure(*boxes, x="number", y=Axis("share of the largest", from_zero=True))
     names = [layer.name for layer in facts.layers]
     panels = [
         Panel("Norm by layer", _by_place(names, [layer.norm for layer in facts.layers])),
@@ -130,7 +144,7 @@ def write_inspection(path: Path, facts: AdapterFacts) -> Path:
     return write_sections(path, Path(facts.name).name, sections, lead=f"LoRA adapter {facts.name}", facts=line)
 
 
-def _by_place(names: Sequence[str], values: Sequence[float]) -> go.Figure:
+def _by_place(names: Sequence[str], values: Sequence[float]) -> Figure:
     """A cell a layer: the numbers of its blocks across, the rest of its name down."""
     places = [_place(name) for name in names]
     rows, columns = list(dict.fromkeys(row for row, _ in places)), sorted({column for _, column in places})
@@ -139,16 +153,9 @@ def _by_place(names: Sequence[str], values: Sequence[float]) -> go.Figure:
     for (row, column), name, value in zip(places, names, values, strict=True):
         i, j = rows.index(row), columns.index(column)
         cells[i][j], texts[i][j] = value, name
-    figure = go.Figure(
-        go.Heatmap(
-            z=cells, y=rows, x=[".".join(map(str, c)) or "–" for c in columns], text=texts, colorscale="Viridis",
-            hovertemplate="%{text}: %{z:.4g}<extra></extra>", hoverongaps=False,
-        )
-    )  # fmt: skip
-    figure.update_layout(height=140 + 22 * len(rows), xaxis_title="block")
-    figure.update_xaxes(type="category")
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    return figure
+    cell_map = heat_map(cells, rows, [".".join(map(str, c)) or "–" for c in columns], texts)
+    x, y = Axis("block", categories=True), Axis(reversed=True)
+    return figure(cell_map, x=x, y=y, height=140 + 22 * len(rows))
 
 
 def _place(name: str) -> tuple[str, tuple[int, ...]]:
@@ -182,10 +189,10 @@ def _panels(predictions: pd.DataFrame, metrics: dict[str, Any]) -> list[Panel]:
     panels = []
     test = predictions[predictions["split"] == "test"]
     for name in metrics["targets"]:
-        true, found = test[f"target_{name}"], test[f"prediction_{name}"]
-        figure = go.Figure(go.Scatter(x=true, y=found, mode="markers", text=test["id"], showlegend=False))
-        low, high = float(min(true.min(), found.min())), float(max(true.max(), found.max()))
-        figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line={"dash": "dash"}, showlegend=False)
-        figure.update_layout(xaxis_title=f"true {name}", yaxis_title=f"predicted {name}")
-        panels.append(Panel(f"{name}, predicted against true", figure))
+        true, predicted = test[f"target_{name}"], test[f"prediction_{name}"]
+        span = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
+        adapters = points(true, predicted, texts=test["id"], listed=False)
+        right = line(span, span, dash="dash", listed=False)
+        drawn = figure(adapters, right, x=f"true {name}", y=f"predicted {name}")
+        panels.append(Panel(f"{name}, predicted against true", drawn))
     return panels

@@ -4,9 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
+import numpy as np
 
-from coset.reports import Panel, Section, Table, write_sections
+from coset.reports import (
+    Axis,
+    Figure,
+    Panel,
+    Section,
+    Table,
+    colour_of_many,
+    figure,
+    line,
+    points,
+    side_by_side,
+    write_sections,
+)
 from coset.runs.recipe import Recipe
 
 
@@ -41,17 +53,7 @@ def write_merging_page(recipe: Recipe, folder: Path) -> Path:
                 panels=[Panel("Relative error of features", _layers(layers))],
             )
         )
-    losses = [r for r in metrics["rows"] if len(r["losses"]) > 1 and r["seed"] == metrics["seed"]]
-    losses = [r for r in losses if r["samples"] == metrics["samples"][-1]]
-    if losses:
-        figure = go.Figure()
-        for row in losses:
-            steps = len(row["losses"]) - 1
-            figure.add_scatter(
-                x=[100 * i / steps for i in range(steps + 1)], y=row["losses"], name=row["method"], mode="lines"
-            )
-        figure.update_layout(yaxis_type="log", yaxis_title="loss on the samples", xaxis_title="share of the steps, %")
-        sections.append(Section("Training", "", panels=[Panel("Loss", figure)]))
+    sections += _training(metrics)
     worst = max((r["difference"] for r in metrics["rows"] if r["difference"] is not None), default=None)
     facts = {"tasks": ", ".join(metrics["tasks"]), "seeds": str(metrics["seeds"]), "seconds": str(metrics["seconds"])}
     if worst is not None:
@@ -64,6 +66,15 @@ def write_merging_page(recipe: Recipe, folder: Path) -> Path:
     )  # fmt: skip
 
 
+def _training(metrics: dict[str, Any]) -> list[Section]:
+    """Losses of the methods that are trained, with most samples and the first seed."""
+    rows = [r for r in metrics["rows"] if len(r["losses"]) > 1 and r["seed"] == metrics["seed"]]
+    rows = [r for r in rows if r["samples"] == metrics["samples"][-1]]
+    marks = [line(np.linspace(0, 100, len(r["losses"])), r["losses"], r["method"]) for r in rows]
+    drawn = figure(*marks, x="share of the steps, %", y=Axis("loss on the samples", log=True))
+    return [Section("Training", panels=[Panel("Loss", drawn)])] if rows else []
+
+
 def _every_task(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Accuracy of each method on each task: with the task's head, and among the classes of all."""
     tasks, rows = metrics["tasks"], []
@@ -74,40 +85,31 @@ def _every_task(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["method", *(f"{t}{kind}" for t in tasks for kind in ("", ", joint"))], rows
 
 
-def _against_samples(metrics: dict[str, Any]) -> go.Figure:
+def _against_samples(metrics: dict[str, Any]) -> Figure:
     """Per task and joint beside one another; sixteen methods and more need their legend beside the plots."""
-    from plotly.colors import qualitative
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(cols=2, subplot_titles=["per task, %", "joint, %"], shared_yaxes=True)
+    samples, parts = metrics["samples"], {"per task, %": "per_task", "joint, %": "joint"}
+    marks: dict[str, list[Any]] = {title: [] for title in parts}
     for number, (method, cells) in enumerate(metrics["methods"].items()):
-        points = [cells[str(n)] for n in metrics["samples"]]
-        colour = qualitative.Dark24[number % len(qualitative.Dark24)]
-        for column, key in enumerate(("per_task", "joint"), start=1):
-            figure.add_scatter(
-                x=metrics["samples"], y=[100 * p[key] for p in points], name=method, mode="lines+markers",
-                error_y={"array": [100 * p[f"{key}_deviation"] for p in points], "thickness": 1},
-                line_color=colour, legendgroup=method, showlegend=column == 1, row=1, col=column,
+        found = [cells[str(n)] for n in samples]
+        for title, key in parts.items():
+            means, deviations = ([100 * p[name] for p in found] for name in (key, f"{key}_deviation"))
+            marks[title].append(
+                line(
+                    samples, means, method, colour=colour_of_many(number), dots=True, deviation=deviations,
+                    group=method, listed=key == "per_task",
+                )
             )  # fmt: skip
-    figure.update_xaxes(title="samples of each task", type="log", tickvals=metrics["samples"])
-    figure.update_layout(height=560, legend={"orientation": "v", "x": 1.02, "y": 1})
-    return figure
+    return side_by_side(marks, x=Axis("samples of each task", log=True, ticks=samples), legend="beside", height=560)
 
 
-def _sizes(metrics: dict[str, Any]) -> go.Figure:
-    figure, n = go.Figure(), str(metrics["samples"][-1])
-    for method, cells in metrics["methods"].items():
-        if cells[n]["trained"]:
-            figure.add_scatter(x=[cells[n]["trained"]], y=[100 * cells[n]["per_task"]], name=method, mode="markers")
-    figure.update_layout(xaxis_title="trained numbers", xaxis_type="log", yaxis_title=f"per task, {n} samples, %")
-    return figure
+def _sizes(metrics: dict[str, Any]) -> Figure:
+    n = str(metrics["samples"][-1])
+    rows = {method: cells[n] for method, cells in metrics["methods"].items() if cells[n]["trained"]}
+    marks = [points([cell["trained"]], [100 * cell["per_task"]], method) for method, cell in rows.items()]
+    return figure(*marks, x=Axis("trained numbers", log=True), y=f"per task, {n} samples, %")
 
 
-def _layers(rows: list[dict[str, Any]]) -> go.Figure:
-    figure = go.Figure()
-    for row in (r for r in rows if r["seed"] == rows[0]["seed"]):
-        figure.add_scatter(
-            x=list(row["layers"]), y=list(row["layers"].values()), name=row["method"], mode="lines+markers"
-        )
-    figure.update_layout(yaxis_type="log", xaxis_title="what reads the features")
-    return figure
+def _layers(rows: list[dict[str, Any]]) -> Figure:
+    shown = [(r["method"], r["layers"]) for r in rows if r["seed"] == rows[0]["seed"]]
+    marks = [line(list(errors), list(errors.values()), method, dots=True) for method, errors in shown]
+    return figure(*marks, x="what reads the features", y=Axis(log=True))

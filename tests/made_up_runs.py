@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coset.reports import AttentionRecord, attention_record, skeleton, write_attention
-
 SMILES = [
     "CCO",
     "c1ccccc1",
@@ -73,6 +71,8 @@ def write_run(
     claim |= {"max_absolute_error": 1e-15, "max_relative_error": 1e-15, "tolerance": 1e-8, "passed": True}
     broken = claim | {"passed": False, "max_absolute_error": None, "detail": NASTY}
     (folder / "certificate.json").write_text(json.dumps([claim, broken]))
+    from coset.graphs.pages.attention import write_attention
+
     write_attention(folder, [record(NASTY, SMILES[2]), record("ethanol", SMILES[0]), record("methane", "C")])
     return folder
 
@@ -89,8 +89,11 @@ def predictions(rows: int) -> pd.DataFrame:
     return frame
 
 
-def record(name: str, smiles: str) -> AttentionRecord:
+def record(name: str, smiles: str) -> Any:
     """Attention of two layers in which every node looks at all it can see alike."""
+    from coset.graphs.pages.attention import attention_record
+    from coset.graphs.pages.molecules import skeleton
+
     drawing = skeleton(smiles)
     nodes = len(drawing["symbols"])
     ends = [(i, j) for i, j, _ in drawing["bonds"]]

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from coset.core.errors import CosetError
-from coset.reports import write_comparison
-from coset.runs.comparison import group_runs
-from coset.runs.results import RunFolder
+from coset.runs.comparison import group_runs, write_comparison
+from coset.runs.results import RunResults
 
 
 def text(html: str) -> str:
@@ -30,7 +29,7 @@ def test_seeds_are_averaged_and_the_best_is_first(make_run: Callable[..., Path],
 
 def test_runs_of_one_name_are_told_apart_by_what_differs(make_run: Callable[..., Path]) -> None:
     runs = [make_run("a"), make_run("b", seed=1), make_run("c", layers=6)]
-    groups = group_runs([RunFolder.read(run) for run in runs])
+    groups = group_runs([RunResults(run) for run in runs])
     names = [group.name for group in groups]
     assert names == ["subgraphormer/made-up, model.layers=3", "subgraphormer/made-up, model.layers=6"]
     assert [len(group.runs) for group in groups] == [2, 1]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from coset.core.errors import CosetError
-from coset.reports import write_report
+from coset.graphs.pages.run_report import write_report
 
 Frames = Callable[[int], pd.DataFrame]
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coset.reports import AttentionRecord, attention_record, skeleton, write_attention
+from coset.graphs.pages.attention import AttentionRecord, attention_record, write_attention
+from coset.graphs.pages.molecules import skeleton
 
 EDGES = [[0, 1], [1, 0]]
 PLACES = [[0.0, 0.0], [1.0, 0.0]]

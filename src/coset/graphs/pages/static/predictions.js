@@ -1,47 +1,13 @@
 "use strict";
-// Tables: the one of predictions (search, sort, pages), and any static one that asks to be sortable.
+// The table of predictions: search, sort, pages.
 (() => {
   const PAGE = 25;
-  const make = (tag, attributes = {}, ...children) => {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  };
+  const { make, compare, sortButton } = window.coset;
   const significant = (value) => {
     if (value === null || value === undefined) return "–";
     const text = Math.abs(value) >= 1e6 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
     return text.replace("-", "−");
   };
-  // Missing values go last, whichever way the rest is sorted.
-  function compare(a, b, direction) {
-    const missing = (v) => v === null || v === undefined || v === "";
-    if (missing(a) || missing(b)) return missing(a) - missing(b);
-    const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
-    return direction * order;
-  }
-  function sortButton(header, sort) {
-    const button = make("button", { type: "button" });
-    button.append(...header.childNodes);
-    header.append(button);
-    button.addEventListener("click", () => {
-      const direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      header.parentElement.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
-      header.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
-      sort(direction);
-    });
-  }
-
-  document.querySelectorAll("table.sortable").forEach((table) => {
-    const body = table.tBodies[0];
-    table.querySelectorAll("thead th").forEach((header, column) => {
-      const key = (row) => {
-        const value = row.cells[column].dataset.value;
-        return value === undefined ? row.cells[column].textContent.trim() : value === "" ? null : Number(value);
-      };
-      sortButton(header, (direction) => body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b), direction))));
-    });
-  });
 
   const holder = document.getElementById("prediction-table");
   const data = JSON.parse(document.getElementById("table-data")?.textContent ?? "null");

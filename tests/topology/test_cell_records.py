@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from coset import CosetError
-from coset.reports import CellRecord, cell_record, write_cells, write_report
+from coset.graphs.pages.run_report import write_report
+from coset.topology.pages import CellRecord, cell_record, write_cells
 
 TRIANGLE = {"id": "a", "positions": np.eye(3), "edges": [(0, 1), (1, 2), (0, 2)], "faces": [(0, 1, 2)]}
 

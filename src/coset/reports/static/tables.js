@@ -1,0 +1,41 @@
+"use strict";
+// Tables that sort: every one of class `sortable`; `coset` lets others sort theirs alike.
+(() => {
+  const make = (tag, attributes = {}, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  };
+  // Missing values go last, whichever way the rest is sorted.
+  function compare(a, b, direction) {
+    const missing = (v) => v === null || v === undefined || v === "";
+    if (missing(a) || missing(b)) return missing(a) - missing(b);
+    const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
+    return direction * order;
+  }
+  function sortButton(header, sort) {
+    const button = make("button", { type: "button" });
+    button.append(...header.childNodes);
+    header.append(button);
+    button.addEventListener("click", () => {
+      const direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      header.parentElement.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+      header.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+      sort(direction);
+    });
+  }
+
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    const body = table.tBodies[0];
+    table.querySelectorAll("thead th").forEach((header, column) => {
+      const key = (row) => {
+        const value = row.cells[column].dataset.value;
+        return value === undefined ? row.cells[column].textContent.trim() : value === "" ? null : Number(value);
+      };
+      sortButton(header, (direction) => body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b), direction))));
+    });
+  });
+
+  window.coset = { make, compare, sortButton };
+})();
