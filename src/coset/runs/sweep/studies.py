@@ -23,7 +23,7 @@ from coset.graphs.data.datasets import GraphTable
 from coset.graphs.experiments import GraphRecipe
 from coset.reports import Axis, Figure, Panel, Rule, Section, Table, figure, line, points, write_sections
 from coset.runs import folder as run_directory
-from coset.runs.checkpoints import LAST
+from coset.runs.folder import LAST
 from coset.runs.recipe import Options, Recipe
 from coset.runs.recipes import load
 from coset.symmetry import EquivarianceReport
