@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from coset import CosetError
-from coset.runs.checkpoints import AtomicFiles, check_belongs, read_checkpoint
+from coset.graphs.fitting.callbacks import AtomicFiles
+from coset.runs.checkpoints import check_belongs, read_checkpoint
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):

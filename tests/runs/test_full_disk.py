@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from coset.cli import app
 from coset.core.errors import CosetError
 from coset.core.files import write_text
-from coset.runs.checkpoints import AtomicFiles, read_checkpoint
+from coset.graphs.fitting.callbacks import AtomicFiles
+from coset.runs.checkpoints import read_checkpoint
 
 SMALL = ["model.width=8", "model.layers=1", "training.epochs=2", "--quiet"]
 
