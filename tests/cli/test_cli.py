@@ -281,8 +281,9 @@ def test_start_is_fast_because_nothing_heavy_is_imported():
 
 def test_what_is_no_graph_needs_neither_pyg_nor_lightning():
     kinds = (
-        "weights.lora.experiments", "weights.lora.runs", "weights.merging.experiments", "weights.merging.merge_file",
-        "weights.asymmetric.connect", "weights.asymmetric.experiments", "motion.experiments", "privacy.experiments",
+        "weights.lora.experiments", "weights.lora.prediction", "weights.merging.experiments",
+        "weights.merging.merge_file", "weights.asymmetric.connect", "weights.asymmetric.experiments",
+        "motion.experiments", "privacy.experiments",
     )  # fmt: skip
     code = f"import sys; import {', '.join(f'coset.{kind}' for kind in kinds)}, coset.cli.recipes; "
     code += "print([name for name in ('torch_geometric', 'pytorch_lightning') if name in sys.modules])"

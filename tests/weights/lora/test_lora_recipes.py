@@ -10,7 +10,7 @@ from coset.runs.recipes import load, verify
 from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_peft
 from coset.weights.lora import experiments as lora
 from coset.weights.lora.fitting import score
-from coset.weights.lora.runs import load_model, map_folder, predict_adapters, search_folder
+from coset.weights.lora.prediction import load_model, map_folder, predict_adapters, search_folder
 
 pytest.importorskip("sklearn")
 QUICK = ["data.adapters=80", "data.other_ranks=[2]", "training.epochs=3", "models=[flat,glnet,kernel]"]

@@ -14,7 +14,7 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.runs.recipes import load
-from coset.weights.lora.data_sources import opened
+from coset.weights.lora.collections import opened
 from coset.weights.lora.zoo_experiment import LABELS, make_share
 
 pytest.importorskip("sklearn")

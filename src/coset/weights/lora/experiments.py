@@ -17,11 +17,11 @@ from coset.runs import folder as run_directory
 from coset.runs.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport
 from coset.weights.lora import fitting
+from coset.weights.lora.collections import Collection, DigitsData, ZooData, columns_of
+from coset.weights.lora.comparison import GAUGED, Fitted, Problem, baseline, fit_and_measure, keep, kept
 from coset.weights.lora.data.factors import select
 from coset.weights.lora.data.magnitudes import Magnitudes
-from coset.weights.lora.data_sources import Collection, DigitsData, ZooData, columns_of
-from coset.weights.lora.fits import GAUGED, Fitted, Problem, baseline, fit_and_measure, keep, kept
-from coset.weights.lora.runs import CERTIFIED, Units, certify, load_model, write_history, write_run
+from coset.weights.lora.prediction import CERTIFIED, Units, certify, load_model, write_history, write_run
 
 FITTED, MARK = "fitted", "last.ckpt"
 """Folder of fitted models while a run lasts, and the file that says that there is one."""

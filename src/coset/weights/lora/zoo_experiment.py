@@ -20,7 +20,7 @@ from coset.core.errors import CosetError
 from coset.core.files import make_folder, replacing, write_json, write_text
 from coset.runs.launch.jobs import Job, run_jobs
 from coset.runs.recipe import Options, Recipe
-from coset.weights.lora.zoo_sources import DiffusionSource, DigitsSource, MiniLMSource, SmilesSource
+from coset.weights.lora.finetuning.sources import DiffusionSource, DigitsSource, MiniLMSource, SmilesSource
 
 LABELS = "labels.json"
 """Written last into the folder of an adapter: one that has it is finished."""

@@ -13,13 +13,13 @@ from coset.core.errors import CosetError
 from coset.core.files import replacing, write_json, write_text
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.weights.lora import fitting
+from coset.weights.lora.collections import opened
+from coset.weights.lora.comparison import Problem, rebuilt
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, select, stack
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import FILES, load_lora
 from coset.weights.lora.data.zoo import find_adapters
-from coset.weights.lora.data_sources import opened
-from coset.weights.lora.fits import Problem, rebuilt
 from coset.weights.lora.neighbours import Neighbour, map_of, search
 
 CERTIFIED = 4  # adapters that a symmetry is measured on
