@@ -107,12 +107,12 @@ def make_zoo(
     Example: coset lora zoo lol/minilm-zoo --output runs/minilm-zoo --workers 4
     """
     from coset.runs.recipes import load
-    from coset.weights.lora.zoo_experiment import LoraZooRecipe
+    from coset.weights.lora.zoo_experiment import LoraZooRecipe, Workers
 
     checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
     if not isinstance(checked, LoraZooRecipe):
         raise CosetError(f"{recipe} is of kind {checked.kind}; coset lora zoo takes lora-zoo, e.g. lol/minilm-zoo")
-    metrics = checked.make(output, engine=engine, workers=workers, retries=retries, quiet=quiet)
+    metrics = checked.run(output, prepared=Workers(engine, workers, retries), quiet=quiet)
     print_table(*checked.summary(metrics))
     console.print(f"{metrics['seconds']} s; everything is in {output}", highlight=False)
 
