@@ -32,16 +32,16 @@ def finish(recipe, folder, **options):
 
 def test_a_run_leaves_its_folder(small_csv, tmp_path):
     recipe_for(small_csv).run(tmp_path / "run", quiet=True)
-    files = {"recipe.yaml", "metrics.json", "history.csv", "predictions.csv", "certificate.json"}
+    files = {"recipe.yaml", "metrics.json", "status.json", "history.csv", "predictions.csv", "certificate.json"}
     assert {file.name for file in (tmp_path / "run").iterdir()} == files | {
-        "attention.json", "checkpoint.ckpt", "last.ckpt",
+        "attention.json", "checkpoint.ckpt", "last.ckpt", "report.html", ".lock",
     }  # fmt: skip
     records = json.loads((tmp_path / "run" / "attention.json").read_text())
     assert all(len(record["layers"]) == 1 for record in records)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(metrics) == {
         "train", "val", "test", "baseline", "params", "seconds", "best_epoch", "epochs", "seed", "recipe", "notes",
-        "versions", "machine",
+        "versions", "machine", "cpu_seconds", "data_identity",
     }  # fmt: skip
     assert metrics["recipe"] == "csv"
     assert metrics["epochs"] == 3
@@ -80,7 +80,7 @@ def test_a_killed_run_ends_where_it_would_have_ended(small_csv, tmp_path, schedu
     assert process.wait() == -signal.SIGKILL
     assert 8 <= len(pd.read_csv(history)) < 60
     assert not (half / "metrics.json").exists()
-    assert finish(load(str(half / "recipe.yaml")), half, resume=True) == expected
+    assert finish(load(str(half / "recipe.yaml")), half) == expected
     frames = [
         pd.read_csv(folder / "history.csv").drop(columns=["seconds", "cpu_seconds"])
         for folder in (tmp_path / "whole", half)
@@ -91,15 +91,15 @@ def test_a_killed_run_ends_where_it_would_have_ended(small_csv, tmp_path, schedu
 def test_resuming_a_finished_run_changes_nothing(small_csv, tmp_path):
     recipe = recipe_for(small_csv)
     expected = finish(recipe, tmp_path / "run")
-    assert finish(recipe, tmp_path / "run", resume=True) == expected
+    assert finish(recipe, tmp_path / "run") == expected
 
 
 def test_resuming_with_another_recipe_is_refused(small_csv, tmp_path):
     finish(recipe_for(small_csv), tmp_path / "run")
     other = recipe_for(small_csv, "training.learning_rate=0.1")
-    with pytest.raises(CosetError, match=r"last.ckpt belongs to another recipe: its training.learning_rate is 0.001, "):
-        other.run(tmp_path / "run", resume=True, quiet=True)
-    assert finish(recipe_for(small_csv, "training.epochs=4"), tmp_path / "run", resume=True)["epochs"] == 4
+    with pytest.raises(CosetError, match=r"another recipe: its training.learning_rate is 0.001, here it is 0.1"):
+        other.run(tmp_path / "run", quiet=True)
+    assert finish(recipe_for(small_csv, "training.epochs=4"), tmp_path / "run")["epochs"] == 4
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def test_a_run_from_a_csv(small_csv, tmp_path, recipe, options):
     assert recipe.report(tmp_path / "run").exists()
     again, task, _ = load_task(tmp_path / "run")
     graphs = again.encode(recipe.load().graphs)
-    assert torch.equal(again.predict(task, graphs), recipe.predict(task, graphs))
+    assert torch.equal(again.predictions(task, graphs), recipe.predictions(task, graphs))
 
 
 @pytest.mark.parametrize("dataset", ["freesolv", "esol", "zinc12k"])

@@ -1,58 +1,69 @@
-"""The identity of data: one short hash of their content, by which a run knows them again."""
+"""A hash of content, by which a run knows its data again."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-LENGTH = 16  # hexadecimal digits: two of a million data sets share them with a chance of 3e-8
 
 
 def digest(*parts: Any) -> str:
-    """A hash of numbers, texts, arrays, tensors, and of lists, tuples and dictionaries of them.
+    """Sixteen hexadecimal digits of the content of some values: equal for equal content, whatever process made it.
 
-    Equal content gives equal hashes, on any machine: arrays count with their type and shape, dictionaries in any order.
+    Args:
+        parts: Tensors, arrays, texts, bytes, numbers, ``None``, and sequences, mappings and dataclasses of such.
 
-    >>> digest([1, 2.0], {"a": "x"}) == digest((1, 2.0), {"a": "x"})
-    True
-    >>> digest("ab", "c") == digest("a", "bc")
-    False
+    Mappings count in any order.
 
     Raises:
-        TypeError: A part is something else.
+        TypeError: Something else is among them.
+
+    >>> digest("abc", [1, 2]) == digest("abc", (1, 2)) != digest("abc", [1], 2)
+    True
     """
     state = hashlib.sha256()
-    _add(state, parts)
-    return state.hexdigest()[:LENGTH]
+    for part in parts:
+        _feed(state, part)
+    return state.hexdigest()[:16]
 
 
-def _add(state: Any, part: Any) -> None:
-    if part is None or isinstance(part, bool | int | str | bytes):
-        content = part if isinstance(part, bytes) else str(part).encode()
-        _block(state, type(part).__name__, content)
-    elif isinstance(part, float):
-        _block(state, "float", struct.pack("<d", part))
-    elif isinstance(part, Mapping):
-        items = sorted(part.items(), key=lambda item: str(item[0]))
-        _all(state, "mapping", (entry for item in items for entry in item), 2 * len(items))
-    elif isinstance(part, list | tuple):
-        _all(state, "sequence", part, len(part))
-    elif hasattr(part, "detach"):
-        _add(state, part.detach().cpu().numpy())
-    elif hasattr(part, "dtype") and hasattr(part, "tobytes") and part.dtype.kind != "O":
-        _block(state, f"array {part.dtype.str.lstrip('<=|')} {part.shape}", part.tobytes())
+def _feed(state: Any, value: Any) -> None:
+    if value is None or isinstance(value, bool | int | float | str):
+        _tell(state, type(value).__name__, str(value).encode())
+    elif isinstance(value, bytes):
+        _tell(state, "bytes", value)
+    elif hasattr(value, "__array__") and hasattr(value, "dtype"):
+        _feed_array(state, value)
+    elif dataclasses.is_dataclass(value):
+        _feed(state, {field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    elif isinstance(value, Mapping):
+        _tell(state, "mapping", str(len(value)).encode())
+        for key, entry in sorted(value.items(), key=lambda item: str(item[0])):
+            _feed(state, key)
+            _feed(state, entry)
+    elif isinstance(value, list | tuple):
+        _tell(state, "sequence", str(len(value)).encode())
+        for entry in value:
+            _feed(state, entry)
     else:
-        raise TypeError(f"a {type(part).__name__} has no identity: give numbers, texts, arrays or tensors")
+        raise TypeError(f"a {type(value).__name__} has no identity: give numbers, texts, arrays or tensors")
 
 
-def _all(state: Any, kind: str, entries: Iterable[Any], count: int) -> None:
-    _block(state, kind, str(count).encode())
-    for entry in entries:
-        _add(state, entry)
+def _feed_array(state: Any, value: Any) -> None:
+    """Tensors and arrays of one type, shape and content give the same."""
+    import torch
+
+    tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else None
+    if tensor is not None and tensor.dtype == torch.bfloat16:  # which NumPy does not know
+        tensor = tensor.view(torch.int16)
+    array = value if tensor is None else tensor.numpy()
+    if array.dtype.hasobject:
+        _feed(state, array.tolist())
+    else:
+        _tell(state, f"{array.dtype.str} {array.shape}", array.tobytes())
 
 
-def _block(state: Any, kind: str, content: bytes) -> None:
-    state.update(f"{kind} {len(content)}\n".encode())
+def _tell(state: Any, kind: str, content: bytes) -> None:
+    state.update(f"{kind} {len(content)}:".encode())
     state.update(content)

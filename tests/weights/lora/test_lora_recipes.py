@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from coset.core.errors import CosetError
-from coset.runs.recipes import load, verify
+from coset.runs.recipes import load, load_run, verify
 from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_peft
-from coset.weights.lora import experiments as lora
 from coset.weights.lora.fitting import score
-from coset.weights.lora.runs import load_model, map_folder, predict_adapters, search_folder
+from coset.weights.lora.prediction import map_folder, search_folder
 
 pytest.importorskip("sklearn")
 QUICK = ["data.adapters=80", "data.other_ranks=[2]", "training.epochs=3", "models=[flat,glnet,kernel]"]
@@ -25,11 +24,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def predict(folder, data, output):
+    """As ``coset predict`` does it."""
+    recipe = load_run(folder)
+    return recipe.predict(recipe.folder(folder), data, output)
+
+
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collection") / "zoo"
     recipe = load("lol/digits-zoo", ["adapters=40"])
-    recipe.make(folder, quiet=True)
+    recipe.run(folder, quiet=True)
     return folder
 
 
@@ -61,14 +66,14 @@ def test_a_recipe_runs_into_a_folder_and_repeats_itself(name, tmp_path):
 
 def test_a_saved_model_gives_the_predictions_of_the_run_for_any_factors(collection, run, tmp_path):
     written = pd.read_csv(run / "predictions.csv", dtype={"id": str}).set_index("id")
-    number, notes = predict_adapters(run, collection / "adapters", tmp_path / "p.csv")
+    number, notes = predict(run, collection / "adapters", tmp_path / "p.csv")
     found = pd.read_csv(tmp_path / "p.csv", dtype={"id": str}).set_index("id")
     assert (number, notes) == (40, ())
     gap = (found["prediction_trained_on_3"] - written.loc[found.index, "prediction_trained_on_3"]).abs().max()
     assert gap < 1e-5
     moved = gauge(load_lora(collection / "adapters" / "00003"), torch.Generator().manual_seed(0))
     save_peft(moved, tmp_path / "moved")
-    predict_adapters(run, tmp_path / "moved", tmp_path / "q.csv")
+    predict(run, tmp_path / "moved", tmp_path / "q.csv")
     other = pd.read_csv(tmp_path / "q.csv")
     assert (
         abs(float(other["prediction_trained_on_3"].iloc[0]) - float(found.loc["00003", "prediction_trained_on_3"]))
@@ -79,7 +84,7 @@ def test_a_saved_model_gives_the_predictions_of_the_run_for_any_factors(collecti
 def test_a_kernel_is_saved_whole(tmp_path):
     recipe = load("lol/digits", [*QUICK, "models=[kernel]"])
     recipe.run(tmp_path, quiet=True)
-    saved = load_model(tmp_path)
+    saved = recipe.best_model(recipe.folder(tmp_path))
     assert saved.name == "kernel"
     written = pd.read_csv(tmp_path / "predictions.csv")
     row = written[written["split"] == "train"].filter(like="prediction_")
@@ -87,28 +92,28 @@ def test_a_kernel_is_saved_whole(tmp_path):
     assert (torch.tensor(row.to_numpy()).float() - found).abs().sum(1).min() < 1e-4
 
 
-def test_a_run_that_was_stopped_fits_only_what_is_missing(collection, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(collection, same_after_a_kill, tmp_path):
     overrides = ["training.epochs=2", "models=[flat,glnet,kernel]", f"data.path={collection}"]
-    recipe = load("lol/minilm", [*overrides, "training.fractions=[0.5,0.25,0.25]"])
-    whole = recipe.run(tmp_path / "whole", quiet=True)
-    fitted, fit = [], lora.fit_and_measure
+    same_after_a_kill(load("lol/minilm", [*overrides, "training.fractions=[0.5,0.25,0.25]"]))
+    tables = [pd.read_csv(tmp_path / run / "predictions.csv") for run in ("whole", "after-1", "after-2")]
+    for other in tables[1:]:
+        pd.testing.assert_frame_equal(tables[0], other)
 
-    def stops(name, *rest):
-        if len(fitted) == 2:
-            raise KeyboardInterrupt
-        fitted.append(name)
-        return fit(name, *rest)
 
-    monkeypatch.setattr(lora, "fit_and_measure", stops)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_run_does_not_go_on_with_other_labels(collection, tmp_path, monkeypatch):
+    table = pd.read_csv(collection / "labels.csv", dtype={"id": str})
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    overrides = ["training.epochs=1", "models=[flat,glnet]", f"data.path={collection}"]
+    overrides += [f"data.labels={tmp_path / 'labels.csv'}", "training.fractions=[0.5,0.25,0.25]"]
+    recipe = load("lol/minilm", overrides)
+    with monkeypatch.context() as patch:
+        patch.setattr("coset.weights.lora.experiments.write_best", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            recipe.run(tmp_path / "run", quiet=True)
+    table["trained_on_0"] = 1 - table["trained_on_0"]
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(CosetError, match=r"the data are not those that the run in .* began with"):
         recipe.run(tmp_path / "run", quiet=True)
-    assert (tmp_path / "run" / "last.ckpt").is_file()
-    monkeypatch.setattr(lora, "fit_and_measure", lambda name, *rest: fitted.append(name) or fit(name, *rest))
-    metrics = recipe.run(tmp_path / "run", resume=True, quiet=True)
-    assert fitted == ["flat", "glnet", "kernel"]
-    assert [m["test"] for m in metrics["models"].values()] == [m["test"] for m in whole["models"].values()]
-    assert recipe.run(tmp_path / "run", resume=True, quiet=True) == metrics
-    assert not (tmp_path / "run" / "fitted").exists()
 
 
 def test_a_run_on_magnitudes_predicts_from_adapters(tmp_path):
@@ -122,12 +127,12 @@ def test_a_run_on_magnitudes_predicts_from_adapters(tmp_path):
     overrides += ["training={task: regression, targets: [y], epochs: 2, fractions: [0.5, 0.25, 0.25]}"]
     recipe = load("lol/minilm", [*overrides, "models=[glnet]"])
     recipe.run(tmp_path / "run", quiet=True)
-    predict_adapters(tmp_path / "run", tmp_path / "in", tmp_path / "p.csv")
+    predict(tmp_path / "run", tmp_path / "in", tmp_path / "p.csv")
     written, found = (pd.read_csv(f, dtype={"id": str}) for f in (tmp_path / "run/predictions.csv", tmp_path / "p.csv"))
     assert (written["prediction_y"] - found["prediction_y"]).abs().max() < 1e-3
     save_peft(LoraAdapter({"x": LoraPair(torch.ones(6, 2), torch.ones(5, 2))}), tmp_path / "plain")
     with pytest.raises(CosetError, match="has no DoRA magnitude"):
-        predict_adapters(tmp_path / "run", tmp_path / "plain", tmp_path / "q.csv")
+        predict(tmp_path / "run", tmp_path / "plain", tmp_path / "q.csv")
 
 
 def test_certificates_of_a_run_and_of_a_recipe(run):
@@ -156,8 +161,8 @@ def test_where_nothing_can_be_written_one_is_told_how_to_go_on(collection, tmp_p
 
 
 def test_a_collection_grows_but_does_not_change_its_making(collection):
-    with pytest.raises(CosetError, match="another seed"):
-        load("lol/digits-zoo", ["adapters=40", "seed=5"]).make(collection, quiet=True)
+    with pytest.raises(CosetError, match="holds a run of another recipe: its seed is 0, here it is 5"):
+        load("lol/digits-zoo", ["adapters=40", "seed=5"]).run(collection, quiet=True)
 
 
 def test_mistakes_give_one_line(collection, run, tmp_path):
@@ -170,7 +175,7 @@ def test_mistakes_give_one_line(collection, run, tmp_path):
     pair = load_lora(collection / "adapters" / "00000").layers["layers.0"]
     save_peft(LoraAdapter({"else.where": pair}), tmp_path / "stranger")
     with pytest.raises(CosetError, match="none of the layers"):
-        predict_adapters(run, tmp_path / "stranger", tmp_path / "p.csv")
+        predict(run, tmp_path / "stranger", tmp_path / "p.csv")
 
 
 def test_scores_by_hand():

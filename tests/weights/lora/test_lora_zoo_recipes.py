@@ -14,8 +14,9 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.runs.recipes import load
-from coset.weights.lora.data_sources import opened
-from coset.weights.lora.zoo_experiment import LABELS, make_share
+from coset.weights.lora import zoo_experiment
+from coset.weights.lora.collections import opened
+from coset.weights.lora.zoo_experiment import LABELS, Workers, make_share
 
 pytest.importorskip("sklearn")
 pytest.importorskip("safetensors")
@@ -28,6 +29,10 @@ def content(folder):
     return weights, pd.read_csv(folder / "labels.csv", dtype={"id": str})
 
 
+def without_times(metrics):
+    return {key: value for key, value in metrics.items() if "seconds" not in key}
+
+
 def same(a, b):
     (weights, labels), (others, rows) = content(a), content(b)
     pd.testing.assert_frame_equal(labels, rows)
@@ -37,7 +42,7 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "zoo"
-    load("lol/digits-zoo", [*QUICK, "adapters=120"]).make(folder, quiet=True)
+    load("lol/digits-zoo", [*QUICK, "adapters=120"]).run(folder, quiet=True)
     return folder
 
 
@@ -51,14 +56,16 @@ def undisturbed(tmp_path_factory):
 def test_engines_and_workers_make_equal_collections(engine, workers, undisturbed, tmp_path):
     if engine == "ray":
         pytest.importorskip("ray")
-    load("lol/digits-zoo", [*QUICK, "adapters=120"]).make(tmp_path / "zoo", engine=engine, workers=workers, quiet=True)
+    load("lol/digits-zoo", [*QUICK, "adapters=120"]).run(
+        tmp_path / "zoo", prepared=Workers(engine, workers), quiet=True
+    )
     assert same(tmp_path / "zoo", undisturbed)
 
 
 def test_a_collection_grows_without_changing(undisturbed, tmp_path):
-    load("lol/digits-zoo", [*QUICK, "adapters=30"]).make(tmp_path / "zoo", quiet=True)
+    load("lol/digits-zoo", [*QUICK, "adapters=30"]).run(tmp_path / "zoo", quiet=True)
     kept = (tmp_path / "zoo" / "adapters" / "00007" / LABELS).stat().st_mtime_ns
-    load("lol/digits-zoo", [*QUICK, "adapters=120"]).make(tmp_path / "zoo", quiet=True)
+    load("lol/digits-zoo", [*QUICK, "adapters=120"]).run(tmp_path / "zoo", quiet=True)
     assert (tmp_path / "zoo" / "adapters" / "00007" / LABELS).stat().st_mtime_ns == kept
     assert same(tmp_path / "zoo", undisturbed)
 
@@ -68,6 +75,28 @@ def start(folder: Path) -> subprocess.Popen:
     arguments = ["lora", "zoo", "lol/digits-zoo", *QUICK, "adapters=120", *options]
     code = "import sys; from coset.cli import main; sys.argv[1:] = " + repr(arguments) + "; main()"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    recipe, written, write = load("lol/digits-zoo", [*QUICK, "adapters=6"]), [], zoo_experiment.write_json
+
+    def counted(path, value):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path.parent.name)
+        write(path, value)
+
+    whole = recipe.run(tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(zoo_experiment, "write_json", counted)
+        with pytest.raises(KeyboardInterrupt):
+            recipe.run(tmp_path / "killed", quiet=True)
+    assert written == ["00000", "00001", "00002"]
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob(f"adapters/*/{LABELS}")}
+    metrics = recipe.run(tmp_path / "killed", quiet=True)
+    assert all(p.stat().st_mtime_ns == made for p, made in kept.items())
+    assert without_times(metrics) == without_times(whole)
+    assert same(tmp_path / "killed", tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -83,7 +112,7 @@ def test_a_killed_driver_loses_nothing(undisturbed, tmp_path):
         _, errors = process.communicate()
     made = {p: p.stat().st_mtime_ns for p in folder.glob(f"adapters/*/{LABELS}")}
     assert made, errors
-    load("lol/digits-zoo", [*QUICK, "adapters=120"]).make(folder, quiet=True)
+    load("lol/digits-zoo", [*QUICK, "adapters=120"]).run(folder, quiet=True)
     assert all(p.stat().st_mtime_ns == written for p, written in made.items())
     assert same(folder, undisturbed)
 
@@ -91,29 +120,33 @@ def test_a_killed_driver_loses_nothing(undisturbed, tmp_path):
 def test_an_interrupted_run_is_completed_by_the_same_command(undisturbed, tmp_path):
     """What was half written is made again; what was finished is not."""
     folder = tmp_path / "zoo"
-    load("lol/digits-zoo", [*QUICK, "adapters=120"]).make(folder, quiet=True)
+    load("lol/digits-zoo", [*QUICK, "adapters=120"]).run(folder, quiet=True)
     for number in (3, 60, 119):
         place = folder / "adapters" / f"{number:05d}"
         (place / LABELS).unlink()
         (place / "adapter_model.safetensors").write_bytes(b"half")
     (folder / "labels.csv").unlink()
-    load("lol/digits-zoo", [*QUICK, "adapters=120"]).run(folder, resume=True, quiet=True)
+    (folder / "metrics.json").unlink()
+    load("lol/digits-zoo", [*QUICK, "adapters=120"]).run(folder, quiet=True)
     assert same(folder, undisturbed)
 
 
 def test_what_fails_is_told_and_what_was_made_is_kept(tmp_path):
     recipe = load("lol/minilm-zoo", ["adapters=4", f"source.texts={tmp_path}"])
     with pytest.raises(CosetError, match=r"sst2_train\.tsv\.gz is not found|all-MiniLM-L6-v2 is not here"):
-        recipe.make(tmp_path / "zoo", quiet=True)
+        recipe.run(tmp_path / "zoo", quiet=True)
     digits = load("lol/digits-zoo", [*QUICK, "adapters=4"])
-    with pytest.raises(CosetError, match="not empty and holds no collection"):
-        digits.make(tmp_path, quiet=True)
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "notes.txt").touch()
+    with pytest.raises(CosetError, match="is not empty and holds no run"):
+        digits.run(tmp_path / "strange", quiet=True)
     blocked = tmp_path / "blocked"
-    digits.make(blocked, quiet=True)
+    digits.run(blocked, quiet=True)
     (blocked / "adapters" / "00001" / LABELS).unlink()
     (blocked / "adapters" / "00001" / LABELS).mkdir()  # cannot be replaced by a file
+    (blocked / "metrics.json").unlink()
     with pytest.raises(CosetError, match="1 of 1 workers failed"):
-        digits.make(blocked, workers=2, quiet=True)
+        digits.run(blocked, prepared=Workers("local", 2), quiet=True)
     assert len(list(blocked.glob(f"adapters/*/{LABELS}"))) == 4
 
 

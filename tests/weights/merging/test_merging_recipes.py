@@ -30,15 +30,12 @@ def test_a_run_leaves_metrics_and_a_page(tmp_path):
     assert all(len(row) == len(columns) for row in rows)
 
 
-def test_a_run_repeats_and_goes_on(tmp_path):
-    options = [*SHORT[1:], "seeds=2", "methods=[fs_first]"]
-    recipe = load("fs-merge/digits", options)
-    (tmp_path / "a").mkdir()
-    whole = recipe.run(tmp_path / "a", quiet=True)
-    kept = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)["rows"]
-    torch.save({"rows": kept[:1]}, tmp_path / "a" / "last.ckpt")
-    again = recipe.run(tmp_path / "a", resume=True, quiet=True)
-    assert [r["per_task"] for r in again["rows"]] == [r["per_task"] for r in whole["rows"]]
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(same_after_a_kill):
+    options = [*SHORT[1:], "seeds=2", "methods=[originals,fs_first]"]
+    whole = same_after_a_kill(load("fs-merge/digits", options), after=[1, 3])
+    assert [(r["seed"], r["method"]) for r in whole["rows"]] == [
+        (0, "originals"), (0, "fs_first"), (1, "originals"), (1, "fs_first"),
+    ]  # fmt: skip
 
 
 def test_teachers_are_kept(tmp_path):

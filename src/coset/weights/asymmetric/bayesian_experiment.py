@@ -1,26 +1,25 @@
 """Recipes of kind ``bayesian-depth``: variational training of standard and W-asymmetric networks over depth."""
 
-import json
-import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
-from rich.progress import track
 from torch import nn
 
 from coset.core.errors import CosetError
-from coset.core.files import write_json
-from coset.reports import Figure, Panel, Section, Table, colour, figure, line, points, write_sections
-from coset.runs import folder as run_directory
-from coset.runs.recipe import Options, Recipe
+from coset.core.identity import digest
+from coset.core.options import Options
+from coset.runs.folder import CURVES, RunFolder
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run, write_certificate
+from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport
 from coset.weights.asymmetric.bayesian import VariationalTraining, predict, train_variational, variational
 from coset.weights.asymmetric.classification_data import Classification
 from coset.weights.asymmetric.experiments import DigitsData, ImageData, VariantOptions, invariance, spread
 from coset.weights.asymmetric.networks import mlp, seeded
-from coset.weights.asymmetric.pages import ways_figure
 
 SCORES = ("accuracy", "loss", "calibration")
 
@@ -88,41 +87,48 @@ class BayesianDepthRecipe(Recipe):
 
         return seeded(made, seed)
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Train all networks, score them on the test set, and write the folder.
+    def prepare(self, run: Run) -> Classification:
+        """The data.
 
         Raises:
-            CosetError: The data is missing, a layer cannot be treated, or training diverges.
+            CosetError: It is missing or no vectors, or a layer cannot be treated.
         """
-        if resume:
-            raise CosetError("a run of kind bayesian-depth is not resumed: start it again")
-        started, cpu = time.monotonic(), time.process_time()
         data = self.data.load(self.seed)
         if data.train[0].dim() != 2:
             raise CosetError(f"data.name={self.data.name}: networks here take vectors; choose digits or mnist")
-        for name in self.variants:  # mistakes show before any training
+        for name in self.variants:
             self.build(name, min(self.depths), 0, data)
-        run_directory.begin(folder, self.to_yaml())
+        return data
+
+    def identity(self, prepared: Classification) -> str:
+        return digest(prepared)
+
+    def work(self, run: Run, prepared: Classification) -> dict[str, Any]:
+        """Train all networks, and score them on the test set.
+
+        Raises:
+            CosetError: Training diverges.
+        """
         plan = [(name, depth, i) for depth in self.depths for name in self.variants for i in range(self.runs)]
         results: dict[str, dict[str, dict[str, list[float]]]] = {
             name: {str(depth): {key: [] for key in (*SCORES, "train_loss")} for depth in self.depths}
             for name in self.variants
         }
         history: dict[str, dict[str, list[list[float]]]] = {name: {} for name in self.variants}
-        for name, depth, i in plan if quiet else track(plan, description="variational training"):
-            score, losses = self._one(name, depth, i, data)
-            for key, value in score.items():
-                results[name][str(depth)][key].append(value)
-            history[name].setdefault(str(depth), []).append(losses)
-        metrics = {
-            "variants": results, "depths": self.depths, "recipe": self.name, "seed": self.seed, "data": data.name,
-            "rows": {"train": len(data.train[1]), "test": len(data.test[1])}, "notes": list(data.notes),
-            "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
+        with progress("variational training", len(plan), run.quiet) as each:
+            for name, depth, i in plan:
+                one = partial(self._one, name, depth, i, prepared)
+                score, losses = run.part(f"{name}, depth {depth}, run {i}", one)
+                for key, value in score.items():
+                    results[name][str(depth)][key].append(value)
+                history[name].setdefault(str(depth), []).append(losses)
+                each()
+        run.folder.write_json(CURVES, history)
+        write_certificate(run.folder, self._certificate(prepared))
+        return {
+            "variants": results, "depths": self.depths, "data": prepared.name, "notes": list(prepared.notes),
+            "rows": {"train": len(prepared.train[1]), "test": len(prepared.test[1])},
         }  # fmt: skip
-        write_json(folder / "curves.json", history)
-        write_json(folder / "certificate.json", [r.to_dict() for r in self.verify()])
-        write_json(folder / "metrics.json", metrics)
-        return metrics
 
     def _one(self, name: str, depth: int, run: int, data: Classification) -> tuple[dict[str, float], list[float]]:
         t, model = self.training, self.build(name, depth, run, data)
@@ -137,10 +143,17 @@ class BayesianDepthRecipe(Recipe):
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """The standard network at the mean of its posterior does not change when its neurons are permuted."""
-        data = self.data.load(self.seed)
+        return self._certificate(self.data.load(self.seed))
+
+    def _certificate(self, data: Classification) -> list[EquivarianceReport]:
         sizes = [int(data.train[0][0].numel()), *[self.width] * min(self.depths), data.classes]
         model = seeded(lambda: mlp(sizes, activation=nn.ReLU), self.seed)
         return [invariance(model, data.test[0][:8], "standard, at the mean")]
+
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
+        from coset.weights.asymmetric.bayesian_pages import write_depth_page
+
+        return write_depth_page(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a depth and variant."""
@@ -150,39 +163,3 @@ class BayesianDepthRecipe(Recipe):
             for name, r in metrics["variants"].items()
         ]
         return ["depth", "variant", "test accuracy", "test loss", "calibration error", "training loss"], rows
-
-    def report(self, folder: Path) -> Path:
-        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        history: dict[str, Any] = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-        text = (
-            f"A Gaussian over the weights of each layer, its diagonal fixed and {self.rank} more directions learned; "
-            f"class probabilities are averaged over {self.training.samples} samples. Mean and standard deviation over "
-            f"{self.runs} runs. Training loss: cross-entropy in the last tenth of the steps."
-        )
-        panels = [Panel("Test accuracy over depth", over_depth(metrics, "accuracy"), "A dot a run.")]
-        panels += [Panel(f"Training, depth {d}", losses(history, str(d))) for d in metrics["depths"]]
-        facts = {
-            "data": f"{metrics['data']}, {metrics['rows']['train']:,} + {metrics['rows']['test']:,}",
-            "seed": str(metrics["seed"]), "CPU seconds": str(metrics["cpu_seconds"]),
-        }  # fmt: skip
-        columns, rows = self.summary(metrics)
-        return write_sections(
-            folder / "report.html", self.name, [Section("Depth", text, [Table(columns, rows)], panels)],
-            lead=self.description, facts=facts, recipe=self.to_yaml(),
-        )  # fmt: skip
-
-
-def over_depth(metrics: dict[str, Any], score: str) -> Figure:
-    """A line a variant through its means, a dot a run."""
-    marks, depths = [], metrics["depths"]
-    for number, (name, r) in enumerate(metrics["variants"].items()):
-        tint, means = colour(number), [float(np.mean(r[str(d)][score])) for d in depths]
-        marks.append(line(depths, means, name, colour=tint))
-        x, y = zip(*((d, value) for d in depths for value in r[str(d)][score]))
-        marks.append(points(list(x), list(y), colour=tint, size=6, listed=False, hover="%{y:.4~g}"))
-    return figure(*marks, x="hidden layers", y=f"test {score}")
-
-
-def losses(history: dict[str, Any], depth: str) -> Figure:
-    """Cross-entropy while training, a line a run."""
-    return ways_figure({name: runs.get(depth, []) for name, runs in history.items()}, "share of the steps", width=1.2)

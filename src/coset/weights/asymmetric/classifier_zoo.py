@@ -6,8 +6,9 @@ a zoo train at once; they differ in seed, learning rate, share of wrong labels, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -55,6 +56,17 @@ class Zoo:
     rate: Float[Tensor, " networks"]
     wrong: Float[Tensor, " networks"]
     steps: Int[Tensor, " networks"]
+
+    def content(self) -> dict[str, Any]:
+        """Everything but the architecture, as tensors: what :meth:`restored` reads again."""
+        own = {name: getattr(self, name) for name in ("accuracy", "targets", "rate", "wrong", "steps")}
+        return own | {"state": self.ensemble.state, "initial": self.ensemble.initial}
+
+    @classmethod
+    def restored(cls, model: nn.Module, content: Mapping[str, Any]) -> Zoo:
+        """The zoo of an architecture that :meth:`content` was made of."""
+        own = {name: value for name, value in content.items() if name not in ("state", "initial")}
+        return cls(Ensemble(model.eval(), content["state"], content["initial"]), **own)
 
 
 def make_zoo(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from coset.core.commands import COMMANDS
+from coset.runs.folder import REPORT
 from coset.runs.terminal import console, print_notes, print_table
 
 
@@ -34,4 +35,4 @@ def connect(
         )  # fmt: skip
     print_table(columns, table)
     print_notes(notes)
-    console.print(f"look at {output / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"look at {output / REPORT}", highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from coset.core.errors import CosetError
 from coset.core.files import write_json
 from coset.reports import Panel, Section, Table, write_sections
+from coset.runs.folder import CURVES, METRICS, REPORT
 from coset.runs.recipes import load_run
 from coset.weights.asymmetric.asymmetrize import fingerprint
 from coset.weights.asymmetric.checkpoints import aligned, build_model, read_networks
@@ -96,8 +97,8 @@ def connect(
         "command": f"coset connect {' '.join(map(str, files))} --model {model}{given}",
         "fingerprint": fingerprint(network), "params": parameter_count(network),
     }  # fmt: skip
-    write_json(output / "curves.json", curves)
-    write_json(output / "metrics.json", metrics)
+    write_json(output / CURVES, curves)
+    write_json(output / METRICS, metrics)
     _page(output, metrics, curves)
     return *_table(metrics), notes
 
@@ -245,7 +246,7 @@ def _page(output: Path, metrics: dict[str, Any], curves: dict[str, Any]) -> None
         text = "Loss on the plane through the first three networks (crosses); axes are lengths in parameter space."
         sections.append(Section("Planes through three networks", text, panels=planes))
     write_sections(
-        output / "report.html", "Between networks", sections,
+        output / REPORT, "Between networks", sections,
         facts={"model": metrics["model"], "data": f"{metrics['data']}, {metrics['rows']:,} rows",
                "parameters": f"{metrics['params']:,}"},
         command=metrics["command"],

@@ -4,8 +4,9 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,9 +15,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.core.files import write_json
-from coset.runs import folder as run_directory
-from coset.runs.recipe import Options, Recipe
+from coset.core.files import make_folder
+from coset.core.identity import digest
+from coset.core.options import Options
+from coset.runs.folder import CURVES, RunFolder
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run, write_certificate
 from coset.symmetry import EquivarianceReport, check_equivariance
 from coset.weights.asymmetric.asymmetrize import asymmetries, asymmetrize, fingerprint, trainable_parameters
 from coset.weights.asymmetric.classification_data import (
@@ -33,7 +37,7 @@ from coset.weights.asymmetric.connectivity import has_batch_norm, plane
 from coset.weights.asymmetric.ensembles import Ensemble, Training, initialise, train
 from coset.weights.asymmetric.networks import GraphNetwork, ResNet, mlp, parameter_count, seeded
 from coset.weights.permutations.groups import NeuronPermutation, permutation_spec
-from coset.weights.state_files import save_state
+from coset.weights.state_files import load_state, save_state
 
 NETWORKS = "networks"
 MEASURED_ROWS = 5000  # of training data, on which curves are measured
@@ -153,6 +157,8 @@ class ConnectivityTraining(Options):
 class ConnectivityRecipe(Recipe):
     """Train several networks of each variant, and compare what lies between them."""
 
+    leaves: ClassVar[tuple[str, ...]] = (NETWORKS,)
+
     kind: Literal["mode-connectivity"] = "mode-connectivity"
     data: Annotated[DigitsData | ImageData | CommunityData, Field(discriminator="name")]
     network: Annotated[MLPOptions | ResNetOptions | GraphNetworkOptions, Field(discriminator="name")]
@@ -196,45 +202,47 @@ class ConnectivityRecipe(Recipe):
     def _example(self) -> int | None:
         return None if self.network.name == "gnn" else 2
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Train all variants, measure, and write the folder.
+    def prepare(self, run: Run) -> tuple[Classification, dict[str, nn.Module]]:
+        """The data, and the architecture of every variant.
 
         Raises:
-            CosetError: The data is missing, a layer cannot be treated, or training diverges.
+            CosetError: The data is missing, or a layer cannot be treated.
         """
-        if resume:
-            raise CosetError("a run of kind mode-connectivity is not resumed: start it again")
-        started, cpu = time.monotonic(), time.process_time()
         data = self.data.load(self.seed)
-        models = {name: self.variant(name, data) for name in self.variants}  # mistakes show before any training
-        run_directory.begin(folder, self.to_yaml())
-        (folder / NETWORKS).mkdir(exist_ok=True)
-        for old in (folder / NETWORKS).glob("*.safetensors"):
-            old.unlink()
+        return data, {name: self.variant(name, data) for name in self.variants}
+
+    def identity(self, prepared: tuple[Classification, dict[str, nn.Module]]) -> str:
+        return digest(prepared[0])
+
+    def work(self, run: Run, prepared: tuple[Classification, dict[str, nn.Module]]) -> dict[str, Any]:
+        """Train all variants, measure, and write down networks and curves.
+
+        Raises:
+            CosetError: Training diverges.
+        """
+        data, models = prepared
+        make_folder(run.folder / NETWORKS)
         results: dict[str, Any] = {}
         curves: dict[str, Any] = {}
         for name, model in models.items():
-            ensemble, seconds = self._train(name, model, data, quiet)
+            trained = run.part(f"{name} trained", partial(self._train, name, model, data, run.quiet))
+            ensemble = Ensemble(model.eval(), trained["state"], trained["initial"], trained["history"])
             for i in range(len(ensemble)):
-                save_state(ensemble.network(i), network_file(folder, name, i))
-            found, drawn = self._measure(name, ensemble, data)
+                save_state(ensemble.network(i), network_file(run.folder.path, name, i))
+            found, drawn = run.part(f"{name} measured", partial(self._measure, name, ensemble, data))
             for key in found:
-                found[key] |= {"train_cpu_seconds": seconds, "fingerprint": fingerprint(model)}
+                found[key] |= {"train_cpu_seconds": trained["seconds"], "fingerprint": fingerprint(model)}
             results |= found
             curves |= drawn
-        metrics = {
-            "variants": results, "recipe": self.name, "seed": self.seed, "networks": self.networks,
-            "params": parameter_count(next(iter(models.values()))), "data": data.name, "notes": list(data.notes),
+        run.folder.write_json(CURVES, curves)
+        write_certificate(run.folder, self._certificate(data, run.folder.path))
+        return {
+            "variants": results, "networks": self.networks, "params": parameter_count(next(iter(models.values()))),
+            "data": data.name, "notes": list(data.notes),
             "rows": {"train": _counted(data.train), "test": _counted(data.test)},
-            "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
         }  # fmt: skip
-        write_json(folder / "curves.json", curves)
-        certificate = [report.to_dict() for report in self.verify(folder)]
-        write_json(folder / "certificate.json", certificate)
-        write_json(folder / "metrics.json", metrics)
-        return metrics
 
-    def _train(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> tuple[Ensemble, float]:
+    def _train(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> dict[str, Any]:
         """Networks of one variant; in seed i all variants see the same rows in the same order."""
         options, t = self.variants[name], self.training
         number = options.networks or self.networks
@@ -250,7 +258,13 @@ class ConnectivityRecipe(Recipe):
             model, state, inputs, targets, how, seeds=seeds, augment=shift_and_flip if t.augment else None,
             progress=None if quiet else _progress(f"{name}: training {number} networks"),
         )  # fmt: skip
-        return ensemble, round(time.process_time() - started, 1)
+        seconds = round(time.process_time() - started, 1)
+        return {
+            "state": ensemble.state,
+            "initial": ensemble.initial,
+            "history": ensemble.history,
+            "seconds": seconds,
+        }
 
     def _measure(
         self, name: str, ensemble: Ensemble, data: Classification
@@ -294,23 +308,23 @@ class ConnectivityRecipe(Recipe):
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """The function of every standard variant does not change when its neurons are permuted."""
-        data = self.data.load(self.seed)
+        return self._certificate(self.data.load(self.seed), folder)
+
+    def _certificate(self, data: Classification, folder: Path | None) -> list[EquivarianceReport]:
         reports = []
         for name, options in self.variants.items():
             if options.method != "standard":
                 continue
             model = self.variant(name, data)
             if folder is not None and (file := network_file(folder, name, 0)).is_file():
-                from coset.weights.state_files import load_state
-
                 model.load_state_dict(load_state(file))
             reports.append(invariance(model, data.test[0][: 8 if self._example else None], name))
         return reports
 
-    def report(self, folder: Path) -> Path:
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
         from coset.weights.asymmetric.pages import write_connectivity_page
 
-        return write_connectivity_page(self, folder)
+        return write_connectivity_page(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a variant: barrier, midpoint and endpoint accuracy, average of several networks."""

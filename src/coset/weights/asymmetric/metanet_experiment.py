@@ -1,9 +1,9 @@
 """Recipes of kind ``metanet``: predict from the weights of classifiers how accurate they are."""
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +13,11 @@ from pydantic import Field, field_validator, model_validator
 from rich.progress import track
 from torch import Tensor, nn
 
-from coset.core.errors import CosetError
-from coset.core.files import write_json
-from coset.reports import Figure, Panel, Section, Table, colour, figure, line, points, write_sections
-from coset.runs import folder as run_directory
-from coset.runs.recipe import Options, Recipe
+from coset.core.identity import digest
+from coset.core.options import Options
+from coset.runs.folder import CURVES, RunFolder
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run, write_certificate
 from coset.symmetry import EquivarianceReport, check_equivariance
 from coset.weights.asymmetric.asymmetrize import trainable_parameters
 from coset.weights.asymmetric.classification_data import Classification
@@ -32,11 +32,10 @@ from coset.weights.asymmetric.classifier_zoo import (
 from coset.weights.asymmetric.experiments import DigitsData, MLPOptions, VariantOptions, spread
 from coset.weights.asymmetric.metanets import DeepSets, fit_metanet, flat_mlp, statistics_mlp
 from coset.weights.asymmetric.networks import seeded
-from coset.weights.asymmetric.pages import ways_figure
 from coset.weights.permutations.groups import NeuronPermutation, permutation_spec
 
 Predictor = Literal["flat", "statistics", "deepsets", "settings"]
-FEW = 3  # ways from initialisation that are drawn
+FEW = 3  # ways from initialisation that are kept to be drawn
 
 
 class ZooOptions(Options):
@@ -99,72 +98,83 @@ class MetanetRecipe(Recipe):
             seeded(lambda: self.network.build(data), self.seed), data.train[0][:2], self.seed
         )
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Train zoos and metanetworks, and write the folder.
+    def prepare(self, run: Run) -> tuple[Classification, dict[str, nn.Module]]:
+        """The data, and the architecture of every variant.
 
         Raises:
-            CosetError: A layer cannot be treated, or training diverges.
+            CosetError: A layer cannot be treated.
         """
-        if resume:
-            raise CosetError("a run of kind metanet is not resumed: start it again")
-        started, cpu = time.monotonic(), time.process_time()
         data = self.data.load(self.seed)
-        models = {name: self.variant(name, data) for name in self.variants}
-        run_directory.begin(folder, self.to_yaml())
+        return data, {name: self.variant(name, data) for name in self.variants}
+
+    def identity(self, prepared: tuple[Classification, dict[str, nn.Module]]) -> str:
+        return digest(prepared[0])
+
+    def work(self, run: Run, prepared: tuple[Classification, dict[str, nn.Module]]) -> dict[str, Any]:
+        """Train zoos, and metanetworks on each.
+
+        Raises:
+            CosetError: Training diverges.
+        """
+        data, models = prepared
         results: dict[str, Any] = {}
         curves: dict[str, Any] = {}
         for name, model in models.items():
-            began = time.process_time()
-            zoo = self._zoo(name, model, data, quiet)
-            seconds = time.process_time() - began
-            predictions, scores = self._metanets(name, zoo, quiet)
-            curves[name] = {"predictions": predictions, "accuracy": zoo.accuracy.tolist()}
+            made = run.part(f"{name} zoo", partial(self._zoo, name, model, data, run.quiet))
+            zoo = Zoo.restored(model, made["zoo"])
+            fitted = {
+                predictor: run.part(f"{name} {predictor}", partial(self._metanet, predictor, zoo))
+                for predictor in self.predictors
+            }
+            curves[name] = {
+                "predictions": {predictor: found["predictions"] for predictor, found in fitted.items()},
+                "accuracy": zoo.accuracy.tolist(),
+            }
             results[name] = {
                 "accuracy": {"mean": float(zoo.accuracy.mean()), "std": float(zoo.accuracy.std())},
-                "trainable": trainable_parameters(model), "zoo_cpu_seconds": round(seconds, 1), "predictors": scores,
+                "trainable": trainable_parameters(model), "zoo_cpu_seconds": made["seconds"],
+                "predictors": {predictor: found["scores"] for predictor, found in fitted.items()},
             }  # fmt: skip
             if self.ways:
-                results[name]["monotonicity"], curves[name]["way"] = self._ways(zoo, data)
-        metrics = {
-            "variants": results, "recipe": self.name, "seed": self.seed, "networks": self.zoo.networks,
-            "data": data.name, "notes": list(data.notes),
-            "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
+                ways = run.part(f"{name} ways", partial(self._ways, zoo, data))
+                results[name]["monotonicity"], curves[name]["way"] = ways
+        run.folder.write_json(CURVES, curves)
+        write_certificate(run.folder, self._certificate(data))
+        return {
+            "variants": results, "networks": self.zoo.networks, "data": data.name, "notes": list(data.notes),
         }  # fmt: skip
-        write_json(folder / "curves.json", curves)
-        write_json(folder / "certificate.json", [r.to_dict() for r in self.verify()])
-        write_json(folder / "metrics.json", metrics)
-        return metrics
 
-    def _zoo(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> Zoo:
+    def _zoo(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> dict[str, Any]:
         def bar(epochs: Iterable[int]) -> Iterable[int]:
             return epochs if quiet else track(list(epochs), description=f"{name}: {self.zoo.networks} networks")
 
+        began = time.process_time()
         ranges = Ranges(self.zoo.rate, self.zoo.wrong, self.variants[name].steps or self.zoo.steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return make_zoo(
+            zoo = make_zoo(
                 model, lambda: self.network.build(data), data, self.zoo.networks, ranges,
                 batch_size=self.zoo.batch_size, seed=self.seed, progress=bar,
             )  # fmt: skip
+        return {"zoo": zoo.content(), "seconds": round(time.process_time() - began, 1)}
 
-    def _metanets(self, name: str, zoo: Zoo, quiet: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _metanet(self, predictor: Predictor, zoo: Zoo) -> dict[str, Any]:
+        """Scores of a metanetwork over several splits, and what it says of the test networks of the first."""
         t = self.training
-        predictions: dict[str, Any] = {}
-        scores: dict[str, Any] = {}
-        for predictor in self.predictors if quiet else track(self.predictors, description=f"{name}: metanetworks"):
-            x, build = features_of(predictor, zoo)
-            found = []
-            for i in range(t.runs):
-                score, model, test = fit_metanet(
-                    build, x, zoo.accuracy, rates=t.rates, epochs=t.epochs, batch_size=t.batch_size, seed=self.seed + i
-                )
-                found.append(score)
-                if i == 0:
-                    with torch.no_grad():
-                        answer = model(x[test].float()).squeeze(1)
-                    predictions[predictor] = {"truth": zoo.accuracy[test].tolist(), "answer": answer.tolist()}
-            scores[predictor] = {key: [getattr(s, key) for s in found] for key in ("r2", "tau", "rate")}
-        return predictions, scores
+        x, build = features_of(predictor, zoo)
+        found, answer, truth = [], torch.zeros(0), torch.zeros(0)
+        for i in range(t.runs):
+            score, model, test = fit_metanet(
+                build, x, zoo.accuracy, rates=t.rates, epochs=t.epochs, batch_size=t.batch_size, seed=self.seed + i
+            )
+            found.append(score)
+            if i == 0:
+                with torch.no_grad():
+                    answer, truth = model(x[test].float()).squeeze(1), zoo.accuracy[test]
+        return {
+            "scores": {key: [getattr(s, key) for s in found] for key in ("r2", "tau", "rate")},
+            "predictions": {"truth": truth.tolist(), "answer": answer.tolist()},
+        }
 
     def _ways(self, zoo: Zoo, data: Classification) -> tuple[dict[str, Any], list[list[float]]]:
         ways, found = on_the_way_of_zoo(zoo, data.train[0], self.ways)
@@ -178,7 +188,9 @@ class MetanetRecipe(Recipe):
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """Statistics of a standard network do not change when its neurons are permuted."""
-        data = self.data.load(self.seed)
+        return self._certificate(self.data.load(self.seed))
+
+    def _certificate(self, data: Classification) -> list[EquivarianceReport]:
         model = seeded(lambda: self.network.build(data), self.seed).double()
         return [
             check_equivariance(
@@ -189,6 +201,11 @@ class MetanetRecipe(Recipe):
             )
         ]
 
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
+        from coset.weights.asymmetric.metanet_pages import write_metanet_page
+
+        return write_metanet_page(self, folder, metrics)
+
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a variant and predictor."""
         rows = [
@@ -197,41 +214,6 @@ class MetanetRecipe(Recipe):
             for predictor, s in r["predictors"].items()
         ]
         return ["zoo", "sees", "test tau", "test R2", "mean accuracy"], rows
-
-    def report(self, folder: Path) -> Path:
-        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        curves: dict[str, Any] = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-        text = (
-            "tau is Kendall's rank correlation of predicted and true test accuracy on classifiers that were not "
-            "trained on; accuracies are spread differently in different zoos, so that R2 should not be compared "
-            "between them. flat: all weights that are not fixed; statistics: seven of each parameter; settings: "
-            "learning rate, share of wrong labels, steps: not the weights, but what made them."
-        )
-        columns, rows = self.summary(metrics)
-        panels = [
-            Panel(predictor, _scatter(curves, predictor), "A dot a test network, first run.")
-            for predictor in self.predictors
-        ]
-        zoos = [
-            [
-                name,
-                metrics["networks"],
-                r["accuracy"]["mean"],
-                r["accuracy"]["std"],
-                r["trainable"],
-                r["zoo_cpu_seconds"],
-            ]
-            for name, r in metrics["variants"].items()
-        ]
-        more = Table(["zoo", "networks", "mean accuracy", "deviation", "trainable", "training, CPU s"], zoos)
-        sections = [Section("Accuracy from weights", text, [Table(columns, rows), more], panels)]
-        if self.ways:
-            sections.append(_way_section(metrics, curves))
-        return write_sections(
-            folder / "report.html", self.name, sections, lead=self.description,
-            facts={"data": metrics["data"], "seed": str(metrics["seed"]), "CPU seconds": str(metrics["cpu_seconds"])},
-            recipe=self.to_yaml(),
-        )  # fmt: skip
 
 
 def features_of(predictor: Predictor, zoo: Zoo) -> tuple[Tensor, Callable[[int], nn.Module]]:
@@ -242,27 +224,3 @@ def features_of(predictor: Predictor, zoo: Zoo) -> tuple[Tensor, Callable[[int],
     if predictor == "settings":
         return torch.stack([zoo.rate.log(), zoo.wrong, zoo.steps.to(zoo.rate)], 1), statistics_mlp
     return flat_features(model, state), flat_mlp if predictor == "flat" else DeepSets
-
-
-def _way_section(metrics: dict[str, Any], curves: dict[str, Any]) -> Section:
-    keys = ("networks", "largest_rise", "largest_rise_std", "monotone", "local_convexity", "global_convexity")
-    rows = [[name, *(r["monotonicity"][key] for key in keys)] for name, r in metrics["variants"].items()]
-    ways = {name: curve["way"] for name, curve in curves.items()}
-    drawn = ways_figure(ways, "from initialisation to the end of training")
-    text = (
-        "Training loss, on each network's own labels, on the segment between initial and final parameters. Local "
-        "convexity: share of second differences that are not negative. Global: share of points on or below the chord."
-    )
-    columns = ["zoo", "networks", "largest rise", "deviation", "share monotone", "local convexity", "global convexity"]
-    return Section(
-        "From initialisation to minimum", text, [Table(columns, rows)], [Panel("Training loss on the way", drawn)]
-    )
-
-
-def _scatter(curves: dict[str, Any], predictor: str) -> Figure:
-    marks = []
-    for number, (name, curve) in enumerate(curves.items()):
-        drawn = curve["predictions"][predictor]
-        marks.append(points(drawn["truth"], drawn["answer"], name, colour=colour(number), size=5, opacity=0.6))
-    right = line([0, 1], [0, 1], dash="dot", width=1, listed=False)
-    return figure(*marks, right, x="test accuracy", y="predicted")

@@ -1,6 +1,5 @@
 """Pages of runs about mode connectivity: curves between minima, planes through them, the way from initialisation."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,15 @@ from coset.reports import (
     points,
     write_sections,
 )
+from coset.runs.folder import CURVES, REPORT, RunFolder
 from coset.runs.recipe import Recipe
 
 FEW = 3  # networks of a variant whose way from initialisation is drawn
 
 
-def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
+def write_connectivity_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """Barriers first, then averages, planes, and the way from initialisation to minimum."""
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    curves: dict[str, Any] = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+    curves: dict[str, Any] = folder.read_json(CURVES)
     results = metrics["variants"]
     columns, rows = recipe.summary(metrics)
     ways = ways_figure({name: c.get("way", [])[:FEW] for name, c in curves.items()}, "from initialisation to minimum")
@@ -66,7 +65,7 @@ def write_connectivity_page(recipe: Recipe, folder: Path) -> Path:
         "CPU seconds": str(metrics["cpu_seconds"]),
     }  # fmt: skip
     return write_sections(
-        folder / "report.html", recipe.name, sections, lead=recipe.description, facts=facts,
+        folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
         recipe=recipe.to_yaml(),
     )  # fmt: skip
 

@@ -107,12 +107,12 @@ def make_zoo(
     Example: coset lora zoo lol/minilm-zoo --output runs/minilm-zoo --workers 4
     """
     from coset.runs.recipes import load
-    from coset.weights.lora.zoo_experiment import LoraZooRecipe
+    from coset.weights.lora.zoo_experiment import LoraZooRecipe, Workers
 
     checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
     if not isinstance(checked, LoraZooRecipe):
         raise CosetError(f"{recipe} is of kind {checked.kind}; coset lora zoo takes lora-zoo, e.g. lol/minilm-zoo")
-    metrics = checked.make(output, engine=engine, workers=workers, retries=retries, quiet=quiet)
+    metrics = checked.run(output, prepared=Workers(engine, workers, retries), quiet=quiet)
     print_table(*checked.summary(metrics))
     console.print(f"{metrics['seconds']} s; everything is in {output}", highlight=False)
 
@@ -127,7 +127,7 @@ def search(
 
     Example: coset lora search mine zoo
     """
-    from coset.weights.lora.runs import search_folder
+    from coset.weights.lora.prediction import search_folder
 
     print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, collection, top)])
 
@@ -141,7 +141,7 @@ def find_duplicates(
 
     Example: coset lora duplicates zoo --threshold 0.95
     """
-    from coset.weights.lora.data_sources import opened
+    from coset.weights.lora.collections import opened
     from coset.weights.lora.neighbours import duplicates
 
     zoo = opened(collection)
@@ -161,6 +161,6 @@ def draw_map(
 
     Example: coset lora map runs/minilm-zoo --colour accuracy
     """
-    from coset.weights.lora.runs import map_folder
+    from coset.weights.lora.prediction import map_folder
 
     console.print(f"{map_folder(collection, output, labels, colour)}", highlight=False, soft_wrap=True)

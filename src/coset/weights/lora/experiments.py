@@ -1,30 +1,37 @@
 """Recipes of kind ``lora``: learn from a collection of adapters, with several models side by side."""
 
-import json
-import shutil
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
-from rich.progress import track
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.core.files import write_json
-from coset.runs import folder as run_directory
-from coset.runs.recipe import Options, Recipe
+from coset.core.identity import digest
+from coset.core.options import Options
+from coset.runs.folder import RunFolder
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run
+from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport
 from coset.weights.lora import fitting
+from coset.weights.lora.collections import Collection, DigitsData, ZooData, columns_of
+from coset.weights.lora.comparison import GAUGED, Problem, Units, baseline, fit_and_measure, rebuilt
 from coset.weights.lora.data.factors import select
 from coset.weights.lora.data.magnitudes import Magnitudes
-from coset.weights.lora.data_sources import Collection, DigitsData, ZooData, columns_of
-from coset.weights.lora.fits import GAUGED, Fitted, Problem, baseline, fit_and_measure, keep, kept
-from coset.weights.lora.runs import CERTIFIED, Units, certify, load_model, write_history, write_run
-
-FITTED, MARK = "fitted", "last.ckpt"
-"""Folder of fitted models while a run lasts, and the file that says that there is one."""
+from coset.weights.lora.prediction import (
+    CERTIFIED,
+    SavedRun,
+    certify,
+    load_best,
+    predict_adapters,
+    write_best,
+    write_history,
+)
 
 
 class LoraModelOptions(Options):
@@ -66,6 +73,25 @@ class LoraTrainingOptions(Options):
         return splits
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A collection with what models are fitted to.
+
+    Attributes:
+        data: The adapters and all their labels.
+        columns: The labels that are targets.
+        units: Of these.
+        problem: What models see.
+        reference: What is taken off magnitudes, where models see them.
+    """
+
+    data: Collection
+    columns: list[str]
+    units: Units
+    problem: Problem
+    reference: Magnitudes | None
+
+
 class LoraRecipe(Recipe):
     """Train LoL models on one collection and compare them, also on other factors of the same updates."""
 
@@ -83,37 +109,45 @@ class LoraRecipe(Recipe):
                 raise ValueError(f"model {name!r} is unknown; choose from {', '.join(fitting.MODELS)}")
         return value
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Fit every model; keep the one with the best validation score for predictions.
+    def prepare(self, run: Run) -> Prepared:
+        """Read or make the collection, split it, and standardise targets.
 
-        A fitted model is written down at once: a run that is resumed does not fit it again.
+        Raises:
+            CosetError: The collection cannot be used, a label is missing, or there are too few adapters.
         """
-        if resume and (folder / "metrics.json").is_file():
-            return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        started = time.monotonic()
         data = self.data.load(self.seed)
         columns = columns_of(data.table, self.training.targets)
         splits = self.training.splits(len(data.names), self.seed)
         units = Units.of(self.training.task, data.targets(columns)[splits["train"]])
         reference = data.magnitudes.mean(splits["train"]) if data.magnitudes is not None else None
         problem = self._problem(data, columns, splits, units, reference)
-        if not resume:
-            shutil.rmtree(folder / FITTED, ignore_errors=True)
-            run_directory.begin(folder, self.to_yaml())
-        fitted = self._fit(problem, folder, quiet)
-        results = {name: f.result for name, f in fitted.items()}
+        return Prepared(data, columns, units, problem, reference)
+
+    def identity(self, prepared: Prepared) -> str:
+        problem = prepared.problem
+        return digest(problem.layout, problem.factors, problem.targets, problem.others, prepared.data.names)
+
+    def work(self, run: Run, prepared: Prepared) -> dict[str, Any]:
+        """Fit every model; keep the one with the best validation score for predictions."""
+        data, problem = prepared.data, prepared.problem
+        sizes = self.model.model_dump()
+        training = self.training.model_dump(include={"epochs", "batch_size", "learning_rate", "weight_decay"})
+        fitted = {}
+        with progress("fitting models", len(self.models), run.quiet) as each:
+            for name in self.models:
+                fitted[name] = run.part(name, partial(fit_and_measure, name, problem, sizes, training))
+                each()
+        results = {name: found["result"] for name, found in fitted.items()}
         best = max(results, key=lambda n: results[n]["val"][self.training.headline])
-        metrics = {
-            "models": results, "best": best, "targets": columns, "task": self.training.task, "seed": self.seed,
-            "adapters": {name: len(rows) for name, rows in splits.items()}, "recipe": self.name,
-            "rank": problem.rank, "layers": len(data.layout.names), "notes": data.notes,
-            "baseline": baseline(problem), "seconds": round(time.monotonic() - started, 1),
+        first = problem.part("train")[0]
+        model = rebuilt(best, fitted[best]["state"], problem.layout, first, len(prepared.columns), self.seed, sizes)
+        write_history(run.folder, {name: found["history"] for name, found in fitted.items()})
+        write_best(run.folder, best, model, problem, data, prepared.units, prepared.columns, prepared.reference)
+        return {
+            "models": results, "best": best, "targets": prepared.columns, "task": self.training.task,
+            "adapters": {name: len(rows) for name, rows in problem.splits.items()}, "rank": problem.rank,
+            "layers": len(data.layout.names), "notes": data.notes, "baseline": baseline(problem),
         }  # fmt: skip
-        write_history(folder, {name: f.history for name, f in fitted.items()})
-        write_run(folder, best, fitted[best].model, problem, data.layout, units, columns, data.names, reference)
-        write_json(folder / "metrics.json", metrics)
-        shutil.rmtree(folder / FITTED, ignore_errors=True)
-        return metrics
 
     def _problem(
         self, data: Collection, columns: list[str], splits: dict[str, Tensor], units: Units,
@@ -127,23 +161,10 @@ class LoraRecipe(Recipe):
         targets = units.standardise(data.targets(columns))
         return Problem(self.training.task, seen.layout, seen.factors, targets, splits, others, self.seed)
 
-    def _fit(self, problem: Problem, folder: Path, quiet: bool) -> dict[str, Fitted]:
-        sizes = self.model.model_dump()
-        training = self.training.model_dump(include={"epochs", "batch_size", "learning_rate", "weight_decay"})
-        fitted = {}
-        for name in self.models if quiet else track(self.models, description="fitting models"):
-            found = kept(folder / FITTED, name, problem, sizes)
-            if found is None:
-                found = fit_and_measure(name, problem, sizes, training)
-                keep(folder / FITTED, name, found)
-                (folder / MARK).touch()
-            fitted[name] = found
-        return fitted
-
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """The trained model of a run; of a recipe, every model that claims a symmetry, untrained."""
         if folder is not None:
-            saved = load_model(folder)
+            saved = self.best_model(self.folder(folder))
             return certify(saved.model, saved.example)
         data = self.data.load(self.seed)
         factors = select(data.factors, slice(0, 32))
@@ -154,10 +175,31 @@ class LoraRecipe(Recipe):
                 reports += certify(model, select(factors, slice(0, CERTIFIED)))
         return reports
 
-    def report(self, folder: Path) -> Path:
+    def best_model(self, folder: RunFolder) -> SavedRun:
+        """The model of a finished run that was best on validation.
+
+        Raises:
+            CosetError: The run is not finished.
+        """
+        return load_best(folder, task=self.training.task, sizes=self.model.model_dump(), seed=self.seed)
+
+    def predict(
+        self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, skip_bad_rows: bool = False,
+        **options: Any,
+    ) -> tuple[int, Sequence[str]]:  # fmt: skip
+        """Predictions for every adapter of a folder, as CSV.
+
+        Raises:
+            CosetError: The run cannot be used, or an adapter does not fit it.
+        """
+        for option in options:
+            raise CosetError(f"--{option}: the model of {folder} reads LoRA adapters, which know nothing of it")
+        return predict_adapters(self.best_model(folder), data, output, skip_bad_rows)
+
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
         from coset.weights.lora.pages import write_run_page
 
-        return write_run_page(self, folder)
+        return write_run_page(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a model: the headline score on test, and the same after its factors were changed."""

@@ -1,6 +1,5 @@
 """Pages of runs on collections of LoRAs, of collections, maps of them, and of one adapter."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,19 +23,20 @@ from coset.reports import (
     points,
     write_sections,
 )
+from coset.runs.folder import PREDICTIONS, REPORT, RunFolder
 from coset.runs.recipe import Recipe
+from coset.weights.lora.collections import TABLE
 from coset.weights.lora.data.inspection import AdapterFacts
 
 CATEGORIES = 8
 """A label of words, or of no more whole numbers than this, gets a colour and an entry of the legend for each."""
 
 
-def write_run_page(recipe: Recipe, folder: Path) -> Path:
+def write_run_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """Scores of all models, before and after their factors were changed; predictions of the best."""
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     columns, rows = recipe.summary(metrics)
     key = "accuracy" if metrics["task"] == "classification" else "r2"
-    predictions = pd.read_csv(folder / "predictions.csv", dtype={"id": str})
+    predictions = pd.read_csv(folder / PREDICTIONS, dtype={"id": str})
     changes = [[n, r["change under O(r)"], r["change under GL(r)"]] for n, r in metrics["models"].items()]
     sections = [
         Section(
@@ -65,7 +65,7 @@ def write_run_page(recipe: Recipe, folder: Path) -> Path:
         "baseline": ", ".join(f"{k} {v:.3f}" for k, v in metrics["baseline"].items()),
     }  # fmt: skip
     return write_sections(
-        folder / "report.html", recipe.name, sections, lead=recipe.description, facts=facts,
+        folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
         recipe=recipe.to_yaml(),
     )  # fmt: skip
 
@@ -79,16 +79,15 @@ def _model_panels(models: dict[str, Any], key: str) -> list[Panel]:
     return [Panel("Scores before and after", figure(*scores, y=y)), Panel("Size", figure(*sizes, x=x, y=y))]
 
 
-def write_zoo_page(recipe: Recipe, folder: Path) -> Path:
+def write_zoo_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """Distributions of the labels of a collection."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    labels = pd.read_csv(folder / "labels.csv", dtype={"id": str})
+    labels = pd.read_csv(folder / TABLE, dtype={"id": str})
     score = metrics["score"]
     drawn = figure(histogram(labels[score], bins=30), x=score, y="adapters")
     table = Table(["label", "mean"], [[name, value] for name, value in metrics["mean"].items()])
     section = Section("Labels", tables=[table], panels=[Panel(score.capitalize(), drawn)])
     return write_sections(
-        folder / "report.html", recipe.name, [section],
+        folder / REPORT, recipe.name, [section],
         lead=recipe.description, facts={"adapters": str(metrics["adapters"]), "seed": str(metrics["seed"])},
         command="coset lora zoo recipe.yaml", recipe=recipe.to_yaml(),
     )  # fmt: skip

@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -17,132 +17,120 @@ from rich.console import Console
 from rich.progress import Progress
 
 from coset.core.errors import CosetError
-from coset.core.files import make_folder, replacing, write_json, write_text
+from coset.core.files import write_json
+from coset.core.options import Options
+from coset.runs.folder import RunFolder
 from coset.runs.launch.jobs import Job, run_jobs
-from coset.runs.recipe import Options, Recipe
-from coset.weights.lora.zoo_sources import DiffusionSource, DigitsSource, MiniLMSource, SmilesSource
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run
+from coset.weights.lora.collections import TABLE
+from coset.weights.lora.finetuning.sources import BASE, DiffusionSource, DigitsSource, MiniLMSource, SmilesSource
 
+ADAPTERS = "adapters"
+"""Folder of a collection for its adapters, one folder each."""
 LABELS = "labels.json"
 """Written last into the folder of an adapter: one that has it is finished."""
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who makes the adapters of a collection. It does not depend on them; measured seconds do.
+
+    Attributes:
+        engine: ``local`` (with one worker in this process, else a process a worker) or ``ray``.
+        number: Finetunes at a time, on one thread each.
+        retries: How often a worker is started again that dies.
+    """
+
+    engine: str = "local"
+    number: int = 1
+    retries: int = 2
+
+
 class LoraZooRecipe(Recipe):
-    """Finetune many adapters and label them with what they were made of and how good they are."""
+    """Finetune many adapters and label them with what they were made of and how good they are.
+
+    Adapters that a stopped run has finished are kept; more may be asked for later.
+    """
+
+    leaves: ClassVar[tuple[str, ...]] = (ADAPTERS, BASE, TABLE)
+    may_change: ClassVar[frozenset[str]] = frozenset({"adapters"})
 
     kind: Literal["lora-zoo"] = "lora-zoo"
     source: Annotated[MiniLMSource | SmilesSource | DigitsSource | DiffusionSource, Field(discriminator="name")]
     adapters: int = Field(200, ge=1)
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """See :meth:`make`, without its page."""
-        return self.make(folder, quiet=quiet)
+    def prepare(self, run: Run) -> Workers:
+        """This process alone; :meth:`run` takes others as ``prepared``."""
+        return Workers()
 
-    def make(
-        self, folder: Path, *, engine: str = "local", workers: int = 1, retries: int = 2, quiet: bool = False
-    ) -> dict[str, Any]:
-        """Make what is missing of the collection: adapters that an interrupted run has finished are kept.
-
-        Labels and adapters do not depend on engine, workers or interruptions; measured seconds do.
-
-        Args:
-            folder: Of the collection.
-            engine: ``local`` (with one worker in this process, else a process a worker) or ``ray``.
-            workers: Finetunes at a time, on one thread each.
-            retries: How often a worker is started again that dies.
-            quiet: No progress bar.
+    def work(self, run: Run, prepared: Workers) -> dict[str, Any]:
+        """Make what is missing of the collection.
 
         Raises:
-            CosetError: The folder holds something else, or adapters could not be made.
+            CosetError: The source lacks something, or adapters could not be made.
         """
-        started, written = time.monotonic(), folder / "recipe.yaml"
-        if written.is_file():
-            self._check_same(written)
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise CosetError(f"{folder} is not empty and holds no collection; choose another with --output")
-        make_folder(folder)
-        write_text(written, self.to_yaml())
-        places = [folder / "adapters" / f"{number:05d}" for number in range(self.adapters)]
+        folder = run.folder.path
+        places = [folder / ADAPTERS / f"{number:05d}" for number in range(self.adapters)]
         with _one_thread():
-            base = self._begin(folder)
+            # What a source trains before all adapters is trained now, once.
+            base = run.part("base", lambda: self.source.open(folder, self.seed).base)
             missing = [number for number, place in enumerate(places) if not (place / LABELS).is_file()]
-            with _counted(places, len(missing), quiet):
-                if engine == "local" and workers == 1:
+            run.at(f"{len(places) - len(missing)} of {len(places)} adapters")
+            with _counted(places, len(missing), run.quiet):
+                if prepared.engine == "local" and prepared.number == 1:
                     make_share(self.source, str(folder), self.seed, missing)
                 else:
-                    self._share_out(folder, missing, engine, workers, retries)
-        return self._collect(folder, places, base, started)
+                    self._share_out(folder, missing, prepared)
+        return self._collect(run.folder, places) | {"base": base}
 
-    def _begin(self, folder: Path) -> dict[str, float]:
-        """Scores of the base; what a source trains before all adapters is trained now, once."""
-        kept = folder / "last.ckpt"
-        if kept.is_file():
-            return torch.load(kept, weights_only=True)["base"]
-        base = self.source.open(folder, self.seed).base
-        with replacing(kept) as part:
-            torch.save({"base": base}, part)
-        return base
-
-    def _share_out(self, folder: Path, missing: Sequence[int], engine: str, workers: int, retries: int) -> None:
+    def _share_out(self, folder: Path, missing: Sequence[int], workers: Workers) -> None:
         """A worker a share: opening a source takes seconds, which every worker spends once."""
         together = self.source.together
-        shares: list[list[int]] = [[] for _ in range(workers)]
+        shares: list[list[int]] = [[] for _ in range(workers.number)]
         for number in missing:
-            shares[number // together % workers].append(number)
+            shares[number // together % workers.number].append(number)
         arguments = (self.source, str(folder.absolute()), self.seed)
         jobs = [Job(f"share {i}", make_share, (*arguments, share)) for i, share in enumerate(shares) if share]
-        failed = [o for o in run_jobs(jobs, engine, workers, retries, threads=1) if o.error]
+        failed = [o for o in run_jobs(jobs, workers.engine, workers.number, workers.retries, threads=1) if o.error]
         if failed:
             raise CosetError(
                 f"{len(failed)} of {len(jobs)} workers failed ({failed[0].error}); finished adapters are kept in "
                 f"{folder}: run it again to go on"
             )
 
-    def _collect(self, folder: Path, places: Sequence[Path], base: dict[str, float], started: float) -> dict[str, Any]:
+    def _collect(self, folder: RunFolder, places: Sequence[Path]) -> dict[str, Any]:
         rows = [{"id": p.name, **json.loads((p / LABELS).read_text(encoding="utf-8"))} for p in places]
         table = io.StringIO()
         writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(folder / "labels.csv", table.getvalue())
+        folder.write_text(TABLE, table.getvalue())
         frame = pd.DataFrame(rows)
         score = "accuracy" if "accuracy" in frame else "alignment"
-        metrics = {
-            "adapters": len(rows), "recipe": self.name, "seed": self.seed, "score": score,
-            score: {k: float(getattr(frame[score], k)()) for k in ("mean", "std", "min", "max")},
+        deviation = float(frame[score].std()) if len(rows) > 1 else None
+        return {
+            "adapters": len(rows), "score": score,
+            score: {k: float(getattr(frame[score], k)()) for k in ("mean", "min", "max")} | {"std": deviation},
             "mean": {c: float(v) for c, v in frame.select_dtypes("number").mean().items()},
-            "base": base, "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        write_json(folder / "metrics.json", metrics)
-        self.report(folder)
-        return metrics
 
-    def _check_same(self, written: Path) -> None:
-        """Only the number of adapters may have changed."""
-        from coset.runs.recipes import load
-
-        earlier, mine = load(str(written)).model_dump(mode="json"), self.model_dump(mode="json")
-        changed = [key for key in ("kind", "source", "seed") if earlier.get(key) != mine[key]]
-        if changed:
-            raise CosetError(
-                f"{written.parent} was made with another {changed[0]}; choose another folder with --output"
-            )
-
-    def report(self, folder: Path) -> Path:
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
         from coset.weights.lora.pages import write_zoo_page
 
-        return write_zoo_page(self, folder)
+        return write_zoo_page(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """How many were made, and how good they are."""
         a = metrics[metrics["score"]]
         return ["adapters", metrics["score"], "deviation", "from", "to"], [
-            [str(metrics["adapters"]), *(f"{a[k]:.3f}" for k in ("mean", "std", "min", "max"))]
+            [str(metrics["adapters"]), *("–" if a[k] is None else f"{a[k]:.3f}" for k in ("mean", "std", "min", "max"))]
         ]
 
 
 def make_share(source: Options, folder: str, seed: int, numbers: Sequence[int]) -> None:
     """Make these adapters of a collection, those that are not there yet."""
-    places = {number: Path(folder) / "adapters" / f"{number:05d}" for number in numbers}
+    places = {number: Path(folder) / ADAPTERS / f"{number:05d}" for number in numbers}
     missing = [number for number in numbers if not (places[number] / LABELS).is_file()]
     if missing:
         maker = source.open(Path(folder), seed)  # type: ignore[attr-defined]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-import time
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
-from rich.progress import Progress
 
 from coset.core.errors import CosetError
-from coset.core.files import replacing, write_json
-from coset.runs import folder as run_directory
-from coset.runs.recipe import Options, Recipe
+from coset.core.files import replacing
+from coset.core.identity import digest
+from coset.core.options import Options
+from coset.runs.folder import RunFolder
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run
+from coset.runs.terminal import progress
 from coset.weights.merging.baselines import Merged, Teacher
 from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, take
@@ -161,40 +165,41 @@ class MergingRecipe(Recipe):
             raise ValueError("teachers.one_start=true begins with one network: leave network.other_sizes out")
         return self
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
-        """Teachers, then every method at every number of samples, seed by seed; every row is kept as it is measured."""
-        started, kept = time.monotonic(), folder / "last.ckpt"
-        rows: list[dict[str, Any]] = torch.load(kept, weights_only=True)["rows"] if resume else []
+    def prepare(self, run: Run) -> list[Task]:
+        """The tasks as the first seed splits them.
+
+        Raises:
+            CosetError: Data are missing, or a task has too few samples.
+        """
+        tasks = self.load_tasks(self.seed)
+        for task in tasks:
+            _samples(task, max(self.samples), self.held_out)
+        return tasks
+
+    def identity(self, prepared: list[Task]) -> str:
+        return digest(prepared)
+
+    def work(self, run: Run, prepared: list[Task]) -> dict[str, Any]:
+        """Teachers, then every method at every number of samples, seed by seed."""
         seeds = [self.seed + number for number in range(self.seeds)]
         cases = [(s, n, m) for s in seeds for n in self.samples for m in self.methods]
-        done = {(row["seed"], row["samples"], row["method"]) for row in rows}
-        begun = resume
-        prepared: tuple[int, list[Task], list[Teacher]] | None = None
-        with Progress(disable=quiet) as bar:
-            work = bar.add_task("merging", total=len(cases), completed=len(done))
-            for case in (c for c in cases if c not in done):
-                seed, samples, method = case
-                if prepared is None or prepared[0] != seed:
-                    bar.update(work, description=f"teachers, seed {seed}")
-                    prepared = (seed, *self.trained(seed))
-                if not begun:
-                    run_directory.begin(folder, self.to_yaml())
-                    begun = True
-                bar.update(work, description=f"{method}, {samples} samples")
-                rows.append(self.measured(method, *prepared[1:], samples, seed))
-                bar.advance(work)
-                with replacing(kept) as part:
-                    torch.save({"rows": rows}, part)
-        metrics = self._metrics(rows) | {
-            "basins": self._basins(prepared),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        write_json(folder / "metrics.json", metrics)
-        return metrics
+        trained = lru_cache(maxsize=1)(self.trained)  # once a seed, and only where a case of it is missing
+        rows = []
+        with progress("merging", len(cases), run.quiet) as each:
+            for seed, samples, method in cases:
+                case = partial(self._case, trained, method, samples, seed)
+                rows.append(run.part(f"{method}, {samples} samples, seed {seed}", case))
+                each()
+        basins = run.part("basins", lambda: self._basins(*trained(seeds[-1])))
+        return self._metrics(rows) | {"basins": basins}
 
-    def _basins(self, prepared: tuple[int, list[Task], list[Teacher]] | None) -> list[str]:
-        """What the diagnosis before a merge says of the last seed's teachers."""
-        _, tasks, teachers = prepared or (self.seed, *self.trained(self.seed))
+    def _case(
+        self, trained: Callable[[int], tuple[list[Task], list[Teacher]]], method: str, samples: int, seed: int
+    ) -> dict[str, Any]:
+        return self.measured(method, *trained(seed), samples, seed)
+
+    def _basins(self, tasks: list[Task], teachers: list[Teacher]) -> list[str]:
+        """What the diagnosis before a merge says of teachers."""
         if len({t.encoder.wiring().widths[t.encoder.wiring().stream] for t in teachers}) > 1:
             return []
         return [str(found) for found in diagnose(teachers, [take(t.train, slice(0, 50)) for t in tasks])]
@@ -311,14 +316,14 @@ class MergingRecipe(Recipe):
                     cell[f"{key}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
                 table.setdefault(method, {})[str(n)] = cell
         return {
-            "recipe": self.name, "seed": self.seed, "seeds": self.seeds, "samples": self.samples, "methods": table,
-            "tasks": list(rows[0]["tasks"]), "rows": rows,
+            "seeds": self.seeds, "samples": self.samples, "methods": table, "tasks": list(rows[0]["tasks"]),
+            "rows": rows,
         }  # fmt: skip
 
-    def report(self, folder: Path) -> Path:
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
         from coset.weights.merging.pages import write_merging_page
 
-        return write_merging_page(self, folder)
+        return write_merging_page(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a method: per-task and joint accuracy at every number of samples, and what was trained."""

@@ -1,6 +1,5 @@
 """Pages of runs that merge networks."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from coset.reports import (
     side_by_side,
     write_sections,
 )
+from coset.runs.folder import REPORT, RunFolder
 from coset.runs.recipe import Recipe
 
 
-def write_merging_page(recipe: Recipe, folder: Path) -> Path:
+def write_merging_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """Accuracy of every method, against the number of samples, parameters, and errors layer by layer."""
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     columns, rows = recipe.summary(metrics)
     layers = [r for r in metrics["rows"] if r["layers"] and r["samples"] == metrics["samples"][-1]]
     sections = [
@@ -61,7 +60,7 @@ def write_merging_page(recipe: Recipe, folder: Path) -> Path:
     for number, said in enumerate(metrics.get("basins", [])):
         facts["basins" if not number else f"basins, pair {number + 1}"] = said
     return write_sections(
-        folder / "report.html", recipe.name, sections, lead=recipe.description, facts=facts,
+        folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
         recipe=recipe.to_yaml(),
     )  # fmt: skip
 

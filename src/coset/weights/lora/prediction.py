@@ -7,57 +7,24 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from coset.core.errors import CosetError
-from coset.core.files import replacing, write_json, write_text
+from coset.core.files import replacing, write_text
+from coset.runs.folder import BEST, HISTORY, PREDICTIONS, RunFolder
+from coset.runs.run import write_certificate
 from coset.symmetry import EquivarianceReport, verify_claims
 from coset.weights.lora import fitting
+from coset.weights.lora.collections import TABLE, Collection, opened
+from coset.weights.lora.comparison import Problem, Units, rebuilt
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, select, stack
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import FILES, load_lora
 from coset.weights.lora.data.zoo import find_adapters
-from coset.weights.lora.data_sources import opened
-from coset.weights.lora.fits import Problem, rebuilt
 from coset.weights.lora.neighbours import Neighbour, map_of, search
 
 CERTIFIED = 4  # adapters that a symmetry is measured on
-
-
-@dataclass(frozen=True)
-class Units:
-    """How targets were standardised: y = (target - centre) / spread, with 0 and 1 for labels."""
-
-    task: fitting.Task
-    centre: Tensor
-    spread: Tensor
-
-    @classmethod
-    def of(cls, task: fitting.Task, training: Tensor) -> "Units":
-        """From the targets of the training set.
-
-        Raises:
-            CosetError: Labels of a classification are not 0 and 1.
-        """
-        if task == "classification":
-            if not bool(((training == 0) | (training == 1)).all()):
-                raise CosetError(
-                    "training.task=classification needs labels 0 and 1; for numbers take task=regression"
-                )  # fmt: skip
-            return cls(task, torch.zeros(training.size(1)), torch.ones(training.size(1)))
-        return cls(task, training.mean(0), training.std(0).clamp(min=1e-8))
-
-    def standardise(self, targets: Tensor) -> Tensor:
-        """What models are fitted to."""
-        return (targets - self.centre) / self.spread
-
-    def restore(self, model: str, output: Tensor) -> Tensor:
-        """Outputs of a model as shares between 0 and 1, or in the units of the target."""
-        if self.task == "regression":
-            return output * self.spread + self.centre
-        # The kernel regresses on labels -1 and 1; the others give logits.
-        return ((output + 1) / 2).clamp(0, 1) if model == "kernel" else torch.sigmoid(output)
 
 
 @dataclass(frozen=True)
@@ -98,37 +65,36 @@ class SavedRun:
         return self.units.restore(self.name, fitting.predict(self.model, factors)[0]).tolist()
 
 
-def write_run(
-    folder: Path, best: str, model: nn.Module, problem: Problem, layout: Layout, units: Units, targets: list[str],
-    names: list[str], reference: Magnitudes | None,
+def write_best(
+    folder: RunFolder, best: str, model: nn.Module, problem: Problem, data: Collection, units: Units,
+    targets: list[str], reference: Magnitudes | None,
 ) -> None:  # fmt: skip
-    """``checkpoint.ckpt``, ``predictions.csv`` and ``certificate.json`` of the best model."""
+    """Checkpoint, predictions and certificate of the best model."""
     saved: dict[str, Any] = {
-        "model": best, "state": model.state_dict(), "groups": [[list(s), list(n)] for s, n in layout.groups],
+        "model": best, "state": model.state_dict(), "groups": [[list(s), list(n)] for s, n in data.layout.groups],
         "rank": problem.rank, "centre": units.centre, "spread": units.spread, "targets": targets,
         "example": [list(pair) for pair in select(problem.factors, problem.splits["train"][:1])],
     }  # fmt: skip
     if reference is not None:
         saved["magnitudes"] = [[[n, list(g)], m] for (n, g), m in zip(reference.groups, reference.values, strict=True)]
-    with replacing(folder / "checkpoint.ckpt") as part:
+    with replacing(folder / BEST) as part:
         torch.save(saved, part)
-    table = pd.DataFrame({"id": names})
+    table = pd.DataFrame({"id": data.names})
     for split, rows in problem.splits.items():
         table.loc[rows.numpy(), "split"] = split
     truth = problem.targets * units.spread + units.centre
     found = units.restore(best, fitting.predict(model, problem.factors))
     for i, name in enumerate(targets):
         table[f"target_{name}"], table[f"prediction_{name}"] = truth[:, i].numpy(), found[:, i].numpy()
-    write_text(folder / "predictions.csv", table.to_csv(index=False))
-    certificate = certify(model, select(problem.factors, slice(0, CERTIFIED)))
-    write_json(folder / "certificate.json", [r.to_dict() for r in certificate])
+    folder.write_text(PREDICTIONS, table.to_csv(index=False))
+    write_certificate(folder, certify(model, select(problem.factors, slice(0, CERTIFIED))))
 
 
-def write_history(folder: Path, histories: Mapping[str, list[dict[str, float]]]) -> None:
-    """``history.csv``: losses of all models by epoch."""
+def write_history(folder: RunFolder, histories: Mapping[str, list[dict[str, float]]]) -> None:
+    """Losses of all models by epoch."""
     frames = [pd.DataFrame(rows).assign(model=name) for name, rows in histories.items() if rows]
     if frames:
-        write_text(folder / "history.csv", pd.concat(frames).to_csv(index=False))
+        folder.write_text(HISTORY, pd.concat(frames).to_csv(index=False))
 
 
 def certify(model: nn.Module, factors: Factors) -> list[EquivarianceReport]:
@@ -137,19 +103,21 @@ def certify(model: nn.Module, factors: Factors) -> list[EquivarianceReport]:
     return verify_claims(model, factors, claims=claims) if claims else []
 
 
-def load_model(folder: Path) -> SavedRun:
+def load_best(folder: RunFolder, *, task: fitting.Task, sizes: Mapping[str, Any], seed: int) -> SavedRun:
     """The best model of a run.
 
-    Raises:
-        CosetError: The folder holds no finished run of kind ``lora``.
-    """
-    from coset.runs.recipes import load_run
-    from coset.weights.lora.experiments import LoraRecipe
+    Args:
+        folder: Of the run.
+        task: Of its recipe.
+        sizes: Of its recipe's models.
+        seed: Of its recipe.
 
-    recipe, file = load_run(folder), folder / "checkpoint.ckpt"
-    if not isinstance(recipe, LoraRecipe) or not file.is_file():
-        raise CosetError(f"{folder} holds no finished run on a collection of LoRAs")
-    saved = torch.load(file, weights_only=True)
+    Raises:
+        CosetError: The run is not finished.
+    """
+    if not (folder / BEST).is_file():
+        raise CosetError(f"{folder} holds no finished run on a collection of LoRAs: {BEST} is missing")
+    saved = torch.load(folder / BEST, weights_only=True)
     layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in saved["groups"]))
     example: Factors = tuple((u, v) for u, v in saved["example"])
     reference, full = None, layout
@@ -157,20 +125,17 @@ def load_model(folder: Path) -> SavedRun:
         groups = tuple((n, tuple(names)) for (n, names), _ in saved["magnitudes"])
         reference = Magnitudes(groups, tuple(m for _, m in saved["magnitudes"]))
         full = reference.join(layout, example[: len(layout.groups)], reference)[0]
-    model = rebuilt(
-        saved["model"], saved["state"], full, example, len(saved["targets"]), recipe.seed, recipe.model.model_dump()
-    )
-    units = Units(recipe.training.task, saved["centre"], saved["spread"])
+    model = rebuilt(saved["model"], saved["state"], full, example, len(saved["targets"]), seed, sizes)
+    units = Units(task, saved["centre"], saved["spread"])
     return SavedRun(saved["model"], model, layout, saved["rank"], units, saved["targets"], example, reference)
 
 
-def predict_adapters(run: Path, data: Path, output: Path, skip_bad: bool = False) -> tuple[int, tuple[str, ...]]:
+def predict_adapters(saved: SavedRun, data: Path, output: Path, skip_bad: bool = False) -> tuple[int, tuple[str, ...]]:
     """Predictions for every adapter of a folder, as CSV; returns how many, and notes.
 
     Raises:
-        CosetError: The run cannot be used, or an adapter does not fit it.
+        CosetError: An adapter does not fit the run.
     """
-    saved = load_model(run)
     rows, notes = [], []
     single = data.is_file() or any((data / name).is_file() for name in ("adapter_config.json", *FILES))
     for path in [data] if single else find_adapters(data):
@@ -207,7 +172,7 @@ def map_folder(collection: Path, output: Path, labels: Path | None = None, colou
     from coset.weights.lora.pages import write_map
 
     zoo, colours = opened(collection), None
-    file = labels or collection / "labels.csv"
+    file = labels or collection / TABLE
     if colour is not None:
         if not file.is_file():
             raise CosetError(f"no table of labels {file} (--labels FILE)")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import Field, field_validator
 
 from coset.core.files import make_folder
-from coset.runs.recipe import Options
+from coset.core.options import Options
 from coset.weights.lora.data.factors import select, unstack
 from coset.weights.lora.data.writing import save_peft
 from coset.weights.lora.finetuning.diffusion import CLASSES, BaseSize, DiffusionBase
@@ -21,6 +21,9 @@ from coset.weights.lora.finetuning.finetune import Encoder, draw
 from coset.weights.lora.finetuning.sentences import minilm
 from coset.weights.lora.finetuning.smiles import PROPERTIES, rxnfp_bert
 from coset.weights.sentences import TEXTS
+
+BASE = "base"
+"""Folder of a collection for what a source trains before all adapters."""
 
 
 class Maker(Protocol):
@@ -175,9 +178,9 @@ class _Finetuned:
 class _Diffusion:
     def __init__(self, source: DiffusionSource, folder: Path, seed: int):
         self.source, self.seed = source, seed
-        make_folder(folder / "base")
+        make_folder(folder / BASE)
         self.model = DiffusionBase(
-            folder / "base", BaseSize(source.blocks, source.width, source.base_steps), mnist=source.mnist, seed=seed,
+            folder / BASE, BaseSize(source.blocks, source.width, source.base_steps), mnist=source.mnist, seed=seed,
             sampling_steps=source.sampling_steps, images=source.images,
         )  # fmt: skip
 

@@ -12,11 +12,14 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.runs.recipe import Options
+from coset.core.options import Options
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
 from coset.weights.lora.finetuning.digits import LAYOUT, make_digits_zoo
+
+TABLE = "labels.csv"
+"""Of the adapters of a folder, beside them: a row an adapter."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class ZooData(Options):
     def load(self, seed: int, rank: int | None = None) -> Collection:
         """Adapters that have a row of labels."""
         folder = Path(self.path)
-        labels = Path(self.labels) if self.labels else folder / "labels.csv"
+        labels = Path(self.labels) if self.labels else folder / TABLE
         if not labels.is_file():
             raise CosetError(f"no table of labels {labels} (data.labels=FILE, a CSV with a column id)")
         table = pd.read_csv(labels, dtype={"id": str})

@@ -1,16 +1,16 @@
 """One model of a comparison: fitted, measured, and measured again on other factors of the same updates."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.core.files import make_folder, replacing
 from coset.weights.lora import fitting
 from coset.weights.lora.data.factors import Factors, Layout, pad_rank, regauge, select
 
@@ -51,15 +51,43 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A model, what was measured of it, and its losses by epoch."""
+class Units:
+    """How targets were standardised: y = (target - centre) / spread, with 0 and 1 for labels."""
 
-    model: nn.Module
-    result: dict[str, Any]
-    history: list[dict[str, float]]
+    task: fitting.Task
+    centre: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, task: fitting.Task, training: Tensor) -> Units:
+        """From the targets of the training set.
+
+        Raises:
+            CosetError: Labels of a classification are not 0 and 1.
+        """
+        if task == "classification":
+            if not bool(((training == 0) | (training == 1)).all()):
+                raise CosetError(
+                    "training.task=classification needs labels 0 and 1; for numbers take task=regression"
+                )  # fmt: skip
+            return cls(task, torch.zeros(training.size(1)), torch.ones(training.size(1)))
+        return cls(task, training.mean(0), training.std(0).clamp(min=1e-8))
+
+    def standardise(self, targets: Tensor) -> Tensor:
+        """What models are fitted to."""
+        return (targets - self.centre) / self.spread
+
+    def restore(self, model: str, output: Tensor) -> Tensor:
+        """Outputs of a model as shares between 0 and 1, or in the units of the target."""
+        if self.task == "regression":
+            return output * self.spread + self.centre
+        # The kernel regresses on labels -1 and 1; the others give logits.
+        return ((output + 1) / 2).clamp(0, 1) if model == "kernel" else torch.sigmoid(output)
 
 
-def fit_and_measure(name: str, problem: Problem, sizes: Mapping[str, Any], training: Mapping[str, Any]) -> Fitted:
+def fit_and_measure(
+    name: str, problem: Problem, sizes: Mapping[str, Any], training: Mapping[str, Any]
+) -> dict[str, Any]:
     """Fit a model of :data:`~coset.weights.lora.fitting.MODELS` and score it on all splits.
 
     Args:
@@ -67,6 +95,9 @@ def fit_and_measure(name: str, problem: Problem, sizes: Mapping[str, Any], train
         problem: Data and targets.
         sizes: Keyword arguments of :func:`~coset.weights.lora.fitting.build`.
         training: Keyword arguments of :func:`~coset.weights.lora.fitting.fit`.
+
+    Returns:
+        The fitted ``state`` (:func:`rebuilt` makes the model again), the ``result``, and the ``history`` of losses.
     """
     parts = {split: problem.part(split) for split in problem.splits}
     started, history = time.process_time(), []
@@ -84,7 +115,7 @@ def fit_and_measure(name: str, problem: Problem, sizes: Mapping[str, Any], train
     result |= _on_other_factors(model, problem, *parts["test"]) | _on_other_ranks(name, model, problem)
     result["params"] = sum(p.numel() for p in model.parameters())
     result["fit_cpu_seconds"] = round(fitted, 2)
-    return Fitted(model, result, history)
+    return {"state": model.state_dict(), "result": result, "history": history}
 
 
 def _on_other_factors(model: nn.Module, problem: Problem, factors: Factors, targets: Tensor) -> dict[str, Any]:
@@ -115,31 +146,6 @@ def baseline(problem: Problem) -> dict[str, float]:
     wanted = problem.targets[problem.splits["test"]]
     found = fitting.score(problem.task, guess.expand_as(wanted), wanted)
     return {key: found[key] for key in ("accuracy", "r2", "rmse") if key in found}
-
-
-def keep(folder: Path, name: str, fitted: Fitted) -> None:
-    """Write a fitted model down, so that an interrupted run need not fit it again."""
-    make_folder(folder)
-    with replacing(folder / f"{name}.ckpt") as part:
-        torch.save({"state": fitted.model.state_dict(), "result": fitted.result, "history": fitted.history}, part)
-
-
-def kept(folder: Path, name: str, problem: Problem, sizes: Mapping[str, Any]) -> Fitted | None:
-    """What :func:`keep` wrote, if it did.
-
-    Raises:
-        CosetError: The file is damaged.
-    """
-    file = folder / f"{name}.ckpt"
-    if not file.is_file():
-        return None
-    try:
-        saved = torch.load(file, weights_only=True)
-        outputs = problem.targets.size(1)
-        model = rebuilt(name, saved["state"], problem.layout, problem.part("train")[0], outputs, problem.seed, sizes)
-    except Exception as error:  # PyTorch has many for a damaged file
-        raise CosetError(f"{file} is damaged: remove it, and {name} is fitted again") from error
-    return Fitted(model, saved["result"], saved["history"])
 
 
 def rebuilt(
