@@ -20,6 +20,7 @@ from coset.core.errors import CosetError
 
 Kind = Literal["diagonal", "low_rank", "diagonal_and_low_rank", "full", "heads"]
 Start = Literal["first", "average", "random"]
+LOW_RANK: tuple[Kind, ...] = ("low_rank", "diagonal_and_low_rank")
 SMALL = 0.1
 """Scale of the factor of the low-rank part that does not begin at zero."""
 
@@ -33,18 +34,18 @@ class BlockMap(nn.Module):
         widths: d_i of each teacher.
         width: d* of the merged network.
         kind: Which parts there are.
-        rank: Of the low-rank part.
+        rank: Of the low-rank part; it may be more than a narrow width, as in the published code.
 
     Raises:
-        CosetError: The rank does not fit.
+        CosetError: A low-rank part of no rank.
     """
 
     def __init__(self, widths: Sequence[int], width: int, kind: Kind, rank: int = 0):
         super().__init__()
         self.widths, self.width, self.kind = tuple(widths), width, kind
-        low = kind in ("low_rank", "diagonal_and_low_rank")
-        if low and not 1 <= rank <= min(*widths, width):
-            raise CosetError(f"rank={rank} must lie between 1 and the smallest width, {min(*widths, width)}")
+        low = kind in LOW_RANK
+        if low and rank < 1:
+            raise CosetError(f"rank={rank} must be at least 1")
         self.rank = rank if low else 0
         self.diagonal = _blocks([(min(d, width),) for d in widths]) if kind.startswith("diagonal") else None
         self.left = _blocks([(d, rank) for d in widths]) if low else None
@@ -100,7 +101,7 @@ class BlockMap(nn.Module):
                 self.diagonal[i].fill_(0.0 if how == "random" else share)
                 self.diagonal[i].add_(_normal(self.diagonal[i], generator), alpha=noise)
             if self.full is not None:
-                self.full[i].copy_(torch.eye(*self.full[i].shape) * share)
+                nn.init.eye_(self.full[i]).mul_(share)
                 if how == "random":
                     self.full[i].copy_(_normal(self.full[i], generator) * (s / k if side == "merge" else s))
         if self.left is not None and self.right is not None:
@@ -150,7 +151,7 @@ class HeadMap(BlockMap):
         k, size = len(self), self.width // self.heads
         for i, inside in enumerate(self.inside):
             share = 1.0 if side == "unmerge" else 1 / k if how == "average" else float(i == 0)
-            inside.copy_(torch.eye(size) * share)
+            inside.copy_(torch.eye(size)).mul_(share)
             if how == "random":
                 inside.copy_(_normal(inside, generator) * size**-0.5)
         for mixing in self.mixing:

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from coset.core.errors import CosetError
 from coset.weights.merging.encoders import Encoder, Inputs
-from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold
+from coset.weights.merging.operators import LOW_RANK, BlockMap, HeadMap, Kind, Start, fold
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, matrix, shaped
 
 Mode = Literal["dense", "implicit", "folded"]
@@ -52,7 +52,7 @@ class FoldedSuperNet(Student):
         teachers: Networks of one architecture; they are left alone.
         width: Of the merged network; that of the first teacher if None.
         kind: Parametrisation of all M and U.
-        rank: Of their low-rank parts where the space is as wide as the stream; wider ones get more.
+        rank: Of their low-rank parts; hidden units of MLP blocks get floor(rank h / d).
         init: ``first`` begins as teacher 1, ``average`` as the mean of the weights.
         seed: Of the random parts.
 
@@ -70,23 +70,27 @@ class FoldedSuperNet(Student):
         check_alike([f"teacher {i + 1}" for i in range(len(teachers))], wirings)
         self._shell = [teachers[0].shell(width).eval().requires_grad_(False)]  # a list: not a submodule
         self.wiring = self._shell[0].wiring()
+        stream = self.wiring.widths[self.wiring.stream]
+        if kind in (*LOW_RANK, "heads") and not 1 <= rank <= stream:
+            raise CosetError(f"rank={rank} must lie between 1 and the width of the merged network, {stream}")
         self._states = [teacher.weights() for teacher in teachers]
         generator = torch.Generator().manual_seed(seed)
         merges, unmerges = self.wiring.maps()
-        options = (wirings, kind, rank, init, generator)
+        example = self._states[0][self.wiring.slots[0].weight]
+        options = (wirings, kind, rank, init, generator, example)
         self.merges = nn.ModuleDict({n: self._map(space, "merge", *options) for n, space in merges.items()})
         self.unmerges = nn.ModuleDict({n: self._map(space, "unmerge", *options) for n, space in unmerges.items()})
         self.norms = nn.ParameterDict()
         for norm in self.wiring.norms:
             for name in (norm.weight, norm.bias):
                 self.norms[_key(name)] = nn.Parameter(self._start_of_norm(name, norm.space, init))
-        example = self._states[0][self.wiring.slots[0].weight]
         self.to(device=example.device, dtype=example.dtype)
 
     def _map(
         self, space: str, side: Any, wirings: Sequence[Wiring], kind: Kind, rank: int, init: Start,
-        generator: torch.Generator,
+        generator: torch.Generator, example: Tensor,
     ) -> BlockMap:  # fmt: skip
+        """A map of a space at its start, which is computed in the teachers' precision: a third is a third."""
         widths, width = [w.widths[space] for w in wirings], self.wiring.widths[space]
         heads = self.wiring.heads.get(space)
         if kind == "heads" and heads:
@@ -94,6 +98,7 @@ class FoldedSuperNet(Student):
         else:
             plain: Kind = "diagonal_and_low_rank" if kind == "heads" else kind
             made = BlockMap(widths, width, plain, self.wiring.rank(space, rank))
+        made.to(device=example.device, dtype=example.dtype)
         made.start(init, side, generator)
         return made
 
