@@ -9,7 +9,6 @@ import torch
 from coset.core.errors import CosetError
 from coset.graphs.benches import brec_protocol
 from coset.graphs.benches.brec_protocol import (
-    NETWORKS,
     THRESHOLD,
     PairVerdict,
     Verdicts,
@@ -18,6 +17,7 @@ from coset.graphs.benches.brec_protocol import (
     read_verdicts,
     train_on_pair,
 )
+from coset.graphs.benches.networks import bench_networks
 from coset.graphs.data.collections import GraphPair, graph_from_adjacency, parse_graph6
 
 TRIANGLES = networkx.disjoint_union(networkx.cycle_graph(3), networkx.cycle_graph(3))
@@ -45,7 +45,7 @@ def test_verdicts():
     ("name", "pair", "separated"), [("epnn", HEXAGON, True), ("epnn", ROOK, False), ("gin", HEXAGON, False)]
 )
 def test_pairs_with_a_known_verdict(name, pair, separated):
-    verdict = train_on_pair(NETWORKS[name], pair, seed=0)
+    verdict = train_on_pair(bench_networks()[name], pair, seed=0)
     assert verdict.separated == separated
     assert verdict.reliable
     assert (verdict.statistic > THRESHOLD) == separated

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from json import JSONDecodeError, dumps, loads
 from pathlib import Path
@@ -29,34 +29,18 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.transforms import Compose
+from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError
 from coset.core.files import reason, write_text
+from coset.graphs.benches.networks import BenchNetwork, bench_networks, named_networks
 from coset.graphs.data.collections import GraphPair, read_brec
-from coset.graphs.models.csgnn import CSGNN
-from coset.graphs.models.epnn import EPNN
-from coset.graphs.models.gin import GIN
-from coset.graphs.models.grit import GRIT
-from coset.graphs.models.subgraphormer import GNNSSWLPlus, Subgraphormer
-from coset.graphs.transforms import Eigenspaces, ShortestPathDistances, precompute
+from coset.graphs.transforms import precompute
 from coset.symmetry import NodePermutation
 
 COPIES, OUTPUTS, THRESHOLD = 32, 16, 72.34
 EPOCHS, BATCH, RATE, DECAY, ENOUGH = 20, 16, 1e-4, 1e-4, 0.2
 WIDTH, LAYERS = 32, 5
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "gin": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "epnn": lambda: EPNN(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "subgraphormer": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "gnn-sswl+": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "csgnn": lambda: CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "grit": lambda: GRIT(OUTPUTS, width=WIDTH, layers=LAYERS, channels=WIDTH),
-    "granola": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS, norm="granola"),
-}
-"""Networks by name. CS-GNN has singletons as sets: clusters that depend on the numbering of nodes would turn
-renumbered copies of a graph into different inputs."""
 
 
 @dataclass(frozen=True)
@@ -91,28 +75,28 @@ def hotelling(differences: Float[Tensor, "q k"]) -> float:
     return float(mean @ torch.linalg.pinv(torch.cov(differences.T)) @ mean)
 
 
-def train_on_pair(build: Callable[[], nn.Module], pair: GraphPair, seed: int = 0) -> PairVerdict:
-    """Train a network, drawn from ``seed``, on one pair and compute both statistics."""
+def train_on_pair(network: BenchNetwork, pair: GraphPair, seed: int = 0) -> PairVerdict:
+    """Train a network, its weights drawn from ``seed``, on one pair and compute both statistics."""
     began = time.process_time()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build()
+        built, transform = network.build(OUTPUTS, WIDTH, LAYERS), network.transform()
         generator = torch.Generator().manual_seed(seed)
-        copies = _copies(pair.first, pair.second, generator)
-        _train(network, copies)
-        network.eval()
+        copies = _copies(pair.first, pair.second, transform, generator)
+        _train(built, copies)
+        built.eval()
         with torch.no_grad():
-            statistic = hotelling(_differences(network(Batch.from_data_list(copies))))
-            same = _copies(pair.first, pair.first, generator)
-            reliability = hotelling(_differences(network(Batch.from_data_list(same))))
+            statistic = hotelling(_differences(built(Batch.from_data_list(copies))))
+            same = _copies(pair.first, pair.first, transform, generator)
+            reliability = hotelling(_differences(built(Batch.from_data_list(same))))
     return PairVerdict(pair.category, pair.index, statistic, reliability, time.process_time() - began)
 
 
-def _copies(first: Data, second: Data, generator: torch.Generator) -> list[Data]:
+def _copies(first: Data, second: Data, transform: BaseTransform, generator: torch.Generator) -> list[Data]:
     """Renumberings of both graphs in turn, with what networks read."""
     action = NodePermutation()
     graphs = [action.apply(action.sample(g, generator), g) for _ in range(COPIES) for g in (first, second)]
-    return precompute(graphs, Compose([ShortestPathDistances(), Eigenspaces()]))
+    return precompute(graphs, transform)
 
 
 def _differences(outputs: Float[Tensor, "2q k"]) -> Float[Tensor, "q k"]:
@@ -190,7 +174,7 @@ class Verdicts:
     def find(self, network: str, pair: GraphPair) -> PairVerdict:
         """The verdict on a pair: the one in the file, else by training, which then is in the file."""
         if (network, pair.index) not in self.known:
-            verdict = train_on_pair(NETWORKS[network], pair, self.settings["seed"])
+            verdict = train_on_pair(bench_networks()[network], pair, self.settings["seed"])
             self.known[network, pair.index] = verdict
             if self.path is not None:
                 line = dumps({"network": network, **self.settings, **asdict(verdict)}) + "\n"
@@ -217,7 +201,7 @@ def main(
         json: Print JSON with both statistics of every pair instead.
         category: Parts of BREC (comma-separated).
         data: Data directory, or the folder of BREC's files.
-        networks: Names from :data:`NETWORKS` (comma-separated).
+        networks: Names of :func:`~coset.graphs.benches.networks.bench_networks` (comma-separated), or ``all``.
         seed: Of weights and renumberings.
         every: Only every n-th pair of each part.
         out: File to which verdicts are added one by one; those in it already are not computed again.
@@ -225,10 +209,7 @@ def main(
     Raises:
         CosetError: The data is missing, or a category or a network does not exist, or the file is not one of verdicts.
     """
-    names = [name.strip() for name in networks.split(",")]
-    for name in names:
-        if name not in NETWORKS:
-            raise CosetError(f"no network {name!r}: choose from {', '.join(NETWORKS)}")
+    names = named_networks(networks, bench_networks())
     if every < 1:
         raise CosetError(f"every={every}: at least 1")
     verdicts = Verdicts(None if out is None else Path(out), seed)

@@ -28,18 +28,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch
-from torch_geometric.transforms import Compose
+from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError
 from coset.graphs.benches.brec_protocol import PairVerdict, read_verdicts
+from coset.graphs.benches.networks import BenchNetwork, bench_networks, named_networks
 from coset.graphs.data.collections import BREC_CATEGORIES, GraphPair, read_brec
 from coset.graphs.encodings.coarsening import edges
-from coset.graphs.models.csgnn import CSGNN
-from coset.graphs.models.epnn import EPNN
-from coset.graphs.models.gin import GIN
-from coset.graphs.models.grit import GRIT
-from coset.graphs.models.subgraphormer import GNNSSWLPlus, Subgraphormer
-from coset.graphs.transforms import Coarsen, Eigenspaces, ShortestPathDistances, precompute
+from coset.graphs.transforms import precompute
 from coset.graphs.wl.colour_refinement import FolkloreRefinement, NodeRefinement, PairRefinement, Refinement, compare
 from coset.graphs.wl.distance_refinement import DistanceRefinement
 from coset.graphs.wl.set_refinement import SetRefinement
@@ -69,51 +65,6 @@ FOR_NETWORKS: dict[str, Refinement] = {"sets: edges": SetRefinement(edges, label
 
 OUTPUTS, WIDTH, LAYERS = 16, 32, 8
 
-
-class Coarsened(nn.Module):
-    """A network on node sets that are a function of the graph, chosen before each pass."""
-
-    def __init__(self, method: str, network: nn.Module):
-        super().__init__()
-        self.coarsen, self.network = Coarsen(method), network
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.network(Batch.from_data_list([self.coarsen(graph) for graph in batch.to_data_list()]))
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "subgraphormer": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "unmarked": lambda: Subgraphormer(OUTPUTS, width=WIDTH, layers=LAYERS, marking="none"),
-    "gin": lambda: GIN(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "epnn": lambda: EPNN(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "grit": lambda: GRIT(OUTPUTS, width=WIDTH, layers=LAYERS, channels=WIDTH),
-    "gnn-sswl+": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "uL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL",)),
-    "uL+vv": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vv")),
-    "uL+vG": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vG")),
-    "uL+vL": lambda: GNNSSWLPlus(OUTPUTS, width=WIDTH, layers=LAYERS, relations=("uL", "vL")),
-    "csgnn": lambda: CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS),
-    "csgnn edges": lambda: Coarsened("edges", CSGNN(OUTPUTS, width=WIDTH, layers=LAYERS)),
-}
-"""Networks of the second table: bare graphs with ``pair_distance`` and eigenpairs in, a row a graph out."""
-
-BOUNDS: dict[str, str | None] = {
-    "gin": "1-WL",
-    "granola": None,
-    "epnn": "EPWL-N",
-    "grit": "EPWL-N",
-    "unmarked": "unmarked uL,vL,vv",
-    "uL": "uL",
-    "uL+vv": "uL,vv",
-    "uL+vG": "uL,vG",
-    "uL+vL": "uL,vL",
-    "gnn-sswl+": "uL,vL,vv",
-    "subgraphormer": "uL,vL,vv",
-    "csgnn": "uL,vL,vv",
-    "csgnn edges": "sets: edges",
-}
-"""The refinement that bounds each model. None bounds GRANOLA: it draws random node features, and so tells any two
-graphs apart by chance; only its trained verdicts, with their check of reliability, say something."""
 
 THRESHOLD = 1e-9  # relative difference of outputs that counts as one
 CONSTANT = 1e-12  # relative deviation of a channel below which it is rounding
@@ -162,7 +113,7 @@ def score_refinement(
 @torch.no_grad()
 def score_network(
     name: str,
-    build: Callable[[], nn.Module],
+    network: BenchNetwork,
     pairs: Sequence[GraphPair],
     seed: int = 0,
     advance: Callable[[int], None] = lambda done: None,
@@ -171,7 +122,7 @@ def score_network(
 
     Args:
         name: Name of the score.
-        build: Makes the network, drawing its weights from PyTorch's global generator (seeded here).
+        network: What is tried, at width :data:`WIDTH` with :data:`LAYERS` layers.
         pairs: Pairs of graphs.
         seed: Seed of the weights and of the renumbered copies.
         advance: Called with the number of pairs just finished.
@@ -179,13 +130,14 @@ def score_network(
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build().double().eval()
+        built = network.build(OUTPUTS, WIDTH, LAYERS).double().eval()
+    transform = network.transform()
     generator = torch.Generator().manual_seed(seed)
     separated = {pair.category: 0 for pair in pairs}
     mistaken = 0
     for some in _batches(pairs):
-        set_norm_statistics(network, _batch(some))
-        first, second, copy = network(_batch(some, generator)).unflatten(0, (-1, 3)).unbind(1)
+        set_norm_statistics(built, _batch(some, transform))
+        first, second, copy = built(_batch(some, transform, generator)).unflatten(0, (-1, 3)).unbind(1)
         for pair, gap in zip(some, relative_gap(first, second).tolist()):
             separated[pair.category] += gap > THRESHOLD
         mistaken += int((relative_gap(second, copy) > THRESHOLD).sum())
@@ -244,7 +196,7 @@ def _batches(pairs: Sequence[GraphPair]) -> Iterator[list[GraphPair]]:
         yield batch
 
 
-def _batch(pairs: Sequence[GraphPair], generator: torch.Generator | None = None) -> Batch:
+def _batch(pairs: Sequence[GraphPair], transform: BaseTransform, generator: torch.Generator | None = None) -> Batch:
     """Both graphs of every pair in turn; with a generator, a renumbered copy of the second one after them."""
     action = NodePermutation()
     graphs = []
@@ -252,7 +204,7 @@ def _batch(pairs: Sequence[GraphPair], generator: torch.Generator | None = None)
         graphs += [pair.first, pair.second]
         if generator is not None:
             graphs.append(action.apply(action.sample(pair.second, generator), pair.second))
-    return Batch.from_data_list(precompute(graphs, Compose([ShortestPathDistances(), Eigenspaces()])))
+    return Batch.from_data_list(precompute(graphs, transform))
 
 
 def score_table(scores: Sequence[Score], pairs: Sequence[GraphPair]) -> Table:
@@ -291,7 +243,8 @@ def model_table(
     for category in categories:
         table.add_column(f"{category}\n/{sum(pair.category == category for pair in pairs)}", justify="right")
     table.add_column("unreliable", justify="right")
-    for model, name in BOUNDS.items():
+    for model, network in bench_networks().items():
+        name = network.bound
         bound = bounds.get(name or "")
         runs = [score for score in tried if score.name == model]
         verdicts = trained.get(model, ())
@@ -327,7 +280,8 @@ def main(
         json: Print JSON on standard output instead.
         category: Only this part of BREC (comma-separated for several).
         data: Data directory, or the folder of BREC's files.
-        networks: Which networks to try: names from :data:`NETWORKS` (comma-separated), ``all`` or ``none``.
+        networks: Which networks to try: names of
+            :func:`~coset.graphs.benches.networks.bench_networks` (comma-separated), ``all`` or ``none``.
         seeds: How often to draw the weights of each network.
         trained: File of verdicts written by ``coset bench brec out=FILE``.
 
@@ -345,7 +299,8 @@ def main(
         settings = {"layers": LAYERS, "width": WIDTH, "dtype": "float64", "threshold": THRESHOLD}
         parts = {"refinements": exact, "networks": tried}
         scores: dict[str, Any] = {part: [_without_none(asdict(s)) for s in each] for part, each in parts.items()}
-        scores |= {"bounds": BOUNDS, "trained": {name: [asdict(v) for v in each] for name, each in verdicts.items()}}
+        bounds = {name: network.bound for name, network in bench_networks().items()}
+        scores |= {"bounds": bounds, "trained": {name: [asdict(v) for v in each] for name, each in verdicts.items()}}
         print(dumps({"collection": "BREC", "pairs": sizes, "network_settings": settings, **scores}, indent=2))
         return
     console = Console()
@@ -369,7 +324,7 @@ def _read_trained(path: str | None) -> dict[str, list[PairVerdict]]:
 
 
 def _run(
-    pairs: Sequence[GraphPair], networks: Mapping[str, Callable[[], nn.Module]], seeds: int
+    pairs: Sequence[GraphPair], networks: Mapping[str, BenchNetwork], seeds: int
 ) -> tuple[list[Score], list[Score]]:
     bars = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     exact, tried = [], []
@@ -380,24 +335,20 @@ def _run(
                 progress.remove_task(task)
             return partial(progress.advance, progress.add_task(label, total=len(pairs)))
 
-        wanted = {BOUNDS.get(name) for name in networks}
+        wanted = {network.bound for network in networks.values()}
         refinements = REFINEMENTS | {name: test for name, test in FOR_NETWORKS.items() if name in wanted}
         for name, refinement in refinements.items():
             exact.append(score_refinement(name, refinement, pairs, bar(name)))
-        for name, build in networks.items():
+        for name, network in networks.items():
             for seed in range(seeds):
-                tried.append(score_network(name, build, pairs, seed, bar(f"{name}, seed {seed}")))
+                tried.append(score_network(name, network, pairs, seed, bar(f"{name}, seed {seed}")))
     return exact, tried
 
 
-def _chosen_networks(networks: str) -> dict[str, Callable[[], nn.Module]]:
-    if networks in ("all", "none"):
-        return dict(NETWORKS) if networks == "all" else {}
-    names = [name.strip() for name in networks.split(",")]
-    for name in names:
-        if name not in NETWORKS:
-            raise CosetError(f"no network {name!r}: choose from {', '.join(NETWORKS)}, or all, or none")
-    return {name: NETWORKS[name] for name in names}
+def _chosen_networks(networks: str) -> dict[str, BenchNetwork]:
+    known = bench_networks()
+    names = [] if networks == "none" else named_networks(networks, known, (n for n in known if known[n].bound))
+    return {name: known[name] for name in names}
 
 
 def _categories(pairs: Sequence[GraphPair]) -> list[str]:

@@ -35,7 +35,7 @@ from coset.core.errors import CosetError, check_choice
 from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models import sum_block
 from coset.graphs.models.bags import LARGEST_SIZE, ORBIT_SIZES, BagGraph, SetReordering
-from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel
+from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Variant
 from coset.graphs.models.partition_linear import PartitionEquivariantLinear
 from coset.graphs.models.readouts import encode_nodes, node_encoder, prediction_head
 from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
@@ -358,6 +358,7 @@ class CSGNNOptions(GraphModel):
     """Options of :class:`CSGNN`, and of the node sets that it runs on."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
+    variants: ClassVar[dict[str, Variant]] = {"csgnn edges": Variant({"coarsening": "edges"}, "sets: edges")}
 
     name: Literal["csgnn"] = "csgnn"
     residual: bool = False

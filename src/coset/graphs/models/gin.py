@@ -24,7 +24,7 @@ from coset.core.errors import check_choice
 from coset.core.options import Options
 from coset.graphs.models.granola import settled_noise
 from coset.graphs.models.norms import AdaptiveNorm, NormName, make_norm
-from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel
+from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Variant
 from coset.graphs.models.product import node_counts
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
@@ -177,6 +177,8 @@ class GINOptions(GraphModel):
     """Options of :class:`GIN`."""
 
     bound: ClassVar[str | None] = "1-WL"
+    # It draws random node features, and so tells any two graphs apart by chance: nothing bounds it.
+    variants: ClassVar[dict[str, Variant]] = {"granola": Variant({"norm": "granola"}, None)}
 
     name: Literal["gin"] = "gin"
     residual: bool = False

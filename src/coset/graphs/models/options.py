@@ -12,7 +12,7 @@ A model is added by a class of options beside its network::
 in a module of this package, or of a distribution with an entry point (:mod:`coset.core.domains`).
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from torch import nn
@@ -29,16 +29,32 @@ Relations = list[Literal["uL", "vL", "vv", "uG", "vG"]]
 GRAPH_MODELS = OptionsRegistry("graph model")
 
 
+class Variant(NamedTuple):
+    """Settings of a model that make a network of their own in benches.
+
+    Attributes:
+        settings: That differ from the defaults.
+        bound: The test that bounds it, as of a model.
+    """
+
+    settings: dict[str, Any]
+    bound: str | None
+
+
 class GraphModel(Options):
     """Options that all graph networks have, and what is known of a network before it is built.
 
     Attributes:
         bound: The test of ``coset wl`` that tells apart all that the network can (with these options); ``None`` if
             there is none.
+        label: What it is called in benches, if not by its name.
+        variants: Further networks of it that benches know, by name.
         marks_roots: Whether it runs on copies of the graph, one for each root, of which some can be left out.
     """
 
     bound: ClassVar[str | None] = None
+    label: ClassVar[str] = ""
+    variants: ClassVar[dict[str, Variant]] = {}
     marks_roots: ClassVar[bool] = False
 
     name: str

@@ -41,7 +41,7 @@ from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.models import attention_block, sum_block
-from coset.graphs.models.options import GRAPH_MODELS, Features, PairModel
+from coset.graphs.models.options import GRAPH_MODELS, Features, PairModel, Variant
 from coset.graphs.models.product import PairEncoder, PairGraph
 from coset.graphs.models.readouts import prediction_head
 from coset.nn import MLP, FeatureEncoder, norm_of_repeated, norm_relu_linear
@@ -534,6 +534,7 @@ class SubgraphormerOptions(PairModel):
     """Options of :class:`Subgraphormer`."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
+    variants: ClassVar[dict[str, Variant]] = {"unmarked": Variant({"marking": "none"}, "unmarked uL,vL,vv")}
 
     name: Literal["subgraphormer"] = "subgraphormer"
     heads: int = Field(4, ge=1)
@@ -550,6 +551,13 @@ class GNNSSWLPlusOptions(PairModel):
     """Options of :class:`GNNSSWLPlus`."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
+    label: ClassVar[str] = "gnn-sswl+"
+    variants: ClassVar[dict[str, Variant]] = {
+        "uL": Variant({"relations": ["uL"]}, "uL"),
+        "uL+vv": Variant({"relations": ["uL", "vv"]}, "uL,vv"),
+        "uL+vG": Variant({"relations": ["uL", "vG"]}, "uL,vG"),
+        "uL+vL": Variant({"relations": ["uL", "vL"]}, "uL,vL"),
+    }
 
     name: Literal["gnn-sswl-plus"] = "gnn-sswl-plus"
 
