@@ -13,7 +13,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[molecules,weights,motion,topology,shards,ray,dev,docs]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[molecules,weights,motion,topology,shards,ray,search,dev,docs]"
 	touch $@
 
 demo: $(VENV)/.demo

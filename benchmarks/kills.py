@@ -9,7 +9,9 @@ of the local series takes the driver, which is then started again. A row is writ
     torchrun     one of two processes that train one model under torchrun
     ray-train    the same under Ray Train
     sweep        a process of a sweep, or its driver
-    asha         the driver of a sweep under Ray Tune with ASHA (compared are the trials that both runs finished)
+    asha         a process of a sweep with ASHA, or its driver (compared are the trials that both runs finished)
+    asha-ray     the driver of the same on Ray
+    tpe          the driver of a search by TPE with ASHA, one trial at a time
     zoo          a process that finetunes adapters, or its driver
     preprocess   a process that makes shards, or its driver
     ray-data     a worker of Ray Data that makes shards
@@ -81,6 +83,11 @@ def trials(folder: Path) -> object:
     return {file.parent.name: run_metrics(file.parent) for file in sorted(folder.glob("runs/*/metrics.json"))}
 
 
+def ranking(folder: Path) -> object:
+    rows = json.loads((folder / "metrics.json").read_text())["ranking"]
+    return {row["folder"]: {key: row[key] for key in ("state", "epochs", "val", "test")} for row in rows}
+
+
 def adapters(folder: Path) -> object:
     weights = {
         f.parent.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.glob("adapters/*/*.safetensors")
@@ -94,7 +101,8 @@ def all_series(table: Path) -> dict[str, Series]:
     train = ["run", *model, "training.epochs=60", "--workers", "2", "--retries", "50", "--quiet"]
     tried = ["sweep", *model, "training.epochs=10", "model.width=8,12,16", "--seeds", "4", "--retries", "50", "--quiet"]
     asha = ["sweep", *model, "training.epochs=12", "training.learning_rate=loguniform(1e-4,1e-2)", "--samples", "12"]
-    asha += ["--seeds", "1", "--engine", "ray", "--asha", "--workers", "2", "--quiet"]
+    asha += ["--seeds", "1", "--asha", "--quiet"]
+    tpe = [*asha, "--search", "tpe"]
     zoo = ["lora", "zoo", "lol/digits-zoo", "adapters=240", "--workers", "2", "--retries", "50", "--quiet"]
     shards = ["preprocess", str(table), "--shard-rows", "200", "--workers", "2", "--retries", "50", "--quiet"]
     history, trial = epochs("history.csv"), files("runs/*/metrics.json")
@@ -102,7 +110,11 @@ def all_series(table: Path) -> dict[str, Series]:
         "torchrun": Series([*train, "--engine", "torchrun"], history, run_metrics, "-u\0-m\0coset", False, 3),
         "ray-train": Series([*train, "--engine", "ray"], history, run_metrics, "RayTrainWorker", False, 3),
         "sweep": Series([*tried, "--workers", "2"], trial, trials, "spawn_main", True),
-        "asha": Series(asha, epochs("runs/*/history.csv"), trials, "", True, 4),
+        "asha": Series([*asha, "--workers", "2"], epochs("runs/*/history.csv"), trials, "spawn_main", True, 4),
+        "asha-ray": Series(
+            [*asha, "--workers", "2", "--engine", "ray"], epochs("runs/*/history.csv"), trials, "", True, 4
+        ),
+        "tpe": Series(tpe, epochs("runs/*/history.csv"), ranking, "", True, 4),
         "zoo": Series(zoo, files("adapters/*/labels.json"), adapters, "spawn_main", True, 8),
         "preprocess": Series(shards, files("*.arrow"), digests("*.arrow"), "spawn_main", True, 3),
         "ray-data": Series([*shards, "--engine", "ray"], files("*.arrow"), digests("*.arrow"), "Map(one)", False, 3),
@@ -214,7 +226,7 @@ def main() -> None:
         folder = options.folder / f"{options.series}-{options.seed}"
         done = disturb(series, folder, options.kills, random.Random(options.seed), write)
     expected, found = series.result(calm), series.result(folder)
-    if options.series == "asha":  # which trials are stopped depends on the order in which they come along
+    if options.series.startswith("asha"):  # which trials are stopped depends on the order in which they come along
         both = expected.keys() & found.keys()
         expected, found = {k: expected[k] for k in both}, {k: found[k] for k in both}
     write(kills=done, compared=len(found), equal=expected == found)

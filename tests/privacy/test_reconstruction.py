@@ -17,6 +17,7 @@ from coset.privacy import (
     SurrogateReLU,
     attribute,
     distinct_neurons,
+    experiments,
     group_of,
     margins,
     multipliers,
@@ -451,3 +452,33 @@ def test_recipe_from_end_to_end(tmp_path):
     assert all(report.passed for report in recipe.verify())
     with pytest.raises(CosetError, match="softplus has one hidden layer"):
         load("reconstruction/digits-c4", ["network.hidden=[5,5]"])
+
+
+def test_a_run_that_was_stopped_goes_on_from_what_it_had(tmp_path, monkeypatch):
+    changes = ["data.count=4", "network.hidden=[20]", "attacks.kkt.steps=20", "attacks.activation.steps=10"]
+    recipe = load("reconstruction/digits-c4", changes)
+    whole = recipe.run(tmp_path / "whole", quiet=True)
+    done = []
+
+    def stopped_in_the_second(*arguments, **options):
+        done.append(arguments)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return reconstruct(*arguments, **options)
+
+    monkeypatch.setattr(experiments, "reconstruct", stopped_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(tmp_path / "cut", quiet=True)
+    assert recipe.folder(tmp_path / "cut").resumable()
+    monkeypatch.setattr(experiments, "train_to_stationarity", None)  # trained it is already
+    gone_on = recipe.run(tmp_path / "cut", quiet=True)
+    assert len(done) == 3
+    for metrics in (whole, gone_on):
+        for attack in metrics["attacks"].values():
+            del attack["cpu_seconds"]
+    assert gone_on["attacks"] == whole["attacks"]
+    assert gone_on["network"] == whole["network"]
+    one, other = (np.load(tmp_path / name / "reconstructions.npz") for name in ("whole", "cut"))
+    with one, other:
+        assert all(np.array_equal(one[name], other[name]) for name in one.files)
+    assert not (tmp_path / "cut" / "parts").exists()

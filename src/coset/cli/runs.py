@@ -84,50 +84,42 @@ def sweep(
     retries: Annotated[int, typer.Option(min=0, help="Starts more for a trial whose process dies.")] = 2,
     metric: Annotated[str | None, typer.Option(help="Place in metrics.json, e.g. test.rmse.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Draw so many settings; the whole grid without.")] = None,
-    asha: Annotated[bool, typer.Option("--asha", help="Stop early what is worse than the rest (Ray Tune).")] = False,
+    search: Annotated[
+        str, typer.Option(help="How: random, or tpe, which learns from those before (Optuna).")
+    ] = "random",
+    better: Annotated[str | None, typer.Option(help="lower or higher, for tpe where the metric does not say.")] = None,
+    asha: Annotated[bool, typer.Option("--asha", help="Stop early what is worse than the rest (Optuna).")] = False,
     grace: Annotated[int, typer.Option(min=1, help="Epochs that --asha leaves every trial.")] = 4,
     reduction: Annotated[int, typer.Option(min=2, help="Of so many trials --asha lets one go on.")] = 3,
+    restart: Annotated[bool, typer.Option("--restart", help="Remove what is in the folder and begin anew.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
 ) -> None:
     """Run recipes over settings and seeds: a table of mean and deviation. Exit code 1 if a trial failed.
 
     Example: coset sweep gin/esol subgraphormer/esol data.split=random,scaffold --seeds 5 --workers 2
 
-    Example: coset sweep gin/esol model.width=16,32,64 "training.learning_rate=loguniform(1e-4,1e-2)" --samples 12
-    --seeds 1 --engine ray --asha
+    Example: coset sweep gin/esol model.width=16,32,64 "training.learning_rate=loguniform(1e-4,1e-2)" --seeds 1
+    --search tpe --samples 30 --asha
     """
-    from pydantic import ValidationError
-
-    from coset.runs.folder import unused
-    from coset.runs.sweep.halving import Halving
-    from coset.runs.sweep.trials import Sweep, run_sweep, seeds_of, table_of
+    from coset.runs.recipes import check
+    from coset.runs.run import execute
+    from coset.runs.sweep.spaces import seeds_of
 
     names, changes = [r for r in recipes if "=" not in r], [r for r in recipes if "=" in r]
     if not names:
         raise CosetError("name a recipe to sweep (coset list)")
-    try:
-        wanted = Sweep(recipes=names, changes=changes, seeds=seeds_of(seeds), samples=samples)
-    except ValidationError as error:
-        raise CosetError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = output or unused(Path("runs") / f"sweep-{stamp}")
-    how: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries}
-    halving = Halving(grace, reduction) if asha else None
-    metrics = run_sweep(wanted, folder, metric=metric, halving=halving, quiet=quiet, **how)
-    print_table(*table_of(metrics["rows"]))
-    if halving is not None:
-        best = metrics["ranking"][0]
-        console.print(
-            f"best on validation: {best['label']} seed={best['seed']} in runs/{best['folder']}; "
-            f"{metrics['epochs']} of {metrics['all_epochs']} epochs run", highlight=False, soft_wrap=True,
-        )  # fmt: skip
-    for name, reason in metrics["failed"].items():
-        problems.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{metrics['trials']} trials, {metrics['seconds']} s; look at {folder / 'report.html'}", highlight=False
-    )
-    if metrics["failed"]:
-        raise typer.Exit(1)
+    wanted = check(
+        {
+            "kind": "search", "recipes": names, "changes": changes, "seeds": seeds_of(seeds), "samples": samples,
+            "search": search, "metric": metric, "better": better,
+            "asha": {"grace": grace, "reduction": reduction} if asha else None,
+            "launch": {"engine": engine, "workers": workers, "retries": retries},
+        },
+        "sweep",
+    )  # fmt: skip
+    folder = output or _folder_for(wanted)
+    metrics = execute(wanted, folder, restart=restart, quiet=quiet)
+    _print_run(wanted, folder, metrics)
 
 
 def predict(
@@ -245,5 +237,11 @@ def _run_together(
 
 def _print_run(checked: Any, folder: Path, metrics: dict[str, Any]) -> None:
     print_table(*checked.summary(metrics))
+    for line in checked.remarks(metrics):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
     console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
+    for name, reason in metrics.get("failed", {}).items():
+        problems.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if metrics.get("failed"):
+        raise typer.Exit(1)

@@ -4,12 +4,15 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coset.core.errors import CosetError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -68,6 +71,18 @@ def json_text(value: Any, indent: int | None = None) -> str:
     """Strict JSON in ASCII, without spaces unless indented; numbers that are not finite are null."""
     separators = None if indent else (",", ":")
     return json.dumps(_finite(value), allow_nan=False, indent=indent, separators=separators)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, "np.ndarray"]) -> None:
+    """An NPZ file, whole or not at all.
+
+    Raises:
+        CosetError: Its folder is missing or cannot be written.
+    """
+    import numpy as np  # listing recipes should not import it
+
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def make_folder(folder: Path) -> None:

@@ -144,6 +144,10 @@ class GraphRecipe(Recipe):
             raise CosetError(f"{table.name} has no targets to learn")
         return table
 
+    @property
+    def reads(self) -> str:
+        return f"{self.seed} {self.data.model_dump_json()}"
+
     def identity(self, prepared: GraphTable) -> str:
         return prepared.identity()
 

@@ -50,6 +50,18 @@ class Audit:
     residual: float | None
     warnings: list[str] = field(default_factory=list)
 
+    def numbers(self) -> dict[str, float]:
+        """The main ones, with what they say."""
+        return {
+            "training inputs recognised (correlation above 0.9)": float(self.scores.recognised()),
+            "mean best correlation": self.scores.mean, "the same, of held-out inputs": float(self.scores.null.mean()),
+            "p-value": self.scores.p_value, "weights explained by the training inputs": self.explained["train"],
+            "by as many held-out inputs": self.explained["held_out"],
+            "by training inputs with shuffled labels (largest of 20)": self.explained["shuffled"],
+            "membership AUC, multipliers": self.membership["multipliers"],
+            "membership AUC, loss": self.membership["loss"],
+        }  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers and warnings."""
         return {

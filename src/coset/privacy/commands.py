@@ -32,11 +32,13 @@ def audit(
 
     Example: coset audit cnn.safetensors --model cnn.py:make --data data.npz --output audit --group shifts
     """
-    from coset.privacy.experiments import audit_files
+    from coset.privacy.file_audit import FileAudit
 
-    results, warnings = audit_files(
-        weights, data, output, group, loss, weight_decay, steps, restarts, seed, model, part, quiet
-    )
-    print_notes(warnings)
-    print_table(["measured", ""], [[k, f"{v:.4g}"] for k, v in results.items()])
+    asked = FileAudit(
+        weights=weights, data=data, group=group, loss=loss, weight_decay=weight_decay, steps=steps, restarts=restarts,
+        seed=seed, model=model, part=part,
+    )  # fmt: skip
+    result = asked.run(output, quiet)
+    print_notes(result.warnings)
+    print_table(["measured", ""], [[name, f"{value:.4g}"] for name, value in result.numbers().items()])
     console.print(f"look at {output / 'report.html'}", highlight=False, soft_wrap=True)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.core.files import write_json
+from coset.core.files import write_arrays
+from coset.core.identity import digest
+from coset.core.options import Options
 from coset.privacy.attribution import attribute
-from coset.privacy.audit import audit, load_inputs, load_network
 from coset.privacy.data.images import Images, cifar10_vehicles_animals, digits, point_clouds
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.models.classifiers import (
@@ -29,9 +27,8 @@ from coset.privacy.models.classifiers import (
     ReLUNetwork,
     SoftplusFeatures,
 )
-from coset.privacy.models.modules import load_module
 from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
-from coset.privacy.scores import Scores, nearest, score
+from coset.privacy.scores import aligned, nearest, score
 from coset.privacy.stationarity import (
     distinct_neurons,
     first_layer,
@@ -40,13 +37,14 @@ from coset.privacy.stationarity import (
     train_to_margin,
     train_to_stationarity,
 )
-from coset.reports import Axis, Figure, Panel, Picture, Section, Table, figure, line, write_sections
-from coset.runs import folder as run_directory
-from coset.runs.recipe import Options, Recipe
+from coset.runs.folder import CURVES, RunFolder
+from coset.runs.recipe import Recipe
+from coset.runs.run import Run, write_certificate
+from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport, verify_claims
 
 NULL_SETS = 20
-GRID = "found (above), true (middle), the held-out input most like what was found (below)"
+RECONSTRUCTIONS = "reconstructions.npz"
 
 
 class ImageOptions(Options):
@@ -174,52 +172,62 @@ class AttackOptions(Options):
 class ReconstructionRecipe(Recipe):
     """Train, attack in several ways, score."""
 
+    leaves: ClassVar[tuple[str, ...]] = (RECONSTRUCTIONS,)
+
     kind: Literal["reconstruction"] = "reconstruction"
     data: ImageOptions = Field(default_factory=lambda: ImageOptions.model_validate({}))
     network: NetworkOptions = Field(default_factory=lambda: NetworkOptions.model_validate({}))
     training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
     attacks: dict[str, AttackOptions] = Field(min_length=1, description="by name")
 
-    def run(self, folder: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+    def prepare(self, run: Run) -> Images:
+        """Training and held-out inputs.
+
+        Raises:
+            CosetError: The data are missing, or do not go with the group, the network or an attack.
+        """
+        images = self.data.load(self.seed)
+        self._untrained(images)
+        for options in self.attacks.values():
+            attack = options.attack(len(images.train), self.seed, images.box)
+            if options.oracle is not None and attack.candidates != len(images.train):
+                raise CosetError("attacks with oracle need candidates=1: one for each training input")
+        return images
+
+    def identity(self, prepared: Images) -> str:
+        """A hash of training and held-out inputs."""
+        return digest(prepared.train, prepared.labels, prepared.held_out)
+
+    def work(self, run: Run, prepared: Images) -> dict[str, Any]:
         """Train the classifier, run every attack, write scores, reconstructions and drift.
 
         Raises:
-            CosetError: The data are missing, or do not go with the group.
+            CosetError: Training did not learn its inputs.
         """
-        if resume:
-            raise CosetError("a reconstruction cannot be resumed; start it again")
-        started = time.monotonic()
-        images = self.data.load(self.seed)
-        group = group_of(self.network.group, images.shape)
-        model = self.network.build(images.shape, group, self.seed)
-        run_directory.begin(folder, self.to_yaml())
-        results, curves, found = {}, {}, {}
-        with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
-            task = bar.add_task("training", total=101 if self.training.method == "margin" else None)
-            margin = self.training.train(model, images, lambda: bar.advance(task))
-            bar.remove_task(task)
-            task = bar.add_task("attacks", total=101 * len(self.attacks))
-            for name, options in self.attacks.items():
-                before = time.process_time()
-                outcome = self._attack(model, images, group, options, lambda: bar.advance(task))
-                scores = score(outcome.candidates[outcome.best], images.train, images.held_out, group, images.picture)
-                results[name] = {
-                    **scores.summary(), "residual": float(outcome.residual.min()),
-                    "cpu_seconds": round(time.process_time() - before, 2),
-                }  # fmt: skip
-                curves[name] = outcome.trace
-                found[name] = _aligned(outcome, scores, group)
-                found[f"{name}, held out"] = nearest(found[name], images.held_out, group)
-        metrics = {
-            "attacks": results, "network": self._facts(model, images), "recipe": self.name, "seed": self.seed,
+        model = self._untrained(prepared)
+        trained = run.part("training", partial(self._train, model, prepared, run))
+        model.load_state_dict(trained["state"])
+        with progress("attacks", 101 * len(self.attacks), run.quiet) as each:
+            found = {
+                name: run.part(f"attack {name}", partial(self._measure, model, prepared, options, each))
+                for name, options in self.attacks.items()
+            }
+        write_certificate(run.folder, verify_claims(model, prepared.train))
+        arrays = {name: one["found"].numpy() for name, one in found.items()}
+        arrays |= {f"{name}, held out": one["held_out"].numpy() for name, one in found.items()}
+        write_arrays(run.folder / RECONSTRUCTIONS, {"truth": prepared.train.numpy(), **arrays})
+        traces = {name: one["trace"] for name, one in found.items()}
+        run.folder.write_json(CURVES, {"attacks": traces, "margin": trained["margin"]})
+        return {
+            "attacks": {name: one["scores"] for name, one in found.items()},
+            "network": self._facts(model, prepared),
             "params": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "seconds": round(time.monotonic() - started, 1),
-        }  # fmt: skip
-        arrays: dict[str, Any] = {name: part.numpy() for name, part in found.items()}
-        np.savez_compressed(folder / "reconstructions.npz", truth=images.train.numpy(), **arrays)
-        write_json(folder / "curves.json", {"attacks": curves, "margin": margin})
-        write_json(folder / "metrics.json", metrics)
-        return metrics
+        }
+
+    def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
+        from coset.privacy.pages import write
+
+        return write(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row an attack."""
@@ -235,64 +243,48 @@ class ReconstructionRecipe(Recipe):
         return columns, rows
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
-        """Invariance of the classifier under its group."""
+        """Invariance of the classifier under its group; of the trained one of a run in its ``certificate.json``."""
         images = self.data.load(self.seed)
-        group = group_of(self.network.group, images.shape)
-        return verify_claims(self.network.build(images.shape, group, self.seed), images.train)
+        return verify_claims(self._untrained(images), images.train)
 
-    def report(self, folder: Path) -> Path:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-        facts = metrics["network"]
-        text = (
-            "For each training input the candidate most like it, up to the group: the mean of their correlations, and "
-            "how many are above 0.9. The null is the same number for sets of inputs that the network never saw; a "
-            "score that does not clear it shows no leak. Symmetry is 1 for inputs that no group element changes."
-        )
-        searches = curves["attacks"]
-        equations = {name: rows for name, rows in searches.items() if self.attacks[name].method == "kkt"}
-        panels = []
-        if equations:
-            panels.append(Panel("Residual of the weights", _curves(equations, "residual", "step", log=True)))
-        if any("symmetry" in rows[0] for rows in searches.values()):
-            panels.append(Panel("Drift towards symmetric inputs", _curves(searches, "symmetry", "step")))
-        if curves["margin"]:
-            grown = {"smallest margin over |weights|^degree": [r for r in curves["margin"] if r["margin"] > 0]}
-            panels.append(Panel("Margin in training", _curves(grown, "relative", "step", log=True)))
-        pictures = []
-        if facts["picture"]:
-            with np.load(folder / "reconstructions.npz") as arrays:
-                for name in metrics["attacks"]:
-                    grid = _grid(facts["picture"], arrays[name], arrays["truth"], arrays[f"{name}, held out"])
-                    pictures.append(Picture(grid, f"{name}: {GRID}", 4))
-        notes = list(facts["notes"]) + [
-            "Reconstructions are private data: keep this page where the training data may be."
-        ]
-        return write_sections(
-            folder / "report.html", self.name,
-            [Section("What the weights give away", text, [Table(*self.summary(metrics))], panels, pictures, notes)],
-            lead=self.description, facts={
-                k: f"{v:.2g}" if isinstance(v, float) else str(v)
-                for k, v in facts.items() if k not in ("notes", "picture")
+    def _untrained(self, images: Images) -> InvariantClassifier:
+        return self.network.build(images.shape, group_of(self.network.group, images.shape), self.seed)
+
+    def _train(self, model: InvariantClassifier, images: Images, run: Run) -> dict[str, Any]:
+        with progress("training", 101, run.quiet) as each:
+            margin = self.training.train(model, images, each)
+        return {"state": model.state_dict(), "margin": margin}
+
+    def _measure(
+        self, model: InvariantClassifier, images: Images, options: AttackOptions, each: Callable[[], object]
+    ) -> dict[str, Any]:
+        """One attack: its scores, its trace, what it found, and the held-out inputs most like that."""
+        before = time.process_time()
+        outcome = self._attack(model, images, options, each)
+        best = outcome.candidates[outcome.best]
+        scores = score(best, images.train, images.held_out, model.group, images.picture)
+        found = aligned(best, scores, model.group)
+        return {
+            "scores": {
+                **scores.summary(), "residual": float(outcome.residual.min()),
+                "cpu_seconds": round(time.process_time() - before, 2),
             },
-            recipe=self.to_yaml(),
-        )  # fmt: skip
+            "trace": outcome.trace, "found": found, "held_out": nearest(found, images.held_out, model.group),
+        }  # fmt: skip
 
     def _attack(
-        self, model: InvariantClassifier, images: Images, group: FiniteGroup, options: AttackOptions, progress: Any
+        self, model: InvariantClassifier, images: Images, options: AttackOptions, each: Callable[[], object]
     ) -> Reconstruction:
         attack = options.attack(len(images.train), self.seed, images.box)
         scale = self.training.total(model, images) / attack.candidates
-        start = None
+        start: Tensor | None = None
         if options.oracle is not None:
             generator = torch.Generator().manual_seed(self.seed)
             order = images.labels.argsort(stable=True)
             noise = torch.randn(attack.restarts, *images.train.shape, generator=generator, dtype=torch.float64)
-            if attack.candidates != len(images.train):
-                raise CosetError("attacks with oracle need candidates=1: one for each training input")
             start = images.train[order] + options.oracle * noise
         return reconstruct(
-            model, images.train.size(1), attack, group=group, scale=scale, start=start, progress=progress
+            model, images.train.size(1), attack, group=model.group, scale=scale, start=start, progress=each
         )
 
     def _facts(self, model: InvariantClassifier, images: Images) -> dict[str, Any]:
@@ -312,106 +304,5 @@ class ReconstructionRecipe(Recipe):
         }  # fmt: skip
 
 
-def audit_files(
-    weights: Path, data: Path, output: Path, group: str, loss: str, weight_decay: float | None, steps: int,
-    restarts: int, seed: int, model: str | None = None, part: int | None = None, quiet: bool = False,
-) -> tuple[dict[str, float], list[str]]:  # fmt: skip
-    """``coset audit``: read, measure, write ``metrics.json``, ``reconstructions.npz`` and ``report.html``.
-
-    Args:
-        weights: safetensors.
-        data: NPZ of training and held-out inputs with labels.
-        output: Folder.
-        group: Under which the network is invariant; averaged over unless ``model`` is given, and checked.
-        loss: ``mse`` or ``logistic``.
-        weight_decay: Of training, if known.
-        steps: Of the search.
-        restarts: Side by side.
-        seed: Of their starts.
-        model: ``FILE.py:NAME`` that makes the network; a ReLU network of linear layers if left out.
-        part: Candidates at a time.
-        quiet: No progress bar.
-
-    Returns:
-        The main numbers, and warnings.
-
-    Raises:
-        CosetError: A file or the model cannot be used; nothing is written then.
-    """
-    train, held_out, shape = load_inputs(data)
-    network: nn.Module
-    if model is None:
-        network, table = load_network(weights, group, shape)
-    else:
-        network, table = load_module(model, weights, shape), group_of(group, shape)
-    if network(train[0][:1]).dim() == 2:  # two outputs read labels 0 and 1 as class numbers
-        train, held_out = ((x, (y > 0).long() if y.is_floating_point() else y) for x, y in (train, held_out))
-        loss = "ce"
-    count = len(train[0])
-    attack = Attack(candidates=2 * count, steps=steps, restarts=restarts, least=0.1, part=part, seed=seed)
-    drawn = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-    picture = (drawn[0], drawn[1]) if len(drawn) == 2 and group != "sets" else None
-    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
-        task = bar.add_task("looking for training inputs", total=101)
-        result = audit(
-            network, train, held_out, group=table, loss=loss, weight_decay=weight_decay, attack=attack, picture=picture,
-            progress=lambda: bar.advance(task),
-        )  # fmt: skip
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CosetError(f"cannot write to {output}: {error.strerror}") from error
-    found = _aligned(result.found, result.scores, table).numpy()
-    others = nearest(torch.from_numpy(found), held_out[0], table).numpy()
-    np.savez_compressed(output / "reconstructions.npz", found=found, truth=train[0].numpy(), held_out=others)
-    write_json(output / "metrics.json", result.to_dict())
-    numbers = {
-        "training inputs recognised (correlation above 0.9)": float(result.scores.recognised()),
-        "mean best correlation": result.scores.mean, "the same, of held-out inputs": float(result.scores.null.mean()),
-        "p-value": result.scores.p_value, "weights explained by the training inputs": result.explained["train"],
-        "by as many held-out inputs": result.explained["held_out"],
-        "by training inputs with shuffled labels (largest of 20)": result.explained["shuffled"],
-        "membership AUC, multipliers": result.membership["multipliers"],
-        "membership AUC, loss": result.membership["loss"],
-    }  # fmt: skip
-    rows = [[name, f"{value:.4g}"] for name, value in numbers.items()]
-    pictures = []
-    if picture is not None:
-        pictures.append(Picture(_grid(list(picture), found, train[0].numpy(), others), GRID, 4))
-    panels = [Panel("Residual of the weights", _curves({"search": result.found.trace}, "residual", "step", log=True))]
-    notes = [*result.warnings, "This page shows private data: keep it where the training data may be."]
-    write_sections(
-        output / "report.html", f"Audit of {weights.name}",
-        [Section("What the weights give away", "", [Table(["measured", ""], rows)], panels, pictures, notes)],
-        facts={"group": table.name, "training inputs": str(len(train[0])), "held out": str(len(held_out[0]))},
-    )  # fmt: skip
-    return numbers, result.warnings
-
-
-def _aligned(outcome: Reconstruction, scores: Scores, group: FiniteGroup) -> Tensor:
-    """The best candidate of each training input, moved onto it."""
-    candidates = outcome.candidates[outcome.best]
-    pairs = zip(scores.candidate.tolist(), scores.element.tolist(), strict=True)
-    return torch.stack([group.apply(g, candidates[j]) for j, g in pairs])
-
-
-def _grid(shape: list[int], *parts: np.ndarray) -> np.ndarray:
-    """A row of images each, the first twenty, each stretched to its own range."""
-
-    def tile(image: np.ndarray) -> np.ndarray:
-        image = image.reshape(-1, *shape).mean(0)
-        low, high = image.min(), image.max()
-        return np.pad(np.uint8(255 * (image - low) / max(high - low, 1e-12)), 1, constant_values=128)
-
-    rows = [np.concatenate([tile(image) for image in part[:20]], axis=1) for part in parts]
-    return np.concatenate(rows, axis=0)
-
-
-def _curves(curves: dict[str, list[dict[str, float]]], key: str, over: str, log: bool = False) -> Figure:
-    shown = {name: rows for name, rows in curves.items() if key in rows[0]}
-    marks = [line([r[over] for r in rows], [r[key] for r in rows], name) for name, rows in shown.items()]
-    return figure(*marks, x=over, y=Axis(key, log=log), legend=True)
-
-
 def _number(value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:.3f}"
+    return "" if value is None else f"{value:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,11 +51,13 @@ class Scores:
         """Training inputs with a candidate of at least this correlation."""
         return int((self.correlation >= least).sum())
 
-    def summary(self) -> dict[str, float]:
-        """The numbers of a row of a table."""
+    def summary(self) -> dict[str, float | None]:
+        """The numbers of a row of a table; ``ssim`` is ``None`` of inputs that are no pictures."""
+        ssim = float(self.ssim.mean())
         return {
             "correlation": self.mean, "recognised": float(self.recognised()), "null": float(self.null.mean()),
-            "null_largest": float(self.null.max()), "p_value": self.p_value, "ssim": float(self.ssim.mean()),
+            "null_largest": float(self.null.max()), "p_value": self.p_value,
+            "ssim": ssim if math.isfinite(ssim) else None,
             "symmetry": self.symmetry, "data_symmetry": self.data_symmetry,
         }  # fmt: skip
 
@@ -93,6 +96,12 @@ def score(
         best, which, element, ssim, null,
         float(group.symmetry_index(candidates).median()), float(group.symmetry_index(train).median()),
     )  # fmt: skip
+
+
+def aligned(candidates: Float[Tensor, "m d"], scores: Scores, group: FiniteGroup) -> Float[Tensor, "n d"]:
+    """The best candidate of each training input, moved onto it."""
+    pairs = zip(scores.candidate.tolist(), scores.element.tolist(), strict=True)
+    return torch.stack([group.apply(g, candidates[j]) for j, g in pairs])
 
 
 def nearest(found: Float[Tensor, "n d"], inputs: Float[Tensor, "k d"], group: FiniteGroup) -> Float[Tensor, "n d"]:

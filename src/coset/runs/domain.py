@@ -5,5 +5,8 @@ from coset.core.domains import Domain
 DOMAIN = Domain(
     name="runs",
     package="coset.runs",
-    kinds={"sweep": "coset.runs.sweep.studies:SweepRecipe"},
+    kinds={
+        "sweep": "coset.runs.sweep.studies:SweepRecipe",
+        "search": "coset.runs.sweep.search:SearchRecipe",
+    },
 )

@@ -1,5 +1,6 @@
 """How good predictions are: the metrics of a task, averaged over targets, missing labels left out."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from jaxtyping import Float
@@ -19,6 +20,17 @@ METRICS: dict[Task, dict[str, Direction]] = {
 def direction(metric: str) -> Direction:
     """Whether a metric is to be made small or large."""
     return {name: way for metrics in METRICS.values() for name, way in metrics.items()}[metric]
+
+
+def known_direction(metric: str) -> Direction | None:
+    """The same, of a metric that may be none of these."""
+    return next((metrics[metric] for metrics in METRICS.values() if metric in metrics), None)
+
+
+def best(metric: str, values: Iterable[float]) -> float | None:
+    """The best of some values; of a metric that is not known the least, and what is no number is left out."""
+    choose = max if known_direction(metric) == "max" else min
+    return choose((value for value in values if value == value), default=None)
 
 
 def metrics_of(

@@ -27,7 +27,9 @@ class Recipe(Options, ABC):
     Attributes:
         leaves: Files and folders that its runs leave besides those of all kinds.
         may_change: Dotted keys that may differ when a run goes on, e.g. ``training.epochs``.
-        counts_epochs: Whether it tells each epoch's validation, so that a sweep can stop what is worse than the rest.
+        counts_epochs: Whether it tells each epoch's validation, so that a sweep can stop what is worse than the rest:
+            it writes ``history.csv`` after each, with columns ``epoch`` (from 0) and ``val_<monitor>``, then something
+            to go on from, and calls ``run.on_epoch`` with the row.
         shares_processes: Whether several processes can train its one model.
     """
 
@@ -80,6 +82,10 @@ class Recipe(Options, ABC):
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """The result as a small table, to print: names of the columns, and rows."""
 
+    def remarks(self, metrics: dict[str, Any]) -> Sequence[str]:
+        """Lines to print below the table."""
+        return ()
+
     def run(self, folder: Path, **options: Any) -> dict[str, Any]:
         """Run this recipe into a folder, or go on with the run there: see :func:`coset.runs.run.execute`."""
         from coset.runs.run import execute
@@ -114,7 +120,22 @@ class Recipe(Options, ABC):
         raise CosetError(f"{folder} holds a run of kind {self.kind}, which has no predictions for new data")
 
     @property
+    def monitor(self) -> str | None:
+        """The metric of validation by which the best epoch is chosen."""
+        return getattr(getattr(self, "training", None), "monitor", None)
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs it is trained for at most, of kinds that count them."""
+        return int(self.training.epochs)  # type: ignore[attr-defined]
+
+    @property
     def judged_by(self) -> str:
         """Dotted place in the metrics of the number that a run is judged by; ``test`` for all numbers of the test."""
-        monitor = getattr(getattr(self, "training", None), "monitor", None)
-        return f"test.{monitor}" if monitor else "test"
+        return f"test.{self.monitor}" if self.monitor else "test"
+
+    @property
+    def reads(self) -> str | None:
+        """What :meth:`prepare` depends on: runs of one kind that agree in it may share what it returned, which then
+        none of them changes. ``None``: each prepares for itself."""
+        return None

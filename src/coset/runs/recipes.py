@@ -64,7 +64,7 @@ def load_run(folder: Path) -> Recipe:
     return load(str(RunFolder(folder).check_holds_run() / RECIPE))
 
 
-def verify(target: str, progress: bool = False) -> "list[EquivarianceReport]":
+def verify(target: str, progress: bool = False) -> "Sequence[EquivarianceReport]":
     """Measure what the model of a recipe (untrained) or of a run's folder (trained) claims."""
     folder = Path(target)
     if folder.is_dir():

@@ -33,6 +33,10 @@ MEASURED_AGAIN = frozenset({"seconds", "cpu_seconds", "versions", "machine"})
 """Metrics in which two runs of one recipe differ."""
 
 
+class GivenUp(Exception):
+    """What ``on_epoch`` raises to end a run that is not worth going on with; what it has reached is kept."""
+
+
 @dataclass
 class Run:
     """One run, as its kind sees it.
@@ -96,6 +100,7 @@ def execute(
 
     Raises:
         CosetError: The data or the recipe does not allow it, or the folder holds something else.
+        GivenUp: By ``on_epoch``.
         Stopped: By a signal.
     """
     run = Run(recipe, recipe.folder(path), quiet or not processes.is_first(), on_epoch)
@@ -112,6 +117,9 @@ def execute(
         except Stopped as stop:
             _end(run, before, "stopped", f"signal {stop.name}")
             stop.told(run.reached, f"coset run --resume {run.folder}" if run.folder.resumable() else "")
+            raise
+        except GivenUp as reason:
+            _end(run, before, "stopped", str(reason))
             raise
         except BaseException as error:
             _end(run, before, "failed", " ".join(str(error).split()) or type(error).__name__)

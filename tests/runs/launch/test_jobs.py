@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from coset.core.errors import CosetError
-from coset.runs.launch.jobs import Job, run_jobs
+from coset.runs.launch.jobs import Job, Outcome, run_jobs
+from coset.runs.signals import Stopped
 
 
 def double(number):
@@ -33,6 +34,19 @@ def die_until(times, folder):
         (Path(folder) / f"{os.getpid()}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return marks
+
+
+def process_id(number):
+    return number, os.getpid()
+
+
+def say_when_stopped(file):
+    Path(file).touch()
+    try:
+        time.sleep(600)
+    except Stopped as stop:
+        Path(file).write_text(stop.name)
+        raise
 
 
 def wait_for_ever(folder):
@@ -62,6 +76,40 @@ def test_every_outcome_is_reported(engine, tmp_path):
     assert (found["killed once"].result, found["killed once"].error) == (1, None)
     assert "its process died" in found["killed always"].error
     assert len(list(folders[1].iterdir())) == 2  # tried twice, not more
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_jobs_can_depend_on_the_outcomes_before(engine):
+    """Those that are no sequence are asked for one by one; on this machine one process serves them all."""
+    if engine == "ray":
+        pytest.importorskip("ray")
+    found = [Outcome("", {"twice": 1}, None, 0.0)]
+
+    def doubling():
+        while found[-1].result["twice"] < 50:
+            yield Job(f"twice {found[-1].result['twice']}", double, (found[-1].result["twice"],))
+
+    for outcome in run_jobs(doubling(), engine, workers=1, threads=1):
+        found.append(outcome)
+    assert [outcome.result["twice"] for outcome in found] == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_one_process_serves_one_job_after_the_other():
+    jobs = [Job(str(number), process_id, (number,)) for number in range(6)]
+    found = [outcome.result for outcome in run_jobs(jobs, workers=2, threads=1)]
+    assert sorted(number for number, _ in found) == list(range(6))
+    assert len({process for _, process in found}) <= 2
+
+
+def test_jobs_that_are_not_waited_for_are_told_to_stop(tmp_path):
+    """Whoever leaves the outcomes leaves no process behind, and each can say how far it came."""
+    jobs = [Job("short", double, (1,)), Job("long", say_when_stopped, (str(tmp_path / "said"),))]
+    outcomes = run_jobs(jobs, workers=2, threads=1)
+    next(outcomes)
+    while not (tmp_path / "said").is_file():
+        time.sleep(0.05)
+    outcomes.close()
+    assert (tmp_path / "said").read_text() == "SIGTERM"
 
 
 def test_processes_killed_at_random_lose_nothing(tmp_path):

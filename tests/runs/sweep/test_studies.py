@@ -1,4 +1,4 @@
-"""Recipes of kind ``sweep``: which runs they make, that finished ones are kept, and what their page shows."""
+"""Recipes of kind ``sweep``: which trials they make, that finished ones are kept, and what their page shows."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 
 from coset.core.errors import CosetError
 from coset.runs.recipes import load
-from coset.runs.sweep import studies as sweep
 
 TINY = """
 kind: sweep
@@ -18,6 +17,7 @@ series: {clusters: {}, random: {changes: [model.coarsening=random], values: [2]}
 references: {GIN: gin/freesolv}
 overrides: [training.epochs=1, model.width=8, model.layers=1]
 seeds: [0, 1]
+metric: rmse
 """
 
 
@@ -28,11 +28,12 @@ def tiny(tmp_path):
 
 
 def test_every_setting_comes_before_the_next_seed(tiny):
-    cells = [(cell.series, cell.value, cell.recipe.seed) for cell in tiny("fewer_seeds={1: [0], GIN: [1]}").cells()]
-    assert cells == [
+    trials = tiny("fewer_seeds={1: [0], GIN: [1]}").trials()
+    assert [(*trial.labels.values(), trial.recipe.seed) for trial in trials] == [
         ("clusters", "1", 0), ("clusters", "2", 0), ("random", "2", 0),
         ("clusters", "2", 1), ("random", "2", 1), ("GIN", "", 1),
     ]  # fmt: skip
+    assert [trial.place for trial in trials[-2:]] == ["random-bag=2-seed1", "GIN-seed1"]
 
 
 def test_fewer_seeds_are_checked(tiny):
@@ -42,32 +43,42 @@ def test_fewer_seeds_are_checked(tiny):
         tiny("fewer_seeds={GIN: [5]}")
 
 
-def test_runs_are_written_kept_and_shown(tiny, tmp_path, monkeypatch):
-    recipe, tmp_path = tiny("values=[1]", "seeds=[0]"), tmp_path / "run"
-    tmp_path.mkdir()
-    metrics = recipe.run(tmp_path, quiet=True)
-    rows = pd.read_csv(tmp_path / "sweep.csv")
-    assert rows["series"].tolist() == ["clusters", "random", "GIN"]
-    assert rows["cpu_seconds_per_epoch"].min() > 0
-    assert json.loads((tmp_path / "metrics.json").read_text())["cells"] == metrics["cells"]
-    assert "against time" in recipe.report(tmp_path).read_text()
+def test_every_trial_is_checked_before_the_first_starts(tiny, tmp_path):
+    with pytest.raises(CosetError, match=r"model.bag='many'"):
+        tiny("values=[1,many]").run(tmp_path / "run", quiet=True)
+    with pytest.raises(CosetError, match=r"would share a folder \(clusters-bag=1-seed0\)"):
+        tiny("values=[1,1]").run(tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
-    monkeypatch.setattr(sweep.GraphRecipe, "run", lambda *_, **__: pytest.fail("a finished run was run again"))
-    assert recipe.run(tmp_path, quiet=True)["cells"] == metrics["cells"]
+
+@pytest.mark.slow
+def test_trials_are_written_kept_and_shown(tiny, tmp_path):
+    recipe, folder = tiny("values=[1]", "seeds=[0]"), tmp_path / "run"
+    metrics = recipe.run(folder, quiet=True)
+    rows = pd.read_csv(folder / "sweep.csv")
+    assert rows["series"].tolist() == ["clusters", "random", "GIN"]
+    assert rows["test.rmse"].notna().all()
+    assert min(row["cpu_seconds_per_epoch"] for row in metrics["rows"]) > 0
+    assert [row["params"] > 0 for row in metrics["rows"]] == [True] * 3
+    assert json.loads((folder / "metrics.json").read_text())["rows"] == metrics["rows"]
+    assert "against time" in recipe.report(folder).read_text()
+    written = {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/*")}
+    (folder / "metrics.json").unlink()
+    assert recipe.run(folder, quiet=True)["rows"] == metrics["rows"]
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/*")} == written
 
 
 def test_every_shipped_sweep_is_possible():
-    assert len(list(load("csgnn/zinc12k-bags").cells())) == 21
+    assert len(load("csgnn/zinc12k-bags").trials()) == 21
 
 
-def test_a_run_that_was_cut_off_is_gone_on_with(tiny, tmp_path):
-    """After its only epoch but before its metrics: nothing is trained again."""
-    recipe, folder = tiny("values=[1]", "seeds=[0]", "series={clusters: {}}", "references={}"), tmp_path / "run"
-    folder.mkdir()
-    recipe.run(folder, quiet=True)
-    part = folder / "runs" / "clusters-1-seed0"
-    before = (part / "history.csv").read_text()
-    (part / "metrics.json").unlink()
-    recipe.run(folder, quiet=True)
-    assert (part / "metrics.json").is_file()
-    assert (part / "history.csv").read_text() == before
+def test_any_kind_that_tells_a_number(toy, tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        f"kind: sweep\nbase: {toy('score')}\nsetting: x\nvalues: [1, 2]\nreferences: {{far: {toy('score')}}}\n"
+    )
+    recipe = load(str(tmp_path / "study.yaml"))
+    metrics = recipe.run(tmp_path / "run", quiet=True)
+    assert [(row["label"], row["mean"]) for row in metrics["rows"]] == [("x=1", 5.0), ("x=2", 2.0), ("far", 10.0)]
+    columns, table = recipe.summary(metrics)
+    assert columns == ["", "found.cost", "runs", "failed"]
+    assert table[0] == ["x=1", "5 ± 1", "3", ""]

@@ -7,6 +7,7 @@ of memory) is tried again; an exception is an answer, and is not.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -14,15 +15,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from coset.core.errors import CosetError, require
+from coset.runs.signals import Stopped, stop_on_signals
 
 ENGINES = ("local", "ray")
+PATIENCE = 10
+"""Seconds that a process has to end in when it is asked to."""
 _STORE = 200_000_000  # bytes
 
 
@@ -58,14 +62,16 @@ class Outcome:
 
 
 def run_jobs(
-    jobs: Sequence[Job], engine: str = "local", workers: int = 1, retries: int = 2, threads: int | None = None
-) -> Iterator[Outcome]:
+    jobs: Iterable[Job], engine: str = "local", workers: int = 1, retries: int = 2, threads: int | None = None
+) -> Generator[Outcome, None, None]:
     """Outcomes in the order in which jobs end; none is dropped.
 
     Args:
-        jobs: Names must differ.
-        engine: ``local`` (a process a job) or ``ray`` (the cluster of ``RAY_ADDRESS``, or one started here).
-        workers: Jobs at a time; on a running Ray cluster its resources decide.
+        jobs: Names must differ. Those that are no sequence are asked for one by one, each when there is a worker for
+            it and the outcomes before it have been taken: so that it can depend on them.
+        engine: ``local`` (processes that serve one job after the other) or ``ray`` (the cluster of ``RAY_ADDRESS``, or
+            one started here).
+        workers: Jobs at a time; on a running Ray cluster its resources decide, if ``jobs`` is a sequence.
         retries: How often a job is started again whose process died.
         threads: Of a job; the cores of this machine are shared out by default.
 
@@ -76,82 +82,111 @@ def run_jobs(
         raise CosetError(f"engine {engine!r}: choose {' or '.join(ENGINES)}")
     if workers < 1 or retries < 0:
         raise CosetError(f"workers={workers} must be at least 1, retries={retries} at least 0")
-    names = [job.name for job in jobs]
-    if len(set(names)) < len(names):
-        raise CosetError(f"two jobs are called {next(name for name in names if names.count(name) > 1)!r}")
+    distinct: Iterable[Job] = _distinct(jobs)
+    if isinstance(jobs, Sequence):
+        distinct = list(distinct)
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    return (_on_ray if engine == "ray" else _in_processes)(jobs, workers, retries, threads)
+    return (_on_ray if engine == "ray" else _in_processes)(distinct, workers, retries, threads)
 
 
-@dataclass
-class _Running:
-    job: Job
-    process: Any
-    answers: Connection
-    attempts: int
-    started: float
+def _distinct(jobs: Iterable[Job]) -> Iterator[Job]:
+    names: set[str] = set()
+    for job in jobs:
+        if job.name in names:
+            raise CosetError(f"two jobs are called {job.name!r}")
+        names.add(job.name)
+        yield job
 
 
-def _in_processes(jobs: Sequence[Job], workers: int, retries: int, threads: int) -> Iterator[Outcome]:
-    waiting = [(job, 0) for job in reversed(jobs)]
-    running: list[_Running] = []
+class _Worker:
+    """A process of this machine that serves one job after the other: to start one takes longer than many a job."""
+
+    def __init__(self, threads: int):
+        context = multiprocessing.get_context("spawn")  # forking a process with threads (PyTorch, Numba) can hang
+        self.channel, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, threads))
+        self.process.start()
+        theirs.close()
+
+    def take(self, job: Job, attempts: int) -> None:
+        """Start with a job that was tried so often before."""
+        self.job, self.attempts, self.started = job, attempts + 1, time.monotonic()
+        with suppress(OSError):  # a process that died meanwhile is found dead when its answer is waited for
+            self.channel.send(job)
+
+    def parts(self) -> tuple[Connection, int]:
+        """What to wait for: a process that answers is ready before it ends, one that dies without when it has."""
+        return self.channel, self.process.sentinel
+
+    def is_done(self) -> bool:
+        """Whether it has answered, or died."""
+        return self.channel.poll() or not self.process.is_alive()
+
+    def answer(self) -> tuple[Any, str | None, float] | None:
+        """What became of its job; ``None`` if it died."""
+        with suppress(EOFError, OSError):
+            if self.channel.poll():
+                return self.channel.recv()
+        self.process.join()
+        self.channel.close()
+        return None
+
+    def death(self) -> tuple[None, str, float]:
+        """The answer of one that died too often."""
+        code = self.process.exitcode
+        how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+        return None, f"its process died ({how}), {self.attempts} times", time.monotonic() - self.started
+
+    def end(self) -> None:
+        """Ask it to stop, which lets it say how far its run came; a process that does not listen is killed."""
+        self.process.terminate()
+        self.process.join(PATIENCE)
+        self.process.kill()
+        self.process.join()
+
+
+def _in_processes(jobs: Iterable[Job], workers: int, retries: int, threads: int) -> Generator[Outcome, None, None]:
+    waiting, again = iter(jobs), list[tuple[Job, int]]()
+    busy, idle = list[_Worker](), list[_Worker]()
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                running.append(_start(*waiting.pop(), threads))
-            # A process that sends its answer is ready before it ends; one that dies without is ready when it has.
-            wait([part for each in running for part in (each.answers, each.process.sentinel)])
-            for each in [each for each in running if _is_done(each)]:
-                running.remove(each)
-                answer = _answer(each)
-                if answer is None and each.attempts <= retries:
-                    waiting.append((each.job, each.attempts))
+        while True:
+            while len(busy) < workers and (work := again.pop() if again else _next(waiting)) is not None:
+                worker = idle.pop() if idle else _Worker(threads)
+                busy.append(worker)
+                worker.take(*work)
+            if not busy:
+                return
+            wait([part for worker in busy for part in worker.parts()])
+            for worker in [worker for worker in busy if worker.is_done()]:
+                busy.remove(worker)
+                answer = worker.answer()
+                if answer is not None:
+                    idle.append(worker)
+                elif worker.attempts <= retries:
+                    again.append((worker.job, worker.attempts))
                     continue
-                yield Outcome(each.job.name, *(answer or (None, _death(each), time.monotonic() - each.started)))
+                yield Outcome(worker.job.name, *(answer or worker.death()))
     finally:
-        for each in running:
-            each.process.terminate()
-            each.process.join()
+        for worker in (*busy, *idle):
+            worker.end()
 
 
-def _start(job: Job, attempts: int, threads: int) -> _Running:
-    context = multiprocessing.get_context("spawn")  # forking a process with threads (PyTorch, Numba) can hang
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, threads), name=job.name)
-    process.start()
-    theirs.close()
-    with suppress(OSError):  # a process that died at once is found dead below
-        ours.send(job)
-    return _Running(job, process, ours, attempts + 1, time.monotonic())
+def _next(jobs: Iterator[Job]) -> tuple[Job, int] | None:
+    job = next(jobs, None)
+    return None if job is None else (job, 0)
 
 
-def _is_done(each: _Running) -> bool:
-    return each.answers.poll() or not each.process.is_alive()
-
-
-def _answer(each: _Running) -> tuple[Any, str | None, float] | None:
-    answer = None
-    with suppress(EOFError, OSError):
-        if each.answers.poll():
-            answer = each.answers.recv()
-    each.process.join()
-    each.answers.close()
-    return answer
-
-
-def _death(each: _Running) -> str:
-    code = each.process.exitcode
-    how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-    return f"its process died ({how}), {each.attempts} times"
-
-
-def _work(driver: Connection, threads: int) -> None:
+def _serve(driver: Connection, threads: int) -> None:
     """The body of a process."""
     _die_with_parent()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before the job is received, and with it PyTorch imported
-    job: Job = driver.recv()
-    driver.send(_attempt(job.function, job.arguments, threads))
-    driver.close()
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # before a job is received, and with it PyTorch imported
+    try:
+        with stop_on_signals(), suppress(EOFError):
+            while True:
+                job: Job = driver.recv()
+                driver.send(_attempt(job.function, job.arguments, threads))
+    except Stopped as stop:
+        sys.exit(stop.exit_code)
 
 
 def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...], threads: int) -> tuple[Any, str | None, float]:
@@ -180,19 +215,21 @@ def _die_with_parent() -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _on_ray(jobs: Sequence[Job], workers: int, retries: int, threads: int) -> Iterator[Outcome]:
+def _on_ray(jobs: Iterable[Job], workers: int, retries: int, threads: int) -> Generator[Outcome, None, None]:
+    at_once = len(jobs) if isinstance(jobs, Sequence) else workers
+    waiting = iter(jobs)
     with ray_running(workers * threads) as ray:
         remote = ray.remote(call_far)
-        began = time.monotonic()
-        pending = {
-            remote.options(name=job.name, num_cpus=threads, max_retries=retries).remote(
-                sys.path, pickle.dumps((_attempt, (job.function, job.arguments, threads)))
-            ): job
-            for job in jobs
-        }
-        while pending:
+        pending: dict[Any, tuple[Job, float]] = {}
+        while True:
+            for job in itertools.islice(waiting, at_once - len(pending)):
+                options = remote.options(name=job.name, num_cpus=threads, max_retries=retries)
+                work = pickle.dumps((_attempt, (job.function, job.arguments, threads)))
+                pending[options.remote(sys.path, os.getcwd(), work)] = job, time.monotonic()
+            if not pending:
+                return
             for done in ray.wait(list(pending), num_returns=1)[0]:
-                job = pending.pop(done)
+                job, began = pending.pop(done)
                 try:
                     answer = ray.get(done)
                 except ray.exceptions.RayError as failure:
@@ -223,11 +260,11 @@ def over_ray_data(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.enable_rich_progress_bars = False
-        path, work = list(sys.path), pickle.dumps((function, settings))
+        path, place, work = list(sys.path), os.getcwd(), pickle.dumps((function, settings))
 
         def one(row: dict[str, Any]) -> dict[str, Any]:
             called, common = pickle.loads(work)
-            return {"answer": pickle.dumps(call_far(path, pickle.dumps((called, (*common, items[row["id"]])))))}
+            return {"answer": pickle.dumps(call_far(path, place, pickle.dumps((called, (*common, items[row["id"]])))))}
 
         rows = ray.data.range(len(items), override_num_blocks=len(items)).map(one, num_cpus=1, max_retries=retries)
         try:
@@ -238,9 +275,12 @@ def over_ray_data(
             raise CosetError(f"a task of Ray Data failed ({type(error).__name__}: {first})") from error
 
 
-def call_far(path: list[str], work: bytes) -> Any:
-    """Call a function in a worker that was not started from here, and may find fewer modules than we do."""
+def call_far(path: list[str], here: str, work: bytes) -> Any:
+    """Call a function in a worker that was not started from here: it may find fewer modules, and other files, than we
+    do."""
     sys.path += [place for place in path if place not in sys.path]
+    if os.path.isdir(here):
+        os.chdir(here)
     function, arguments = pickle.loads(work)  # of our own driver's making
     return function(*arguments)
 

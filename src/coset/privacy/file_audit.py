@@ -1,0 +1,99 @@
+"""``coset audit``: an audit of a model and data that are files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from coset.core.files import make_folder, write_arrays, write_json
+from coset.privacy.audit import Audit, audit, load_inputs, load_network
+from coset.privacy.experiments import RECONSTRUCTIONS
+from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.models.modules import load_module
+from coset.privacy.pages import write_audit
+from coset.privacy.reconstruction import Attack
+from coset.privacy.scores import aligned, nearest
+from coset.runs.folder import METRICS
+from coset.runs.terminal import progress
+
+Samples = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileAudit:
+    """What is audited, and how.
+
+    Attributes:
+        weights: safetensors.
+        data: NPZ of training and held-out inputs with labels.
+        group: Under which the network is invariant; averaged over unless ``model`` is given, and checked.
+        loss: ``mse`` or ``logistic``.
+        weight_decay: Of training, if known.
+        steps: Of the search.
+        restarts: Side by side.
+        seed: Of their starts.
+        model: ``FILE.py:NAME`` that makes the network; a ReLU network of linear layers if left out.
+        part: Candidates at a time.
+    """
+
+    weights: Path
+    data: Path
+    group: str = "plain"
+    loss: str = "logistic"
+    weight_decay: float | None = None
+    steps: int = 3000
+    restarts: int = 1
+    seed: int = 0
+    model: str | None = None
+    part: int | None = None
+
+    def run(self, output: Path, quiet: bool = False) -> Audit:
+        """Read, measure, write ``metrics.json``, ``reconstructions.npz`` and ``report.html``.
+
+        Args:
+            output: Folder.
+            quiet: No progress bar.
+
+        Raises:
+            CosetError: A file or the model cannot be used; nothing is written then.
+        """
+        train, held_out, shape = load_inputs(self.data)
+        network, table = self._network(shape)
+        loss = self.loss
+        if network(train[0][:1]).dim() == 2:
+            train, held_out, loss = _as_classes(train), _as_classes(held_out), "ce"
+        drawn = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+        picture = (drawn[0], drawn[1]) if len(drawn) == 2 and self.group != "sets" else None
+        with progress("looking for training inputs", 101, quiet) as each:
+            result = audit(
+                network, train, held_out, group=table, loss=loss, weight_decay=self.weight_decay,
+                attack=self._attack(len(train[0])), picture=picture, progress=each,
+            )  # fmt: skip
+        make_folder(output)
+        found = aligned(result.found.candidates[result.found.best], result.scores, table)
+        others = nearest(found, held_out[0], table)
+        arrays = {"found": found.numpy(), "truth": train[0].numpy(), "held_out": others.numpy()}
+        write_arrays(output / RECONSTRUCTIONS, arrays)
+        facts = {"group": table.name, "training inputs": str(len(train[0])), "held out": str(len(held_out[0]))}
+        write_audit(output, f"Audit of {self.weights.name}", result, arrays, facts, picture)
+        write_json(output / METRICS, result.to_dict())
+        return result
+
+    def _network(self, shape: tuple[int, ...]) -> tuple[nn.Module, FiniteGroup]:
+        if self.model is None:
+            return load_network(self.weights, self.group, shape)
+        return load_module(self.model, self.weights, shape), group_of(self.group, shape)
+
+    def _attack(self, count: int) -> Attack:
+        return Attack(
+            candidates=2 * count, steps=self.steps, restarts=self.restarts, least=0.1, part=self.part, seed=self.seed
+        )
+
+
+def _as_classes(samples: Samples) -> Samples:
+    """Labels -1 and 1 as class numbers 0 and 1, which two outputs read."""
+    x, y = samples
+    return x, (y > 0).to(torch.int64) if y.is_floating_point() else y
