@@ -1,0 +1,1 @@
+"""Coset held to the papers' own code: its outputs are read from files, and must be ours in float64."""
