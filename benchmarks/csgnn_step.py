@@ -83,7 +83,7 @@ class Peer(nn.Module):
             terms = list(layer.gather.values())
             total = self._point(terms[2], x)
             for name, term, conv in zip(("internal", "external"), terms, convs):
-                features = term.edge_encoder(self.structure[f"{name} features"])
+                features = term.encode_edges(self.structure[f"{name} features"])
                 total = total + conv(x, self.structure[name], features)
             x = torch.relu(layer.norm(total))
         if self.bags:

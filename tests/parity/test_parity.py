@@ -17,10 +17,6 @@ TOLERANCE = 1e-9
 Reason = tuple[Callable[[ParityFile], bool], str]
 DISAGREE: tuple[Reason, ...] = (
     (
-        lambda file: file.class_name == "CSGNN" and file.arguments.get("attention") is None,
-        "the sums of CS-GNN lack the ReLU on bond terms, and sets of ten nodes and more are not told apart",
-    ),
-    (
         lambda file: (
             file.options["family"] == "fs_merge"
             and (config := literal(file.options["config"]))["projection_dim"] != config["hidden_size"]

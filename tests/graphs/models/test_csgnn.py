@@ -11,9 +11,9 @@ from coset.graphs import PairGraph
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models.bags import BagGraph
-from coset.graphs.models.csgnn import CSGNN, BagBlock, BagEncoder, SetPoint
+from coset.graphs.models.csgnn import CSGNN, BagBlock, BagEncoder, SetPoint, SetSum
 from coset.graphs.models.product import PairEncoder
-from coset.graphs.models.subgraphormer import PairSumBlock
+from coset.graphs.models.subgraphormer import PairSum, PairSumBlock
 from coset.graphs.transforms import Coarsen, ShortestPathDistances, set_clusters, set_nodes
 from coset.relations import propagate
 from coset.symmetry import set_node_basis, set_node_orbits, verify_claims
@@ -148,8 +148,40 @@ def test_the_point_term_is_made_of_orbits_of_the_group(n):
     torch.testing.assert_close(point.gather(x, graph), total[n:])
 
 
+def test_vectors_of_bonds_are_cut_off_at_zero():
+    """ReLU(x + ReLU(e)), as published, where GNN-SSWL+ has ReLU(x + e): a bond of -5 hides nothing here."""
+    data = halves()
+    data.edge_attr = torch.zeros(6, 1, dtype=torch.long)
+    graph = BagGraph.from_batch(data)
+    for kind, wanted in ((SetSum, [1, 2, 4, 2]), (PairSum, [0, 0, 0, 0])):
+        term = kind(1, 1, [1]).double()
+        torch.nn.init.constant_(term.edge_encoder.encoder.tables[0].weight, -5)
+        edge = term.encode_edges(graph.edge_features)
+        sums = propagate(X, graph.internal, product=graph.pairs, along=1, edge=edge, relu=True)
+        assert sums.flatten()[:4].tolist() == wanted
+    real = SetSum(1, 1, 2).double()
+    features = torch.randn(6, 2, dtype=torch.float64)
+    assert torch.equal(real.encode_edges(features), real.edge_encoder(features))
+
+
+def test_sizes_are_told_apart_up_to_eleven():
+    """The published tables are read at clamp(size - 1, 0, 10), and at clamp(shared nodes, 0, 10)."""
+    sizes = (9, 10, 11, 12)
+    whole = [Coarsen("whole")(graph_of([(i, i + 1) for i in range(size - 1)], size)) for size in sizes]
+    orbits, orbit_of = BagGraph.from_batch(Batch.from_data_list(whole)).orbits
+    firsts = [0, 9, 19, 30]
+    assert orbits[orbit_of[firsts]].tolist() == [[9, 9, 9, 1], [10, 10, 10, 1], [11, 11, 10, 1], [11, 11, 10, 1]]
+    point = SetPoint(1).double()
+    for table in point.tables:
+        table.weight.data.copy_(torch.arange(len(table.weight)).unsqueeze(1))
+    assert point.orbit_vectors(orbits).flatten().tolist() == [8 + 8 + 9, 9 + 9 + 10, 10 + 10 + 10]
+
+
 def copied(block, layer):
-    """The weights of a GNN-SSWL+ layer put into one of CS-GNN."""
+    """The weights of a GNN-SSWL+ layer put into one of CS-GNN, which cuts vectors of bonds off at zero."""
+    for relation in ("uL", "vL"):
+        for table in layer.gather[relation].edge_encoder.parameters():
+            table.data.abs_()
     for mine, theirs in (("internal", "uL"), ("external", "vL")):
         block.gather[mine].load_state_dict(layer.gather[theirs].state_dict())
     block.gather["point"].mlp.load_state_dict(layer.gather["vv"].mlp.state_dict())

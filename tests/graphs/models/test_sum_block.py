@@ -102,7 +102,8 @@ def test_inference_mode_gives_the_same(kind, dress):
 def test_gradcheck_of_the_operation(kind, dress):
     batch, made = random_graphs(2, seed=3, dress=DRESSES[dress]), model(kind).eval()
     x, graph = made.pair_features(batch)
-    x, block = x.detach().requires_grad_(), made.layers[0]
+    # Not x itself: it holds zeros, where ReLU(x + ReLU(e)) has no slope.
+    x, block = torch.randn_like(x.detach()).requires_grad_(), made.layers[0]
 
     def layer(x):
         return sum_block.sum_block(sum_block.branches(block, x, graph), block.norm, x)

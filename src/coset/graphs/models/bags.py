@@ -26,6 +26,7 @@ from coset.relations import IndexSet, Product, Relation
 from coset.symmetry import Action
 
 LARGEST_SIZE = 10  # sizes of sets are told apart up to here
+ORBIT_SIZES = 11  # and in the orbits of the point relation up to here, as published: 11 stands for 11 or more
 
 
 @dataclass
@@ -155,7 +156,7 @@ class BagGraph:
         """Orbits of the point relation, and the orbit of every view.
 
         An orbit of (S, v; S', v) with v in S' is told by |S|, |S'|, |S n S'| and whether v is in S
-        (:func:`coset.symmetry.set_node_orbits`); numbers above 10 are told apart no further.
+        (:func:`coset.symmetry.set_node_orbits`). Sizes from 11 on are one, and so are shared nodes from 10 on.
         """
         left, member = self.views.coordinates
         squares = Product(self.sets, self.sets)
@@ -165,15 +166,15 @@ class BagGraph:
         shared = torch.bincount(together, minlength=squares.total)
         other = self.member_set[member]
         values = (
-            self.set_sizes[left],
-            self.set_sizes[other],
-            shared[squares.rows(left, other)],
+            self.set_sizes[left].clamp(max=ORBIT_SIZES),
+            self.set_sizes[other].clamp(max=ORBIT_SIZES),
+            shared[squares.rows(left, other)].clamp(max=ORBIT_SIZES - 1),
             self.inside[self.pairs.rows(left, self.member_node[member])].long(),
         )
-        base = LARGEST_SIZE + 1
+        base = ORBIT_SIZES + 1
         code = torch.zeros_like(left)
         for value in values:
-            code = code * base + value.clamp(max=LARGEST_SIZE)
+            code = code * base + value
         present = torch.bincount(code, minlength=base**4) > 0
         codes = present.nonzero().squeeze(1)
         table = torch.stack([codes // base**power % base for power in (3, 2, 1, 0)], dim=1)

@@ -8,7 +8,7 @@ singletons). One layer:
     X' = ReLU(BN( sum over g of MLP_g((1 + eps_g) X + M_g) ))
 
 ==========  ================================================================================================
-internal    M(S, v) = sum over v' ~ v of ReLU(X(S, v') + e)
+internal    M(S, v) = sum over v' ~ v of ReLU(X(S, v') + e), e = ReLU of the bond's vector
 external    M(S, v) = sum over the bonds that cross from S' to S of ReLU(X(S', v) + e)
 point       M(S, v) = sum over S' with v in S' of kappa(X(S', v) + b[orbit of (S, v; S', v)])
 ==========  ================================================================================================
@@ -23,14 +23,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.models import sum_block
-from coset.graphs.models.bags import LARGEST_SIZE, BagGraph, SetReordering
+from coset.graphs.models.bags import LARGEST_SIZE, ORBIT_SIZES, BagGraph, SetReordering
 from coset.graphs.models.partition_linear import PartitionEquivariantLinear
 from coset.graphs.models.readouts import encode_nodes, node_encoder, prediction_head
 from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
@@ -126,18 +126,31 @@ class BagEncoder(nn.Module):
         return graph.pairs.rows(graph.member_set[member], node), distance.clamp(max=self.far)
 
 
+class SetSum(PairSum):
+    """MLP((1 + eps) X + sum over neighbours of ReLU(x_j + e_ij)) with categories of bonds in e = ReLU(table[bond]).
+
+    The published code has this inner ReLU, that of GNN-SSWL+ (:class:`coset.graphs.subgraphormer.PairSum`) has not.
+    """
+
+    def encode_edges(self, features: Num[Tensor, "edges k"]) -> Float[Tensor, "edges width"]:
+        assert self.edge_encoder is not None
+        encoded = super().encode_edges(features)
+        return encoded.relu() if self.edge_encoder.categorical else encoded
+
+
 class SetPoint(nn.Module):
     """MLP((1 + eps) X(S, v) + sum over S' with v in S' of kappa(X(S', v) + b[orbit])): the symmetry-based update.
 
     An orbit of (S, v; S', v) is told by |S|, |S'|, |S n S'| and whether v is in S. Its vector b is a sum of six table
-    entries, as published: 1[i != i'], |S| - 1, |S'| - 1, |S n S'|, and in which of the two sets each index lies.
+    entries, as published: 1[i != i'], |S| - 1, |S'| - 1, |S n S'|, and in which of the two sets each index lies. Sizes
+    are told apart from 1 to 11 (or more), shared nodes from 0 to 10 (or more).
 
     Args:
         width: Columns in and out.
         coupling: kappa: ``mlp`` (Linear - BN - ReLU - Linear with 48 hidden units), ``relu`` or ``identity``.
     """
 
-    TABLES = (2, LARGEST_SIZE + 1, LARGEST_SIZE + 1, LARGEST_SIZE + 1, 4, 4)
+    TABLES = (2, ORBIT_SIZES, ORBIT_SIZES, ORBIT_SIZES, 4, 4)
 
     def __init__(self, width: int, coupling: str = "mlp"):
         super().__init__()
@@ -223,7 +236,7 @@ class BagBlock(SumOfTerms):
         outside = edge_features if crossing == "bonds" else None
         for name, axis, features in (("internal", 1, edge_features), ("external", 0, outside)):
             if attention is None:
-                self.gather[name] = PairSum(width, axis, features)
+                self.gather[name] = SetSum(width, axis, features)
             else:
                 self.gather[name] = PairAttention(width, width, heads, axis, attention, features)  # type: ignore[arg-type]
         if updates != "none":

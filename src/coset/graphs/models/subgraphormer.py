@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
@@ -187,8 +187,13 @@ class PairSum(nn.Module):
             return None
         if graph.edge_features is None:
             raise ValueError("this model was made with edge features, but the data has no edge_attr")
-        edge = self.edge_encoder(graph.edge_features)
+        edge = self.encode_edges(graph.edge_features)
         return edge[graph.external_edges] if self.axis == 0 and graph.external_edges is not None else edge
+
+    def encode_edges(self, features: Num[Tensor, "edges k"]) -> Float[Tensor, "edges width"]:
+        """e_ij of the edges of the graph."""
+        assert self.edge_encoder is not None
+        return self.edge_encoder(features)
 
     def _relation(self, graph: PairGraph) -> Relation:
         return graph.internal if self.axis else graph.external
