@@ -142,6 +142,25 @@ def test_numbers_trained_for_a_tiny_vit():
     assert sum(p.numel() for p in net.parameters()) == 2 * (8 * 448 + 2 * 1664 + 128) + 2 * 448 + 64 == 15040
 
 
+def test_ranks_as_published():
+    """r for every map but those of the hidden units, floor(r h / d), however narrow the projection is."""
+    net = FoldedSuperNet([make("clip", s) for s in range(2)], rank=8)  # d = 16, h = 24, projection 6
+    hidden = (net.merges["up_0"], net.merges["up_1"], net.unmerges["down_0"], net.unmerges["down_1"])
+    others = {*net.merges.values(), *net.unmerges.values()} - {*hidden}
+    assert {made.rank for made in hidden} == {12}
+    assert {net.merges["project"], net.unmerges["output"]} < others
+    assert {made.rank for made in others} == {8}
+    layers = FoldedSuperNet([MLPEncoder.of([5, 8, 4, 2]) for _ in range(2)], rank=3)
+    assert {made.rank for made in layers.merges.values()} == {3}
+    x = inputs_of("clip")
+    shake(net)
+    assert torch.allclose(net(x), net.explicit("dense")(x), atol=1e-9)
+    for rank in (0, 17):
+        with pytest.raises(CosetError, match=f"rank={rank} must lie between 1 and the width of the merged network, 16"):
+            FoldedSuperNet([make("clip", s) for s in range(2)], rank=rank)
+    FoldedSuperNet([make("clip", s) for s in range(2)], kind="full", rank=17)  # has no ranks
+
+
 def test_double_width_keeps_both_mlps_exactly():
     teachers = [make("mlp", s) for s in range(2)]
     net, x = FoldedSuperNet(teachers, kind="full", width=16), inputs_of("mlp")

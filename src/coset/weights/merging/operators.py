@@ -20,6 +20,7 @@ from coset.core.errors import CosetError
 
 Kind = Literal["diagonal", "low_rank", "diagonal_and_low_rank", "full", "heads"]
 Start = Literal["first", "average", "random"]
+LOW_RANK: tuple[Kind, ...] = ("low_rank", "diagonal_and_low_rank")
 SMALL = 0.1
 """Scale of the factor of the low-rank part that does not begin at zero."""
 
@@ -33,18 +34,18 @@ class BlockMap(nn.Module):
         widths: d_i of each teacher.
         width: d* of the merged network.
         kind: Which parts there are.
-        rank: Of the low-rank part.
+        rank: Of the low-rank part; it may be more than a narrow width, as in the published code.
 
     Raises:
-        CosetError: The rank does not fit.
+        CosetError: A low-rank part of no rank.
     """
 
     def __init__(self, widths: Sequence[int], width: int, kind: Kind, rank: int = 0):
         super().__init__()
         self.widths, self.width, self.kind = tuple(widths), width, kind
-        low = kind in ("low_rank", "diagonal_and_low_rank")
-        if low and not 1 <= rank <= min(*widths, width):
-            raise CosetError(f"rank={rank} must lie between 1 and the smallest width, {min(*widths, width)}")
+        low = kind in LOW_RANK
+        if low and rank < 1:
+            raise CosetError(f"rank={rank} must be at least 1")
         self.rank = rank if low else 0
         self.diagonal = _blocks([(min(d, width),) for d in widths]) if kind.startswith("diagonal") else None
         self.left = _blocks([(d, rank) for d in widths]) if low else None

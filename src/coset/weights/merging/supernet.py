@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from coset.core.errors import CosetError
 from coset.weights.merging.encoders import Encoder, Inputs
-from coset.weights.merging.operators import BlockMap, HeadMap, Kind, Start, fold
+from coset.weights.merging.operators import LOW_RANK, BlockMap, HeadMap, Kind, Start, fold
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, matrix, shaped
 
 Mode = Literal["dense", "implicit", "folded"]
@@ -52,7 +52,7 @@ class FoldedSuperNet(Student):
         teachers: Networks of one architecture; they are left alone.
         width: Of the merged network; that of the first teacher if None.
         kind: Parametrisation of all M and U.
-        rank: Of their low-rank parts where the space is as wide as the stream; wider ones get more.
+        rank: Of their low-rank parts; hidden units of MLP blocks get floor(rank h / d).
         init: ``first`` begins as teacher 1, ``average`` as the mean of the weights.
         seed: Of the random parts.
 
@@ -70,6 +70,9 @@ class FoldedSuperNet(Student):
         check_alike([f"teacher {i + 1}" for i in range(len(teachers))], wirings)
         self._shell = [teachers[0].shell(width).eval().requires_grad_(False)]  # a list: not a submodule
         self.wiring = self._shell[0].wiring()
+        stream = self.wiring.widths[self.wiring.stream]
+        if kind in (*LOW_RANK, "heads") and not 1 <= rank <= stream:
+            raise CosetError(f"rank={rank} must lie between 1 and the width of the merged network, {stream}")
         self._states = [teacher.weights() for teacher in teachers]
         generator = torch.Generator().manual_seed(seed)
         merges, unmerges = self.wiring.maps()

@@ -137,14 +137,16 @@ def _block(i: int, names: dict[str, str]) -> list[Slot]:
     ]
 
 
-def _spaces(config: Any, **more: int) -> tuple[dict[str, int], dict[str, int]]:
+def _wiring(config: Any, slots: list[Slot], norms: list[Norm], output: str, **more: int) -> Wiring:
+    """The spaces of all layers, and ``more`` of them by width."""
     widths: dict[str, int] = {"stream": config.hidden_size}
     heads: dict[str, int] = {}
+    hidden = [f"layer{i}.hidden" for i in range(config.num_hidden_layers)]
     for i in range(config.num_hidden_layers):
         widths |= {f"layer{i}.qk": config.hidden_size, f"layer{i}.v": config.hidden_size}
-        widths[f"layer{i}.hidden"] = config.intermediate_size
+        widths[hidden[i]] = config.intermediate_size
         heads |= {f"layer{i}.qk": config.num_attention_heads, f"layer{i}.v": config.num_attention_heads}
-    return widths | more, heads
+    return Wiring(tuple(slots), tuple(norms), widths | more, output, "stream", heads, frozenset(hidden))
 
 
 def _vit(model: Any) -> Wiring:
@@ -164,8 +166,7 @@ def _vit(model: Any) -> Wiring:
         )
         norms += [_norm(f"{at}.layernorm_before"), _norm(f"{at}.layernorm_after")]
     norms.append(_norm(f"{m}.layernorm"))
-    widths, heads = _spaces(config)
-    return Wiring(tuple(slots), tuple(norms), widths, "stream", "stream", heads)
+    return _wiring(config, slots, norms, "stream")
 
 
 def _bert(model: Any) -> Wiring:
@@ -180,11 +181,9 @@ def _bert(model: Any) -> Wiring:
         slots += _block(i, names | {"up": f"{at}.intermediate.dense", "down": f"{at}.output.dense"})
         norms += [_norm(f"{at}.attention.output.LayerNorm"), _norm(f"{at}.output.LayerNorm")]
     if model.pooler is None:
-        widths, heads = _spaces(config)
-        return Wiring(tuple(slots), tuple(norms), widths, "stream", "stream", heads)
+        return _wiring(config, slots, norms, "stream")
     slots.append(_linear(f"{m}.pooler.dense", "pool", "pool", "pooled", "stream"))
-    widths, heads = _spaces(config, pooled=config.hidden_size)
-    return Wiring(tuple(slots), tuple(norms), widths, "pooled", "stream", heads)
+    return _wiring(config, slots, norms, "pooled", pooled=config.hidden_size)
 
 
 def _clip(model: Any) -> Wiring:
@@ -202,8 +201,7 @@ def _clip(model: Any) -> Wiring:
         norms += [_norm(f"{at}.layer_norm1"), _norm(f"{at}.layer_norm2")]
     norms.append(_norm(f"{m}.post_layernorm"))
     slots.append(_linear("model.visual_projection", "project", "project", "projected", "stream", bias=False))
-    widths, heads = _spaces(config, projected=config.projection_dim)
-    return Wiring(tuple(slots), tuple(norms), widths, "projected", "stream", heads)
+    return _wiring(config, slots, norms, "projected", projected=config.projection_dim)
 
 
 _WIRINGS = {"vit": _vit, "bert": _bert, "clip_vision_model": _clip}

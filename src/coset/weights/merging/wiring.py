@@ -63,8 +63,9 @@ class Wiring:
         norms: All LayerNorms.
         widths: Of each space.
         output: Space of the features that the heads read.
-        stream: Space whose width sets the ranks of all others.
+        stream: Space whose width sets the ranks of the hidden ones.
         heads: Number of attention heads of the spaces that have them.
+        hidden: Spaces of the hidden units of a transformer's MLP blocks.
     """
 
     slots: tuple[Slot, ...]
@@ -73,6 +74,7 @@ class Wiring:
     output: str
     stream: str
     heads: Mapping[str, int] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
 
     def names(self) -> set[str]:
         """All parameters that are described."""
@@ -94,8 +96,8 @@ class Wiring:
         return list(layers.values())
 
     def rank(self, space: str, rank: int) -> int:
-        """Ranks grow with the width of the space: floor(r h / d)."""
-        return max(1, rank * self.widths[space] // self.widths[self.stream])
+        """As published: r, and floor(r h / d) for the h hidden units of an MLP block beside a stream of width d."""
+        return max(1, rank * self.widths[space] // self.widths[self.stream]) if space in self.hidden else rank
 
 
 Blocks = Sequence[Float[Tensor, "d_i width"]]
