@@ -16,14 +16,6 @@ TOLERANCE = 1e-9
 
 Reason = tuple[Callable[[ParityFile], bool], str]
 DISAGREE: tuple[Reason, ...] = (
-    (
-        lambda file: (
-            file.options["family"] == "fs_merge"
-            and file.arguments["init"] == "average"
-            and file.options["teachers"] == "3"
-        ),
-        "maps begin in float32, so that 1/3 is rounded before the network is made double",
-    ),
     (lambda file: file.options["family"] == "glnorm", "epsilon of GLNorm stands elsewhere"),
     (lambda file: file.options["family"] == "motion", "frame encoding, L_neg and warm-up of TracksTo4D"),
 )

@@ -142,6 +142,15 @@ def test_numbers_trained_for_a_tiny_vit():
     assert sum(p.numel() for p in net.parameters()) == 2 * (8 * 448 + 2 * 1664 + 128) + 2 * 448 + 64 == 15040
 
 
+@pytest.mark.parametrize("kind", ["diagonal", "full", "heads"])
+def test_maps_begin_in_the_precision_of_the_teachers(kind):
+    net = FoldedSuperNet([make("vit", s) for s in range(3)], kind=kind, rank=2, init="average")
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+    for name in ("q_0", "up_0") if kind != "heads" else ("q_0",):
+        size = net.merges[name].width
+        assert torch.equal(net.merges[name].dense(2), torch.eye(size, dtype=torch.float64) * (1 / 3))
+
+
 def test_ranks_as_published():
     """r for every map but those of the hidden units, floor(r h / d), however narrow the projection is."""
     net = FoldedSuperNet([make("clip", s) for s in range(2)], rank=8)  # d = 16, h = 24, projection 6

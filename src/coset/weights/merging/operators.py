@@ -101,7 +101,7 @@ class BlockMap(nn.Module):
                 self.diagonal[i].fill_(0.0 if how == "random" else share)
                 self.diagonal[i].add_(_normal(self.diagonal[i], generator), alpha=noise)
             if self.full is not None:
-                self.full[i].copy_(torch.eye(*self.full[i].shape) * share)
+                nn.init.eye_(self.full[i]).mul_(share)
                 if how == "random":
                     self.full[i].copy_(_normal(self.full[i], generator) * (s / k if side == "merge" else s))
         if self.left is not None and self.right is not None:
@@ -151,7 +151,7 @@ class HeadMap(BlockMap):
         k, size = len(self), self.width // self.heads
         for i, inside in enumerate(self.inside):
             share = 1.0 if side == "unmerge" else 1 / k if how == "average" else float(i == 0)
-            inside.copy_(torch.eye(size) * share)
+            inside.copy_(torch.eye(size)).mul_(share)
             if how == "random":
                 inside.copy_(_normal(inside, generator) * size**-0.5)
         for mixing in self.mixing:

@@ -76,20 +76,21 @@ class FoldedSuperNet(Student):
         self._states = [teacher.weights() for teacher in teachers]
         generator = torch.Generator().manual_seed(seed)
         merges, unmerges = self.wiring.maps()
-        options = (wirings, kind, rank, init, generator)
+        example = self._states[0][self.wiring.slots[0].weight]
+        options = (wirings, kind, rank, init, generator, example)
         self.merges = nn.ModuleDict({n: self._map(space, "merge", *options) for n, space in merges.items()})
         self.unmerges = nn.ModuleDict({n: self._map(space, "unmerge", *options) for n, space in unmerges.items()})
         self.norms = nn.ParameterDict()
         for norm in self.wiring.norms:
             for name in (norm.weight, norm.bias):
                 self.norms[_key(name)] = nn.Parameter(self._start_of_norm(name, norm.space, init))
-        example = self._states[0][self.wiring.slots[0].weight]
         self.to(device=example.device, dtype=example.dtype)
 
     def _map(
         self, space: str, side: Any, wirings: Sequence[Wiring], kind: Kind, rank: int, init: Start,
-        generator: torch.Generator,
+        generator: torch.Generator, example: Tensor,
     ) -> BlockMap:  # fmt: skip
+        """A map of a space at its start, which is computed in the teachers' precision: a third is a third."""
         widths, width = [w.widths[space] for w in wirings], self.wiring.widths[space]
         heads = self.wiring.heads.get(space)
         if kind == "heads" and heads:
@@ -97,6 +98,7 @@ class FoldedSuperNet(Student):
         else:
             plain: Kind = "diagonal_and_low_rank" if kind == "heads" else kind
             made = BlockMap(widths, width, plain, self.wiring.rank(space, rank))
+        made.to(device=example.device, dtype=example.dtype)
         made.start(init, side, generator)
         return made
 
