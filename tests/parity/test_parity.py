@@ -16,7 +16,6 @@ TOLERANCE = 1e-9
 
 Reason = tuple[Callable[[ParityFile], bool], str]
 DISAGREE: tuple[Reason, ...] = (
-    (lambda file: file.options["family"] == "glnorm", "epsilon of GLNorm stands elsewhere"),
     (lambda file: file.options["family"] == "motion", "frame encoding, L_neg and warm-up of TracksTo4D"),
 )
 

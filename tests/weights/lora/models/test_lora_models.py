@@ -74,6 +74,16 @@ def test_glnorm_by_hand():
     assert float((u @ v.mT).norm().detach()) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_glnorm_of_small_and_of_no_changes():
+    """(||U V^T||_F + epsilon)^(1/2), as published; all-zero adapters have gradients of 0."""
+    small = torch.full((1, 1, 1, 1), 1e-3, dtype=torch.float64)
+    u, _ = GLNorm(1, 1, 1).double()(small, small)
+    assert u.item() == pytest.approx(1e-3 / (1e-6 + 1e-6) ** 0.5, rel=1e-9)
+    zero = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    sum(side.sum() for side in GLNorm(1, 2, 2)(zero, zero)).backward()
+    assert zero.grad.isfinite().all()
+
+
 class Maps(nn.Module):
     """A map of one pair, as a map of factors."""
 

@@ -107,7 +107,7 @@ def make_gate(kind: str, layers: int, width: int) -> nn.Module:
 
 
 class GLNorm(nn.Module):
-    r"""U and V over ||U V^T||_F^(1/2), times learnable scales of rows: equivariant, and blind to the size of dW."""
+    r"""U and V over (||U V^T||_F + epsilon)^(1/2), times learnable scales of rows: equivariant, blind to dW's size."""
 
     def __init__(self, layers: int, width_u: int, width_v: int, epsilon: float = 1e-6):
         super().__init__()
@@ -116,8 +116,10 @@ class GLNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        # The root of a root has no finite slope at 0; the guard inside keeps gradients of all-zero adapters finite.
-        root = (squared_norm(u, v).clamp(min=0) + self.epsilon**4).pow(0.25)[..., None, None] + self.epsilon
+        # The norm has no finite slope at 0; the guard inside, too small to be seen otherwise, keeps the gradients of
+        # all-zero adapters finite.
+        norm = (squared_norm(u, v).clamp(min=0) + self.epsilon**4).sqrt()
+        root = (norm + self.epsilon).sqrt()[..., None, None]
         return u / root * self.scale_u, v / root * self.scale_v
 
 
