@@ -59,7 +59,7 @@ class Numbered(TracksTo4D):
 
     def _tokens(self, tracks: Tensor, seen: Tensor) -> Tensor:
         x = super()._tokens(tracks, seen)
-        return x + frame_encoding(x.size(1), x.size(3)).to(x)[:, None]
+        return x + frame_encoding(x.size(1), x.size(3), self.encoding).to(x)[:, None]
 
 
 VARIANTS = {

@@ -48,22 +48,39 @@ def test_negative_depth_by_hand():
 
 
 def test_reprojection_by_hand():
+    assert float(reprojection_loss(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]]))) == 3
     eye = torch.eye(3)[None]
     still = Prediction(
         eye, torch.zeros(1, 3), torch.ones(1, 1), torch.ones(1), torch.tensor([[[0.0, 0, 5]]]), torch.ones(1)
     )
-    tracks = torch.tensor([[[3.0, 4.0, 1.0]]])
-    assert float(reprojection_loss(still, tracks)) == 5
+    assert float(losses(still, torch.tensor([[[3.0, 4.0, 1.0]]]))["reprojection"]) == 5
 
 
-def test_the_reprojection_term_teaches_only_the_moving_part():
+@pytest.mark.parametrize("term", ["reprojection", "negative"])
+def test_terms_of_the_moving_points_teach_only_the_moving_part(term):
+    """The rest of the basis, the coefficients, and a predicted focal length, as in the published code."""
     prediction, tracks = scene(grad=True)
-    reprojection_loss(prediction, tracks).backward()
+    if term == "negative":
+        with torch.no_grad():
+            prediction.positions[:, 2] = 0.0  # half of the points lie behind the cameras
+    losses(prediction, tracks)[term].backward()
     assert prediction.rotations.grad is None
     assert prediction.positions.grad is None
     assert torch.equal(prediction.basis.grad[:, 0], torch.zeros_like(prediction.basis.grad[:, 0]))
     assert prediction.basis.grad[:, 1:].abs().sum() > 0
     assert prediction.coefficients.grad.abs().sum() > 0
+    assert (prediction.focal.grad is not None) == (term == "reprojection")
+
+
+def test_negative_depths_are_those_of_the_moving_points():
+    """A cloud at depth 1 that a coefficient of 3 moves to depth -2 in the second of two frames."""
+    eye, clouds = torch.eye(3).expand(2, 3, 3), torch.tensor([[[0.0, 0, 1], [0.0, 0, -1]]])
+    coefficients = torch.tensor([[1.0, 0.0], [1.0, 3.0]])
+    moving = Prediction(eye, torch.zeros(2, 3), coefficients, torch.ones(2), clouds, torch.ones(1))
+    tracks = torch.tensor([[[0.0, 0, 1], [0.0, 0, 1]]])
+    assert float(losses(moving, tracks)["negative"]) == 2
+    tracks[0, 1, 2] = 0
+    assert float(losses(moving, tracks)["negative"]) == 0
 
 
 def test_sparse_loss_does_not_raise_gamma():
@@ -119,3 +136,13 @@ def test_the_warm_up_is_done_at_its_goal():
     )
     assert float(warm_up_loss(there)) == 0
     assert float(warm_up_loss(prediction)) > 0
+
+
+def test_the_warm_up_adds_positions_up_over_frames():
+    """Five cameras that are 3 too near: (0 + 0 + 9) / 3 a frame, in all 15, over 100; two such clips have the same."""
+    prediction, _ = scene()
+    near = torch.tensor([0, 0, -12.0]).double().expand(5, 3)
+    apart = prediction._replace(rotations=torch.eye(3).double().expand(5, 3, 3), positions=near)
+    assert float(warm_up_loss(apart)) == pytest.approx(0.15)
+    both = Prediction(*(torch.stack([part, part]) for part in apart))
+    assert float(warm_up_loss(both)) == pytest.approx(0.15)

@@ -1,7 +1,4 @@
-"""One test a file: everything that the official code computed must be what we compute, to 1e-9 in float64.
-
-Files that disagree are named by the reason for it; a mended reason fails until its line here is gone.
-"""
+"""One test a file: everything that the official code computed must be what we compute, to 1e-9 in float64."""
 
 from __future__ import annotations
 
@@ -14,11 +11,6 @@ from .reading import VARIABLE, ParityFile, parity_folder
 
 TOLERANCE = 1e-9
 
-Reason = tuple[Callable[[ParityFile], bool], str]
-DISAGREE: tuple[Reason, ...] = (
-    (lambda file: file.options["family"] == "motion", "frame encoding, L_neg and warm-up of TracksTo4D"),
-)
-
 
 def cases() -> list:
     """A parameter a file; one that is skipped where there are none."""
@@ -27,12 +19,7 @@ def cases() -> list:
     if not paths:
         where = folder or "../shared/parity"
         return [pytest.param(None, marks=pytest.mark.skip(f"no official outputs in {where}: set {VARIABLE}"))]
-    return [pytest.param(path, id=path.stem, marks=_expected_failures(ParityFile(path))) for path in paths]
-
-
-def _expected_failures(file: ParityFile) -> list:
-    reasons = [reason for applies, reason in DISAGREE if applies(file)]
-    return [pytest.mark.xfail(strict=True, reason="; ".join(reasons))] if reasons else []
+    return [pytest.param(path, id=path.stem) for path in paths]
 
 
 def runner_of(family: str) -> Callable[[ParityFile, Differences], None]:

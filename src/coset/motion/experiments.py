@@ -23,7 +23,7 @@ from coset.motion.learning import Schedule, teach, train, untaught
 from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import load_model, pretrained, save_model
-from coset.motion.models.trackster4d import Prediction, TracksTo4D
+from coset.motion.models.trackster4d import Encoding, Prediction, TracksTo4D
 from coset.runs import folder as run_directory
 from coset.runs.recipe import Options, Recipe
 from coset.symmetry import EquivarianceReport, verify_claims
@@ -52,6 +52,8 @@ class EncoderOptions(Options):
     temporal_encoding: bool = True
     attend_visible: bool = False
     orbit: bool = Field(False, description="predict R^T t in place of t")
+    encoding: Encoding = Field("published", description="wavelengths of the frames' numbers")
+    read_unseen: bool = Field(False, description="read the coordinates of points that are not seen")
 
     def build(self) -> TracksTo4D:
         return TracksTo4D(**self.model_dump(exclude={"name"}))

@@ -1,10 +1,10 @@
 r"""The losses of TracksTo4D: tracks teach, no 3D is needed (Kasten, Lu, Maron, NeurIPS 2024, section 3.3).
 
-With r the reprojection distance of a visible observation and r_s that of the static cloud B_1 alone:
+With r the reprojection distance of a visible observation, z its depth, and r_s that of the static cloud B_1 alone:
 
-    L_repr   = mean r                       (cameras and B_1 detached: the rest of the basis explains the residual)
+    L_repr   = mean r                       (R, t and B_1 detached: the rest of the basis explains the residual)
     L_static = mean log(gamma + r_s^2 / gamma)          (Cauchy: a point that moves raises its gamma and lets go)
-    L_neg    = - sum min(depth, 0)
+    L_neg    = - sum min(z, 0)              (R, t and B_1 detached)
     L_sparse = mean |B_k / gamma|, k >= 2               (gamma detached)
 """
 
@@ -33,22 +33,28 @@ class LossWeights:
 
 
 def observed(
-    points: Float[Tensor, "*batch points frames 3"], prediction: Prediction, detach: bool = False
+    points: Float[Tensor, "*batch points frames 3"], prediction: Prediction
 ) -> tuple[Float[Tensor, "*batch points frames 2"], Float[Tensor, "*batch points frames"]]:
     """Where the predicted cameras see the points, and at what depth."""
-    cameras = (prediction.rotations, prediction.positions, prediction.focal)
-    rotations, positions, focal = (c.detach() for c in cameras) if detach else cameras
-    inside = to_camera(points, rotations.unsqueeze(-4), positions.unsqueeze(-3))
-    return project(inside, focal.unsqueeze(-2)), inside[..., 2]
+    inside = to_camera(points, prediction.rotations.unsqueeze(-4), prediction.positions.unsqueeze(-3))
+    return project(inside, prediction.focal.unsqueeze(-2)), inside[..., 2]
 
 
-def reprojection_loss(prediction: Prediction, tracks: Float[Tensor, "*batch points frames 3"]) -> Tensor:
-    """L_repr, through the coefficients and B_2..B_K only."""
+def observed_moving(
+    prediction: Prediction,
+) -> tuple[Float[Tensor, "*batch points frames 2"], Float[Tensor, "*batch points frames"]]:
+    """Of the moving points, with slopes in the coefficients, B_2..B_K and a predicted focal length only."""
     static = prediction.basis[..., :1, :].detach()
     points = moving_points(torch.cat((static, prediction.basis[..., 1:, :]), -2), prediction.coefficients)
-    seen = tracks[..., 2] > 0.5
-    where, _ = observed(points, prediction, detach=True)
-    return (where[seen] - tracks[..., :2][seen]).norm(dim=-1).mean()
+    cameras = {"rotations": prediction.rotations.detach(), "positions": prediction.positions.detach()}
+    return observed(points, prediction._replace(**cameras))
+
+
+def reprojection_loss(
+    where: Float[Tensor, "observations 2"], tracked: Float[Tensor, "observations 2"]
+) -> Float[Tensor, ""]:
+    """L_repr: the mean distance of where points are seen from where they are tracked."""
+    return (where - tracked).norm(dim=-1).mean()
 
 
 def static_loss(
@@ -71,15 +77,15 @@ def sparse_loss(prediction: Prediction) -> Float[Tensor, ""]:
 
 def losses(prediction: Prediction, tracks: Float[Tensor, "*batch points frames 3"]) -> dict[str, Tensor]:
     """The four terms, unweighted, over the visible observations of all clips."""
-    seen = tracks[..., 2] > 0.5
-    static_points = prediction.static.unsqueeze(-2).expand(*tracks.shape)
-    where, static_depth = observed(static_points, prediction)
-    squared = (where[seen] - tracks[..., :2][seen]).square().sum(-1)
+    seen, tracked = tracks[..., 2] > 0.5, tracks[..., :2]
+    where, depth = observed_moving(prediction)
+    still, _ = observed(prediction.static.unsqueeze(-2).expand(*tracks.shape), prediction)
+    squared = (still[seen] - tracked[seen]).square().sum(-1)
     gamma = prediction.gamma.unsqueeze(-1).expand(seen.shape)[seen]
     return {
-        "reprojection": reprojection_loss(prediction, tracks),
+        "reprojection": reprojection_loss(where[seen], tracked[seen]),
         "static": static_loss(squared, gamma),
-        "negative": negative_depth_loss(static_depth[seen]),
+        "negative": negative_depth_loss(depth[seen]),
         "sparse": sparse_loss(prediction),
     }
 
@@ -91,8 +97,12 @@ def total_loss(terms: dict[str, Tensor], weights: LossWeights, largest: float | 
 
 
 def warm_up_loss(prediction: Prediction) -> Float[Tensor, ""]:
-    """Distance of the cameras from R = I, t = (0, 0, -15): where training starts from."""
+    """Distance of the cameras from R = I, t = (0, 0, -15): where training starts from.
+
+    As published, positions add up over the frames of a clip, where rotations are averaged.
+    """
     eye = torch.eye(3).to(prediction.rotations)
     start = torch.tensor([0.0, 0.0, START]).to(prediction.positions)
     rotation = (prediction.rotations - eye).square().mean()
-    return (100 * rotation + (prediction.positions - start).square().mean()) / 100
+    position = (prediction.positions - start).square().sum(-2).mean()
+    return (100 * rotation + position) / 100

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +15,18 @@ def test_a_network_comes_back_with_its_sizes_and_story(network, scene, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model(tracks), network(tracks), strict=True))
     assert about == {"seed": 3}
     assert not model.training
+
+
+def test_files_of_before_say_nothing_of_their_frame_encoding(network, scene, tmp_path):
+    options = {name: value for name, value in network.options.items() if name not in ("encoding", "read_unseen")}
+    save_file(dict(network.state_dict()), tmp_path / "old.safetensors", metadata={"model": json.dumps(options)})
+    model, _ = load_model(tmp_path / "old.safetensors")
+    assert (model.encoding, model.read_unseen) == ("vaswani", False)
+    assert pretrained()[0].encoding == "vaswani"
+    save_model(model, tmp_path / "again.safetensors")
+    assert load_model(tmp_path / "again.safetensors")[0].encoding == "vaswani"
+    save_model(network, tmp_path / "new.safetensors")
+    assert load_model(tmp_path / "new.safetensors")[0].encoding == "published"
 
 
 def test_files_that_hold_no_network(tmp_path, network):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -115,9 +117,25 @@ def test_gradients_reach_every_weight():
 
 
 def test_the_frame_encoding_by_hand():
-    encoding = frame_encoding(3, 4)
-    expected = [[0, 0, 1, 1], [0.8414709848, 0.0099998333, 0.5403023059, 0.9999500004]]
-    assert torch.allclose(encoding[:2], torch.tensor(expected, dtype=torch.float64), atol=1e-9)
+    """Frame 1 of width 4: rates 1 and 10000^-1 as in TracksTo4D's code, 1 and 10000^-(1/2) in Vaswani's."""
+    slow, one = math.sin(1e-4), math.cos(1e-4)
+    published = [[0, 0, 1, 1], [math.sin(1), slow, math.cos(1), one]]
+    vaswani = [[0, 0, 1, 1], [0.8414709848, 0.0099998333, 0.5403023059, 0.9999500004]]
+    for expected, options in ((published, ()), (published, ("published",)), (vaswani, ("vaswani",))):
+        encoding = frame_encoding(2, 4, *options)
+        assert torch.allclose(encoding, torch.tensor(expected, dtype=torch.float64), atol=1e-9)
+    assert frame_encoding(2, 2)[1].tolist() == [math.sin(1), math.cos(1)]  # one rate, whatever the last would be
+
+
+def test_what_is_not_seen_is_read_only_if_asked():
+    """The published network reads the coordinates that a tracker guesses; ours has 0 there unless it is told to."""
+    hidden = clip()
+    zeroed = hidden * hidden[..., 2:]
+    plain, reading = network(), network(read_unseen=True)
+    reading.load_state_dict(plain.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(plain(hidden), plain(zeroed), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(reading(zeroed), plain(zeroed), strict=True))
+    assert (reading(hidden).basis - reading(zeroed).basis).abs().max() > 1e-3
 
 
 def test_sizes_that_make_no_network():

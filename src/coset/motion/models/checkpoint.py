@@ -14,6 +14,8 @@ from coset.core.files import write_bytes
 from coset.motion.models.trackster4d import TracksTo4D
 
 PRETRAINED = "trackster4d-small.safetensors"
+BEFORE_ENCODINGS = {"encoding": "vaswani"}
+"""Files that do not say how frames are encoded, the package's own among them: there was only this way."""
 
 
 def save_model(model: TracksTo4D, path: Path, about: dict[str, Any] | None = None) -> None:
@@ -41,7 +43,7 @@ def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-        model = TracksTo4D(**json.loads(metadata["model"]))
+        model = TracksTo4D(**{**BEFORE_ENCODINGS, **json.loads(metadata["model"])})
         model.load_state_dict(state)
     except (safetensors.SafetensorError, OSError) as error:
         raise CosetError(f"{path} is no readable safetensors file: {' '.join(str(error).split())}") from error

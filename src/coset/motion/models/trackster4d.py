@@ -12,17 +12,19 @@ point and over the points of a frame, so that cost is O(P N^2 + N P^2), not O((P
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from coset.core.errors import check_choice
 from coset.motion.geometry import rotation_from_6d
 from coset.symmetry import Claim, Parts, PointPermutation, TrivialAction
 
 CAMERA_CHANNELS = 3 + 1 + 6  # position, focal length, rotation
+Encoding = Literal["published", "vaswani"]
 
 
 class Prediction(NamedTuple):
@@ -76,6 +78,10 @@ class TracksTo4D(nn.Module):
         predict_focal: Whether focal lengths are corrected by 1 + 0.05 times an output.
         temporal_encoding: Whether frames are numbered. Without it the network commutes with cyclic shifts of time.
         attend_visible: Whether tokens of points that are not seen are left out as keys.
+        encoding: Wavelengths of the frames' numbers: ``published``, those of TracksTo4D's code, or ``vaswani``
+            (:func:`frame_encoding`), with which the small network of the package was trained.
+        read_unseen: Whether coordinates of points that are not seen are looked at, as in the published code, whose
+            tracker guesses them. Otherwise 0 stands there: most trackers say nothing, or anything.
         orbit: Whether the head gives R_i^T t_i in place of t_i, so that a change of rotation alone swings the camera
             round the scene, as a hand that films a pet does. Ours; the official network gives t_i.
 
@@ -97,6 +103,8 @@ class TracksTo4D(nn.Module):
         temporal_encoding: bool = True,
         attend_visible: bool = False,
         orbit: bool = False,
+        encoding: Encoding = "published",
+        read_unseen: bool = False,
     ):
         super().__init__()
         if kernel % 2 == 0 or width % 2 or basis < 1 or blocks < 1:
@@ -107,10 +115,13 @@ class TracksTo4D(nn.Module):
             "width": width, "blocks": blocks, "heads": heads, "head_width": head_width, "hidden": hidden,
             "basis": basis, "octaves": octaves, "kernel": kernel, "predict_focal": predict_focal,
             "temporal_encoding": temporal_encoding, "attend_visible": attend_visible, "orbit": orbit,
+            "encoding": encoding, "read_unseen": read_unseen,
         }  # fmt: skip
+        check_choice("encoding", encoding, get_args(Encoding))
         self.basis, self.octaves, self.kernel = basis, octaves, kernel
         self.predict_focal, self.temporal_encoding = predict_focal, temporal_encoding
         self.attend_visible, self.orbit = attend_visible, orbit
+        self.encoding, self.read_unseen = encoding, read_unseen
         channels = 3 + 3 * 2 * octaves + 1
         self.embed = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.LayerNorm(width))
         self.over_frames = nn.ModuleList(Block(width, heads, head_width, hidden) for _ in range(blocks))
@@ -137,7 +148,7 @@ class TracksTo4D(nn.Module):
 
         Args:
             tracks: x, y in normalised coordinates and 1 where the point is seen, else 0. Coordinates of what is not
-                seen are not looked at.
+                seen are not looked at, unless the network was made with ``read_unseen``.
             point_mask: Which points are there, in a batch padded to the largest clip.
             frame_mask: Which frames are there; those of a clip come first.
         """
@@ -155,11 +166,11 @@ class TracksTo4D(nn.Module):
 
     def _tokens(self, tracks: Tensor, seen: Tensor) -> Tensor:
         """Fourier features of x, y and visibility, embedded, with frames numbered."""
-        values = torch.where(seen.unsqueeze(-1), tracks, torch.zeros_like(tracks))
+        values = tracks if self.read_unseen else torch.where(seen.unsqueeze(-1), tracks, torch.zeros_like(tracks))
         angles = values.unsqueeze(-1) * (math.pi * 2.0 ** torch.arange(self.octaves, device=values.device)).to(values)
         features = (angles.sin().flatten(-2), angles.cos().flatten(-2), values, torch.ones_like(values[..., :1]))
         x = self.embed(torch.cat(features, -1))
-        return x + frame_encoding(x.size(2), x.size(3)).to(x) if self.temporal_encoding else x
+        return x + frame_encoding(x.size(2), x.size(3), self.encoding).to(x) if self.temporal_encoding else x
 
     def _read(self, of_frames: Tensor, of_points: Tensor, frame_mask: Tensor | None) -> Prediction:
         wrapped = _wrap(of_frames, self.kernel // 2, frame_mask)
@@ -219,9 +230,17 @@ class _Keys:
         return mask.flatten(0, 1)
 
 
-def frame_encoding(frames: int, width: int) -> Float[Tensor, "frames width"]:
-    """Sines, then cosines, of the frame's number at wavelengths from 2 pi to 20000 pi (Vaswani et al. 2017)."""
-    rates = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
+def frame_encoding(frames: int, width: int, encoding: Encoding = "published") -> Float[Tensor, "frames width"]:
+    """Sines, then cosines, of the frame's number over 10000^(j / s), j = 0 to width / 2 - 1.
+
+    Args:
+        frames: How many.
+        width: Columns.
+        encoding: ``published``: s = width / 2 - 1, so that the last wavelength is 20000 pi. ``vaswani``: s = width / 2
+            (Vaswani et al. 2017).
+    """
+    steps = max(1, width // 2 - (encoding == "published"))
+    rates = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / steps)
     angles = torch.arange(frames, dtype=torch.float64)[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), -1)
 
