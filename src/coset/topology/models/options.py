@@ -65,6 +65,8 @@ class SMCNOptions(_ComplexOptions):
     reduce: Literal["sum", "mean"] = "sum"
     use_bridge: bool = Field(True, description="features of cells between neighbours enter the messages")
     use_marked: bool = Field(True, description="features of the marked cell enter the bag")
+    merge: Literal["concat", "sum"] = Field("concat", description="how a layer brings its terms together")
+    fresh_marks: bool = Field(False, description="every layer adds marks from a table of its own")
 
     def transform(self) -> BaseTransform:
         return Compose([self.lifting(), MarkPairs(self.ranks)])
