@@ -44,6 +44,8 @@ class GIN(nn.Module):
         norm: Normalisation after the MLP of each layer, a name of :mod:`coset.graphs.models.norms`.
         granola: Options of :class:`coset.graphs.models.granola.GranolaNorm`, for the norms built on it.
         inner_norm: Batch normalisation inside the MLPs as well; by default with ``norm="batch"`` only.
+        head_norm: Batch normalisation in the head. The authors of GRANOLA have it in their other networks, and batch
+            norms inside the MLPs, beside the norm that is compared.
         input_noise: Columns of Gaussian noise appended to the encoded node features, drawn anew at every pass.
         draws: Passes with different noise that a prediction is the mean of, where there is noise.
         noise_seed: Of the noise in evaluation mode.
@@ -67,6 +69,7 @@ class GIN(nn.Module):
         norm: str = "batch",
         granola: dict[str, Any] | None = None,
         inner_norm: bool | None = None,
+        head_norm: bool = False,
         input_noise: int | None = None,
         draws: int = 1,
         noise_seed: int = 0,
@@ -89,7 +92,7 @@ class GIN(nn.Module):
         columns = [part.norm.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
         self.noise_columns = [input_noise or 0, *(columns or [0] * layers)]
         self.draws, self.noise_seed = draws, noise_seed
-        self.head = prediction_head(width, outputs)
+        self.head = prediction_head(width, outputs, head_norm)
         self.readout, self.residual, self.dropout, self.level = readout, residual, dropout, level
 
     @property

@@ -81,6 +81,7 @@ class GranolaOptions(BaseModel):
 
     depth: int = Field(2, ge=1, description="layers of the network that predicts the affine part")
     noise_channels: int | None = Field(None, ge=0, description="random features a node; the width by default")
+    noise_scale: float = Field(1.0, ge=0, description="of the weights that the noise enters with, at the start")
     init: Literal["identity", "paper"] = "identity"
 
 
@@ -90,6 +91,7 @@ class GINOptions(_Options):
     norm: NormName = Field("batch", description="normalisation after each layer")
     granola: GranolaOptions | None = Field(None, description="for norm=granola and its variants")
     inner_norm: bool | None = Field(None, description="batch norm inside the MLPs; by default with norm=batch only")
+    head_norm: bool = Field(False, description="batch norm in the head")
     input_noise: int | None = Field(None, ge=1, description="random features a node, appended to its own")
     draws: int = Field(1, ge=1, description="passes with other noise that a prediction is the mean of")
 
