@@ -119,6 +119,7 @@ class CSGNNOptions(_Options):
     marking: Literal["learned", "minimum", "size", "simple"] = "learned"
     max_distance: int = Field(5, ge=1, le=250, description="largest distance of the marking")
     nearest: int = Field(10, ge=1, description="distances that the learned marking adds up")
+    start: Literal["scaled", "published"] = Field("scaled", description="marks begin small, or at N(0, 1)")
     updates: Literal["point", "full", "none"] = Field("point", description="symmetry-based updates")
     coupling: Literal["mlp", "relu", "identity"] = Field("mlp", description="map inside the point updates")
     crossing: Literal["bonds", "once"] = Field("bonds", description="edges between two sets: one a bond, or one")
