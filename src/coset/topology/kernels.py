@@ -9,7 +9,7 @@ from numba import njit
 
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 
-ONE_WAY, LOOP, OUTSIDE = 1, 2, 3
+ONE_WAY, LOOP, OUTSIDE, TWICE = 1, 2, 3, 4
 """What :func:`undirected_edges` may find wrong."""
 
 
@@ -55,6 +55,16 @@ def inclusions(outer, outer_ptr, inner, inner_ptr, n):
 
 
 @njit(**OPTIONS)
+def _last_edge(index, u, v):
+    """Where the edge u to v is listed last."""
+    found = -1
+    for e in range(index.shape[1]):
+        if index[0, e] == u and index[1, e] == v:
+            found = e
+    return found
+
+
+@njit(**OPTIONS)
 def undirected_edges(index, n):
     """Edges u < v of an edge list [2, edges] in both directions, in its order, and their CSR.
 
@@ -80,6 +90,9 @@ def undirected_edges(index, n):
         fill[u] += 1
     for v in range(n):
         indices[indptr[v] : indptr[v + 1]].sort()
+        for i in range(indptr[v] + 1, indptr[v + 1]):
+            if indices[i] == indices[i - 1]:
+                return np.empty((0, 2), np.int64), degree, degree, TWICE, _last_edge(index, v, indices[i])
     edges, count = np.empty((half, 2), np.int64), 0
     for e in range(total):
         u, v = index[0, e], index[1, e]

@@ -1,6 +1,7 @@
 """CS-GNN: the path example by hand, the group's orbits, GNN-SSWL+ as a special case, symmetry, batching, edge cases."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -146,6 +147,34 @@ def test_the_point_term_is_made_of_orbits_of_the_group(n):
         vector = point.orbit_vectors(torch.tensor([orbit]))
         total += basis.apply(number, padded) + basis.apply(number, ones) @ vector
     torch.testing.assert_close(point.gather(x, graph), total[n:])
+
+
+@pytest.mark.parametrize("marking", ["simple", "size", "minimum", "learned"])
+def test_where_marks_begin(marking):
+    """Scaled: as small as the tables of atoms begin, missing distances at zero. Published: at N(0, 1), all of them."""
+    torch.manual_seed(0)
+    scaled, published = (BagEncoder([119], 96, marking=marking, start=start) for start in ("scaled", "published"))
+    for encoder, deviation in ((scaled, math.sqrt(2 / (len(scaled.marks.weight) + 96))), (published, 1.0)):
+        assert float(encoder.marks.weight[:-1].detach().std()) == pytest.approx(deviation, rel=0.15)
+    assert scaled.marks.weight[-1].eq(0).all() == (marking == "learned")
+    assert published.marks.weight[-1].all()
+    with pytest.raises(ValueError, match="choose scaled or published"):
+        BagEncoder([119], 96, start="small")
+
+
+def test_sets_of_all_sizes_begin_with_marks_no_larger_than_atoms():
+    """The mean of X(S, v), which is the same for all pairs; as published it is 40 at five sets, and the atoms drown."""
+    torch.manual_seed(0)
+    molecule = smiles_to_data("CC(C)CC(C)CC(C)CC(C)CC(C)CC(C)CC")
+    for size in (1, 5, 20):
+        batch = Batch.from_data_list([Coarsen("spectral", size=size)(DISTANCES(molecule))])
+        graph = BagGraph.from_batch(batch)
+        offset = {}
+        for start in ("scaled", "published"):
+            encoder = BagEncoder(list(ATOM_SIZES), 96, start=start)
+            offset[start] = float(encoder(batch, graph).detach().mean(0).norm())
+            atoms = float(encoder.nodes(batch.x).detach().norm(dim=1).mean())
+        assert offset["scaled"] < 3 * atoms < offset["published"]
 
 
 def test_vectors_of_bonds_are_cut_off_at_zero():

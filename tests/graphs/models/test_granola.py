@@ -123,6 +123,47 @@ def test_noise_is_fresh_in_training_and_settled_in_evaluation():
     assert not torch.equal(fresh(x, edges), fresh(x, edges))
 
 
+def test_the_noise_enters_at_the_scale_that_is_asked_for():
+    """The same draw of weights, those of the noise times the scale; a scale of 0 at the start is no noise yet."""
+    edges, x = random_graph(6, 0)
+    noise = torch.randn(6, 8, dtype=D)
+    plain, quiet = layer(), layer(noise_scale=0.1)
+    torch.testing.assert_close(quiet.noise.weight, 0.1 * plain.noise.weight)
+    torch.testing.assert_close(quiet(x, edges, noise=noise), plain(x, edges, noise=0.1 * noise))
+    torch.manual_seed(1)
+    plain.reset_parameters()
+    torch.manual_seed(1)
+    quiet.reset_parameters()
+    torch.testing.assert_close(quiet.noise.weight, 0.1 * plain.noise.weight)
+    assert torch.equal(quiet.hidden.weight, plain.hidden.weight)
+    silent = layer(noise_scale=0.0)
+    assert torch.equal(silent(x, edges, noise=noise), silent(x, edges, noise=0 * noise))
+    assert make_norm("granola", 8, noise_scale=0.1).norm.noise_scale == 0.1
+
+
+def test_batch_norms_inside_the_mlps_and_in_the_head_beside_the_norm():
+    """As in the authors' other networks: both are there whatever stands in the slot, and neither by default."""
+
+    def batch_norms(**options):
+        model = GIN(1, list(ATOM_SIZES), list(BOND_SIZES), width=8, layers=2, norm="granola", **options)
+        return [name for name, part in model.named_modules() if isinstance(part, torch.nn.BatchNorm1d)]
+
+    assert batch_norms() == []
+    assert batch_norms(inner_norm=True, head_norm=True) == ["mlps.0.norm", "mlps.1.norm", "head.1"]
+
+
+def test_a_graph_by_itself_in_training_takes_the_running_statistics_of_the_head():
+    torch.manual_seed(0)
+    model = GIN(1, list(ATOM_SIZES), list(BOND_SIZES), width=8, layers=2, head_norm=True).double().train()
+    two = Batch.from_data_list([smiles_to_data(smiles) for smiles in ("CCO", "CC(C)C")])
+    model(two).sum().backward()
+    mean = model.head[1].running_mean.clone()
+    assert mean.any()
+    one = Batch.from_data_list([smiles_to_data("c1ccccc1")])
+    assert model(one).isfinite().all()
+    assert torch.equal(model.head[1].running_mean, mean)
+
+
 def test_only_noise_separates_a_hexagon_from_two_triangles():
     triangle = networkx.cycle_graph(3)
     graphs = [of_networkx(networkx.cycle_graph(6)), of_networkx(networkx.disjoint_union(triangle, triangle))]
@@ -175,6 +216,17 @@ def test_gin_with_any_norm_is_invariant(norm):
     model(batch)  # running statistics
     assert all(report.passed for report in verify_claims(model.eval(), model.with_noise(batch)))
     assert model(batch).isfinite().all()
+
+
+@pytest.mark.parametrize("norm", ["batch", "granola"])
+def test_gin_with_norms_inside_and_in_the_head_is_invariant(norm):
+    torch.manual_seed(0)
+    options = {"inner_norm": True, "head_norm": True, "granola": {"noise_scale": 0.1} if norm == "granola" else None}
+    model = GIN(1, list(ATOM_SIZES), list(BOND_SIZES), width=8, layers=2, norm=norm, **options)
+    batch = Batch.from_data_list([smiles_to_data(smiles) for smiles in ("CCO", "C", "c1ccccc1C(=O)O")])
+    model(batch).sum().backward()  # running statistics that are not at their start
+    model = model.double().eval()
+    assert all(report.passed for report in verify_claims(model, model.with_noise(batch)))
 
 
 def test_a_prediction_is_the_mean_over_draws():

@@ -3,7 +3,7 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
 
-from coset.graphs import GIN, GNNSSWLPlus, PairGraph, Subgraphormer
+from coset.graphs import GIN, GNNSSWLPlus, PairEncoder, PairGraph, Subgraphormer
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.transforms import ProductPositionalEncoding, SampleRoots, ShortestPathDistances
 from coset.symmetry import verify_claims
@@ -24,6 +24,9 @@ def models():
             f"subgraphormer-{attention}",
             Subgraphormer(*FEATURES, heads=2, attention=attention, positional_encoding=4, **SMALL),
         )
+    options = {"positional_encoding": 4, "scale_encoding": True, "flip_signs": True}
+    yield "subgraphormer-scaled", Subgraphormer(*FEATURES, heads=2, **options, **SMALL)
+    yield "gnn-sswl-plus-scaled", GNNSSWLPlus(*FEATURES, **options, **SMALL)
     yield "subgraphormer-linear", Subgraphormer(*FEATURES, heads=2, linear=True, residual=True, readout="mean", **SMALL)
     yield "gnn-sswl-plus", GNNSSWLPlus(*FEATURES, **SMALL)
     yield "dss", GNNSSWLPlus(*FEATURES, relations=["uL", "vG"], **SMALL)
@@ -104,6 +107,37 @@ def test_all_roots_sampled_is_the_whole_model():
     graphs = molecules()
     sampled = [SampleRoots(fraction=1.0)(graph.clone()) for graph in graphs]
     assert torch.equal(model(Batch.from_data_list(graphs)), model(Batch.from_data_list(sampled)))
+
+
+def encodings(training=False, **options):
+    """The product eigenvectors that a network appends to its input, [pairs, 4], for a path of three and one of two."""
+    encoder = PairEncoder(list(ATOM_SIZES), 24, positional_encoding=4, **options).train(training).double()
+    batch = Batch.from_data_list([STEPS(smiles_to_data(smiles)) for smiles in ("CCO", "CC")])
+    return encoder(batch, PairGraph.from_batch(batch))[:, -4:]
+
+
+def test_product_eigenvectors_at_the_scale_of_marks():
+    """Unit vectors on 9 and on 4 pairs have root mean square 1/3 and 1/2; three of the columns exist for two nodes."""
+    plain, scaled = encodings(), encodings(scale_encoding=True)
+    for rows, nodes, columns in ((slice(0, 9), 3, 4), (slice(9, 13), 2, 3)):
+        unit = plain[rows, :columns].square().mean(0).sqrt()
+        torch.testing.assert_close(unit, torch.full_like(unit, 1 / nodes), rtol=1e-6, atol=0)
+        torch.testing.assert_close(scaled[rows], nodes * plain[rows])
+    assert not plain[9:, 3].any()
+
+
+def test_signs_of_eigenvectors_are_drawn_in_training_only():
+    plain = encodings()
+    assert torch.equal(encodings(flip_signs=True), plain)
+    torch.manual_seed(0)
+    passes = torch.stack([encodings(training=True, flip_signs=True) for _ in range(40)])
+    assert torch.equal(passes.abs(), plain.abs().expand_as(passes))
+    changed = [(passes[:, rows] != plain[rows]).any(1).float().mean(0) for rows in (slice(0, 9), slice(9, 13))]
+    # (0, 1), (1, 0) of a path of three, and (1, 1), whose sign is that of a square, then (0, 2).
+    assert changed[0].tolist()[2] == 0
+    assert all(0.2 < share < 0.8 for i, share in enumerate(changed[0].tolist()) if i != 2)
+    both = (passes[:, :9] != plain[:9]).any(1) ^ (passes[:, 9:] != plain[9:]).any(1)
+    assert both[:, 0].any()  # graphs of a batch flip by themselves
 
 
 def test_two_triangles_against_a_hexagon():

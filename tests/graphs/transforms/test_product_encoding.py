@@ -55,6 +55,34 @@ def test_known_product_spectra(name):
     torch.testing.assert_close(sums(values, pairs), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_without_one_axis_the_smallest_of_all_products_of_two_others(name):
+    graph, _ = KNOWN[name]
+    values, _ = spectrum(graph)
+    own = values[0, 1:]
+    every = (own[:, None] + own[None]).flatten().sort().values
+    for k in range(1, len(every) + 1):
+        pairs = product_frequencies(values, k, one_axis=False)
+        assert (pairs > 0).all()
+        assert len({tuple(pair) for pair in pairs[0].tolist()}) == k
+        torch.testing.assert_close(sums(values, pairs), every[:k], rtol=0, atol=1e-12)
+    assert (product_frequencies(values, len(every) + 1, one_axis=False)[0, -1] == -1).all()
+
+
+def test_one_axis_by_hand():
+    """A path of three, eigenvalues 0, 1, 3: four products have no constant factor, and all vary along both axes."""
+    data = ProductPositionalEncoding(5, one_axis=False)(from_networkx(nx.path_graph(3)))
+    assert data.product_frequencies[0].tolist() == [[1, 1], [1, 2], [2, 1], [2, 2], [-1, -1]]
+    table = product_eigenvectors(data).view(3, 3, 5)
+    assert (table[..., :4].std(0).amax(0) > 0.1).all()
+    assert (table[..., :4].std(1).amax(0) > 0.1).all()
+    assert (
+        ProductPositionalEncoding(2, one_axis=False)(from_networkx(nx.empty_graph(1))).product_frequencies.eq(-1).all()
+    )
+    with pytest.raises(ValueError, match="choose one"):
+        ProductPositionalEncoding(2, include_constant=True, one_axis=False)
+
+
 def test_path_of_three_in_order():
     values, _ = spectrum(nx.path_graph(3))
     everything = [[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [2, 0], [1, 2], [2, 1], [2, 2]]
@@ -149,3 +177,4 @@ def test_repr():
         repr(ProductPositionalEncoding(8))
         == "ProductPositionalEncoding(k=8, include_constant=False, normalization=None)"
     )
+    assert repr(ProductPositionalEncoding(8, one_axis=False)).endswith("normalization=None, one_axis=False)")

@@ -175,6 +175,18 @@ def test_a_batch_of_one_row_can_be_trained_on():
     assert HOMP(1, width=4, norm="batch").eval()(single).isfinite().all()
 
 
+def test_cells_may_be_tensors_but_no_names():
+    triangle = torch.tensor([[0, 1, 2]])
+    assert from_faces(triangle).counts == from_simplices(triangle).counts == (3, 3, 1)
+    assert from_faces([torch.tensor([0, 1, 2]), torch.tensor([0, 1, 3])]).counts == (4, 5, 2)
+    assert Complex(3, {1: triangle[:, :2]}).counts == (3, 1)
+    for make, what in ((from_faces, "faces"), (from_simplices, "simplices")):
+        with pytest.raises(CosetError, match=f"{what} are rows of whole numbers of vertices; got 'a'"):
+            make([("a", "b", "c")])
+    with pytest.raises(CosetError, match=r"got 0\.0"):
+        from_faces(triangle.double())
+
+
 def test_features_must_fit_the_cells():
     with pytest.raises(CosetError, match="x_1 has 4 rows, but the complex has 5 cells of rank 1"):
         to_data(TWO_TRIANGLES, x_1=torch.zeros(4, 2))

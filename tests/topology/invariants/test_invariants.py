@@ -24,6 +24,7 @@ from coset.topology import (
     is_orientable,
     ring_complex,
 )
+from coset.topology.data.surfaces import PROJECTIVE_PLANE
 from coset.topology.data.torus import klein_bottle, strip, torus
 from coset.topology.invariants import rank_modulo
 from coset.topology.kernels import rank_of_columns
@@ -69,6 +70,19 @@ def test_surfaces(surface, rational, modulo_two, orientable, euler):
     assert betti_numbers(surface, 2) == modulo_two
     assert is_orientable(surface) is orientable
     assert euler_characteristic(surface) == euler
+
+
+def test_orientability_of_complexes_that_are_not_pure():
+    """Cells count that are no faces of larger ones: a disc of triangles, a solid tetrahedron, a projective plane."""
+    plane, solid = from_simplices(PROJECTIVE_PLANE), from_simplices([(0, 1, 2, 3)])
+    assert not is_orientable(plane)
+    assert is_orientable(solid)
+    assert not is_orientable(disjoint_union(plane, solid))
+    assert is_orientable(disjoint_union(from_simplices([(0, 1, 2), (1, 2, 3)]), solid))
+    fan = from_simplices([(0, 1, 2, 3), (0, 1, 4), (0, 1, 5)])  # the edge 01 lies in two triangles that are no faces
+    assert is_orientable(fan)
+    with pytest.raises(CosetError, match=r"edge \(0, 1\) lies in 3 cells"):
+        is_orientable(from_simplices([(0, 1, 2, 3), (0, 1, 4), (0, 1, 5), (0, 1, 6)]))
 
 
 @pytest.mark.parametrize(

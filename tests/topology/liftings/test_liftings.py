@@ -25,6 +25,7 @@ from coset.topology import (
     from_simplices,
     from_toponetx,
     is_orientable,
+    ring_complex,
     to_data,
     to_toponetx,
 )
@@ -119,7 +120,7 @@ def test_clusters_are_those_given():
     data = graph_of(nx.path_graph(6))
     data.cluster = torch.tensor([1, 1, 1, 0, 0, -1])
     assert ClusterLift().complex(data).cells[2] == [(0, 1, 2)]
-    assert ClusterLift(least=2).complex(data).cells[2] == [(3, 4), (0, 1, 2)]
+    assert ClusterLift(least=2).complex(data).cells[2] == [(0, 1, 2)]  # (3, 4) is an edge
     data.cluster = torch.tensor([[1, 0], [1, 0], [1, 1], [0, 1], [0, 1], [0, 0]], dtype=torch.bool)
     lifted = ClusterLift()(data)
     assert lifted.num_cells.tolist() == [[6, 5, 2]]
@@ -188,6 +189,47 @@ def test_adjacency_is_that_of_toponetx_off_the_diagonal():
     theirs = torch.tensor(tnx.adjacency_matrix(0).toarray() != 0)[order][:, order].float()
     theirs.fill_diagonal_(0)
     assert torch.equal(ours, theirs)
+
+
+def test_labels_of_networkx_may_be_anything():
+    grid = nx.grid_2d_graph(3, 3)  # nodes are tuples
+    assert ring_complex(grid, 4).counts == (9, 12, 4)
+    named = nx.relabel_nodes(nx.cycle_graph(4), dict(enumerate("dcba")))
+    square = ring_complex(named, 4)
+    assert square.counts == (4, 4, 1)
+    assert square.cells[2] == [(0, 1, 2, 3)]  # d is vertex 0
+    shuffled = nx.Graph([(2, 0), (0, 1), (1, 2)])
+    shuffled.add_node(3)
+    assert ring_complex(shuffled, 3).cells[2] == [(0, 1, 2)]  # numbers 0 to n - 1 stay, whatever their order
+
+
+def test_multigraphs_and_directed_graphs_of_networkx():
+    assert ring_complex(nx.MultiGraph(nx.cycle_graph(5)), 5).counts == (5, 5, 1)
+    doubled = nx.MultiGraph([("a", "b"), ("b", "c"), ("a", "c"), ("c", "b")])
+    with pytest.raises(CosetError, match=r"edge 'b' - 'c' is there 2 times: nx.Graph\(graph\) keeps one"):
+        ring_complex(doubled, 3)
+    assert ring_complex(nx.DiGraph(nx.complete_graph(3)), 3).counts == (3, 3, 1)  # both directions of every edge
+    with pytest.raises(CosetError, match="has no reverse"):
+        ring_complex(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3)
+
+
+@pytest.mark.parametrize("lift", [RingLift(), CliqueLift(), BallLift(), MapperLift()])
+def test_an_edge_that_is_listed_twice_is_refused(lift):
+    once = torch.tensor([[0, 1, 0, 2, 1, 2], [1, 0, 2, 0, 2, 1]])
+    twice = torch.cat([once, once[:, :2]], 1)
+    assert lift.complex(Data(edge_index=once, num_nodes=3)).counts == (3, 3, 1)
+    with pytest.raises(CosetError, match="edge 0 -> 1 is listed twice; keep one"):
+        lift.complex(Data(edge_index=twice, num_nodes=3))
+
+
+def test_a_cluster_that_is_an_edge_has_one_rank_only():
+    pairs = graph_of(nx.path_graph(4))
+    pairs.cluster = torch.tensor([0, 0, 1, 1])
+    assert ClusterLift(least=2).complex(pairs).counts == (4, 3, 0)
+    pairs.cluster = torch.tensor([0, 1, 0, 1])
+    lifted = ClusterLift(least=2).complex(pairs)
+    assert lifted.cells[2] == [(0, 2), (1, 3)]
+    assert Complex(4, {1: lifted.cells[1], 2: lifted.cells[2]}).counts == (4, 3, 2)  # as the checks demand
 
 
 def test_errors():

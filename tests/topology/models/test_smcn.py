@@ -38,6 +38,8 @@ MODELS = {
     "smcn 00": lambda: SMCN(3, width=8, ranks=(0, 0), before=0),
     "smcn 12": lambda: SMCN(3, width=8, ranks=(1, 2)),
     "smcn all terms": lambda: SMCN(3, width=8, ranks=(0, 2), terms=ALL, norm="batch"),
+    "smcn of ZINC": lambda: SMCN(3, width=8, ranks=(0, 1), norm="batch", merge="sum", fresh_marks=True),
+    "smcn fresh marks": lambda: SMCN(3, width=8, ranks=(0, 2), marking="binary", fresh_marks=True),
 }
 
 
@@ -55,6 +57,31 @@ def test_terms_of_two_triangles():
     assert low.T.tolist() == [[3, 3, 3, 2], [2, 3, 3, 3]]
     incidence = (x + layer.term("inc", x, [], cells, product)).reshape(4, 2)
     assert incidence.tolist() == [[2, 1], [3, 3], [3, 3], [1, 2]]
+
+
+def test_the_sum_of_terms_and_fresh_marks_by_hand():
+    """The layer of the published network for ZINC on two triangles: MLPs that do nothing, marks of 100 in, 10 out."""
+    cells = CellBatch(TWO_TRIANGLES)
+    layer = SCL(1, (0, 2), norm="none", use_bridge=False, merge="sum", marking="binary")
+    with torch.no_grad():
+        for linear in (module for module in layer.mlps.modules() if isinstance(module, torch.nn.Linear)):
+            linear.weight.fill_(1)
+            linear.bias.fill_(0)
+        layer.marks.weight.copy_(torch.tensor([[10.0], [100.0]]))
+    x = torch.tensor([[1.0, 0], [1, 1], [1, 1], [0, 1]]).reshape(-1, 1)
+    low, inc = torch.tensor([[3, 2], [3, 3], [3, 3], [2, 3]]), torch.tensor([[2, 1], [3, 3], [3, 3], [1, 2]])
+    marks = torch.tensor([[100, 10], [100, 100], [100, 100], [10, 100]])
+    assert layer(x, [], cells).reshape(4, 2).tolist() == (low + inc + marks).tolist()
+
+
+def test_fresh_marks_beside_terms_that_are_joined():
+    layer = SCL(4, (0, 2), marking="distance")
+    assert layer.head[0].in_features == 12
+    assert layer.marks.weight.shape == (12, 4)
+    assert SCL(4, (0, 2)).marks is None
+    assert SCL(4, (0, 2), merge="sum").head is None
+    with pytest.raises(ValueError, match="choose concat or sum"):
+        SCL(4, (0, 2), merge="mean")
 
 
 @pytest.mark.parametrize("name", MODELS)

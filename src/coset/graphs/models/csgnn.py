@@ -48,6 +48,7 @@ MARKINGS = ("simple", "size", "minimum", "learned")
 UPDATES = ("point", "full", "none")
 COUPLINGS = ("mlp", "relu", "identity")
 CROSSINGS = ("bonds", "once")
+STARTS = ("scaled", "published")
 COUPLING_WIDTH = 48
 SET_ATTRIBUTES = ("set_sizes", "num_sets")
 
@@ -71,6 +72,9 @@ class BagEncoder(nn.Module):
         marking: One of the above.
         max_distance: Longer distances are marked alike; "unreachable" has an entry of its own.
         nearest: Distances that ``learned`` adds up.
+        start: ``scaled``: entries begin as small as those of the tables of atoms do, that of missing distances at zero.
+            ``published``: all begin at N(0, 1), as in the published code. There ``nearest`` - |S| copies of the last
+            entry, the same for all pairs, drown the atoms until a long training has unlearnt them.
     """
 
     def __init__(
@@ -81,15 +85,27 @@ class BagEncoder(nn.Module):
         marking: str = "learned",
         max_distance: int = 5,
         nearest: int = 10,
+        start: str = "scaled",
     ):
         super().__init__()
         check_choice("marking", marking, MARKINGS)
+        check_choice("start", start, STARTS)
         self.marking, self.nearest = marking, nearest
         self.nodes = node_encoder(node_features, width)
         self.far = max_distance + 1  # entry of unreachable nodes
         rows = {"simple": 2, "size": 2, "minimum": self.far + 1, "learned": self.far + 2}[marking]
         self.marks = nn.Embedding(rows, width)
         self.sizes = nn.Embedding(LARGEST_SIZE + 1, width) if marking == "size" else None
+        if start == "scaled":
+            self._start_small()
+
+    @torch.no_grad()
+    def _start_small(self) -> None:
+        for table in (self.marks, self.sizes):
+            if table is not None:
+                nn.init.xavier_uniform_(table.weight)
+        if self.marking == "learned":
+            self.marks.weight[-1] = 0
 
     def forward(self, data: Batch | Data, graph: BagGraph) -> Float[Tensor, "pairs width"]:
         x = broadcast(encode_nodes(self.nodes, data, graph.nodes.total), graph.pairs, along=0)
@@ -261,6 +277,7 @@ class CSGNN(nn.Module):
         marking: ``simple``, ``size``, ``minimum`` or ``learned`` (:class:`BagEncoder`).
         max_distance: Largest distance of the marking.
         nearest: Distances that the learned marking adds up.
+        start: ``scaled`` or ``published``: where the marks begin (:class:`BagEncoder`).
         updates: ``point`` (:class:`SetPoint`), ``full`` (:class:`SetLinear`, partitions only) or ``none``.
         coupling: kappa of the point term.
         crossing: External edges: one for each of the ``bonds`` that cross (published code), or ``once`` for each pair
@@ -287,6 +304,7 @@ class CSGNN(nn.Module):
         marking: str = "learned",
         max_distance: int = 5,
         nearest: int = 10,
+        start: str = "scaled",
         updates: str = "point",
         coupling: str = "mlp",
         crossing: str = "bonds",
@@ -303,7 +321,9 @@ class CSGNN(nn.Module):
         check_choice("crossing", crossing, CROSSINGS)
         if attention is not None and width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}")
-        self.encoder = BagEncoder(node_features, width, marking=marking, max_distance=max_distance, nearest=nearest)
+        self.encoder = BagEncoder(
+            node_features, width, marking=marking, max_distance=max_distance, nearest=nearest, start=start
+        )
         self.layers = nn.ModuleList(
             BagBlock(
                 width, edge_features, updates=updates, coupling=coupling, crossing=crossing, attention=attention,
@@ -372,6 +392,7 @@ class CSGNNOptions(GraphModel):
     marking: Literal["learned", "minimum", "size", "simple"] = "learned"
     max_distance: int = Field(5, ge=1, le=250, description="largest distance of the marking")
     nearest: int = Field(10, ge=1, description="distances that the learned marking adds up")
+    start: Literal["scaled", "published"] = Field("scaled", description="marks begin small, or at N(0, 1)")
     updates: Literal["point", "full", "none"] = Field("point", description="symmetry-based updates")
     coupling: Literal["mlp", "relu", "identity"] = Field("mlp", description="map inside the point updates")
     crossing: Literal["bonds", "once"] = Field("bonds", description="edges between two sets: one a bond, or one")

@@ -47,6 +47,8 @@ class GIN(nn.Module):
         norm: Normalisation after the MLP of each layer, a name of :mod:`coset.graphs.models.norms`.
         granola: Options of :class:`coset.graphs.models.granola.GranolaNorm`, for the norms built on it.
         inner_norm: Batch normalisation inside the MLPs as well; by default with ``norm="batch"`` only.
+        head_norm: Batch normalisation in the head. The authors of GRANOLA have it in their other networks, and batch
+            norms inside the MLPs, beside the norm that is compared.
         input_noise: Columns of Gaussian noise appended to the encoded node features, drawn anew at every pass.
         draws: Passes with different noise that a prediction is the mean of, where there is noise.
         noise_seed: Of the noise in evaluation mode.
@@ -70,6 +72,7 @@ class GIN(nn.Module):
         norm: str = "batch",
         granola: dict[str, Any] | None = None,
         inner_norm: bool | None = None,
+        head_norm: bool = False,
         input_noise: int | None = None,
         draws: int = 1,
         noise_seed: int = 0,
@@ -92,7 +95,7 @@ class GIN(nn.Module):
         columns = [part.norm.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
         self.noise_columns = [input_noise or 0, *(columns or [0] * layers)]
         self.draws, self.noise_seed = draws, noise_seed
-        self.head = prediction_head(width, outputs)
+        self.head = prediction_head(width, outputs, head_norm)
         self.readout, self.residual, self.dropout, self.level = readout, residual, dropout, level
 
     @property
@@ -169,6 +172,7 @@ class GranolaOptions(Options):
 
     depth: int = Field(2, ge=1, description="layers of the network that predicts the affine part")
     noise_channels: int | None = Field(None, ge=0, description="random features a node; the width by default")
+    noise_scale: float = Field(1.0, ge=0, description="of the weights that the noise enters with, at the start")
     init: Literal["identity", "paper"] = "identity"
 
 
@@ -186,6 +190,7 @@ class GINOptions(GraphModel):
     norm: NormName = Field("batch", description="normalisation after each layer")
     granola: GranolaOptions | None = Field(None, description="for norm=granola and its variants")
     inner_norm: bool | None = Field(None, description="batch norm inside the MLPs; by default with norm=batch only")
+    head_norm: bool = Field(False, description="batch norm in the head")
     input_noise: int | None = Field(None, ge=1, description="random features a node, appended to its own")
     draws: int = Field(1, ge=1, description="passes with other noise that a prediction is the mean of")
 

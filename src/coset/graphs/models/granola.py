@@ -40,6 +40,8 @@ class GranolaNorm(nn.Module):
         depth: Layers of the inner GNN (GIN, or GINE if there are edge features).
         noise_channels: Columns K of the noise; ``None`` for C as in the paper, 0 for none ("GRANOLA-NO-RNF").
         edge_channels: Columns of real edge features, or ``None``.
+        noise_scale: Of the weights that the noise enters with, at the start. By default noise of deviation .58 meets
+            whatever deviation the features have; .1 lets it in slowly.
         message_passing: Without it the inner network sees each node alone, noise but no structure ("RNF-NORM").
         init: ``identity`` starts as a plain layer norm (gamma = 1 + f1, both heads zero); ``paper`` is gamma = f1 with
             the ordinary initialisation.
@@ -56,6 +58,7 @@ class GranolaNorm(nn.Module):
         *,
         depth: int = 2,
         noise_channels: int | None = None,
+        noise_scale: float = 1.0,
         edge_channels: int | None = None,
         message_passing: bool = True,
         init: str = "identity",
@@ -69,7 +72,7 @@ class GranolaNorm(nn.Module):
         check_choice("init", init, ("identity", "paper"))
         noise_channels = channels if noise_channels is None else noise_channels
         self.channels, self.noise_channels, self.message_passing = channels, noise_channels, message_passing
-        self.eval_seed, self.init = eval_seed, init
+        self.eval_seed, self.init, self.noise_scale = eval_seed, init, noise_scale
         self.first = nn.ModuleList(nn.Linear(channels, channels) for _ in range(depth))
         self.second = nn.ModuleList(nn.Linear(channels, channels) for _ in range(depth))
         self.noise = nn.Linear(noise_channels, channels, bias=False) if noise_channels else None
@@ -79,7 +82,7 @@ class GranolaNorm(nn.Module):
         self.hidden = nn.Linear(channels, 2 * channels)
         self.scale, self.shift = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.around = 1.0 if init == "identity" else 0.0
-        self._zero_heads()
+        self._start()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
@@ -87,9 +90,13 @@ class GranolaNorm(nn.Module):
             if isinstance(part, nn.Linear):
                 part.reset_parameters()
         nn.init.zeros_(self.eps)
-        self._zero_heads()
+        self._start()
 
-    def _zero_heads(self) -> None:
+    @torch.no_grad()
+    def _start(self) -> None:
+        """What differs from the ordinary initialisation."""
+        if self.noise is not None:
+            self.noise.weight.mul_(self.noise_scale)
         if self.init == "identity":
             for head in (self.scale, self.shift):
                 nn.init.zeros_(head.weight)

@@ -117,7 +117,7 @@ def make_norm(name: str, channels: int, edge_channels: int | None = None, **gran
         name: One of the table above.
         channels: Columns of the features.
         edge_channels: Columns of encoded edge features, for GRANOLA; the others do not read them.
-        granola: ``depth``, ``noise_channels``, ``init``, ``eval_seed`` of GRANOLA.
+        granola: ``depth``, ``noise_channels``, ``noise_scale``, ``init``, ``eval_seed`` of GRANOLA.
 
     Raises:
         ValueError: The name is unknown, or options were given to a norm that has none.

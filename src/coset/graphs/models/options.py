@@ -90,16 +90,19 @@ class PairModel(GraphModel):
     max_distance: int = Field(5, ge=1, le=250, description="largest distance of the marking")
     marking: Literal["distance", "root", "none"] = "distance"
     positional_encoding: int = Field(0, ge=0, description="product Laplacian eigenvectors appended to the input")
+    one_axis: bool = Field(True, description="those among them that vary along one axis only")
+    scale_encoding: bool = Field(False, description="product eigenvectors at the scale of the marks")
+    flip_signs: bool = Field(False, description="signs of eigenvectors drawn anew at every pass in training")
     relations: Relations = ["uL", "vL", "vv"]
 
     def transform(self) -> BaseTransform:
         steps: list[Any] = [ShortestPathDistances(self.max_distance)]
         if self.positional_encoding:
-            steps.append(ProductPositionalEncoding(self.positional_encoding))
+            steps.append(ProductPositionalEncoding(self.positional_encoding, one_axis=self.one_axis))
         return Compose(steps)
 
     def _arguments(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"name", "root_fraction", "votes"})
+        return self.model_dump(exclude={"name", "root_fraction", "votes", "one_axis"})
 
 
 class SpectralModel(GraphModel):

@@ -108,6 +108,10 @@ class PairEncoder(nn.Module):
         max_distance: Largest distance told apart.
         positional_encoding: Number k of product eigenvectors PE_c(s, v) = u_i(s) u_j(v) to append.
         marking: ``"distance"``, ``"root"`` (only whether v = s), or ``"none"``.
+        scale_encoding: Multiply product eigenvectors by the number of nodes. As unit vectors on n^2 pairs they have
+            root mean square 1 / n beside marks of deviation 1; this makes it 1.
+        flip_signs: Draw the signs of a graph's eigenvectors anew at every pass in training, for they are arbitrary; a
+            product u_i u_i keeps its sign.
         unreachable: Give unreachable pairs an entry of their own; otherwise they share the last distance.
     """
 
@@ -119,6 +123,8 @@ class PairEncoder(nn.Module):
         max_distance: int = 5,
         positional_encoding: int = 0,
         marking: str = "distance",
+        scale_encoding: bool = False,
+        flip_signs: bool = False,
         unreachable: bool = True,
     ):
         super().__init__()
@@ -129,13 +135,14 @@ class PairEncoder(nn.Module):
             )
         inner = width - positional_encoding
         self.max_distance, self.k, self.marking = max_distance, positional_encoding, marking
+        self.scale_encoding, self.flip_signs = scale_encoding, flip_signs
         self.nodes = node_encoder(node_features, inner)
         self.last = {"distance": max_distance + unreachable, "root": 1, "none": 0}[marking]
         self.distances = nn.Embedding(self.last + 1, inner)
 
     def forward(self, data: Batch | Data, graph: PairGraph) -> Float[Tensor, "pairs width"]:
         node = encode_nodes(self.nodes, data, graph.nodes.total)
-        encoding = product_encoding(data, graph, self.k).to(node.dtype) if self.k else None
+        encoding = self._encoding(data, graph).to(node.dtype) if self.k else None
         if self.marking == "none":
             parts = [broadcast(node, graph.pairs, along=0)]
         elif kernels_apply(node) and covers(node.size(1)) and node.dtype == self.distances.weight.dtype:
@@ -143,6 +150,17 @@ class PairEncoder(nn.Module):
         else:
             parts = [broadcast(node, graph.pairs, along=0) + self.distances(self._marks(data, graph))]
         return torch.cat(parts + ([] if encoding is None else [encoding]), dim=1)
+
+    def _encoding(self, data: Batch | Data, graph: PairGraph) -> Float[Tensor, "pairs k"]:
+        if "laplacian_eigenvectors" not in data or not (self.scale_encoding or (self.flip_signs and self.training)):
+            return product_encoding(data, graph, self.k)
+        vectors = data.laplacian_eigenvectors
+        factors = torch.ones(graph.nodes.graphs, vectors.size(1), dtype=vectors.dtype, device=vectors.device)
+        if self.scale_encoding:
+            factors = factors * graph.nodes.sizes.to(vectors.dtype).sqrt().unsqueeze(1)
+        if self.flip_signs and self.training:
+            factors = factors * (2 * torch.randint_like(factors, 2) - 1)
+        return product_encoding(data, graph, self.k, factors)
 
     def _marks(self, data: Batch | Data, graph: PairGraph) -> Int[Tensor, " pairs"]:
         if self.marking == "root":
@@ -187,11 +205,13 @@ def _chunks(rows: int) -> Iterator[slice]:
     return (slice(first, min(first + CHUNK, rows)) for first in range(0, rows, CHUNK))
 
 
-def product_encoding(data: Batch | Data, graph: PairGraph, k: int) -> Float[Tensor, "pairs k"]:
+def product_encoding(
+    data: Batch | Data, graph: PairGraph, k: int, factors: Float[Tensor, "graphs columns"] | None = None
+) -> Float[Tensor, "pairs k"]:
     """The first k eigenvectors of the Laplacian of G [] G, from those of G: PE_c(s, v) = u_{i_c}(s) u_{j_c}(v).
 
-    Reads ``laplacian_eigenvectors`` and ``product_frequencies``
-    (:class:`coset.graphs.transforms.ProductPositionalEncoding`).
+    With ``factors``, each u_i of a graph is multiplied by its entry. Reads ``laplacian_eigenvectors`` and
+    ``product_frequencies`` (:class:`coset.graphs.transforms.ProductPositionalEncoding`).
     """
     if "product_frequencies" not in data:
         raise ValueError(
@@ -203,6 +223,7 @@ def product_encoding(data: Batch | Data, graph: PairGraph, k: int) -> Float[Tens
         )
     frequencies = data.product_frequencies[:, :k][graph.nodes.batch]  # [nodes, k, 2], -1 where a graph has fewer
     vectors = data.laplacian_eigenvectors
+    vectors = vectors if factors is None else vectors * factors[graph.nodes.batch]
     first, second = (
         torch.where(frequencies[..., axis] >= 0, vectors.gather(1, frequencies[..., axis].clamp(min=0)), 0)
         for axis in (0, 1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.nn import FeatureEncoder
@@ -26,9 +27,19 @@ def pool_nodes(x: Float[Tensor, "nodes width"], nodes: IndexSet, readout: str) -
     return pool(x, nodes, "sum" if readout == "sum" else "mean")
 
 
-def prediction_head(width: int, outputs: int) -> nn.Sequential:
-    """Linear, ReLU, Linear, twice as wide inside."""
-    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, outputs))
+def prediction_head(width: int, outputs: int, norm: bool = False) -> nn.Sequential:
+    """Linear, ReLU, Linear, twice as wide inside; with ``norm`` a batch norm ahead of the ReLU."""
+    between = [RowBatchNorm(2 * width), nn.ReLU()] if norm else [nn.ReLU()]
+    return nn.Sequential(nn.Linear(width, 2 * width), *between, nn.Linear(2 * width, outputs))
+
+
+class RowBatchNorm(nn.BatchNorm1d):
+    """A batch norm of graphs. One graph by itself (a last batch) has no statistics: it gets the running ones."""
+
+    def forward(self, x: Float[Tensor, "graphs columns"]) -> Float[Tensor, "graphs columns"]:
+        if x.size(0) > 1:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 def renumbering_claim(level: str) -> Claim:

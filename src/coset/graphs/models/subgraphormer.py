@@ -399,6 +399,8 @@ class Subgraphormer(_PairModel):
         attention: ``gat``, ``gatv2`` or ``transformer``.
         relations: Relations to gather along (module docstring).
         positional_encoding: Number of product eigenvectors appended to the input (0 for none).
+        scale_encoding: Product eigenvectors at the scale of the marks (:class:`PairEncoder`).
+        flip_signs: Signs of eigenvectors drawn anew in training.
         max_distance: Largest distance of the marking.
         marking: ``distance``, ``root`` or ``none``.
         readout: ``sum`` or ``mean`` over the nodes; always the mean over roots.
@@ -423,6 +425,8 @@ class Subgraphormer(_PairModel):
         attention: Score = "gat",
         relations: Sequence[str] = ("uL", "vL", "vv"),
         positional_encoding: int = 0,
+        scale_encoding: bool = False,
+        flip_signs: bool = False,
         max_distance: int = 5,
         marking: str = "distance",
         readout: str = "sum",
@@ -435,8 +439,9 @@ class Subgraphormer(_PairModel):
         check_choice("readout", readout, ("sum", "mean"))
         check_choice("level", level, LEVELS)
         self.encoder = PairEncoder(
-            node_features, width, max_distance=max_distance, positional_encoding=positional_encoding, marking=marking
-        )
+            node_features, width, max_distance=max_distance, positional_encoding=positional_encoding, marking=marking,
+            scale_encoding=scale_encoding, flip_signs=flip_signs,
+        )  # fmt: skip
         block = (width, relations, heads, attention, edge_features, linear, residual, dropout)
         self.layers = nn.ModuleList(SubgraphAttentionBlock(*block) for _ in range(layers))
         self.head = prediction_head(width, outputs)
@@ -489,6 +494,8 @@ class GNNSSWLPlus(_PairModel):
         layers: int = 6,
         relations: Sequence[str] = ("uL", "vL", "vv"),
         positional_encoding: int = 0,
+        scale_encoding: bool = False,
+        flip_signs: bool = False,
         max_distance: int = 5,
         marking: str = "distance",
         residual: bool = False,
@@ -503,6 +510,8 @@ class GNNSSWLPlus(_PairModel):
             max_distance=max_distance,
             positional_encoding=positional_encoding,
             marking=marking,
+            scale_encoding=scale_encoding,
+            flip_signs=flip_signs,
             unreachable=False,
         )
         self.layers = nn.ModuleList(

@@ -33,45 +33,56 @@ class ProductPositionalEncoding(EqualSizeTransform):
     Args:
         k: Number of product eigenvectors.
         include_constant: Keep the product of the trivial vector with itself, which is constant over all pairs.
+        one_axis: Keep products of the trivial vector with others, which vary along one axis only: on a molecule four or
+            five of eight. Without them every column tells something of root and node together.
         normalization: As for :class:`LaplacianEigenvectors`; the product identity holds for each.
     """
 
-    def __init__(self, k: int, include_constant: bool = False, normalization: str | None = None):
+    def __init__(self, k: int, include_constant: bool = False, normalization: str | None = None, one_axis: bool = True):
         check_spectrum_arguments(k, normalization)
+        if include_constant and not one_axis:
+            raise ValueError("include_constant=True keeps the trivial vector, one_axis=False leaves it out: choose one")
         self.k, self.include_constant, self.normalization = k, include_constant, normalization
+        self.one_axis = one_axis
 
     def forward_stack(self, stack: GraphStack) -> None:
         columns = self.k if self.include_constant else self.k + 1
         values, vectors = laplacian_spectrum(stack, self.normalization, columns)
         store_spectrum(stack.graphs, values, vectors, columns)
-        frequencies = product_frequencies(values, self.k, self.include_constant).unsqueeze(1)
+        frequencies = product_frequencies(values, self.k, self.include_constant, self.one_axis).unsqueeze(1)
         for data, pairs in zip(stack.graphs, frequencies.unbind()):
             data.product_frequencies = pairs.clone()
 
     def __repr__(self) -> str:
+        axes = "" if self.one_axis else ", one_axis=False"
         return (
             f"{type(self).__name__}(k={self.k}, include_constant={self.include_constant}, "
-            f"normalization={self.normalization!r})"
+            f"normalization={self.normalization!r}{axes})"
         )
 
 
 def product_frequencies(
-    values: Float[Tensor, "graphs n"], k: int, include_constant: bool = False
+    values: Float[Tensor, "graphs n"], k: int, include_constant: bool = False, one_axis: bool = True
 ) -> Int[Tensor, "graphs k 2"]:
     """Pairs (i, j) with the k smallest lambda_i + lambda_j, in order, ties by (i, j); -1 where there are fewer than k.
 
-    Of the n^2 pairs only those with (i + 1)(j + 1) <= k (k + 1 if the constant pair (0, 0) is left out) can be among
-    them: every (i', j') with i' <= i and j' <= j comes before (i, j). These O(k log k) candidates are sorted.
+    Of the n^2 pairs only those with (i + 1)(j + 1) <= k (k + 1 if the constant pair (0, 0) is left out, i j <= k if all
+    with 0 are) can be among them: every (i', j') with i' <= i and j' <= j comes before (i, j). These O(k log k)
+    candidates are sorted.
 
     Args:
         values: Eigenvalues, ascending, the trivial one first.
         k: Number of pairs.
         include_constant: Keep the pair (0, 0).
+        one_axis: Keep the pairs (0, j) and (i, 0).
     """
     graphs, n = values.shape
-    skipped = 0 if include_constant else 1
-    most = k + skipped
-    candidates = [(i, j) for i in range(min(n, most)) for j in range(min(n, most // (i + 1)))][skipped:]
+    if one_axis:
+        skipped = 0 if include_constant else 1
+        most = k + skipped
+        candidates = [(i, j) for i in range(min(n, most)) for j in range(min(n, most // (i + 1)))][skipped:]
+    else:
+        candidates = [(i, j) for i in range(1, min(n, k + 1)) for j in range(1, min(n, k // i + 1))]
     chosen = torch.full((graphs, k, 2), -1, dtype=torch.long)
     if not candidates:
         return chosen

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Int
+from torch import Tensor
 
 Cell = tuple[int, ...]
 Array = np.ndarray
@@ -29,18 +30,20 @@ class Cells(Sequence[Cell]):
 
     @classmethod
     def of(cls, cells: Iterable[Sequence[int]]) -> Cells:
-        """From vertex tuples, or an array with a row a cell.
+        """From vertex tuples, or an array or tensor with a row a cell.
 
         Raises:
             TypeError: A vertex is no whole number, or a cell no row of vertices; the message is that entry.
         """
         if isinstance(cells, Cells):
             return cells
+        if isinstance(cells, Tensor):
+            cells = cells.detach().cpu().numpy()
         if isinstance(cells, np.ndarray) and cells.ndim == 2:
             if cells.dtype.kind not in "iu":
                 raise TypeError(repr(cells.flat[0].item()) if cells.size else f"entries of type {cells.dtype}")
             return cls.rows(cells)
-        rows = list(cells)
+        rows = [row.tolist() if isinstance(row, Tensor) else row for row in cells]
         try:
             sizes = [len(row) for row in rows]
         except TypeError:

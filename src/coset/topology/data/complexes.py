@@ -68,10 +68,7 @@ class Complex:
         self.kind: Kind = kind
         self.cells: dict[int, Cells] = {0: _points(vertices)}
         for rank in range(1, max(cells, default=0) + 1):
-            try:
-                self.cells[rank] = Cells.of(cells.get(rank, ()))
-            except TypeError as error:
-                raise CosetError(f"cells of rank {rank} are rows of whole numbers of vertices; got {error}") from error
+            self.cells[rank] = _read(cells.get(rank, ()), f"cells of rank {rank}")
             _check_cells(self, rank)
         if kind == "combinatorial":
             _check_ranks(self)
@@ -178,7 +175,7 @@ def from_faces(faces: Iterable[Sequence[int]] | Int[Array, "faces size"], vertic
         faces: Vertices of every face in cyclic order.
         vertices: Their number; the largest named plus one by default.
     """
-    polygons = Cells.of(faces)
+    polygons = _read(faces, "faces")
     edges = np.sort(_faces("cell", 2, polygons)[1], axis=1)
     first = np.sort(np.unique(number_rows(np.maximum(edges, 0)), return_index=True)[1])
     count = int(polygons.members.max(initial=-1)) + 1 if vertices is None else vertices
@@ -192,7 +189,7 @@ def from_simplices(simplices: Iterable[Sequence[int]], vertices: int | None = No
         simplices: Vertices of each; sizes may differ, and one may be a face of another.
         vertices: Their number; the largest named plus one by default.
     """
-    given = Cells.of(simplices)
+    given = _read(simplices, "simplices")
     count = int(given.members.max(initial=-1)) + 1 if vertices is None else vertices
     found: dict[int, Cells] = {}
     above = np.zeros((0, 0), dtype=np.int64)
@@ -203,6 +200,13 @@ def from_simplices(simplices: Iterable[Sequence[int]], vertices: int | None = No
         above = rows[np.unique(number_rows(np.maximum(rows, 0)), return_index=True)[1]]
         found[size - 1] = Cells.rows(above)
     return Complex(count, dict(sorted(found.items())), "simplicial")
+
+
+def _read(cells: Iterable[Sequence[int]] | Int[Array, "cells size"], what: str) -> Cells:
+    try:
+        return Cells.of(cells)
+    except TypeError as error:
+        raise CosetError(f"{what} are rows of whole numbers of vertices; got {error}") from error
 
 
 def _points(vertices: int) -> Cells:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -107,27 +107,40 @@ def euler_characteristic(complex_: Complex) -> int:
 
 
 def is_orientable(complex_: Complex) -> bool:
-    """Whether the cells of highest rank can be oriented so that two that meet in a face give it opposite orientations.
+    """Whether the cells can be oriented so that two of a rank that meet in a face give it opposite orientations.
 
-    For a surface: every edge of two 2-cells is walked both ways.
+    For a surface: every edge of two 2-cells is walked both ways. Where a complex is not pure, that is asked of the
+    cells of each rank that are no faces of larger ones: a projective plane beside a solid ball is not orientable.
 
     Raises:
-        CosetError: The complex has no boundary, or a face lies in more than two cells of highest rank.
+        CosetError: The complex has no boundary, or a face lies in more than two such cells.
     """
-    rank = complex_.top
-    if rank < 2:
-        return True
-    first, second, agree = dual_edges(complex_, rank)
-    return not unbalanced(len(complex_.cells[rank]), first, second, agree).size
+    for rank in range(2, complex_.top + 1):
+        outer = np.ones(len(complex_.cells[rank]), bool)
+        if rank < complex_.top:
+            outer[complex_.boundary(rank + 1).face] = False
+        first, second, agree = dual_edges(complex_, rank, outer)
+        if unbalanced(len(outer), first, second, agree).size:
+            return False
+    return True
 
 
-def dual_edges(complex_: Complex, rank: int = 2) -> tuple[Array, Array, Array]:
+def dual_edges(
+    complex_: Complex, rank: int = 2, among: Bool[Array, " cells"] | None = None
+) -> tuple[Array, Array, Array]:
     """Pairs of cells of a rank that share a face, and whether the orientations in which they were given agree there.
+
+    Args:
+        complex_: A ``cell`` or ``simplicial`` complex.
+        rank: Of the cells.
+        among: Which of them count; all by default.
 
     Raises:
         CosetError: A face lies in more than two cells.
     """
     face, cell, sign = complex_.boundary(rank)
+    if among is not None:
+        face, cell, sign = (part[among[cell]] for part in (face, cell, sign))
     meeting = np.bincount(face, minlength=len(complex_.cells[rank - 1]))
     if (meeting > 2).any():
         crowded = int(np.flatnonzero(meeting > 2)[0])

@@ -91,7 +91,8 @@ class Lifting(BaseTransform):
         """The lifted complex itself.
 
         Raises:
-            CosetError: An edge is listed in one direction only, or joins a node to itself, or the lifting is too large.
+            CosetError: An edge is listed twice or in one direction only, or joins a node to itself, or the lifting is
+                too large.
         """
         nodes = int(data.num_nodes or 0)
         index = np.zeros((2, 0), np.int64) if data.edge_index is None else data.edge_index.cpu().numpy()
@@ -257,7 +258,7 @@ class ClusterLift(Lifting):
     Args:
         key: Attribute of the graph with the clusters: an integer a node (negative for none), or a boolean matrix
             [nodes, clusters] where clusters overlap.
-        least: Nodes of the smallest cluster that becomes a cell.
+        least: Nodes of the smallest cluster that becomes a cell. With 2, a cluster that is an edge stays that only.
     """
 
     def __init__(self, key: str = "cluster", least: int = 3):
@@ -270,7 +271,11 @@ class ClusterLift(Lifting):
         bare = super().complex(data)
         if self.key not in data:
             raise CosetError(f"the graph has no attribute {self.key!r} with the cluster of each node")
-        return Complex.known(len(bare.cells[0]), {1: bare.cells[1], 2: self._clusters(data)}, self.kind)
+        clusters = self._clusters(data)
+        if self.least == 2:  # a cell has one rank
+            edges = {tuple(sorted(edge)) for edge in bare.cells[1]}
+            clusters = Cells.of([cell for cell in clusters if cell not in edges])
+        return Complex.known(len(bare.cells[0]), {1: bare.cells[1], 2: clusters}, self.kind)
 
     def _clusters(self, data: Data) -> Cells:
         given = np.asarray(data[self.key])
@@ -310,14 +315,28 @@ _FILTERS: dict[str, Filter] = {"eccentricity": eccentricities, "degree": degrees
 
 
 def ring_complex(graph: nx.Graph, longest: int, rings: Literal["simple", "induced"] = "simple") -> Complex:
-    """The ring complex of a networkx graph with nodes 0 to n - 1."""
+    """The ring complex of a networkx graph; its vertices are numbered by :func:`from_networkx`."""
     return RingLift(longest, rings).complex(from_networkx(graph))
 
 
 def from_networkx(graph: nx.Graph) -> Data:
-    """A networkx graph with nodes 0 to n - 1 as a bare PyG graph."""
-    edges = torch.tensor(sorted((min(e), max(e)) for e in graph.edges), dtype=torch.long).reshape(-1, 2).t()
-    return Data(edge_index=torch.cat([edges, edges.flip(0)], 1), num_nodes=graph.number_of_nodes())
+    """A networkx graph as a bare PyG graph.
+
+    Nodes 0 to n - 1 keep their numbers; with any other labels (strings, tuples, ...) node i is the i-th of
+    ``graph.nodes``. Directed graphs must have both directions of every edge.
+
+    Raises:
+        CosetError: A multigraph with parallel edges.
+    """
+    n = graph.number_of_nodes()
+    number = {node: node if set(graph) == set(range(n)) else i for i, node in enumerate(graph)}
+    ends = [(number[u], number[v]) for u, v in graph.edges()]
+    if graph.is_multigraph() and len(set(ends)) < len(ends):
+        u, v, _ = next(edge for edge in graph.edges(keys=True) if graph.number_of_edges(*edge[:2]) > 1)
+        raise CosetError(f"edge {u!r} - {v!r} is there {graph.number_of_edges(u, v)} times: nx.Graph(graph) keeps one")
+    edges = torch.tensor(sorted(ends if graph.is_directed() else map(sorted, ends)), dtype=torch.long)
+    edges = edges.reshape(-1, 2).t()
+    return Data(edge_index=edges if graph.is_directed() else torch.cat([edges, edges.flip(0)], 1), num_nodes=n)
 
 
 def as_graph(complex_: Complex) -> Data:
@@ -333,6 +352,8 @@ def _refuse(wrong: int, edge: Int[Array, " 2"], nodes: int) -> None:
         raise CosetError(f"edge {u} -> {v} leaves the nodes 0 to {nodes - 1}")
     if wrong == kernels.LOOP:
         raise CosetError(f"edge {u} -> {v} is a self-loop; remove it (torch_geometric.transforms.RemoveSelfLoops)")
+    if wrong == kernels.TWICE:
+        raise CosetError(f"edge {u} -> {v} is listed twice; keep one of them (torch_geometric.utils.coalesce)")
     raise CosetError(
         f"edge {u} -> {v} has no reverse: list every edge in both directions (torch_geometric.transforms.ToUndirected)"
     )

@@ -7,7 +7,7 @@ Deep Learning Through the Lens of Expressivity", ICLR 2025. Group: independent p
     low    a(x, s) = sum over (x', z), x' in A_{r1,b}(x), of ReLU(W X(x', s) + V h_z + c)       inside the copy of s
     inc    p(x)    = sum over marked t that hold x of X(x, t), the same for all s               the point term
     high   c(x, s) = sum over (s', z), s' a neighbour of s through rank b', of ReLU(W' X(x, s') + V' h_z + c')
-    layer  X(x, s) <- head([MLP((1 + e1) X + a) | MLP((1 + e2) X + p) | ...])
+    layer  X(x, s) <- head([MLP((1 + e1) X + a) | MLP((1 + e2) X + p) | ...]), or the sum of these
     pool   h_x <- sum or mean over s of X(x, s),  h_s <- the same over x
 
 For r1 = r2 = 0 the copies are those of node marking, the point term is X(x, x), and the layer is GNN-SSWL+. Edges of
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
@@ -49,6 +49,7 @@ from coset.topology.models.homp import (
 from coset.topology.models.options import ComplexModel
 
 Marking = Literal["distance", "binary"]
+Merge = Literal["concat", "sum"]
 TERMS = ("low", "inc", "high", "row", "column", "total")
 
 
@@ -72,9 +73,8 @@ class BagInit(nn.Module):
         use_marked: bool = True,
     ):
         super().__init__()
-        check_choice("marking", marking, ("distance", "binary"))
         self.ranks, self.marking, self.use_marked = ranks, marking, use_marked
-        self.marks = nn.Embedding(ENTRIES if marking == "distance" else 2, width)
+        self.marks = mark_table(marking, width)
         self.merge = dense((3 if use_marked else 2) * width, width, norm)
 
     def forward(self, h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
@@ -87,12 +87,31 @@ class BagInit(nn.Module):
         return self.merge(torch.cat(parts, dim=1))
 
     def _marks(self, cells: CellBatch, product: Product) -> Tensor:
-        first, second = self.ranks
-        key = f"distance_{first}_{second}"
-        marks = cells.data[key] if key in cells.data else pair_distances(cells, first, second)
-        if marks.numel() != product.total:
-            raise ValueError(f"{key} has {marks.numel()} entries, but the complexes have {product.total} pairs")
-        return marks.long() if self.marking == "distance" else (marks == 0).long()
+        return pair_marks(cells, self.ranks, self.marking)
+
+
+def mark_table(marking: Marking, width: int) -> nn.Embedding:
+    """A vector for every mark: 12 of ``distance`` (hops up to 10, unreachable), 2 of ``binary`` (x in s or not)."""
+    check_choice("marking", marking, ("distance", "binary"))
+    return nn.Embedding(ENTRIES if marking == "distance" else 2, width)
+
+
+def pair_marks(cells: CellBatch, ranks: tuple[int, int], marking: Marking) -> Int[Tensor, " pairs"]:
+    """The mark of every pair: those stored by :class:`coset.topology.MarkPairs`, or worked out once a batch.
+
+    Raises:
+        ValueError: What is stored is not as many marks as there are pairs.
+    """
+    key, product = f"distance_{ranks[0]}_{ranks[1]}", cells.pairs(*ranks)
+    if key in cells.data:
+        marks = cells.data[key]
+    elif key in cells.derived:
+        marks = cells.derived[key]
+    else:
+        marks = cells.derived[key] = pair_distances(cells, *ranks)
+    if marks.numel() != product.total:
+        raise ValueError(f"{key} has {marks.numel()} entries, but the complexes have {product.total} pairs")
+    return marks.long() if marking == "distance" else (marks == 0).long()
 
 
 class SCL(nn.Module):
@@ -108,6 +127,9 @@ class SCL(nn.Module):
         reduce: ``sum`` as above, or ``mean``, which keeps magnitudes where copies are many.
         use_bridge: Features of bridge cells enter the messages; without them a message is X(x', s) itself.
         dropout: Of the result.
+        merge: ``concat``: Linear - norm - ReLU of the terms side by side; ``sum``: their sum, nothing after it.
+        marking: Kind of a mark with a table of this layer's own that is one term more; None for no marks. The published
+            network for ZINC has ``merge="sum"`` and ``marking="distance"``, others have neither.
     """
 
     def __init__(
@@ -121,8 +143,11 @@ class SCL(nn.Module):
         reduce: Reduction = "sum",
         use_bridge: bool = True,
         dropout: float = 0.0,
+        merge: Merge = "concat",
+        marking: Marking | None = None,
     ):
         super().__init__()
+        check_choice("merge", merge, ("concat", "sum"))
         unknown = [term for term in terms if term not in TERMS]
         if unknown or not terms:
             raise ValueError(f"term {unknown[0] if unknown else None!r}: choose from {', '.join(TERMS)}")
@@ -137,7 +162,10 @@ class SCL(nn.Module):
         self.bridges = nn.ModuleDict({term: nn.Linear(width, width) for term in bridged})
         self.own = nn.ModuleDict({term: OwnWeight() for term in self.terms})
         self.mlps = nn.ModuleDict({term: dense(width, width, norm, layers=2) for term in self.terms})
-        self.head = dense(len(self.terms) * width, width, norm)
+        self.marking = marking
+        self.marks = None if marking is None else mark_table(marking, width)
+        merged = len(self.terms) + (marking is not None)
+        self.head = dense(merged * width, width, norm) if merge == "concat" else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "pairs width"], h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
@@ -145,7 +173,10 @@ class SCL(nn.Module):
             return self.dropout(subcomplex_block.subcomplex_block(self, x, h, cells))
         product = cells.pairs(*self.ranks)
         brought = [self.mlps[t](self.own[t](x) + self.term(t, x, h, cells, product)) for t in self.terms]
-        return self.dropout(self.head(torch.cat(brought, dim=1)))
+        if self.marks is not None and self.marking is not None:
+            brought.append(self.marks(pair_marks(cells, self.ranks, self.marking)))
+        merged = torch.stack(brought).sum(0) if self.head is None else self.head(torch.cat(brought, dim=1))
+        return self.dropout(merged)
 
     def term(self, name: str, x: Tensor, h: Cochains, cells: CellBatch, product: Product) -> Tensor:
         """What one of the terms adds to every pair."""
@@ -191,6 +222,8 @@ class SMCN(nn.Module):
         dropout: After each layer and before the last map.
         use_bridge: Features of the cells between neighbours enter the messages of subcomplex layers.
         use_marked: Features of the marked cell enter the bag.
+        merge: ``concat`` or ``sum``: how subcomplex layers bring their terms together (:class:`SCL`).
+        fresh_marks: Every subcomplex layer adds marks from a table of its own.
     """
 
     def __init__(
@@ -211,6 +244,8 @@ class SMCN(nn.Module):
         dropout: float = 0.0,
         use_bridge: bool = True,
         use_marked: bool = True,
+        merge: Merge = "concat",
+        fresh_marks: bool = False,
     ):
         super().__init__()
         if max(ranks) >= len(features) or min(ranks) < 0:
@@ -220,9 +255,12 @@ class SMCN(nn.Module):
         self.before = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(before))
         self.bag = BagInit(width, self.ranks, marking, norm, use_marked)
         self.layers = nn.ModuleList(
-            SCL(width, self.ranks, terms, norm=norm, reduce=reduce, use_bridge=use_bridge, dropout=dropout)
+            SCL(
+                width, self.ranks, terms, norm=norm, reduce=reduce, use_bridge=use_bridge, dropout=dropout, merge=merge,
+                marking=marking if fresh_marks else None,
+            )
             for _ in range(layers)
-        )
+        )  # fmt: skip
         self.after = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(after))
         ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))
         self.readout = CellReadout(width, outputs, ranks_read, readout, dropout)
@@ -269,6 +307,8 @@ class SMCNOptions(ComplexModel):
     reduce: Literal["sum", "mean"] = "sum"
     use_bridge: bool = Field(True, description="features of cells between neighbours enter the messages")
     use_marked: bool = Field(True, description="features of the marked cell enter the bag")
+    merge: Literal["concat", "sum"] = Field("concat", description="how a layer brings its terms together")
+    fresh_marks: bool = Field(False, description="every layer adds marks from a table of its own")
 
     def transform(self) -> BaseTransform:
         return Compose([self.lifting(), MarkPairs(self.ranks)])

@@ -36,6 +36,8 @@ def applies(layer: Any, x: Tensor) -> bool:
         return False
     if layer.terms != ("low", "inc") or "low" not in layer.messages or x.size(0) == 0:
         return False
+    if layer.head is None or layer.marks is not None:
+        return False
     parts = [layer.messages["low"], *layer.mlps["low"], *layer.mlps["inc"], *layer.head]
     plain = all(type(part) in (nn.Linear, nn.LayerNorm, nn.ReLU) for part in parts)
     return (
