@@ -23,8 +23,8 @@ SIDES = {"left": 1, "right": 0}  # the official names of the cells that are left
 def subcomplex_layer(file: ParityFile, found: Differences) -> None:
     """Bag, layer and pools, one complex at a time: the official broadcast takes wrong rows on batches."""
     a = file.arguments
-    bag = BagInit(a["width"], tuple(a["ranks"]), a["marking"], a["norm"])
-    layer = SCL(a["width"], tuple(a["ranks"]), a["terms"], norm=a["norm"], high_bridge=a["high_bridge"])
+    bag = BagInit(a["width"], a["ranks"], a["marking"], a["norm"])
+    layer = SCL(**{key: value for key, value in a.items() if key != "marking"})
     model = file.load(nn.ModuleDict({"bag": bag, "layer": layer}))
     losses = [_one_complex(file, found, j, bag, layer) for j in range(int(file.input("complexes")))]
     loss = torch.stack(losses).sum()
