@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.weights.lora.data.factors import Factors, Layout, count, select
-from coset.weights.lora.models.features import Alignment, flat, products, spectra
-from coset.weights.lora.models.glnet import FeatureModel, GLNet, LolModel
+from coset.weights.lora.models.base import LolModel
+from coset.weights.lora.models.features import Alignment, FeatureModel, flat, products, spectra
+from coset.weights.lora.models.glnet import GLNet
 from coset.weights.lora.models.kernel import KernelRidge
 from coset.weights.lora.models.tokens import FactorTransformer, TripleTransformer
 

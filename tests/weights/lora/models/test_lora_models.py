@@ -19,8 +19,8 @@ from coset.weights.lora.models.equivariant import (
     gate,
     make_gate,
 )
-from coset.weights.lora.models.features import Alignment, flat, products, spectra
-from coset.weights.lora.models.glnet import FeatureModel, GLNet
+from coset.weights.lora.models.features import Alignment, FeatureModel, flat, products, spectra
+from coset.weights.lora.models.glnet import GLNet
 from coset.weights.lora.models.heads import HEADS
 from coset.weights.lora.models.kernel import KernelRidge, cosines, gram
 

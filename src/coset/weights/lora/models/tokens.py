@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from coset.symmetry import Claim
 from coset.weights.lora.data.adapters import balanced
 from coset.weights.lora.data.factors import Factors, Layout
+from coset.weights.lora.models.base import EPSILON, LolModel, invariance
 from coset.weights.lora.models.equivariant import GLLinear
-from coset.weights.lora.models.glnet import EPSILON, LolModel, invariance
 from coset.weights.lora.models.heads import Head, sinusoids, transformer, with_reader
 
 
