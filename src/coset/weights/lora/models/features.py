@@ -15,6 +15,7 @@ from coset.weights.lora.models.base import EPSILON, LolModel, invariance
 from coset.weights.lora.models.columns import rows
 from coset.weights.lora.models.heads import Head
 from coset.weights.lora.models.procrustes import polar
+from coset.weights.lora.models.registry import Setting, lora_model
 
 
 def flat(factors: Factors) -> Float[Tensor, "batch features"]:
@@ -109,3 +110,35 @@ class FeatureModel(LolModel):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return invariance(self.condition)
+
+
+@lora_model("flat")
+def flat_model(setting: Setting) -> FeatureModel:
+    """An MLP on all entries of all factors: no symmetry."""
+    return FeatureModel(flat, setting.training, setting.sizes.hidden, setting.outputs, None)
+
+
+@lora_model("o_align")
+def aligned_model(setting: Setting) -> FeatureModel:
+    """An MLP on factors aligned to a template by O(r)."""
+    features = Alignment(setting.template)
+    return FeatureModel(features, setting.training, setting.sizes.hidden, setting.outputs, 1.0)
+
+
+@lora_model("balanced")
+def balanced_model(setting: Setting) -> FeatureModel:
+    """An MLP on balanced factors aligned to a template by O(r)."""
+    features = Alignment(setting.template, balance=True)
+    return FeatureModel(features, setting.training, setting.sizes.hidden, setting.outputs, 10.0)
+
+
+@lora_model("svd")
+def spectral_model(setting: Setting) -> FeatureModel:
+    """An MLP on singular values."""
+    return FeatureModel(spectra, setting.training, setting.sizes.hidden, setting.outputs, 10.0)
+
+
+@lora_model("dense", any_rank=True)
+def dense_model(setting: Setting) -> FeatureModel:
+    """An MLP on all entries of all updates."""
+    return FeatureModel(products, setting.training, setting.sizes.dense_hidden, setting.outputs, 10.0)

@@ -27,6 +27,7 @@ from coset.weights.lora.models.base import EPSILON, LolModel, invariance
 from coset.weights.lora.models.columns import gather
 from coset.weights.lora.models.equivariant import GATES, GLLayer, GLLinear, GLNorm, RowDropout, make_gate
 from coset.weights.lora.models.heads import HEADS
+from coset.weights.lora.models.registry import Setting, lora_model
 
 
 class GLNet(LolModel):
@@ -96,6 +97,26 @@ class GLNet(LolModel):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return invariance(10.0)
+
+
+@lora_model("glnet", any_rank=True)
+def one_layer(setting: Setting) -> GLNet:
+    """One equivariant layer."""
+    return _glnet(setting, 1)
+
+
+@lora_model("glnet2", any_rank=True)
+def two_layers(setting: Setting) -> GLNet:
+    """Two, with a gate between."""
+    return _glnet(setting, 2)
+
+
+def _glnet(setting: Setting, layers: int) -> GLNet:
+    s = setting.sizes
+    return GLNet(
+        setting.layout, setting.training, s.width, layers, s.hidden, setting.outputs, norm=s.norm, head=s.head,
+        gate=s.gate, dropout=s.dropout,
+    )  # fmt: skip
 
 
 def _size(u: Float[Tensor, "batch layers n r"], v: Float[Tensor, "batch layers m r"]) -> Float[Tensor, " layers"]:
