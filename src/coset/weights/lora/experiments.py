@@ -18,7 +18,7 @@ from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport
-from coset.weights.lora.collections import Collection, DigitsData, ZooData, columns_of
+from coset.weights.lora.collections import ADAPTER_DATA, AdapterData, Collection, columns_of
 from coset.weights.lora.comparison import GAUGED, Problem, Units, baseline, fit_and_measure
 from coset.weights.lora.data.factors import select
 from coset.weights.lora.data.magnitudes import Magnitudes
@@ -84,7 +84,7 @@ class LoraRecipe(Recipe):
     """Train LoL models on one collection and compare them, also on other factors of the same updates."""
 
     kind: Literal["lora"] = "lora"
-    data: Annotated[DigitsData | ZooData, Field(discriminator="name")]
+    data: Annotated[AdapterData, ADAPTER_DATA.choice]
     models: list[str] = Field(default_factory=LORA_MODELS.names, min_length=1)
     model: ModelSizes = Field(default_factory=lambda: ModelSizes.model_validate({}))
     training: LoraTrainingOptions
