@@ -8,7 +8,9 @@ import torch
 from coset.core.errors import CosetError
 from coset.runs.recipes import load, load_run, verify
 from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_peft
-from coset.weights.lora.fitting import score
+from coset.weights.lora.models.features import FeatureModel
+from coset.weights.lora.models.fitting import score
+from coset.weights.lora.models.registry import LORA_MODELS, ByGradients
 from coset.weights.lora.prediction import map_folder, search_folder
 
 pytest.importorskip("sklearn")
@@ -133,6 +135,21 @@ def test_a_run_on_magnitudes_predicts_from_adapters(tmp_path):
     save_peft(LoraAdapter({"x": LoraPair(torch.ones(6, 2), torch.ones(5, 2))}), tmp_path / "plain")
     with pytest.raises(CosetError, match="has no DoRA magnitude"):
         predict(tmp_path / "run", tmp_path / "plain", tmp_path / "q.csv")
+
+
+def test_a_model_that_somebody_registers_is_compared_like_all_others(tmp_path, monkeypatch):
+    def norms(factors):
+        return torch.cat([(u @ v.mT).flatten(-2).norm(dim=-1) for u, v in factors], 1)
+
+    def make(setting):
+        return FeatureModel(norms, setting.training, setting.sizes.hidden, setting.outputs, condition=10.0)
+
+    monkeypatch.setitem(LORA_MODELS._things, "norms", ByGradients(make, any_rank=True))
+    recipe = load("lol/digits", [*QUICK[:3], "models=[norms]"])
+    found = recipe.run(tmp_path / "run", quiet=True)["models"]["norms"]
+    assert found["change under GL(r)"] < 1e-4
+    assert "test at rank 2" in found
+    assert [report.passed for report in (*recipe.verify(), *recipe.verify(tmp_path / "run"))] == [True, True]
 
 
 def test_certificates_of_a_run_and_of_a_recipe(run):

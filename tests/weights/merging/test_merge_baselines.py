@@ -31,11 +31,12 @@ from coset.weights.merging import (
     weight_aligned,
     zipit,
 )
-from coset.weights.merging.baselines import slerp_weights, zip_maps
+from coset.weights.merging.averages import slerp_weights
 from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.fitting import own_loss
 from coset.weights.merging.methods import METHODS, Setting, layer_errors, merge
 from coset.weights.merging.transformer_encoders import TransformerEncoder, build
+from coset.weights.merging.zipping import zip_maps
 
 
 def mlp(seed, sizes=(6, 8, 8, 8)):

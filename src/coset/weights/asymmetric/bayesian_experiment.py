@@ -1,14 +1,15 @@
 """Recipes of kind ``bayesian-depth``: variational training of standard and W-asymmetric networks over depth."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from coset.core.errors import CosetError
 from coset.core.identity import digest
 from coset.core.options import Options
 from coset.runs.folder import CURVES, RunFolder
@@ -17,9 +18,10 @@ from coset.runs.run import Run, write_certificate
 from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport
 from coset.weights.asymmetric.bayesian import VariationalTraining, predict, train_variational, variational
-from coset.weights.asymmetric.classification_data import Classification
-from coset.weights.asymmetric.experiments import DigitsData, ImageData, VariantOptions, invariance, spread
+from coset.weights.asymmetric.classification_data import CLASSIFICATION_DATA, Classification, ClassificationData
+from coset.weights.asymmetric.comparison import spread
 from coset.weights.asymmetric.networks import mlp, seeded
+from coset.weights.asymmetric.variants import VariantOptions, invariance
 
 SCORES = ("accuracy", "loss", "calibration")
 
@@ -53,7 +55,7 @@ class BayesianDepthRecipe(Recipe):
     """Fit a Gaussian over the weights of networks of several depths."""
 
     kind: Literal["bayesian-depth"] = "bayesian-depth"
-    data: Annotated[DigitsData | ImageData, Field(discriminator="name")]
+    data: Annotated[ClassificationData, CLASSIFICATION_DATA.choice]
     width: int = Field(64, ge=2)
     depths: list[int] = Field([4, 8, 16], min_length=1, description="hidden layers")
     rank: int = Field(2, ge=0)
@@ -69,6 +71,12 @@ class BayesianDepthRecipe(Recipe):
         if min(value) < 1 or len(set(value)) < len(value):
             raise ValueError("must be different whole numbers from 1")
         return value
+
+    @model_validator(mode="after")
+    def _vectors(self) -> BayesianDepthRecipe:
+        if self.data.form != "vectors":
+            raise ValueError(f"data.name={self.data.name} gives {self.data.form}: networks here read vectors")
+        return self
 
     def build(self, name: str, depth: int, run: int, data: Classification) -> nn.Module:
         """The network of a variant, with the parameters that run number ``run`` starts from."""
@@ -91,11 +99,9 @@ class BayesianDepthRecipe(Recipe):
         """The data.
 
         Raises:
-            CosetError: It is missing or no vectors, or a layer cannot be treated.
+            CosetError: It is missing, or a layer cannot be treated.
         """
         data = self.data.load(self.seed)
-        if data.train[0].dim() != 2:
-            raise CosetError(f"data.name={self.data.name}: networks here take vectors; choose digits or mnist")
         for name in self.variants:
             self.build(name, min(self.depths), 0, data)
         return data

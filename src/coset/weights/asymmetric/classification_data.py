@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
+from coset.core.choices import OptionsRegistry
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
-from coset.weights.asymmetric.ensembles import IGNORED
+from coset.core.options import Options
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,92 @@ class Classification:
     classes: int
     edge_index: Int[Tensor, "2 edges"] | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+IGNORED = -1
+"""The class of rows that do not count."""
+Form = Literal["vectors", "images", "graph"]
+"""Of inputs: ``[rows, features]``, ``[rows, channels, height, width]``, or features of the nodes of one graph."""
+CLASSIFICATION_DATA = OptionsRegistry("data of classification")
+
+
+class ClassificationData(Options):
+    """Where data come from.
+
+    Attributes:
+        form: Of the inputs.
+    """
+
+    form: ClassVar[Form] = "vectors"
+
+    name: str
+
+    def load(self, seed: int) -> Classification:
+        """The data.
+
+        Raises:
+            CosetError: They are not there, or of another form.
+        """
+        raise NotImplementedError
+
+
+@CLASSIFICATION_DATA.add
+class DigitsData(ClassificationData):
+    """scikit-learn's digits, split 70/30."""
+
+    name: Literal["digits"]
+
+    def load(self, seed: int) -> Classification:
+        return digits(seed)
+
+
+class ImageData(ClassificationData):
+    """Images from a file."""
+
+    path: str | None = Field(None, description="the .npz, or the folder that holds it")
+    rows: int | None = Field(None, ge=100, description="train on the first so many images only")
+
+
+@CLASSIFICATION_DATA.add
+class MNISTData(ImageData):
+    """MNIST as vectors."""
+
+    name: Literal["mnist"]
+
+    def load(self, seed: int) -> Classification:
+        return mnist(self.path, self.rows)
+
+
+@CLASSIFICATION_DATA.add
+class CIFARData(ImageData):
+    """A small CIFAR-10."""
+
+    form: ClassVar[Form] = "images"
+
+    name: Literal["cifar10-small"]
+
+    def load(self, seed: int) -> Classification:
+        return small_cifar10(self.path, self.rows)
+
+
+@CLASSIFICATION_DATA.add
+class CommunityData(ClassificationData):
+    """A generated graph with communities."""
+
+    form: ClassVar[Form] = "graph"
+
+    name: Literal["communities"]
+    nodes: int = Field(2000, ge=50)
+    classes: int = Field(5, ge=2)
+    features: int = Field(16, ge=1)
+    degree: float = Field(10.0, gt=0)
+    mixing: float = Field(0.35, ge=0, le=1)
+    noise: float = Field(2.0, ge=0)
+
+    def load(self, seed: int) -> Classification:
+        return communities(
+            self.nodes, self.classes, self.features, degree=self.degree, mixing=self.mixing, noise=self.noise, seed=seed
+        )
 
 
 def digits(seed: int = 0) -> Classification:

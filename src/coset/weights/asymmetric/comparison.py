@@ -6,10 +6,11 @@ between pairs, before and after matching neurons; averages of several networks; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,3 +147,10 @@ def on_the_way(
 def row(state: State, number: int) -> State:
     """One network of a stacked state."""
     return {name: value[number] for name, value in state.items()}
+
+
+def spread(values: Iterable[float]) -> str:
+    """Mean and standard deviation."""
+    numbers = list(values)
+    deviation = f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else ""
+    return f"{np.mean(numbers):.3f}{deviation}"

@@ -17,10 +17,10 @@ from coset.runs.recipes import load_run
 from coset.weights.asymmetric.asymmetrize import fingerprint
 from coset.weights.asymmetric.checkpoints import aligned, build_model, read_networks
 from coset.weights.asymmetric.classification_data import Classification, digits, mnist, small_cifar10
-from coset.weights.asymmetric.comparison import Matching, averages, between, row
+from coset.weights.asymmetric.comparison import Matching, averages, between, row, spread
 from coset.weights.asymmetric.connectivity import has_batch_norm, measure, plane
 from coset.weights.asymmetric.ensembles import Ensemble, outputs
-from coset.weights.asymmetric.experiments import ConnectivityRecipe, spread
+from coset.weights.asymmetric.experiments import ConnectivityRecipe
 from coset.weights.asymmetric.networks import parameter_count
 from coset.weights.asymmetric.pages import between_figure, plane_figure
 from coset.weights.state_files import save_tensors

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from coset.core.errors import CosetError
 from coset.weights.asymmetric.asymmetrize import fixed_buffers
-from coset.weights.asymmetric.ensembles import IGNORED, Ensemble, State, outputs
+from coset.weights.asymmetric.classification_data import IGNORED
+from coset.weights.asymmetric.ensembles import Ensemble, State, outputs
 
 Data = tuple[Tensor, Tensor]
 """Inputs ``[rows, ...]`` and classes ``[rows]``; where only some rows count, the others have class -1."""

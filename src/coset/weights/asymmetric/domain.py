@@ -11,6 +11,10 @@ DOMAIN = Domain(
         "metanet": "coset.weights.asymmetric.metanet_experiment:MetanetRecipe",
     },
     commands=("coset.weights.asymmetric.commands",),
+    adds={
+        "data of classification": ("coset.weights.asymmetric.classification_data",),
+        "classifier": ("coset.weights.asymmetric.networks",),
+    },
     systems=(
         System(
             "Asymmetric networks",

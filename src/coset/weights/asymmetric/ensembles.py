@@ -20,12 +20,11 @@ from torch.nn import functional
 
 from coset.core.errors import CosetError
 from coset.weights.asymmetric.asymmetrize import fixed_buffers
+from coset.weights.asymmetric.classification_data import IGNORED
 from coset.weights.asymmetric.networks import seeded
 
 State = dict[str, Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-IGNORED = -1
-"""The class of rows that do not count."""
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 

@@ -2,14 +2,12 @@
 
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator, model_validator
 from rich.progress import track
 from torch import Tensor, nn
@@ -21,125 +19,33 @@ from coset.core.options import Options
 from coset.runs.folder import CURVES, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
-from coset.symmetry import EquivarianceReport, check_equivariance
-from coset.weights.asymmetric.asymmetrize import asymmetries, asymmetrize, fingerprint, trainable_parameters
+from coset.symmetry import EquivarianceReport
+from coset.weights.asymmetric.asymmetrize import asymmetries, fingerprint, trainable_parameters
 from coset.weights.asymmetric.classification_data import (
+    CLASSIFICATION_DATA,
     IGNORED,
     Classification,
-    communities,
-    digits,
-    mnist,
+    ClassificationData,
     shift_and_flip,
-    small_cifar10,
 )
-from coset.weights.asymmetric.comparison import Matching, Pairs, averages, between, matched, on_the_way, pairs_of
+from coset.weights.asymmetric.comparison import (
+    Matching,
+    Pairs,
+    averages,
+    between,
+    matched,
+    on_the_way,
+    pairs_of,
+    spread,
+)
 from coset.weights.asymmetric.connectivity import has_batch_norm, plane
 from coset.weights.asymmetric.ensembles import Ensemble, Training, initialise, train
-from coset.weights.asymmetric.networks import GraphNetwork, ResNet, mlp, parameter_count, seeded
-from coset.weights.permutations.groups import NeuronPermutation, permutation_spec
+from coset.weights.asymmetric.networks import CLASSIFIERS, ClassifierOptions, check_fit, parameter_count, seeded
+from coset.weights.asymmetric.variants import VariantOptions, invariance
 from coset.weights.state_files import load_state, save_state
 
 NETWORKS = "networks"
 MEASURED_ROWS = 5000  # of training data, on which curves are measured
-PerLayer = int | float | list[int | float] | dict[str, int | float]
-
-
-class DigitsData(Options):
-    """scikit-learn's digits, split 70/30."""
-
-    name: Literal["digits"]
-
-    def load(self, seed: int) -> Classification:
-        return digits(seed)
-
-
-class ImageData(Options):
-    """MNIST, or a small CIFAR-10, from a file."""
-
-    name: Literal["mnist", "cifar10-small"]
-    path: str | None = Field(None, description="the .npz, or the folder that holds it")
-    rows: int | None = Field(None, ge=100, description="train on the first so many images only")
-
-    def load(self, seed: int) -> Classification:
-        return (mnist if self.name == "mnist" else small_cifar10)(self.path, self.rows)
-
-
-class CommunityData(Options):
-    """A generated graph with communities."""
-
-    name: Literal["communities"]
-    nodes: int = Field(2000, ge=50)
-    classes: int = Field(5, ge=2)
-    features: int = Field(16, ge=1)
-    degree: float = Field(10.0, gt=0)
-    mixing: float = Field(0.35, ge=0, le=1)
-    noise: float = Field(2.0, ge=0)
-
-    def load(self, seed: int) -> Classification:
-        return communities(
-            self.nodes, self.classes, self.features, degree=self.degree, mixing=self.mixing, noise=self.noise, seed=seed
-        )
-
-
-class MLPOptions(Options):
-    """Linear, LayerNorm, activation."""
-
-    name: Literal["mlp"]
-    hidden: list[int] = Field(min_length=1)
-    norm: bool = True
-
-    def build(self, data: Classification) -> nn.Module:
-        return mlp([data.train[0].size(1), *self.hidden, data.classes], self.norm)
-
-
-class ResNetOptions(Options):
-    """The residual network of CIFAR with GroupNorm(1)."""
-
-    name: Literal["resnet"]
-    width: int = Field(16, ge=2)
-    blocks: int = Field(3, ge=1, description="blocks of each of three stages; 3 make ResNet20")
-
-    def build(self, data: Classification) -> nn.Module:
-        return ResNet(self.width, self.blocks, data.classes, data.train[0].size(1))
-
-
-class GraphNetworkOptions(Options):
-    """x + mean of neighbours, Linear, BatchNorm, activation."""
-
-    name: Literal["gnn"]
-    width: int = Field(64, ge=2)
-    depth: int = Field(3, ge=1)
-
-    def build(self, data: Classification) -> nn.Module:
-        if data.edge_index is None:
-            raise CosetError(f"network.name=gnn needs a graph: {data.name} has none (data.name=communities)")
-        return GraphNetwork(data.train[0].size(1), self.width, data.classes, data.edge_index, self.depth)
-
-
-class VariantOptions(Options):
-    """How the symmetry is broken, if it is."""
-
-    method: Literal["standard", "w", "sigma", "w+sigma"] = "standard"
-    n_fix: PerLayer = 0.125
-    kappa: PerLayer = 1.0
-    std: PerLayer = 1.0
-    divide_by_root_width: bool = False
-    filters: bool = False
-    learning_rate: float | None = Field(None, gt=0, description="another than that of training")
-    networks: int | None = Field(None, ge=2, description="another number than the recipe's")
-
-    def apply(self, network: nn.Module, example: Tensor, seed: int) -> nn.Module:
-        """The variant of a standard network."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # kappa = 0 and whole rows are wanted here
-            if "w" in self.method.split("+"):
-                network = asymmetrize(network, "w", n_fix=self.n_fix, kappa=self.kappa, filters=self.filters, seed=seed)
-            if "sigma" in self.method.split("+"):
-                network = asymmetrize(
-                    network, "sigma", std=self.std, divide_by_root_width=self.divide_by_root_width, seed=seed,
-                    example=(example,),
-                )  # fmt: skip
-        return network
 
 
 class ConnectivityTraining(Options):
@@ -160,8 +66,8 @@ class ConnectivityRecipe(Recipe):
     leaves: ClassVar[tuple[str, ...]] = (NETWORKS,)
 
     kind: Literal["mode-connectivity"] = "mode-connectivity"
-    data: Annotated[DigitsData | ImageData | CommunityData, Field(discriminator="name")]
-    network: Annotated[MLPOptions | ResNetOptions | GraphNetworkOptions, Field(discriminator="name")]
+    data: Annotated[ClassificationData, CLASSIFICATION_DATA.choice]
+    network: Annotated[ClassifierOptions, CLASSIFIERS.choice]
     training: ConnectivityTraining = Field(default_factory=lambda: ConnectivityTraining.model_validate({}))
     variants: dict[str, VariantOptions] = Field(min_length=1)
     networks: int = Field(6, ge=2, description="of each variant")
@@ -179,13 +85,9 @@ class ConnectivityRecipe(Recipe):
 
     @model_validator(mode="after")
     def _fits(self) -> "ConnectivityRecipe":
-        graph = self.data.name == "communities"
-        if graph != (self.network.name == "gnn"):
-            raise ValueError(f"network.name={self.network.name} does not fit data.name={self.data.name}")
-        if (self.data.name == "cifar10-small") != (self.network.name == "resnet"):
-            raise ValueError(f"network.name={self.network.name} does not fit data.name={self.data.name}")
-        if self.training.augment and self.network.name != "resnet":
-            raise ValueError("training.augment=true needs images: network.name=resnet")
+        check_fit(self.network, self.data)
+        if self.training.augment and self.data.form != "images":
+            raise ValueError(f"training.augment=true needs images: data.name={self.data.name} gives {self.data.form}")
         return self
 
     def build(self, data: Classification) -> Callable[[], nn.Module]:
@@ -200,7 +102,7 @@ class ConnectivityRecipe(Recipe):
 
     @property
     def _example(self) -> int | None:
-        return None if self.network.name == "gnn" else 2
+        return None if self.data.form == "graph" else 2
 
     def prepare(self, run: Run) -> tuple[Classification, dict[str, nn.Module]]:
         """The data, and the architecture of every variant.
@@ -339,27 +241,6 @@ class ConnectivityRecipe(Recipe):
 def network_file(folder: Path, variant: str, number: int) -> Path:
     """Where a run keeps a trained network."""
     return folder / NETWORKS / f"{re.sub(r'[^A-Za-z0-9.]+', '-', variant).strip('-')}-{number}.safetensors"
-
-
-def invariance(model: nn.Module, inputs: Tensor, name: str) -> EquivarianceReport:
-    """How far a network's function is from invariant under permutations of its neurons, in float64."""
-    spec = permutation_spec(model)
-    double = model.double().eval()
-    state = dict(double.state_dict())
-    x = inputs.double()
-    return check_equivariance(
-        lambda moved: torch.func.functional_call(double, moved, (x,)),
-        state,
-        NeuronPermutation(spec),
-        statement=f"{name}: the function does not change under {spec}",
-    )
-
-
-def spread(values: Iterable[float]) -> str:
-    """Mean and standard deviation."""
-    numbers = list(values)
-    deviation = f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else ""
-    return f"{np.mean(numbers):.3f}{deviation}"
 
 
 def _curves(pairs: Pairs) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Recipes of kind ``metanet``: predict from the weights of classifiers how accurate they are."""
 
+from __future__ import annotations
+
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
 from coset.symmetry import EquivarianceReport, check_equivariance
 from coset.weights.asymmetric.asymmetrize import trainable_parameters
-from coset.weights.asymmetric.classification_data import Classification
+from coset.weights.asymmetric.classification_data import CLASSIFICATION_DATA, Classification, ClassificationData
 from coset.weights.asymmetric.classifier_zoo import (
     Ranges,
     Zoo,
@@ -29,9 +31,10 @@ from coset.weights.asymmetric.classifier_zoo import (
     on_the_way_of_zoo,
     statistics_features,
 )
-from coset.weights.asymmetric.experiments import DigitsData, MLPOptions, VariantOptions, spread
+from coset.weights.asymmetric.comparison import spread
 from coset.weights.asymmetric.metanets import DeepSets, fit_metanet, flat_mlp, statistics_mlp
-from coset.weights.asymmetric.networks import seeded
+from coset.weights.asymmetric.networks import CLASSIFIERS, ClassifierOptions, check_fit, seeded
+from coset.weights.asymmetric.variants import VariantOptions
 from coset.weights.permutations.groups import NeuronPermutation, permutation_spec
 
 Predictor = Literal["flat", "statistics", "deepsets", "settings"]
@@ -48,7 +51,7 @@ class ZooOptions(Options):
     steps: tuple[int, int] = Field((40, 250), description="of training")
 
     @model_validator(mode="after")
-    def _ordered(self) -> "ZooOptions":
+    def _ordered(self) -> ZooOptions:
         for name in ("rate", "wrong", "steps"):
             low, high = getattr(self, name)
             if low > high:
@@ -77,8 +80,8 @@ class MetanetRecipe(Recipe):
     """A zoo of each variant, trained at once; metanetworks on each; the way from initialisation to minimum."""
 
     kind: Literal["metanet"] = "metanet"
-    data: DigitsData
-    network: MLPOptions
+    data: Annotated[ClassificationData, CLASSIFICATION_DATA.choice]
+    network: Annotated[ClassifierOptions, CLASSIFIERS.choice]
     zoo: ZooOptions = Field(default_factory=lambda: ZooOptions.model_validate({}))
     training: MetanetTraining = Field(default_factory=lambda: MetanetTraining.model_validate({}))
     variants: dict[str, ZooVariant] = Field(min_length=1)
@@ -91,6 +94,13 @@ class MetanetRecipe(Recipe):
         if any(options.method not in ("standard", "w", "sigma") for options in value.values()):
             raise ValueError("method must be standard, w or sigma")
         return value
+
+    @model_validator(mode="after")
+    def _vectors(self) -> MetanetRecipe:
+        check_fit(self.network, self.data)
+        if self.data.form != "vectors":
+            raise ValueError(f"data.name={self.data.name} gives {self.data.form}: zoos here are of networks on vectors")
+        return self
 
     def variant(self, name: str, data: Classification) -> nn.Module:
         """The architecture of a variant."""

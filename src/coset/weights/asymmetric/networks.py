@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+
+from coset.core.choices import OptionsRegistry
+from coset.core.options import Options
+from coset.weights.asymmetric.classification_data import Classification, ClassificationData, Form
 
 
 def mlp(sizes: Sequence[int], norm: bool = True, activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
@@ -113,6 +118,79 @@ class GraphNetwork(nn.Module):
         for linear, norm, activation in zip(self.linears, self.norms, self.activations, strict=True):
             x = activation(norm(linear(self.mean(x, self.edge_index))))
         return self.head(x)
+
+
+CLASSIFIERS = OptionsRegistry("classifier")
+
+
+class ClassifierOptions(Options):
+    """A network to be trained.
+
+    Attributes:
+        reads: Form of its inputs.
+    """
+
+    reads: ClassVar[Form] = "vectors"
+
+    name: str
+
+    def build(self, data: Classification) -> nn.Module:
+        """With fresh parameters, for inputs and classes of the data."""
+        raise NotImplementedError
+
+
+@CLASSIFIERS.add
+class MLPOptions(ClassifierOptions):
+    """Linear, LayerNorm, activation."""
+
+    name: Literal["mlp"]
+    hidden: list[int] = Field(min_length=1)
+    norm: bool = True
+
+    def build(self, data: Classification) -> nn.Module:
+        return mlp([data.train[0].size(1), *self.hidden, data.classes], self.norm)
+
+
+@CLASSIFIERS.add
+class ResNetOptions(ClassifierOptions):
+    """The residual network of CIFAR with GroupNorm(1)."""
+
+    reads: ClassVar[Form] = "images"
+
+    name: Literal["resnet"]
+    width: int = Field(16, ge=2)
+    blocks: int = Field(3, ge=1, description="blocks of each of three stages; 3 make ResNet20")
+
+    def build(self, data: Classification) -> nn.Module:
+        return ResNet(self.width, self.blocks, data.classes, data.train[0].size(1))
+
+
+@CLASSIFIERS.add
+class GraphNetworkOptions(ClassifierOptions):
+    """x + mean of neighbours, Linear, BatchNorm, activation."""
+
+    reads: ClassVar[Form] = "graph"
+
+    name: Literal["gnn"]
+    width: int = Field(64, ge=2)
+    depth: int = Field(3, ge=1)
+
+    def build(self, data: Classification) -> nn.Module:
+        assert data.edge_index is not None
+        return GraphNetwork(data.train[0].size(1), self.width, data.classes, data.edge_index, self.depth)
+
+
+def check_fit(network: ClassifierOptions, data: ClassificationData) -> None:
+    """Whether a network reads such data.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if network.reads != data.form:
+        raise ValueError(
+            f"network.name={network.name} reads {network.reads}, data.name={data.name} gives {data.form}: they do not "
+            "fit"
+        )
 
 
 def parameter_count(model: nn.Module) -> int:

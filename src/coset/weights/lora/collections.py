@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
 from coset.core.options import Options
 from coset.weights.lora.data.factors import Factors, Layout
@@ -53,7 +54,30 @@ class Collection:
         return replace(self, layout=layout, factors=factors)
 
 
-class DigitsData(Options):
+ADAPTER_DATA = OptionsRegistry("data of adapters")
+
+
+class AdapterData(Options):
+    """Where adapters with labels come from.
+
+    Attributes:
+        other_ranks: Models are tested on adapters of these ranks, too.
+    """
+
+    name: str
+    other_ranks: list[int] = []
+
+    def load(self, seed: int, rank: int | None = None) -> Collection:
+        """All adapters; with a rank of ``other_ranks``, those to test on.
+
+        Raises:
+            CosetError: They are not there, or cannot be used.
+        """
+        raise NotImplementedError
+
+
+@ADAPTER_DATA.add
+class DigitsData(AdapterData):
     """The collection of digits, made on the spot in seconds."""
 
     name: Literal["digits"]
@@ -74,7 +98,8 @@ class DigitsData(Options):
         return Collection(LAYOUT, zoo.factors, [f"digits-{i}" for i in range(number)], table, [])
 
 
-class ZooData(Options):
+@ADAPTER_DATA.add
+class ZooData(AdapterData):
     """A folder: a collection built by ``coset lora collect``, or one of adapters."""
 
     name: Literal["zoo"]

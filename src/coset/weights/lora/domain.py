@@ -10,7 +10,11 @@ DOMAIN = Domain(
         "lora-zoo": "coset.weights.lora.zoo_experiment:LoraZooRecipe",
     },
     commands=("coset.weights.lora.commands",),
-    adds={"LoRA model": ("coset.weights.lora.models",)},
+    adds={
+        "LoRA model": ("coset.weights.lora.models",),
+        "data of adapters": ("coset.weights.lora.collections",),
+        "source of adapters": ("coset.weights.lora.finetuning",),
+    },
     systems=(
         System(
             "Learning on LoRAs",

@@ -18,11 +18,12 @@ from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport
-from coset.weights.lora import fitting
-from coset.weights.lora.collections import Collection, DigitsData, ZooData, columns_of
-from coset.weights.lora.comparison import GAUGED, Problem, Units, baseline, fit_and_measure, rebuilt
+from coset.weights.lora.collections import ADAPTER_DATA, AdapterData, Collection, columns_of
+from coset.weights.lora.comparison import GAUGED, Problem, Units, baseline, fit_and_measure
 from coset.weights.lora.data.factors import select
 from coset.weights.lora.data.magnitudes import Magnitudes
+from coset.weights.lora.models.fitting import Task
+from coset.weights.lora.models.registry import LORA_MODELS, ModelSizes, Setting
 from coset.weights.lora.prediction import (
     CERTIFIED,
     SavedRun,
@@ -34,23 +35,10 @@ from coset.weights.lora.prediction import (
 )
 
 
-class LoraModelOptions(Options):
-    """Sizes that the models share."""
-
-    width: int = Field(16, ge=1, description="k of the GL-nets")
-    hidden: int = Field(128, ge=1, description="width of the head")
-    dense_hidden: int = Field(32, ge=1, description="width of the head on dense updates")
-    token_width: int = Field(64, ge=8, multiple_of=8, description="width of the transformers")
-    norm: bool = Field(False, description="GLNorm in the GL-nets")
-    head: Literal["full", "mean", "shared", "transformer"] = Field("full", description="of the GL-nets")
-    gate: Literal["sign", "bilinear", "bilinear-across"] = Field("sign", description="of GL-nets with two layers")
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
 class LoraTrainingOptions(Options):
     """How to train each model."""
 
-    task: fitting.Task
+    task: Task
     targets: list[str] = Field(description="columns of labels; a trailing * stands for several", min_length=1)
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -96,17 +84,17 @@ class LoraRecipe(Recipe):
     """Train LoL models on one collection and compare them, also on other factors of the same updates."""
 
     kind: Literal["lora"] = "lora"
-    data: Annotated[DigitsData | ZooData, Field(discriminator="name")]
-    models: list[str] = Field(list(fitting.MODELS), min_length=1)
-    model: LoraModelOptions = Field(default_factory=lambda: LoraModelOptions.model_validate({}))
+    data: Annotated[AdapterData, ADAPTER_DATA.choice]
+    models: list[str] = Field(default_factory=LORA_MODELS.names, min_length=1)
+    model: ModelSizes = Field(default_factory=lambda: ModelSizes.model_validate({}))
     training: LoraTrainingOptions
 
     @field_validator("models")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
         for name in value:
-            if name not in fitting.MODELS:
-                raise ValueError(f"model {name!r} is unknown; choose from {', '.join(fitting.MODELS)}")
+            if name not in LORA_MODELS:
+                raise ValueError(f"model {name!r} is unknown; choose from {', '.join(LORA_MODELS)}")
         return value
 
     def prepare(self, run: Run) -> Prepared:
@@ -130,17 +118,15 @@ class LoraRecipe(Recipe):
     def work(self, run: Run, prepared: Prepared) -> dict[str, Any]:
         """Fit every model; keep the one with the best validation score for predictions."""
         data, problem = prepared.data, prepared.problem
-        sizes = self.model.model_dump()
         training = self.training.model_dump(include={"epochs", "batch_size", "learning_rate", "weight_decay"})
         fitted = {}
         with progress("fitting models", len(self.models), run.quiet) as each:
             for name in self.models:
-                fitted[name] = run.part(name, partial(fit_and_measure, name, problem, sizes, training))
+                fitted[name] = run.part(name, partial(fit_and_measure, name, problem, self.model, training))
                 each()
         results = {name: found["result"] for name, found in fitted.items()}
         best = max(results, key=lambda n: results[n]["val"][self.training.headline])
-        first = problem.part("train")[0]
-        model = rebuilt(best, fitted[best]["state"], problem.layout, first, len(prepared.columns), self.seed, sizes)
+        model = LORA_MODELS[best].restored(problem.setting(self.model), fitted[best]["state"])
         write_history(run.folder, {name: found["history"] for name, found in fitted.items()})
         write_best(run.folder, best, model, problem, data, prepared.units, prepared.columns, prepared.reference)
         return {
@@ -170,8 +156,8 @@ class LoraRecipe(Recipe):
         factors = select(data.factors, slice(0, 32))
         reports = []
         for name in self.models:
-            if name != "kernel":
-                model = fitting.build(name, data.layout, factors, 3, seed=self.seed, **self.model.model_dump())
+            if (kind := LORA_MODELS[name]).built_untrained:
+                model = kind.build(Setting(data.layout, factors, 3, self.model, self.seed))
                 reports += certify(model, select(factors, slice(0, CERTIFIED)))
         return reports
 
@@ -181,7 +167,7 @@ class LoraRecipe(Recipe):
         Raises:
             CosetError: The run is not finished.
         """
-        return load_best(folder, task=self.training.task, sizes=self.model.model_dump(), seed=self.seed)
+        return load_best(folder, task=self.training.task, sizes=self.model, seed=self.seed)
 
     def predict(
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, skip_bad_rows: bool = False,

@@ -14,14 +14,15 @@ from coset.core.files import replacing, write_text
 from coset.runs.folder import BEST, HISTORY, PREDICTIONS, RunFolder
 from coset.runs.run import write_certificate
 from coset.symmetry import EquivarianceReport, verify_claims
-from coset.weights.lora import fitting
 from coset.weights.lora.collections import TABLE, Collection, opened
-from coset.weights.lora.comparison import Problem, Units, rebuilt
+from coset.weights.lora.comparison import Problem, Units
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, select, stack
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import FILES, load_lora
 from coset.weights.lora.data.zoo import find_adapters
+from coset.weights.lora.models.fitting import Task, predict
+from coset.weights.lora.models.registry import LORA_MODELS, ModelSizes, Setting
 from coset.weights.lora.neighbours import Neighbour, map_of, search
 
 CERTIFIED = 4  # adapters that a symmetry is measured on
@@ -57,12 +58,12 @@ class SavedRun:
         Raises:
             CosetError: A layer has another shape, the rank is too large for the model, or magnitudes are missing.
         """
-        free = self.name in fitting.ANY_RANK
+        free = LORA_MODELS[self.name].any_rank
         factors = stack([adapter], self.layout, max(adapter.rank, self.rank) if free else self.rank)
         if self.reference is not None:
             own = Magnitudes.of([adapter], self.reference.groups)
             factors = own.join(self.layout, factors, self.reference)[1]
-        return self.units.restore(self.name, fitting.predict(self.model, factors)[0]).tolist()
+        return self.units.restore(self.name, predict(self.model, factors)[0]).tolist()
 
 
 def write_best(
@@ -83,7 +84,7 @@ def write_best(
     for split, rows in problem.splits.items():
         table.loc[rows.numpy(), "split"] = split
     truth = problem.targets * units.spread + units.centre
-    found = units.restore(best, fitting.predict(model, problem.factors))
+    found = units.restore(best, predict(model, problem.factors))
     for i, name in enumerate(targets):
         table[f"target_{name}"], table[f"prediction_{name}"] = truth[:, i].numpy(), found[:, i].numpy()
     folder.write_text(PREDICTIONS, table.to_csv(index=False))
@@ -103,7 +104,7 @@ def certify(model: nn.Module, factors: Factors) -> list[EquivarianceReport]:
     return verify_claims(model, factors, claims=claims) if claims else []
 
 
-def load_best(folder: RunFolder, *, task: fitting.Task, sizes: Mapping[str, Any], seed: int) -> SavedRun:
+def load_best(folder: RunFolder, *, task: Task, sizes: ModelSizes, seed: int) -> SavedRun:
     """The best model of a run.
 
     Args:
@@ -125,7 +126,8 @@ def load_best(folder: RunFolder, *, task: fitting.Task, sizes: Mapping[str, Any]
         groups = tuple((n, tuple(names)) for (n, names), _ in saved["magnitudes"])
         reference = Magnitudes(groups, tuple(m for _, m in saved["magnitudes"]))
         full = reference.join(layout, example[: len(layout.groups)], reference)[0]
-    model = rebuilt(saved["model"], saved["state"], full, example, len(saved["targets"]), seed, sizes)
+    setting = Setting(full, select(example, [0, 0]), len(saved["targets"]), sizes, seed)
+    model = LORA_MODELS[saved["model"]].restored(setting, saved["state"])
     units = Units(task, saved["centre"], saved["spread"])
     return SavedRun(saved["model"], model, layout, saved["rank"], units, saved["targets"], example, reference)
 

@@ -18,13 +18,12 @@ from rich.progress import Progress
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json
-from coset.core.options import Options
 from coset.runs.folder import RunFolder
 from coset.runs.launch.jobs import Job, run_jobs
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.weights.lora.collections import TABLE
-from coset.weights.lora.finetuning.sources import BASE, DiffusionSource, DigitsSource, MiniLMSource, SmilesSource
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource
 
 ADAPTERS = "adapters"
 """Folder of a collection for its adapters, one folder each."""
@@ -57,7 +56,7 @@ class LoraZooRecipe(Recipe):
     may_change: ClassVar[frozenset[str]] = frozenset({"adapters"})
 
     kind: Literal["lora-zoo"] = "lora-zoo"
-    source: Annotated[MiniLMSource | SmilesSource | DigitsSource | DiffusionSource, Field(discriminator="name")]
+    source: Annotated[AdapterSource, ADAPTER_SOURCES.choice]
     adapters: int = Field(200, ge=1)
 
     def prepare(self, run: Run) -> Workers:
@@ -128,12 +127,12 @@ class LoraZooRecipe(Recipe):
         ]
 
 
-def make_share(source: Options, folder: str, seed: int, numbers: Sequence[int]) -> None:
+def make_share(source: AdapterSource, folder: str, seed: int, numbers: Sequence[int]) -> None:
     """Make these adapters of a collection, those that are not there yet."""
     places = {number: Path(folder) / ADAPTERS / f"{number:05d}" for number in numbers}
     missing = [number for number in numbers if not (places[number] / LABELS).is_file()]
     if missing:
-        maker = source.open(Path(folder), seed)  # type: ignore[attr-defined]
+        maker = source.open(Path(folder), seed)
         for number in missing:
             places[number].mkdir(parents=True, exist_ok=True)
             write_json(places[number] / LABELS, maker.make(number, places[number]))

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from coset.core.errors import CosetError, require
 from coset.core.files import write_json
 from coset.weights.merging import mlp_files
-from coset.weights.merging.baselines import Teacher
 from coset.weights.merging.encoders import Encoder, MLPEncoder
+from coset.weights.merging.teachers import Teacher
 from coset.weights.merging.transformer_encoders import TransformerEncoder
 
 FAMILIES = ("vit", "bert", "clip_vision_model", "mlp")

@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from coset.weights.merging.baselines import Teacher, average
+from coset.weights.merging.averages import average
 from coset.weights.merging.encoders import Inputs, features
+from coset.weights.merging.teachers import Teacher
 
 NEAR = 0.7
 """Weights whose cosine is larger come from one start: independent ones have a cosine near 0."""

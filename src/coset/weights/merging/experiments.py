@@ -21,13 +21,13 @@ from coset.runs.folder import RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.runs.terminal import progress
-from coset.weights.merging.baselines import Merged, Teacher
 from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, take
 from coset.weights.merging.evaluation import evaluate, numbers_in
 from coset.weights.merging.fitting import Fit
 from coset.weights.merging.methods import METHODS, Outcome, Setting, merge
 from coset.weights.merging.tasks import IMAGES, SYNTHETIC, Task, image_task, text_tasks, train_jointly
+from coset.weights.merging.teachers import Merged, Teacher
 from coset.weights.sentences import TEXTS
 
 MULTITASK = "multitask"

@@ -24,16 +24,19 @@ from yaml import YAMLError
 from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
 from coset.runs.recipe import Options
-from coset.weights.merging import baselines, checkpoints
-from coset.weights.merging.baselines import Merged, Teacher, fold_heads
+from coset.weights.merging import averages, checkpoints, matched
+from coset.weights.merging.averages import average
 from coset.weights.merging.checkpoints import Checkpoint
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
 from coset.weights.merging.encoders import Inputs
 from coset.weights.merging.fitting import Fit, Progress, Targets, features_of, fit
 from coset.weights.merging.merge_results import card, read_inputs, scores_of
 from coset.weights.merging.methods import exactness
+from coset.weights.merging.regression import regmean
 from coset.weights.merging.stored import StoredEncoder
 from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
+from coset.weights.merging.teachers import Merged, Teacher, fold_heads
+from coset.weights.merging.zipping import zipit
 
 STREAMED = ("linear", "slerp", "task_arithmetic")
 """Methods that need one tensor of each model at a time."""
@@ -284,7 +287,7 @@ def _mixer(
         for name in names:
             a, b = (c[name].double().flatten() for c in opened)
             product, norms = product + float(a @ b), [norms[0] + float(a @ a), norms[1] + float(b @ b)]
-        x, y = baselines.slerp_coefficients(product, norms[0], norms[1], p.t)
+        x, y = averages.slerp_coefficients(product, norms[0], norms[1], p.t)
         return lambda n: x * opened[0][n].float() + y * opened[1][n].float()
     base = Checkpoint(Path(str(merge.base_model)))
 
@@ -308,12 +311,12 @@ def _write_merged(
     if merge.merge_method in ("fs_merge", "distillation"):
         made, facts = _train(merge, opened, teachers, samples, kept, progress)
     elif merge.merge_method == "regmean":
-        made = baselines.regmean(teachers, samples, p.alpha)
+        made = regmean(teachers, samples, p.alpha)
     elif merge.merge_method == "zipit":
-        made = baselines.zipit(teachers, samples)
+        made = zipit(teachers, samples)
     else:
         given = samples if merge.merge_method == "activation_matching" else None
-        made = baselines.matched_average(teachers, given, seed=merge.seed)
+        made = matched.matched_average(teachers, given, seed=merge.seed)
     checkpoints.save_merged(
         folder, made.encoder, made.heads, [c.labels() for c in opened], dtype=getattr(torch, merge.dtype),
         max_shard_size=merge.max_shard_size,
@@ -328,7 +331,7 @@ def _train(
     p = merge.parameters
     state = _training_state(merge, kept)
     if p.init == "align":
-        teachers = baselines.align_teachers(teachers, samples)
+        teachers = matched.align_teachers(teachers, samples)
     on_disk = _on_disk(merge, opened)
     if on_disk:
         teachers, targets = _stored(merge, opened, teachers, samples, kept)
@@ -339,7 +342,7 @@ def _train(
     student: Student
     if merge.merge_method == "distillation":
         check_output_widths(encoders)
-        begin = baselines.average(teachers).encoder if p.init in ("average", "align") else encoders[0]
+        begin = average(teachers).encoder if p.init in ("average", "align") else encoders[0]
         if p.init == "random":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(merge.seed)

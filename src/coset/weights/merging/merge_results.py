@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from coset.core.errors import CosetError, require
-from coset.weights.merging.baselines import Originals, Teacher
 from coset.weights.merging.checkpoints import Checkpoint, load_teacher, opened
 from coset.weights.merging.encoders import Inputs, count_samples
+from coset.weights.merging.teachers import Originals, Teacher
 
 if TYPE_CHECKING:
     from coset.weights.merging.merge_file import MergeFile

@@ -1,5 +1,8 @@
 """All ways to merge, by name, with one interface: teachers and unlabelled samples in, one network out.
 
+All of them are pairs (M, U) of a SuperNet: a weighted average has M_i = w_i I, U_i = I; matching has M_i = P_i^T / k,
+U_i = P_i; RegMean U_i = k S^-1 G_i; zipping a matching of all features of all networks with one another.
+
 What is trained is trained once with each learning rate of a list, and what has a closed form with a setting (t of
 SLERP, scale of task arithmetic, shrinkage of RegMean, ridge of heads) is made with as many; the one nearest to the
 teachers on held-out samples is taken: the same budget for every method, and no labels.
@@ -17,27 +20,17 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.weights.merging.alignment import activations
-from coset.weights.merging.baselines import (
-    Ensemble,
-    Merged,
-    Originals,
-    Teacher,
-    align_teachers,
-    average,
-    fitted_heads,
-    fold_heads,
-    matched_average,
-    regmean,
-    slerp,
-    task_arithmetic,
-    zip_maps,
-    zipit,
-)
+from coset.weights.merging.averages import average, slerp, task_arithmetic
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, features, take
 from coset.weights.merging.evaluation import HasLogits
 from coset.weights.merging.fitting import Fit, Progress, Targets, fit, fit_local, reconstruction
+from coset.weights.merging.heads import fitted_heads
+from coset.weights.merging.matched import align_teachers, matched_average
+from coset.weights.merging.regression import regmean
 from coset.weights.merging.sequential import merge_in_sequence
 from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
+from coset.weights.merging.teachers import FeatureEnsemble, Merged, Originals, Teacher, fold_heads
+from coset.weights.merging.zipping import zip_maps, zipit
 
 CLOSED = (
     "originals", "ensemble", "average", "slerp", "task_arithmetic", "weight_matching", "activation_matching", "regmean",
@@ -168,7 +161,7 @@ def _closed(
 
     makers: dict[str, Callable[[float], HasLogits]] = {
         "originals": lambda _: Originals(teachers),
-        "ensemble": lambda _: Ensemble(teachers),
+        "ensemble": lambda _: FeatureEnsemble(teachers),
         "average": lambda _: average(teachers),
         "slerp": lambda t: slerp(teachers, t),
         "task_arithmetic": arithmetic,

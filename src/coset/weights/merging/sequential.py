@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.weights.merging.baselines import Merged, Teacher, fold_heads
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, features
 from coset.weights.merging.fitting import Fit, Targets, fit
 from coset.weights.merging.operators import Kind, Start
 from coset.weights.merging.supernet import FoldedSuperNet, Student
+from coset.weights.merging.teachers import Merged, Teacher, fold_heads
 
 
 class SequentialStage(Student):

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
-from coset.weights.merging.baselines import Merged, Teacher
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
+from coset.weights.merging.teachers import Merged, Teacher
 from coset.weights.sentences import TEXTS, read_sentences, sentence_file
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")

@@ -8,8 +8,9 @@ from coset.weights.lora import LoraAdapter, LoraPair, load_lora, save_peft
 from coset.weights.lora.data.factors import Layout, regauge, stack
 from coset.weights.lora.data.magnitudes import Magnitudes, groups_of
 from coset.weights.lora.data.zoo import build_zoo, find_adapters
-from coset.weights.lora.fitting import MODELS, build, fit_kernel
 from coset.weights.lora.models.features import products
+from coset.weights.lora.models.kernel import KernelRidge
+from coset.weights.lora.models.registry import LORA_MODELS, build
 
 SHAPES = {"a": (6, 5), "b": (4, 7)}
 LAYOUT = Layout.of(SHAPES.items())
@@ -44,13 +45,13 @@ def test_a_magnitude_is_the_update_of_one_more_layer():
     torch.testing.assert_close((u @ v.mT)[1, 0, :, 0], adapters[1].layers["b"].magnitude - mean)
 
 
-@pytest.mark.parametrize("name", [m for m in MODELS if m != "svd"])
+@pytest.mark.parametrize("name", [m for m in LORA_MODELS.names() if m != "svd"])
 def test_models_see_magnitudes_whatever_the_factors(name):
     """Adapters with equal updates and other magnitudes: only the latter can tell them apart."""
     layout, factors = joined([adapter(seed, same_update=True) for seed in range(8)])
     if name == "kernel":
         y = torch.arange(8.0)[:, None]
-        model = fit_kernel("regression", (factors, y), (factors, y))
+        model = KernelRidge(factors, y, (factors, y))
     else:
         model = build(name, layout, factors, 2, width=4, hidden=8, dense_hidden=8, token_width=8)
     out = model.eval()(factors).detach()

@@ -9,7 +9,7 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.weights.lora import load_lora
-from coset.weights.lora.finetuning.finetune import Draw, Encoder, Task, draw
+from coset.weights.lora.finetuning.finetune import AdaptableBert, Draw, TokenisedTask, draw
 from coset.weights.lora.finetuning.sentences import _read, minilm
 from coset.weights.lora.finetuning.smiles import PROPERTIES, _balanced, rxnfp_bert, tokenise
 
@@ -34,8 +34,8 @@ def encoder():
     for name in "ab":
         tokens, labels = torch.randint(4, 13, (40, 6), generator=g), torch.randint(2, (40,), generator=g)
         mask = torch.arange(6) < torch.randint(2, 7, (40, 1), generator=g)
-        tasks.append(Task(name, tokens, mask, labels, 2))
-    return Encoder(bert(), "somebody/bert", tasks, layers=1, training=32)
+        tasks.append(TokenisedTask(name, tokens, mask, labels, 2))
+    return AdaptableBert(bert(), "somebody/bert", tasks, layers=1, training=32)
 
 
 def test_layers_run_apart_equal_the_whole_model(encoder):

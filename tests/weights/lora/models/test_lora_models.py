@@ -8,7 +8,6 @@ from coset.symmetry import check_equivariance, verify_claims
 from coset.weights.lora import LoraAdapter, LoraPair
 from coset.weights.lora.data.factors import LayerwiseGL, Layout, pad_rank, regauge, select, stack, unstack
 from coset.weights.lora.finetuning import digits
-from coset.weights.lora.fitting import ANY_RANK, MODELS, build, fit_kernel, predict
 from coset.weights.lora.models.equivariant import (
     GATES,
     GLEditor,
@@ -19,10 +18,12 @@ from coset.weights.lora.models.equivariant import (
     gate,
     make_gate,
 )
-from coset.weights.lora.models.features import Alignment, flat, products, spectra
-from coset.weights.lora.models.glnet import FeatureModel, GLNet
+from coset.weights.lora.models.features import Alignment, FeatureModel, flat, products, spectra
+from coset.weights.lora.models.fitting import predict
+from coset.weights.lora.models.glnet import GLNet
 from coset.weights.lora.models.heads import HEADS
 from coset.weights.lora.models.kernel import KernelRidge, cosines, gram
+from coset.weights.lora.models.registry import LORA_MODELS, build
 
 LAYOUT = Layout.of([("a", (6, 5)), ("b", (4, 7)), ("c", (6, 5))])
 INVARIANT = ("balanced", "svd", "w2t", "dense", "glnet", "glnet2", "kernel")
@@ -46,7 +47,8 @@ def single(u, v):
 def model(name, **options):
     x = factors()
     if name == "kernel":
-        return fit_kernel("regression", (x, x[0][0].sum((1, 2))[:, :2]), (x, x[0][0].sum((1, 2))[:, :2]))
+        y = x[0][0].sum((1, 2))[:, :2]
+        return KernelRidge(x, y, (x, y))
     return build(name, LAYOUT, x, 2, width=4, hidden=8, dense_hidden=8, token_width=8, **options).double()
 
 
@@ -151,7 +153,7 @@ def zoo():
 @pytest.mark.parametrize("name", INVARIANT)
 def test_trained_adapters_in_single_precision_keep_outputs_to_a_hundred_thousandth(name, zoo):
     if name == "kernel":
-        network = fit_kernel("regression", (zoo.factors, zoo.members), (zoo.factors, zoo.members))
+        network = KernelRidge(zoo.factors, zoo.members, (zoo.factors, zoo.members))
     else:
         network = build(name, digits.LAYOUT, zoo.factors, 10)
     plain, moved = predict(network, zoo.factors), predict(network, regauge(zoo.factors, 1))
@@ -235,13 +237,13 @@ def test_alignment_at_rank_one_is_a_sign():
     assert flat(Alignment(template).align(single([[-1.0]], [[-1.0]]))).tolist() == [[1.0, 1.0]]
 
 
-@pytest.mark.parametrize("name", ANY_RANK)
+@pytest.mark.parametrize("name", [name for name, kind in LORA_MODELS.items() if kind.any_rank])
 def test_zero_columns_change_nothing(name):
     net, x = model(name), factors(4)
     torch.testing.assert_close(net(pad_rank(x, 8)), net(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LORA_MODELS.names())
 def test_a_batch_equals_one_by_one_and_saved_weights_give_the_same(name, tmp_path):
     net, x = model(name).eval(), factors(4, seed=2)
     together = net(x)

@@ -15,18 +15,20 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
-from coset.core.files import replacing
-from coset.weights.lora.finetuning.finetune import Draw
+from coset.core.files import make_folder, replacing
+from coset.weights.lora.finetuning.finetune import Draw, draw
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource, Maker
 
 CLASSES, NO_CLASS, SIDE = 10, 10, 14
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -173,6 +175,45 @@ class DiffusionBase:
             "rank": rank, "seed": drawn.seed, "training_seconds": round(trained - started, 3),
             "evaluation_seconds": round(evaluated - trained, 3),
         }  # fmt: skip
+
+
+@ADAPTER_SOURCES.add
+class DiffusionSource(AdapterSource):
+    """Adapters of this module's base, which is trained first and kept in the collection."""
+
+    name: Literal["diffusion"]
+    mnist: str | None = Field(None, description="mnist.npz; looked for where data files are by default")
+    blocks: int = Field(3, ge=1)
+    width: int = Field(64, ge=16, multiple_of=16)
+    base_steps: int = Field(1200, ge=1)
+    rank: int = Field(4, ge=1)
+    steps: tuple[int, int] = (30, 90)
+    learning_rates: tuple[float, float] = (1e-3, 1e-2)
+    batch_size: int = Field(16, ge=1)
+    sampling_steps: int = Field(10, ge=1)
+    images: int = Field(8, ge=1, description="for each class, on which alignment is measured")
+
+    def open(self, folder: Path, seed: int) -> Maker:
+        return _Diffusion(self, folder, seed)
+
+
+class _Diffusion:
+    def __init__(self, source: DiffusionSource, folder: Path, seed: int):
+        self.source, self.seed = source, seed
+        make_folder(folder / BASE)
+        self.model = DiffusionBase(
+            folder / BASE, BaseSize(source.blocks, source.width, source.base_steps), mnist=source.mnist, seed=seed,
+            sampling_steps=source.sampling_steps, images=source.images,
+        )  # fmt: skip
+
+    @property
+    def base(self) -> dict[str, float]:
+        return {**self.model.scores(), "classifier_accuracy": self.model.held_out_accuracy}
+
+    def make(self, number: int, place: Path) -> dict[str, Any]:
+        s = self.source
+        drawn = draw(CLASSES, self.seed * 1_000_003 + number, s.learning_rates, s.steps)
+        return self.model.finetune(drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size)
 
 
 @contextmanager

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.errors import require
-from coset.weights.lora.data.factors import Factors, Layout
+from coset.weights.lora.data.factors import Factors, Layout, select, unstack
+from coset.weights.lora.data.writing import save_peft
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, AdapterSource, Maker
 
 CLASSES, WIDTH = 10, 64
 LAYOUT = Layout.of([("layers.0", (WIDTH, WIDTH)), ("layers.2", (WIDTH, WIDTH))])
@@ -80,6 +84,44 @@ def make_digits_zoo(
     root = 2.0**0.5
     u, v = torch.stack(up, 1) * root, torch.stack(down, 1).mT.contiguous() * root
     return DigitsZoo(((u, v),), members, torch.cat(correct).float(), base_accuracy)
+
+
+@ADAPTER_SOURCES.add
+class DigitsSource(AdapterSource):
+    """Adapters of this module as PEFT folders, trained fifty at a time."""
+
+    together: ClassVar[int] = 50
+
+    name: Literal["digits"]
+    rank: int = Field(4, ge=1)
+    steps: int = Field(80, ge=1)
+    shared_init: bool = False
+
+    def open(self, folder: Path, seed: int) -> Maker:
+        return _Digits(self, seed)
+
+
+class _Digits:
+    def __init__(self, source: DigitsSource, seed: int):
+        @lru_cache(maxsize=1)
+        def block(index: int) -> DigitsZoo:
+            own = seed * 1_000_003 + index
+            return make_digits_zoo(
+                source.together, source.rank, steps=source.steps, shared_init=source.shared_init, seed=own
+            )  # fmt: skip
+
+        self._block, self._together = block, source.together
+
+    @property
+    def base(self) -> dict[str, float]:
+        return {}
+
+    def make(self, number: int, place: Path) -> dict[str, Any]:
+        index, row = divmod(number, self._together)
+        zoo = self._block(index)
+        save_peft(unstack(select(zoo.factors, [row]), LAYOUT, [place.name])[0], place)
+        members = {f"trained_on_{c}": int(zoo.members[row, c]) for c in range(10)}
+        return {**members, "accuracy": float(zoo.accuracy[row])}
 
 
 @lru_cache(maxsize=2)

@@ -19,16 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.errors import require
+from coset.weights.lora.finetuning.sources import AdapterSource, Maker
 
 TARGETS = ("query", "value")
 
 
 @dataclass(frozen=True)
-class Task:
+class TokenisedTask:
     """Tokenised examples of one task.
 
     Attributes:
@@ -93,7 +95,7 @@ def quiet_transformers() -> Any:
     return transformers
 
 
-class Encoder:
+class AdaptableBert:
     """A BERT with its lower layers run once, embeddings averaged over tokens and of length 1.
 
     Args:
@@ -104,7 +106,7 @@ class Encoder:
         training: Examples of each task to train on, the first ones; the rest measures accuracy.
     """
 
-    def __init__(self, model: Any, base_name: str, tasks: Sequence[Task], *, layers: int, training: int):
+    def __init__(self, model: Any, base_name: str, tasks: Sequence[TokenisedTask], *, layers: int, training: int):
         self.model, self.base_name = model.eval().requires_grad_(False), base_name
         self.adapted, self.training = layers, training
         self.tasks = []
@@ -198,6 +200,41 @@ class Encoder:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+
+class EncoderSource(AdapterSource):
+    """What all sources that finetune a BERT have in common."""
+
+    model: str | None = Field(None, description="folder of the encoder; that of the installed package by default")
+    layers: int = Field(2, ge=1, le=12)
+    rank: int = Field(4, ge=1)
+    dora: bool = Field(False, description="train DoRA's magnitudes too")
+    steps: tuple[int, int] = (20, 60)
+    learning_rates: tuple[float, float] = (5e-4, 2e-2)
+    batch_size: int = Field(16, ge=1)
+
+    def open(self, folder: Path, seed: int) -> Maker:
+        return _Finetuned(self, self.encoder(seed), seed)
+
+    def encoder(self, seed: int) -> AdaptableBert:
+        """The base with its tasks."""
+        raise NotImplementedError
+
+
+class _Finetuned:
+    def __init__(self, source: EncoderSource, encoder: AdaptableBert, seed: int):
+        self.source, self.encoder, self.seed = source, encoder, seed
+
+    @property
+    def base(self) -> dict[str, float]:
+        return dict(zip((t.name for t in self.encoder.tasks), self.encoder.accuracies(), strict=True))
+
+    def make(self, number: int, place: Path) -> dict[str, Any]:
+        s = self.source
+        drawn = draw(len(self.encoder.tasks), self.seed * 1_000_003 + number, s.learning_rates, s.steps)
+        return self.encoder.finetune(
+            drawn, place, rank=s.rank, alpha=2 * s.rank, batch=s.batch_size, dora=s.dora
+        )  # fmt: skip
 
 
 def _run(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.weights.lora.finetuning.finetune import Encoder, Task, quiet_transformers
+from coset.weights.lora.finetuning.finetune import AdaptableBert, EncoderSource, TokenisedTask, quiet_transformers
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, check_known
 from coset.weights.sentences import TEXTS, read_sentences, sentence_file
 
 
 def minilm(
     tasks: Sequence[str], texts: Path | None = None, *, layers: int = 2, training: int = 512, testing: int = 128,
     tokens: int = 24, path: str | None = None, seed: int = 0,
-) -> Encoder:  # fmt: skip
+) -> AdaptableBert:  # fmt: skip
     """The encoder with its tasks.
 
     Args:
@@ -43,8 +46,31 @@ def minilm(
     read = []
     for name, (sentences, labels) in drawn.items():
         found = tokenizer(sentences, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
-        read.append(Task(name, found["input_ids"], found["attention_mask"].bool(), labels, TEXTS[name]))
-    return Encoder(model, "sentence-transformers/all-MiniLM-L6-v2", read, layers=layers, training=training)
+        read.append(TokenisedTask(name, found["input_ids"], found["attention_mask"].bool(), labels, TEXTS[name]))
+    return AdaptableBert(model, "sentence-transformers/all-MiniLM-L6-v2", read, layers=layers, training=training)
+
+
+@ADAPTER_SOURCES.add
+class MiniLMSource(EncoderSource):
+    """MiniLM finetuned on mixtures of tasks of sentences."""
+
+    name: Literal["minilm"]
+    texts: Path | None = Field(None, description="folder of <source>.tsv.gz; looked for like all data files by default")
+    sources: list[str] = ["sst2", "trec", "subj", "mpqa"]
+    training_sentences: int = Field(512, ge=16)
+    test_sentences: int = Field(128, ge=16)
+    tokens: int = Field(24, ge=4, le=128)
+
+    @field_validator("sources")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return check_known("source", value, TEXTS)
+
+    def encoder(self, seed: int) -> AdaptableBert:
+        return minilm(
+            self.sources, self.texts, layers=self.layers, training=self.training_sentences,
+            testing=self.test_sentences, tokens=self.tokens, path=self.model, seed=seed,
+        )  # fmt: skip
 
 
 def _read(folder: Path | None, name: str, count: int, seed: int) -> tuple[list[str], Tensor]:

@@ -11,16 +11,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Int
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
-from coset.weights.lora.finetuning.finetune import Encoder, Task, quiet_transformers
+from coset.weights.lora.finetuning.finetune import AdaptableBert, EncoderSource, TokenisedTask, quiet_transformers
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, check_known
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ _TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|%\d\d|>>|.")
 def rxnfp_bert(
     tasks: Sequence[str], molecules: str | None = None, *, layers: int = 2, training: int = 384, testing: int = 128,
     tokens: int = 64, path: str | None = None, seed: int = 0,
-) -> Encoder:  # fmt: skip
+) -> AdaptableBert:  # fmt: skip
     """The encoder with its tasks.
 
     Args:
@@ -68,10 +71,10 @@ def rxnfp_bert(
     read = []
     for name in tasks:
         smiles, labels = _balanced(name, molecules, training + testing, seed)
-        read.append(Task(name, *tokenise(smiles, vocabulary, tokens), labels, 2))
+        read.append(TokenisedTask(name, *tokenise(smiles, vocabulary, tokens), labels, 2))
     transformers = quiet_transformers()
     model = transformers.BertModel.from_pretrained(str(folder), attn_implementation="eager", add_pooling_layer=False)
-    return Encoder(model, "rxnfp/bert_pretrained", read, layers=layers, training=training)
+    return AdaptableBert(model, "rxnfp/bert_pretrained", read, layers=layers, training=training)
 
 
 def tokenise(
@@ -85,6 +88,31 @@ def tokenise(
         ids[row, : len(parts)] = torch.tensor([vocabulary.get(part, vocabulary["[UNK]"]) for part in parts])
         mask[row, : len(parts)] = True
     return ids, mask
+
+
+@ADAPTER_SOURCES.add
+class SmilesSource(EncoderSource):
+    """The BERT of rxnfp finetuned on mixtures of properties of molecules."""
+
+    name: Literal["smiles"]
+    molecules: str | None = Field(None, description="folder of the tables; looked for like all data files by default")
+    properties: list[str] = ["esol", "bace", "ahr", "mmp", "hiv"]
+    training_molecules: int = Field(256, ge=16)
+    test_molecules: int = Field(96, ge=16)
+    tokens: int = Field(48, ge=4, le=512)
+    steps: tuple[int, int] = (20, 50)
+    learning_rates: tuple[float, float] = (5e-4, 1e-2)
+
+    @field_validator("properties")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return check_known("property", value, PROPERTIES)
+
+    def encoder(self, seed: int) -> AdaptableBert:
+        return rxnfp_bert(
+            self.properties, self.molecules, layers=self.layers, training=self.training_molecules,
+            testing=self.test_molecules, tokens=self.tokens, path=self.model, seed=seed,
+        )  # fmt: skip
 
 
 def _balanced(name: str, folder: str | None, count: int, seed: int) -> tuple[list[str], Tensor]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from coset.symmetry import Claim
 from coset.weights.lora.data.adapters import balanced, singular_values
 from coset.weights.lora.data.factors import Factors
+from coset.weights.lora.models.base import EPSILON, LolModel, invariance
 from coset.weights.lora.models.columns import rows
+from coset.weights.lora.models.heads import Head
 from coset.weights.lora.models.procrustes import polar
+from coset.weights.lora.models.registry import Setting, lora_model
 
 
 def flat(factors: Factors) -> Float[Tensor, "batch features"]:
@@ -66,3 +72,73 @@ class Alignment(nn.Module):
 
     def forward(self, factors: Factors) -> Float[Tensor, "batch features"]:
         return flat(self.align(factors))
+
+
+class FeatureModel(LolModel):
+    """A head on features that have nothing to learn; they are standardised by the training set.
+
+    Args:
+        features: From factors to ``[batch, inputs]``.
+        training: Factors of the training set, which give number, mean and deviation of the features.
+        hidden: Width of the head.
+        outputs: Columns out.
+        condition: What the model claims, see :func:`invariance`.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Factors], Tensor],
+        training: Factors,
+        hidden: int,
+        outputs: int,
+        condition: float | None,
+    ):
+        super().__init__()
+        self.features, self.condition = features, condition
+        self.mean: Tensor
+        self.deviation: Tensor
+        found = features(training)
+        self.register_buffer("mean", found.mean(0))
+        self.register_buffer("deviation", found.std(0).clamp(min=1e-3 * float(found.std()) + EPSILON))
+        self.head = Head(found.size(1), hidden, outputs)
+
+    def precompute(self, factors: Factors) -> Float[Tensor, "batch features"]:
+        return (self.features(factors) - self.mean) / self.deviation
+
+    def predict(self, prepared: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
+        return self.head(prepared)
+
+    def symmetry(self) -> tuple[Claim, ...]:
+        return invariance(self.condition)
+
+
+@lora_model("flat")
+def flat_model(setting: Setting) -> FeatureModel:
+    """An MLP on all entries of all factors: no symmetry."""
+    return FeatureModel(flat, setting.training, setting.sizes.hidden, setting.outputs, None)
+
+
+@lora_model("o_align")
+def aligned_model(setting: Setting) -> FeatureModel:
+    """An MLP on factors aligned to a template by O(r)."""
+    features = Alignment(setting.template)
+    return FeatureModel(features, setting.training, setting.sizes.hidden, setting.outputs, 1.0)
+
+
+@lora_model("balanced")
+def balanced_model(setting: Setting) -> FeatureModel:
+    """An MLP on balanced factors aligned to a template by O(r)."""
+    features = Alignment(setting.template, balance=True)
+    return FeatureModel(features, setting.training, setting.sizes.hidden, setting.outputs, 10.0)
+
+
+@lora_model("svd")
+def spectral_model(setting: Setting) -> FeatureModel:
+    """An MLP on singular values."""
+    return FeatureModel(spectra, setting.training, setting.sizes.hidden, setting.outputs, 10.0)
+
+
+@lora_model("dense", any_rank=True)
+def dense_model(setting: Setting) -> FeatureModel:
+    """An MLP on all entries of all updates."""
+    return FeatureModel(products, setting.training, setting.sizes.dense_hidden, setting.outputs, 10.0)

@@ -15,90 +15,19 @@ Putterman, Lim, Gelberg, Bronstein, Jegelka, Maron: GL equivariant metanetworks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coset.core.errors import check_choice
-from coset.symmetry import Claim, TrivialAction
+from coset.symmetry import Claim
 from coset.weights.lora.data.adapters import squared_norm
-from coset.weights.lora.data.factors import Factors, LayerwiseGL, Layout, select
+from coset.weights.lora.data.factors import Factors, Layout
+from coset.weights.lora.models.base import EPSILON, LolModel, invariance
 from coset.weights.lora.models.columns import gather
 from coset.weights.lora.models.equivariant import GATES, GLLayer, GLLinear, GLNorm, RowDropout, make_gate
-from coset.weights.lora.models.heads import HEADS, Head
-
-EPSILON = 1e-12
-
-
-class LolModel(nn.Module):
-    """What is the same in every epoch is computed once: ``forward(x)`` is ``predict(precompute(x))``."""
-
-    def precompute(self, factors: Factors) -> Any:
-        """What does not change during training."""
-        return factors
-
-    def batch(self, prepared: Any, chosen: Int[Tensor, " adapters"]) -> Any:
-        """Some adapters of what :meth:`precompute` gave."""
-        return prepared[chosen] if isinstance(prepared, Tensor) else select(prepared, chosen)
-
-    def predict(self, prepared: Any) -> Tensor:
-        """``[batch, outputs]`` from what :meth:`precompute` gave."""
-        raise NotImplementedError
-
-    def forward(self, factors: Factors) -> Float[Tensor, "batch outputs"]:
-        return self.predict(self.precompute(factors))
-
-    def symmetry(self) -> tuple[Claim, ...]:
-        raise NotImplementedError
-
-
-def invariance(condition: float | None) -> tuple[Claim, ...]:
-    """Invariance under elements of GL(r) up to this condition number; 1 stands for O(r), None claims nothing."""
-    if condition is None:
-        return ()
-    group = "O(r)" if condition == 1 else "GL(r)"
-    return (Claim(LayerwiseGL(condition), TrivialAction(), f"invariant under {group} on the factors"),)
-
-
-class FeatureModel(LolModel):
-    """A head on features that have nothing to learn; they are standardised by the training set.
-
-    Args:
-        features: From factors to ``[batch, inputs]``.
-        training: Factors of the training set, which give number, mean and deviation of the features.
-        hidden: Width of the head.
-        outputs: Columns out.
-        condition: What the model claims, see :func:`invariance`.
-    """
-
-    def __init__(
-        self,
-        features: Callable[[Factors], Tensor],
-        training: Factors,
-        hidden: int,
-        outputs: int,
-        condition: float | None,
-    ):
-        super().__init__()
-        self.features, self.condition = features, condition
-        self.mean: Tensor
-        self.deviation: Tensor
-        found = features(training)
-        self.register_buffer("mean", found.mean(0))
-        self.register_buffer("deviation", found.std(0).clamp(min=1e-3 * float(found.std()) + EPSILON))
-        self.head = Head(found.size(1), hidden, outputs)
-
-    def precompute(self, factors: Factors) -> Float[Tensor, "batch features"]:
-        return (self.features(factors) - self.mean) / self.deviation
-
-    def predict(self, prepared: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
-        return self.head(prepared)
-
-    def symmetry(self) -> tuple[Claim, ...]:
-        return invariance(self.condition)
+from coset.weights.lora.models.heads import HEADS
+from coset.weights.lora.models.registry import Setting, lora_model
 
 
 class GLNet(LolModel):
@@ -168,6 +97,26 @@ class GLNet(LolModel):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return invariance(10.0)
+
+
+@lora_model("glnet", any_rank=True)
+def one_layer(setting: Setting) -> GLNet:
+    """One equivariant layer."""
+    return _glnet(setting, 1)
+
+
+@lora_model("glnet2", any_rank=True)
+def two_layers(setting: Setting) -> GLNet:
+    """Two, with a gate between."""
+    return _glnet(setting, 2)
+
+
+def _glnet(setting: Setting, layers: int) -> GLNet:
+    s = setting.sizes
+    return GLNet(
+        setting.layout, setting.training, s.width, layers, s.hidden, setting.outputs, norm=s.norm, head=s.head,
+        gate=s.gate, dropout=s.dropout,
+    )  # fmt: skip
 
 
 def _size(u: Float[Tensor, "batch layers n r"], v: Float[Tensor, "batch layers m r"]) -> Float[Tensor, " layers"]:

@@ -5,6 +5,9 @@ No update is ever formed: O((n + m) r1 r2) a pair of layers, and ranks may diffe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +16,9 @@ from coset.core.errors import CosetError
 from coset.symmetry import Claim, TrivialAction
 from coset.weights.lora.data.adapters import squared_norm
 from coset.weights.lora.data.factors import Factors, LayerwiseGL
+from coset.weights.lora.models.base import LolModel
+from coset.weights.lora.models.fitting import Examples, Row, Task
+from coset.weights.lora.models.registry import LORA_MODELS, LoraModel, Setting
 
 BANDWIDTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -94,6 +100,16 @@ class KernelRidge(nn.Module):
         variance = ((targets.double() - mean) * chosen[2]).mean(0)
         self.register_buffer("size", variance.clamp(min=0).sqrt())
 
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor], log_norm: bool = True) -> KernelRidge:
+        """A fitted one from its state, whatever the number of adapters that it keeps."""
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model.groups, model.log_norm = sum(name.startswith("u_") for name in state), log_norm
+        for name, value in state.items():
+            model.register_buffer(name, value)
+        return model
+
     def training_factors(self) -> Factors:
         """What it was fitted on."""
         return tuple((self.get_buffer(f"u_{i}"), self.get_buffer(f"v_{i}")) for i in range(self.groups))
@@ -120,6 +136,33 @@ class KernelRidge(nn.Module):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return (Claim(LayerwiseGL(), TrivialAction(), "invariant under GL(r) on the factors"),)
+
+
+class KernelRegression(LoraModel):
+    """Kernel ridge regression, solved at once; labels become -1 and 1, so that its sign decides."""
+
+    any_rank = True
+    built_untrained = False
+
+    def build(self, setting: Setting) -> LolModel:
+        raise CosetError("the kernel has nothing to be built of before it is fitted")
+
+    def fit(
+        self, setting: Setting, task: Task, training: Examples, validation: Examples, **how: Any
+    ) -> tuple[KernelRidge, list[Row]]:
+        (x, y), (x_val, y_val) = training, validation
+        if task == "classification":
+            y, y_val = 2 * y - 1, 2 * y_val - 1
+        return KernelRidge(x, y, (x_val, y_val)), []
+
+    def restored(self, setting: Setting, state: Mapping[str, Tensor]) -> KernelRidge:
+        return KernelRidge.restored(state).eval()
+
+    def share(self, outputs: Tensor) -> Tensor:
+        return ((outputs + 1) / 2).clamp(0, 1)
+
+
+LORA_MODELS.register("kernel")(KernelRegression())
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from coset.symmetry import Claim
 from coset.weights.lora.data.adapters import balanced
 from coset.weights.lora.data.factors import Factors, Layout
+from coset.weights.lora.models.base import EPSILON, LolModel, invariance
 from coset.weights.lora.models.equivariant import GLLinear
-from coset.weights.lora.models.glnet import EPSILON, LolModel, invariance
 from coset.weights.lora.models.heads import Head, sinusoids, transformer, with_reader
+from coset.weights.lora.models.registry import Setting, lora_model
 
 
 class SwiGLU(nn.Module):
@@ -128,6 +129,20 @@ class TripleTransformer(LolModel):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return invariance(10.0)
+
+
+@lora_model("transformer")
+def factor_transformer(setting: Setting) -> FactorTransformer:
+    """A token a layer."""
+    s = setting.sizes
+    return FactorTransformer(setting.layout, setting.training, s.token_width, s.hidden, setting.outputs)
+
+
+@lora_model("w2t", any_rank=True)
+def triple_transformer(setting: Setting) -> TripleTransformer:
+    """A token a singular triple."""
+    s = setting.sizes
+    return TripleTransformer(setting.layout, setting.training, s.token_width, s.hidden, setting.outputs)
 
 
 def triples(prepared: Factors) -> tuple[Factors, Float[Tensor, "batch layers r"]]:

@@ -1,4 +1,4 @@
-"""Train a LoL model: build it by name, fit it, score it."""
+"""Training of models on adapters by gradients, and how they are scored."""
 
 from __future__ import annotations
 
@@ -11,63 +11,28 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coset.weights.lora.data.factors import Factors, Layout, count, select
-from coset.weights.lora.models.features import Alignment, flat, products, spectra
-from coset.weights.lora.models.glnet import FeatureModel, GLNet, LolModel
-from coset.weights.lora.models.kernel import KernelRidge
-from coset.weights.lora.models.tokens import FactorTransformer, TripleTransformer
+from coset.weights.lora.data.factors import Factors, count, select
+from coset.weights.lora.models.base import LolModel
 
 Task = Literal["classification", "regression"]
-MODELS = ("flat", "transformer", "o_align", "balanced", "svd", "w2t", "dense", "glnet", "glnet2", "kernel")
-"""glnet has one equivariant layer, glnet2 two with a gate between."""
-ANY_RANK = ("w2t", "dense", "glnet", "glnet2", "kernel")
-"""Models without a weight that depends on the rank of adapters; the others take ranks up to that of training."""
-
-
-def build(
-    name: str, layout: Layout, training: Factors, outputs: int, *, width: int = 16, hidden: int = 128,
-    dense_hidden: int = 32, token_width: int = 64, norm: bool = False, head: str = "full", gate: str = "sign",
-    dropout: float = 0.0, seed: int = 0,
-) -> LolModel:  # fmt: skip
-    """An untrained model; its weights, and the template of an aligning one, follow from the seed."""
-    torch.manual_seed(seed)
-    template = select(training, torch.randint(count(training), (1,)))
-    if name == "glnet" or name == "glnet2":
-        layers = 2 if name == "glnet2" else 1
-        return GLNet(
-            layout, training, width, layers, hidden, outputs, norm=norm, head=head, gate=gate, dropout=dropout
-        )  # fmt: skip
-    if name == "transformer":
-        return FactorTransformer(layout, training, token_width, hidden, outputs)
-    if name == "w2t":
-        return TripleTransformer(layout, training, token_width, hidden, outputs)
-    if name == "dense":
-        return FeatureModel(products, training, dense_hidden, outputs, 10.0)
-    if name == "svd":
-        return FeatureModel(spectra, training, hidden, outputs, 10.0)
-    if name == "flat":
-        return FeatureModel(flat, training, hidden, outputs, None)
-    if name in ("o_align", "balanced"):
-        balance = name == "balanced"
-        return FeatureModel(Alignment(template, balance), training, hidden, outputs, 10.0 if balance else 1.0)
-    raise ValueError(f"model {name!r} is unknown; choose from {', '.join(MODELS)}")
+Examples = tuple[Factors, Tensor]
+"""Adapters, and targets ``[adapters, outputs]``: 0 or 1, or standardised numbers."""
+Row = dict[str, float]
 
 
 def fit(
     model: LolModel,
     task: Task,
-    training: tuple[Factors, Tensor],
-    validation: tuple[Factors, Tensor],
+    training: Examples,
+    validation: Examples,
     *,
     epochs: int = 30,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
     seed: int = 0,
-) -> list[dict[str, float]]:
+) -> list[Row]:
     """Adam; the weights of the epoch with the smallest validation loss are kept.
-
-    Targets are ``[adapters, outputs]``: 0 or 1, or standardised numbers.
 
     Returns:
         Training and validation loss of every epoch.
@@ -102,14 +67,6 @@ def loss_of(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
     if task == "classification":
         return F.binary_cross_entropy_with_logits(prediction, target)
     return F.mse_loss(prediction, target)
-
-
-def fit_kernel(task: Task, training: tuple[Factors, Tensor], validation: tuple[Factors, Tensor]) -> KernelRidge:
-    """Kernel ridge regression; labels become -1 and 1, so that its sign decides."""
-    (x, y), (x_val, y_val) = training, validation
-    if task == "classification":
-        y, y_val = 2 * y - 1, 2 * y_val - 1
-    return KernelRidge(x, y, (x_val, y_val))
 
 
 @torch.no_grad()
