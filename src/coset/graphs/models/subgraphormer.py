@@ -41,6 +41,7 @@ from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.models import attention_block, sum_block
+from coset.graphs.models.bags import BagGraph
 from coset.graphs.models.options import GRAPH_MODELS, Features, PairModel, Variant
 from coset.graphs.models.product import PairEncoder, PairGraph
 from coset.graphs.models.readouts import prediction_head
@@ -184,7 +185,7 @@ class PairSum(nn.Module):
         self.edge_encoder = None if edge_features is None else FeatureEncoder(edge_features, width)
         self.mlp = MLP(width, width)
 
-    def _edge_terms(self, graph: PairGraph) -> Tensor | None:
+    def _edge_terms(self, graph: PairGraph | BagGraph) -> Tensor | None:
         if self.edge_encoder is None:
             return None
         if graph.edge_features is None:
@@ -197,14 +198,14 @@ class PairSum(nn.Module):
         assert self.edge_encoder is not None
         return self.edge_encoder(features)
 
-    def _relation(self, graph: PairGraph) -> Relation:
+    def _relation(self, graph: PairGraph | BagGraph) -> Relation:
         return graph.internal if self.axis else graph.external
 
-    def branch(self, x: Tensor, graph: PairGraph) -> sum_block.Sums:
+    def branch(self, x: Tensor, graph: PairGraph | BagGraph) -> sum_block.Sums:
         tensors = (1 + self.eps, self._edge_terms(graph), self.mlp.first.weight)
         return sum_block.Sums(self.mlp, self._relation(graph), graph.pairs, self.axis, tensors)
 
-    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
+    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph | BagGraph) -> Float[Tensor, "pairs width"]:
         edge = self._edge_terms(graph)
         gathered = propagate(x, self._relation(graph), product=graph.pairs, along=self.axis, edge=edge, relu=True)
         return self.mlp(torch.addcmul(gathered, x, 1 + self.eps))

@@ -29,7 +29,10 @@ class Cells(Sequence[Cell]):
         self.members, self.ptr = members, ptr
 
     @classmethod
-    def of(cls, cells: Iterable[Sequence[int]]) -> Cells:
+    def of(
+        cls,
+        cells: Iterable[Sequence[int] | Int[Tensor, " _size"]] | Int[Array, "cells size"] | Int[Tensor, "cells size"],
+    ) -> Cells:
         """From vertex tuples, or an array or tensor with a row a cell.
 
         Raises:
@@ -68,7 +71,7 @@ class Cells(Sequence[Cell]):
         """The cell of every entry of ``members``."""
         return np.repeat(np.arange(len(self)), self.sizes)
 
-    def of_size(self, size: int) -> tuple[Int[Array, " cells"], Int[Array, "cells size"]]:
+    def of_size(self, size: int | np.integer) -> tuple[Int[Array, " cells"], Int[Array, "cells size"]]:
         """Numbers of the cells with so many vertices, and those vertices."""
         chosen = np.flatnonzero(self.sizes == size)
         return chosen, self.members[self.ptr[chosen, None] + np.arange(size)]

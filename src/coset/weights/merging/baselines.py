@@ -7,7 +7,7 @@ U_i = P_i; RegMean U_i = k S^-1 G_i; zipping a matching of all features of all n
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -269,7 +269,7 @@ def gram_matrices(encoder: Encoder, inputs: Inputs, batch: int = 256) -> dict[st
     found: dict[str, Tensor] = {}
     linear = {s.weight: encoder.get_submodule(s.module) for s in encoder.wiring().slots if not s.table}
 
-    def hook(name: str):
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].detach().flatten(0, -2).double()
             found[name] = found.get(name, 0) + x.mT @ x
@@ -384,7 +384,9 @@ def _check(teachers: Sequence[Teacher]) -> Wiring:
     return wirings[0]
 
 
-def _same_basis(teachers: Sequence[Teacher], mix) -> Merged:
+def _same_basis(
+    teachers: Sequence[Teacher], mix: Callable[[Wiring, list[dict[str, Tensor]]], dict[str, Tensor]]
+) -> Merged:
     wiring = _check(teachers)
     states = _states(teachers)
     encoder = teachers[0].encoder.resized(None)

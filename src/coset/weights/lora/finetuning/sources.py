@@ -7,7 +7,7 @@ a collection does not depend on who made which part of it, in which order, or af
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, field_validator
 
@@ -26,6 +26,7 @@ BASE = "base"
 """Folder of a collection for what a source trains before all adapters."""
 
 
+@runtime_checkable
 class Maker(Protocol):
     """An opened source."""
 
