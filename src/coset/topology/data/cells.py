@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from numbers import Integral
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -88,10 +88,10 @@ class Cells(Sequence[Cell]):
         return (tuple(members[a:b]) for a, b in pairwise(ptr))
 
     @overload
-    def __getitem__(self, i: int) -> Cell: ...
+    def __getitem__(self, i: SupportsIndex) -> Cell: ...
     @overload
     def __getitem__(self, i: slice) -> list[Cell]: ...
-    def __getitem__(self, i: int | slice) -> Cell | list[Cell]:
+    def __getitem__(self, i: SupportsIndex | slice) -> Cell | list[Cell]:
         if isinstance(i, slice):
             return list(self)[i]
         here = range(len(self))[i]

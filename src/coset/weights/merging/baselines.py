@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,16 @@ from coset.weights.merging.encoders import Encoder, Inputs, features, join
 from coset.weights.merging.wiring import Blocks, Slot, Wiring, check_alike, combine, identities, matrix, shaped
 from coset.weights.permutations.groups import Neurons, PermutationSpec, Use
 from coset.weights.permutations.matching import weight_matching
+
+
+@runtime_checkable
+class HasHead(Protocol):
+    """What is needed of a teacher once its features are known."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def head(self) -> nn.Linear: ...
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ def fitted_heads(encoder: Encoder, teachers: Sequence[Teacher], inputs: Sequence
     return Merged(encoder, heads)
 
 
-def fold_heads(teachers: Sequence[Teacher], projections: Sequence[Float[Tensor, "d_i width"]]) -> dict[str, nn.Linear]:
+def fold_heads(teachers: Sequence[HasHead], projections: Sequence[Float[Tensor, "_d_i width"]]) -> dict[str, nn.Linear]:
     """W_head,i <- W_head,i U_i^T, where the teacher's features are F U_i, U_i^T given as ``[d_i, width]``."""
     heads = {}
     for teacher, projection in zip(teachers, projections, strict=True):

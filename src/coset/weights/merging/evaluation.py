@@ -67,6 +67,6 @@ def numbers_in(model: HasLogits) -> int:
     return sum(p.numel() for network in model.networks() for p in network.parameters())
 
 
-def joint_predictions(logits: Sequence[Float[Tensor, "samples classes"]]) -> Int[Tensor, " samples"]:
+def joint_predictions(logits: Sequence[Float[Tensor, "samples _classes"]]) -> Int[Tensor, " samples"]:
     """Arg-max over all classes of all heads; ties go to the lowest."""
     return torch.cat(list(logits), 1).argmax(1)

@@ -96,7 +96,7 @@ def features_of(
 
 
 def own_loss(
-    student: Student, merged: Sequence[Float[Tensor, "samples width"]], wanted: Sequence[Sequence[Tensor | None]],
+    student: Student, merged: Sequence[Float[Tensor, "_samples width"]], wanted: Sequence[Sequence[Tensor | None]],
     cross: float = 0.0,
 ) -> Float[Tensor, ""]:  # fmt: skip
     """The loss of the samples of each task, averaged over all samples."""

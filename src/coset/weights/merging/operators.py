@@ -172,10 +172,10 @@ class _Fold(torch.autograd.Function):
         biases: Sequence[Tensor] | None,
         delta: Float[Tensor, "k outputs"],
         a: Float[Tensor, "k outputs rank"] | None,
-        b: Float[Tensor, "rank width"] | None,
+        b: Float[Tensor, "rank outputs"] | None,
         gamma: Float[Tensor, "k inputs"] | None,
-        d: Float[Tensor, "k inputs rank"] | None,
-        c: Float[Tensor, "rank columns"] | None,
+        d: Float[Tensor, "k inputs rank_in"] | None,
+        c: Float[Tensor, "rank_in inputs"] | None,
     ) -> tuple[Tensor, Tensor | None]:
         k = len(delta)
         total: Any = None
@@ -262,7 +262,7 @@ Reader = Callable[[int], Tensor]
 
 
 def fold(
-    merge: BlockMap, read: Reader, biases: Sequence[Float[Tensor, " o_i"]] | None, unmerge: BlockMap | None
+    merge: BlockMap, read: Reader, biases: Sequence[Float[Tensor, " _o_i"]] | None, unmerge: BlockMap | None
 ) -> tuple[Float[Tensor, "o n"], Float[Tensor, " o"] | None]:
     """W* = sum_i M_i^T W_i U_i^T (without U where the input is shared by all teachers), and b* = sum_i b_i M_i.
 
@@ -287,7 +287,7 @@ def fold_weight(
     return fold(merge, lambda i: weights[i], None, unmerge)[0]
 
 
-def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " o_i"]]) -> Float[Tensor, " o"]:
+def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " _o_i"]]) -> Float[Tensor, " o"]:
     """b* = sum_i b_i M_i."""
     return torch.stack([merge.gather(i, bias) for i, bias in enumerate(biases)]).sum(0)
 
