@@ -65,7 +65,7 @@ def shortest_path_distances(
     return (distances + (components.unsqueeze(2) != components.unsqueeze(1))).to(torch.uint8)
 
 
-def distance_matrix(data: Data, max_distance: int = 254) -> Int[Tensor, "n n"]:
+def distance_matrix(data: Data, max_distance: int = 254) -> UInt8[Tensor, "n n"]:
     """Distances within one graph; ``max_distance + 1`` where no path exists."""
     stack = GraphStack([data])
     return shortest_path_distances(stack.adjacency, max_distance, stack.components)[0]
