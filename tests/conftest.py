@@ -10,13 +10,21 @@ import pytest
 import torch
 from hypothesis import settings
 
-from coset import cli
+import shape_checks
+from precisions import PRECISIONS
 
+shape_checks.install()  # before anything of Coset is imported
 pytest_plugins = ["in_browser", "made_up_runs"]
 
 settings.register_profile("coset", deadline=None)
 settings.load_profile("coset")
 torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(params=PRECISIONS, ids=lambda options: str(options["dtype"]).removeprefix("torch."))
+def precision(request) -> dict[str, object]:
+    """Options of a check of symmetry: one run of the test in float64, one in float32."""
+    return dict(request.param)
 
 
 @pytest.fixture
@@ -32,6 +40,7 @@ def small_csv(tmp_path: Path) -> Path:
 @pytest.fixture
 def coset(monkeypatch, capsys):
     """The command line, in this process: arguments -> (exit code, standard output, standard error)."""
+    from coset import cli
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["coset", *map(str, arguments)])

@@ -116,10 +116,10 @@ def test_a_quarter_turn_about_z():
 
 
 def test_rotations_do_not_reflect_unless_asked():
-    drawn = generator()
-    proper = [torch.linalg.det(Rotation3().sample(None, drawn)) for _ in range(20)]
+    drawn, point = generator(), torch.zeros(3)
+    proper = [torch.linalg.det(Rotation3().sample(point, drawn)) for _ in range(20)]
     torch.testing.assert_close(torch.stack(proper), torch.ones(20, dtype=torch.float64))
-    signs = {round(float(torch.linalg.det(Rotation3(True).sample(None, drawn)))) for _ in range(20)}
+    signs = {round(float(torch.linalg.det(Rotation3(True).sample(point, drawn)))) for _ in range(20)}
     assert signs == {-1, 1}
 
 

@@ -47,10 +47,11 @@ def _build() -> None:
 _build()
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         console.print(f"coset {__version__}", highlight=False)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -3,7 +3,7 @@
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -55,7 +55,7 @@ class _Alias(Loader):
 class MovedModules(MetaPathFinder):
     """Asked by Python before all others: for an old path it gives the module, and a :class:`DeprecationWarning`."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Iterable[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in MOVED:
             return None
         warnings.warn(f"{name} has moved to {MOVED[name]}", DeprecationWarning, stacklevel=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from coset.core.files import make_folder, write_bytes, write_text
 from coset.motion.reconstruct import Reconstruction
@@ -179,7 +179,7 @@ def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, 4]:
     return -q if w < 0 else q
 
 
-def colours_of(reconstruction: Reconstruction) -> Float[np.ndarray, "points 3"]:
+def colours_of(reconstruction: Reconstruction) -> Num[np.ndarray, "points 3"]:
     """Colour of each point in its video, 0 to 255; grey if it is not known."""
     known = reconstruction.tracks.colours
     return np.full((reconstruction.tracks.points, 3), GREY) if known is None else known

@@ -58,14 +58,14 @@ def rotation_angle(
 
 
 def to_camera(
-    points: Float[Tensor, "*batch 3"], rotations: Float[Tensor, "*batch 3 3"], positions: Float[Tensor, "*batch 3"]
-) -> Float[Tensor, "*batch 3"]:
+    points: Float[Tensor, "*#batch 3"], rotations: Float[Tensor, "*#batch 3 3"], positions: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*#batch 3"]:
     """Y = R^T (X - t); shapes are broadcast."""
     return ((points - positions).unsqueeze(-2) @ rotations).squeeze(-2)
 
 
 def project(
-    camera_points: Float[Tensor, "*batch 3"], focal: Float[Tensor, "*batch"] | float = 1.0
+    camera_points: Float[Tensor, "*batch 3"], focal: Float[Tensor, "*#batch"] | float = 1.0
 ) -> Float[Tensor, "*batch 2"]:
     """Normalised image coordinates of points in the camera's frame."""
     flat = camera_points[..., :2] / camera_points[..., 2:].clamp(min=NEAREST)

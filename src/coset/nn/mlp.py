@@ -5,6 +5,7 @@ backward pass instead of being kept, which saves two activations of the size of 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -19,7 +20,19 @@ class _NormReLULinear(torch.autograd.Function):
     """linear(relu(batch_norm(x))), keeping only x and the statistics for the backward pass."""
 
     @staticmethod
-    def forward(ctx, x, gamma, beta, running_mean, running_var, training, momentum, eps, weight, bias):
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "rows inputs"],
+        gamma: Float[Tensor, " inputs"],
+        beta: Float[Tensor, " inputs"],
+        running_mean: Float[Tensor, " inputs"],
+        running_var: Float[Tensor, " inputs"],
+        training: bool,
+        momentum: float,
+        eps: float,
+        weight: Float[Tensor, "outputs inputs"],
+        bias: Float[Tensor, " outputs"] | None,
+    ) -> Float[Tensor, "rows outputs"]:
         y, mean, inverse = torch.native_batch_norm(x, gamma, beta, running_mean, running_var, training, momentum, eps)
         if not training:
             mean, inverse = running_mean, (running_var + eps).rsqrt()
@@ -29,7 +42,7 @@ class _NormReLULinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Float[Tensor, "rows outputs"]) -> tuple[Tensor | None, ...]:
         x, gamma, beta, running_mean, running_var, mean, inverse, weight = ctx.saved_tensors
         training, eps, has_bias = ctx.options
         factor = gamma * inverse

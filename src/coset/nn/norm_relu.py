@@ -10,15 +10,17 @@ Nothing but x is kept for the backward pass. Two more kernels go with these: a t
 product, and its adjoint. Columns come in vectors of 16 lanes, or of 8.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from coset.nn.buffers import buffers
+from coset.relations import Product
 from coset.relations.kernels import rows, threads
 from coset.relations.operators import flat
 
@@ -32,19 +34,19 @@ def _lanes(columns: int) -> tuple[int, ...]:
     return (0,) * (8 if columns % 16 else 16)
 
 
-def add_repeated(x: Tensor, term: Tensor, product) -> None:
+def add_repeated(x: Float[Tensor, "pairs columns"], term: Float[Tensor, "elements columns"], product: Product) -> None:
     """Add ``term[v]`` to every row (s, v) of ``x``, in place."""
     _on_graphs(rows.add_repeated, x, product, term.contiguous().view(-1).numpy())
 
 
-def sum_repeated(x: Tensor, product) -> Tensor:
+def sum_repeated(x: Float[Tensor, "pairs columns"], product: Product) -> Float[Tensor, "elements columns"]:
     """The sum over s of the rows (s, v), one row a v: the adjoint of :func:`add_repeated`."""
     out = x.new_zeros(product.right.total, x.size(1))
     _on_graphs(rows.sum_repeated, x, product, out.view(-1).numpy())
     return out
 
 
-def _on_graphs(kernel, x: Tensor, product, other: np.ndarray) -> None:
+def _on_graphs(kernel: Callable[..., None], x: Tensor, product: Product, other: np.ndarray) -> None:
     ptr = product.ptr.numpy()
     bounds = threads.balanced(np.arange(len(ptr)), np.diff(ptr))
     structure = (product.left.ptr.numpy(), product.right.ptr.numpy(), ptr)
@@ -165,5 +167,5 @@ def follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> 
     norm.running_var.lerp_(variance * (count / (count - 1)), momentum)
 
 
-def _on_rows(kernel, x: Tensor, *arguments) -> None:
+def _on_rows(kernel: Callable[..., None], x: Tensor, *arguments: object) -> None:
     threads.run(kernel, threads.even(x.size(0)), *arguments)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError, require
@@ -24,7 +24,7 @@ from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, score
-from coset.privacy.stationarity import Labels, distinct_neurons, first_layer, margins, stationarity_residual
+from coset.privacy.stationarity import distinct_neurons, first_layer, margins, stationarity_residual
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Audit:
 
 def audit(
     model: nn.Module,
-    train: tuple[Float[Tensor, "n d"], Labels],
-    held_out: tuple[Float[Tensor, "k d"], Labels],
+    train: tuple[Float[Tensor, "n d"], Shaped[Tensor, " n"]],
+    held_out: tuple[Float[Tensor, "k d"], Shaped[Tensor, " k"]],
     *,
     group: FiniteGroup | None = None,
     loss: str = "logistic",

@@ -35,7 +35,7 @@ class IndexSet:
         return cls(torch.bincount(batch, minlength=graphs or 0))
 
     @cached_property
-    def ptr(self) -> Int[Tensor, " graphs+1"]:
+    def ptr(self) -> Int[Tensor, {self.graphs} + 1]:
         """First global number of each graph, and the total."""
         return _offsets(self.sizes)
 
@@ -82,7 +82,7 @@ class Product:
         return self.left.sizes * self.right.sizes
 
     @cached_property
-    def ptr(self) -> Int[Tensor, " graphs+1"]:
+    def ptr(self) -> Int[Tensor, {self.graphs} + 1]:
         return _offsets(self.sizes)
 
     @cached_property

@@ -1,13 +1,19 @@
 """The fused kernels as PyTorch operators, registered with ``torch.library``: so autograd knows them."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from coset.relations.index_sets import Product
 from coset.relations.kernels import attention as kernels
 from coset.relations.kernels import propagation, threads
 from coset.relations.relation import Relation
+
+Structure = tuple[Int[Tensor, "5 _offsets"], Int[Tensor, " _rows"], Int[Tensor, " edges"], Int[Tensor, " edges"]]
+"""Where rows lie (:meth:`Relation.layout`), and the compressed rows of a relation: pointers, sources, edges."""
 
 
 def flat(x: Tensor) -> tuple[np.ndarray, int]:
@@ -28,7 +34,10 @@ def item_bounds(layout: Tensor, ptr: Tensor) -> np.ndarray:
     return threads.balanced(layout_[0], cost)
 
 
-def _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope):
+def _arguments(
+    value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor,
+    column: Tensor, order: Tensor, along: int, longest: int, heads: int, slope: float,
+) -> tuple[object, ...]:  # fmt: skip
     terms = [*flat(value), *flat(source), *flat(target)]
     edge_term = value.new_empty(0).numpy() if edge is None else edge.detach().contiguous().view(-1).numpy()
     dtype = value.detach().numpy().dtype.type
@@ -38,14 +47,20 @@ def _arguments(value, source, target, edge, layout, ptr, column, order, along, l
     )  # fmt: skip
 
 
-def gat_into(out, value, source, target, edge, structure, along, longest, heads, slope) -> None:
+def gat_into(
+    out: Tensor, value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, structure: Structure, along: int,
+    longest: int, heads: int, slope: float,
+) -> None:  # fmt: skip
     """Write the result of ``gat`` attention to ``out``; all matrices may be slices of columns of larger ones."""
     layout, ptr, column, order = structure
     arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
     threads.run(kernels.gat_forward, item_bounds(layout, ptr), *arguments, *flat(out))
 
 
-def gat_backward_into(out, grad, value, source, target, edge, structure, along, longest, heads, slope) -> Tensor:
+def gat_backward_into(
+    out: tuple[Tensor, Tensor, Tensor], grad: Tensor, value: Tensor, source: Tensor, target: Tensor,
+    edge: Tensor | None, structure: Structure, along: int, longest: int, heads: int, slope: float,
+) -> Tensor:  # fmt: skip
     """Write the gradients of value, source and target to the matrices ``out``; that of edge is returned."""
     layout, ptr, column, order = structure
     bounds = item_bounds(layout, ptr)
@@ -67,7 +82,10 @@ def gat(
 
 
 @gat.register_fake
-def _(value, source, target, edge, layout, ptr, column, order, along, longest, rows, heads, slope):
+def _(
+    value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor,
+    order: Tensor, along: int, longest: int, rows: int, heads: int, slope: float,
+) -> Tensor:  # fmt: skip
     return value.new_empty(rows, value.size(1))
 
 
@@ -85,20 +103,23 @@ def gat_backward(
 
 
 @gat_backward.register_fake
-def _(grad, value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope):
+def _(
+    grad: Tensor, value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor,
+    column: Tensor, order: Tensor, along: int, longest: int, heads: int, slope: float,
+) -> tuple[Tensor, ...]:  # fmt: skip
     d_edge = value.new_empty(0 if edge is None else edge.size(0), heads)
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (value, source, target)) + (
         d_edge,
     )
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     value, source, target, edge, layout, ptr, column, order, along, longest, _, heads, slope = inputs
     ctx.save_for_backward(value, source, target, edge, layout, ptr, column, order)
     ctx.options = (along, longest, heads, slope)
 
 
-def _backward(ctx, grad):
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     value, source, target, edge, *structure = ctx.saved_tensors
     d_value, d_source, d_target, d_edge = gat_backward(grad, value, source, target, edge, *structure, *ctx.options)
     return d_value, d_source, d_target, None if edge is None else d_edge, *[None] * 9
@@ -135,7 +156,7 @@ def lanes(columns: int) -> tuple[int, ...]:
 
 
 def sum_into(
-    out: Tensor, x: Tensor, term: Tensor | None, structure, along: int, relu: bool, own: float | None = None
+    out: Tensor, x: Tensor, term: Tensor | None, structure: Structure, along: int, relu: bool, own: float | None = None
 ) -> None:
     """Write ``own x[i] + sum over neighbours of (ReLU of) x[k] + term`` to ``out``, for rows that fill vectors.
 
@@ -152,7 +173,7 @@ def sum_into(
 
 
 def sum_backward_into(
-    d_x: Tensor, grad: Tensor, x: Tensor, term: Tensor | None, structure, along: int, relu: bool,
+    d_x: Tensor, grad: Tensor, x: Tensor, term: Tensor | None, structure: Structure, along: int, relu: bool,
     own: float | None = None,
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
     """Add the gradient of x to ``d_x``; those of ``term`` and of ``own`` are returned."""
@@ -167,7 +188,9 @@ def sum_backward_into(
     return None if term is None else d_term.sum(0).view(-1, x.size(1)), d_own.sum().to(x.dtype)
 
 
-def _sum_arguments(x, term, structure, along, relu, own):
+def _sum_arguments(
+    x: Tensor, term: Tensor | None, structure: Structure, along: int, relu: bool, own: float | None
+) -> tuple[object, ...]:
     layout, ptr, column, order = structure
     term_ = x.new_empty(0).numpy() if term is None else term.detach().contiguous().view(-1).numpy()
     dtype = x.detach().numpy().dtype.type
@@ -180,7 +203,10 @@ def _sum_arguments(x, term, structure, along, relu, own):
 _REDUCE = {"sum": propagation.SUM, "mean": propagation.MEAN, "max": propagation.MAX}
 
 
-def _propagation_arguments(x, term, layout, ptr, column, order, along, relu, reduce):
+def _propagation_arguments(
+    x: Tensor, term: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor, order: Tensor, along: int, relu: bool,
+    reduce: int,
+) -> tuple[object, ...]:  # fmt: skip
     term_ = x.new_empty(0).numpy() if term is None else term.detach().contiguous().view(-1).numpy()
     structure = (along, layout.numpy(), ptr.numpy(), column.numpy(), order.numpy(), x.size(1))
     return (*structure, *flat(x), term_, term is not None, relu, reduce)
@@ -204,7 +230,10 @@ def propagate_op(
 
 
 @propagate_op.register_fake
-def _(x, term, layout, ptr, column, order, along, rows, relu, reduce):
+def _(
+    x: Tensor, term: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor, order: Tensor, along: int, rows: int,
+    relu: bool, reduce: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     shape = (rows, x.size(1)) if reduce == propagation.MAX else (0, x.size(1))
     return x.new_empty(rows, x.size(1)), x.new_empty(shape, dtype=torch.int64)
 
@@ -231,17 +260,20 @@ def propagate_backward(
 
 
 @propagate_backward.register_fake
-def _(grad, winner, x, term, layout, ptr, column, order, along, relu, reduce):
+def _(
+    grad: Tensor, winner: Tensor, x: Tensor, term: Tensor | None, layout: Tensor, ptr: Tensor, column: Tensor,
+    order: Tensor, along: int, relu: bool, reduce: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     return x.new_empty(x.shape), x.new_empty(0 if term is None else term.size(0), x.size(1))
 
 
-def _save_propagate(ctx, inputs, output):
+def _save_propagate(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     x, term, layout, ptr, column, order, along, _, relu, reduce = inputs
     ctx.save_for_backward(output[1], x, term, layout, ptr, column, order)
     ctx.options = (along, relu, reduce)
 
 
-def _backward_propagate(ctx, grad, _):
+def _backward_propagate(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     winner, x, term, *structure = ctx.saved_tensors
     d_x, d_term = propagate_backward(grad, winner, x, term, *structure, *ctx.options)
     return d_x, None if term is None else d_term, *[None] * 8
@@ -250,7 +282,10 @@ def _backward_propagate(ctx, grad, _):
 propagate_op.register_autograd(_backward_propagate, setup_context=_save_propagate)
 
 
-def propagate(x, edge, relation: Relation, product: Product | None, along, rows, relu, reduce):
+def propagate(
+    x: Float[Tensor, "inputs channels"], edge: Float[Tensor, "edges channels"] | None, relation: Relation,
+    product: Product | None, along: int, rows: int, relu: bool, reduce: str,
+) -> Float[Tensor, "outputs channels"]:  # fmt: skip
     """Fused :func:`coset.relations.propagate`."""
     table, layout = relation.rows, relation.layout(product, along)
     return propagate_op(x, edge, layout, table.ptr, table.source, table.edge, along, rows, relu, _REDUCE[reduce])[0]

@@ -82,7 +82,7 @@ class Relation:
         loops = torch.arange(self.target.total, device=self.index.device).expand(2, -1)
         return Relation(self.source, self.target, torch.cat([self.index, loops], dim=1))
 
-    def loop_means(self, attribute: Float[Tensor, "edges channels"]) -> Float[Tensor, "edges+targets channels"]:
+    def loop_means(self, attribute: Float[Tensor, "edges channels"]) -> Float[Tensor, "loops_too channels"]:
         """Edge attributes for :attr:`with_self_loops`: a loop's is its node's incoming mean (0 without)."""
         index = self.index[1].unsqueeze(1).expand_as(attribute)
         total = attribute.new_zeros(self.target.total, attribute.size(1)).scatter_add(0, index, attribute)
@@ -106,7 +106,7 @@ class Relation:
         edges = (renamed >= 0).all(0).nonzero().squeeze(1)
         return Relation(subset, subset, renamed[:, edges]), edges
 
-    def layout(self, product: Product | None, along: int) -> Int[Tensor, "5 graphs+1"]:
+    def layout(self, product: Product | None, along: int) -> Int[Tensor, "5 {self.source.graphs}+1"]:
         """Where the rows of every graph lie: offsets of the other axis, sources, targets, input rows, output rows."""
         key = (None if product is None else id(product), along)
         if key not in self._layouts:

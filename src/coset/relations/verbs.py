@@ -101,7 +101,7 @@ def propagate(
 
 
 def attend(
-    value: Float[Tensor, "inputs heads*channels"],
+    value: Float[Tensor, "inputs columns"],
     source: Float[Tensor, "inputs s"],
     target: Float[Tensor, "outputs s"],
     relation: Relation,
@@ -109,11 +109,11 @@ def attend(
     heads: int,
     score: Score = "gat",
     edge: Float[Tensor, "edges s"] | None = None,
-    vector: Float[Tensor, "heads channels"] | None = None,
+    vector: Float[Tensor, "{heads} columns/{heads}"] | None = None,
     slope: float = 0.2,
     product: Product | None = None,
     along: int = 1,
-) -> Float[Tensor, "outputs heads*channels"]:
+) -> Float[Tensor, "outputs columns"]:
     """Softmax attention over the incoming edges of every target, heads side by side.
 
     ===============  ==================================================================  =========================

@@ -76,7 +76,9 @@ def against_baseline(metric: str, value: float, baseline: float | None) -> tuple
     return f"{abs(change):.0%} {'lower' if change >= 0 else 'higher'}", change > 0
 
 
-def roc_curve(target: Vector, score: Vector) -> tuple[Vector, Vector]:
+def roc_curve(
+    target: Vector, score: Vector
+) -> tuple[Float[np.ndarray, " thresholds"], Float[np.ndarray, " thresholds"]]:
     """False and true positive rates at every threshold, ties taken together, from (0, 0) to (1, 1)."""
     order = np.argsort(-score, kind="stable")
     positive = target[order] > 0.5

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coset.symmetry.actions import Action
 
-Permutations = tuple[Int[Tensor, " n"], ...]
+Permutations = tuple[Int[Tensor, " _n"], ...]
 
 
 class AxisPermutation(Action):

@@ -191,7 +191,7 @@ def _starts(sizes: Int[Tensor, " sets"]) -> Int[Tensor, " sets"]:
     return sizes.cumsum(0) - sizes
 
 
-def _joined(parts: Sequence[Int[Tensor, " n"]], sizes: Int[Tensor, " graphs"]) -> Int[Tensor, " nodes"]:
+def _joined(parts: Sequence[Int[Tensor, " _n"]], sizes: Int[Tensor, " graphs"]) -> Int[Tensor, " nodes"]:
     """Permutations of the graphs as one of the batch."""
     starts = _starts(sizes).tolist()
     return torch.cat([part + start for part, start in zip(parts, starts, strict=True)] or [sizes.new_zeros(0)])

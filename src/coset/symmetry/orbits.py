@@ -114,7 +114,7 @@ class TupleBasis:
         full[tuple(self.sparse(element))] = 1.0
         return full
 
-    def apply(self, element: int, x: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
+    def apply(self, element: int, x: Num[Tensor, "*inputs"]) -> Num[Tensor, "*outputs"]:
         """A basis element applied to x [n] * k + channels, giving [n] * l + channels, without its n^(k + l) entries.
 
         "Equal exactly where the pattern says" is, by Möbius inversion on the lattice of partitions, a signed sum of
@@ -156,7 +156,7 @@ def count_partitions(places: int, blocks: int | None = None) -> int:
     return sum(stirling[: None if blocks is None else blocks + 1])
 
 
-def apply_pattern(partition: Partition, x: Num[Tensor, "*shape"], n: int, k: int) -> Num[Tensor, "*shape"]:
+def apply_pattern(partition: Partition, x: Num[Tensor, "*inputs"], n: int, k: int) -> Num[Tensor, "*outputs"]:
     """y(i) = sum of x(j) over all j such that the indices (i, j) are equal within each block (and maybe across).
 
     Blocks with input places only are summed over, shared ones carried over, those with output places only filled with

@@ -4,17 +4,24 @@ Graphs are CSR (``indptr``, ``indices``) over nodes 0 to n - 1, symmetric, witho
 and ``ptr`` as in :class:`coset.topology.data.cells.Cells`.
 """
 
+from typing import Any
+
 import numpy as np
+from jaxtyping import Bool, Int
 from numba import njit
 
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+Whole = Int[np.ndarray, " entries"]
+Table = Int[np.ndarray, "rows columns"]
+Flags = Bool[np.ndarray, " nodes"]
+
+OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 ONE_WAY, LOOP, OUTSIDE, TWICE = 1, 2, 3, 4
 """What :func:`undirected_edges` may find wrong."""
 
 
 @njit(**OPTIONS)
-def inclusions(outer, outer_ptr, inner, inner_ptr, n):
+def inclusions(outer: Whole, outer_ptr: Whole, inner: Whole, inner_ptr: Whole, n: int) -> Table:
     """Pairs (x, y), as an array [2, pairs], of an inner set x inside an outer set y; sorted by y, then x."""
     sets = len(inner_ptr) - 1
     # Inner sets by their least vertex: only those whose least vertex y holds can lie in y.
@@ -55,7 +62,7 @@ def inclusions(outer, outer_ptr, inner, inner_ptr, n):
 
 
 @njit(**OPTIONS)
-def _last_edge(index, u, v):
+def _last_edge(index: Table, u: int, v: int) -> int:
     """Where the edge u to v is listed last."""
     found = -1
     for e in range(index.shape[1]):
@@ -65,7 +72,7 @@ def _last_edge(index, u, v):
 
 
 @njit(**OPTIONS)
-def undirected_edges(index, n):
+def undirected_edges(index: Table, n: int) -> tuple[Table, Whole, Whole, int, int]:
     """Edges u < v of an edge list [2, edges] in both directions, in its order, and their CSR.
 
     Returns:
@@ -107,7 +114,7 @@ def undirected_edges(index, n):
 
 
 @njit(**OPTIONS)
-def in_two_core(indptr, indices):
+def in_two_core(indptr: Whole, indices: Whole) -> Flags:
     """Which nodes remain when those with fewer than two neighbours are taken away again and again."""
     n = len(indptr) - 1
     degree = np.diff(indptr)
@@ -126,7 +133,7 @@ def in_two_core(indptr, indices):
 
 
 @njit(**OPTIONS)
-def _hops_above(indptr, indices, alive, root, hops, queue):
+def _hops_above(indptr: Whole, indices: Whole, alive: Flags, root: int, hops: Whole, queue: Whole) -> None:
     """Hops from the root through nodes that are alive and not below it; ``hops`` is -1 elsewhere."""
     hops[:] = -1
     hops[root] = 0
@@ -143,12 +150,14 @@ def _hops_above(indptr, indices, alive, root, hops, queue):
 
 
 @njit(**OPTIONS)
-def _same_set(members, a, b, size):
+def _same_set(members: Whole, a: int, b: int, size: int) -> bool:
     return np.array_equal(members[a : a + size], members[b : b + size])
 
 
 @njit(**OPTIONS)
-def rings(indptr, indices, longest, induced, by_vertices, most):
+def rings(
+    indptr: Whole, indices: Whole, longest: int, induced: bool, by_vertices: bool, most: int
+) -> tuple[Whole, Whole, bool]:
     """Cycles of 3 to ``longest`` nodes, each once, as ragged walks from their least node.
 
     Depth-first from every node s through greater nodes, cut off where the way back to s would be too long.
@@ -264,7 +273,7 @@ def rings(indptr, indices, longest, induced, by_vertices, most):
 
 
 @njit(**OPTIONS)
-def triangles(indptr, indices):
+def triangles(indptr: Whole, indices: Whole) -> Table:
     """Rows u < v < w of nodes that are joined pairwise, in growing order."""
     n = len(indptr) - 1
     found, count = np.empty((16, 3), np.int64), 0
@@ -286,7 +295,7 @@ def triangles(indptr, indices):
 
 
 @njit(**OPTIONS)
-def balls(indptr, indices, radius):
+def balls(indptr: Whole, indices: Whole, radius: int) -> tuple[Whole, Whole]:
     """Closed balls of a radius around all nodes, as ragged sorted rows, node by node."""
     n = len(indptr) - 1
     seen, queue, hops = np.full(n, -1, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
@@ -313,7 +322,7 @@ def balls(indptr, indices, radius):
 
 
 @njit(**OPTIONS)
-def _farthest(indptr, indices, sources, hops, queue):
+def _farthest(indptr: Whole, indices: Whole, sources: Whole, hops: Whole, queue: Whole) -> int:
     """Breadth-first search from several nodes at once; ``hops`` is -1 where nothing leads. Returns the largest."""
     hops[:] = -1
     write = 0
@@ -335,7 +344,7 @@ def _farthest(indptr, indices, sources, hops, queue):
 
 
 @njit(**OPTIONS)
-def eccentricities(indptr, indices):
+def eccentricities(indptr: Whole, indices: Whole) -> Whole:
     """Hops from every node to the farthest one that it reaches; memory of one search."""
     n = len(indptr) - 1
     hops, queue, found = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
@@ -347,7 +356,7 @@ def eccentricities(indptr, indices):
 
 
 @njit(**OPTIONS)
-def diameter(indptr, indices):
+def diameter(indptr: Whole, indices: Whole) -> int:
     """The largest finite distance, by searches from chosen nodes only.
 
     A search from v bounds every node w of its component: max(d, e - d) <= eccentricity(w) <= e + d for d = d(v, w) and
@@ -379,7 +388,7 @@ def diameter(indptr, indices):
 
 
 @njit(**OPTIONS)
-def _farthest_set(hops, members, ptr):
+def _farthest_set(hops: Whole, members: Whole, ptr: Whole) -> int:
     """The largest over sets of the least hops to their members; sets without a member that was reached do not count."""
     found = -1
     for x in range(len(ptr) - 1):
@@ -392,7 +401,7 @@ def _farthest_set(hops, members, ptr):
 
 
 @njit(**OPTIONS)
-def cross_diameter(indptr, indices, low, low_ptr, high, high_ptr):
+def cross_diameter(indptr: Whole, indices: Whole, low: Whole, low_ptr: Whole, high: Whole, high_ptr: Whole) -> int:
     """max over sets s of ``high`` and x of ``low`` of the least hops from s to x; -1 if no two are joined.
 
     A node u at e hops from the farthest x bounds every set s of its component: no x is more than e + d(u, s) from s. So
@@ -422,7 +431,7 @@ def cross_diameter(indptr, indices, low, low_ptr, high, high_ptr):
 
 
 @njit(**OPTIONS)
-def _push(heap, size, value):
+def _push(heap: Whole, size: int, value: int) -> Whole:
     """Add to a max-heap; returns the heap, larger if it was full."""
     if size == len(heap):
         heap = np.concatenate((heap, np.empty_like(heap)))
@@ -435,7 +444,7 @@ def _push(heap, size, value):
 
 
 @njit(**OPTIONS)
-def _pop(heap, size):
+def _pop(heap: Whole, size: int) -> int:
     """Take the largest of a max-heap out, leaving ``size - 1``."""
     top, last = heap[0], heap[size - 1]
     i, n = 0, size - 1
@@ -452,7 +461,7 @@ def _pop(heap, size):
 
 
 @njit(**OPTIONS)
-def _inverse(a, p):
+def _inverse(a: int, p: int) -> int:
     """1 / a modulo the prime p."""
     result, power, exponent = 1, a % p, p - 2
     while exponent:
@@ -464,7 +473,7 @@ def _inverse(a, p):
 
 
 @njit(**OPTIONS)
-def rank_of_columns(indptr, indices, values, rows, p):
+def rank_of_columns(indptr: Whole, indices: Whole, values: Whole, rows: int, p: int) -> int:
     """Rank of a sparse matrix (CSC) over the field of p < 2^31 elements, by reducing columns to distinct pivots.
 
     The column at hand lies in a dense array with a heap of its places; reduced columns stay sparse.

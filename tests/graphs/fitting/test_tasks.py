@@ -20,7 +20,7 @@ class Constant(nn.Module):
 
 
 def batch_of(*rows):
-    return type("Batch", (), {"y": torch.tensor(rows)})()
+    return Batch(y=torch.tensor(rows))
 
 
 def test_predictions_are_in_the_units_of_the_target():

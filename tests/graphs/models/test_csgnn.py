@@ -18,6 +18,7 @@ from coset.graphs.models.subgraphormer import PairSum, PairSumBlock
 from coset.graphs.transforms import Coarsen, ShortestPathDistances, set_clusters, set_nodes
 from coset.relations import propagate
 from coset.symmetry import set_node_basis, set_node_orbits, verify_claims
+from precisions import PRECISIONS
 
 SMILES = ["CCO", "C", "c1ccccc1C(=O)O", "C.C", "CC(C)(C)C1CC1"]
 FEATURES = (1, list(ATOM_SIZES), list(BOND_SIZES))
@@ -271,9 +272,10 @@ def test_symmetry_batching_and_gradients(options, method):
     model = settle(CSGNN(*FEATURES, **SMALL, **options))
     graphs = molecules(method)
     batch = Batch.from_data_list(graphs)
-    reports = verify_claims(model, batch)
-    assert len(reports) == 2
-    assert all(report.passed and report.moved for report in reports)
+    for precision in PRECISIONS:
+        reports = verify_claims(model, batch, **precision)
+        assert len(reports) == 2
+        assert all(report.passed and report.moved for report in reports)
     together = model(batch)
     alone = torch.cat([model(Batch.from_data_list([graph])) for graph in graphs])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)

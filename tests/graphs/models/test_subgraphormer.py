@@ -7,6 +7,7 @@ from coset.graphs import GIN, GNNSSWLPlus, PairEncoder, PairGraph, Subgraphormer
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.transforms import ProductPositionalEncoding, SampleRoots, ShortestPathDistances
 from coset.symmetry import verify_claims
+from precisions import PRECISIONS
 
 SMILES = ["CCO", "C", "c1ccccc1C(=O)O", "C.C", "CC(C)(C)C1CC1"]
 STEPS = Compose([ShortestPathDistances(5), ProductPositionalEncoding(4)])
@@ -47,7 +48,7 @@ def test_symmetry_batching_and_gradients(name, model):
     model = settle(model)
     graphs = molecules()
     batch = Batch.from_data_list(graphs)
-    assert all(report.passed for report in verify_claims(model, batch))
+    assert all(report.passed for precision in PRECISIONS for report in verify_claims(model, batch, **precision))
     together = model(batch)
     alone = torch.cat([model(Batch.from_data_list([graph])) for graph in graphs])
     assert torch.allclose(together, alone, atol=1e-10)
@@ -59,9 +60,9 @@ def test_symmetry_batching_and_gradients(name, model):
 
 
 @pytest.mark.parametrize("level", ["node", "pair"])
-def test_node_and_pair_outputs_permute(level):
+def test_node_and_pair_outputs_permute(level, precision):
     model = settle(Subgraphormer(*FEATURES, heads=2, level=level, **SMALL))
-    assert all(report.passed for report in verify_claims(model, Batch.from_data_list(molecules())))
+    assert all(report.passed for report in verify_claims(model, Batch.from_data_list(molecules()), **precision))
 
 
 def used(model, atoms=30, bonds=5):

@@ -7,12 +7,12 @@ import pytest
 from coset.graphs.pages.attention import AttentionRecord, attention_record, write_attention
 from coset.graphs.pages.molecules import skeleton
 
-EDGES = [[0, 1], [1, 0]]
-PLACES = [[0.0, 0.0], [1.0, 0.0]]
+EDGES = np.array([[0, 1], [1, 0]])
+PLACES = np.array([[0.0, 0.0], [1.0, 0.0]])
 
 
 def test_two_nodes_by_hand() -> None:
-    internal = [[[0.25, 0.5, 0.5, 0.75], [0.1, 0.2, 0.8, 0.9]]]  # 0 -> 1, 1 -> 0, then the two loops
+    internal = np.array([[[0.25, 0.5, 0.5, 0.75], [0.1, 0.2, 0.8, 0.9]]])  # 0 -> 1, 1 -> 0, then the two loops
     record = attention_record(id="a", edge_index=EDGES, internal=internal, external=None, positions=PLACES)
     assert record.edges == [[0, 1], [1, 0], [0, 0], [1, 1]]
     assert record.bonds == [[0, 1, 1]]
@@ -30,8 +30,8 @@ def test_without_loops_the_edges_stay_as_they_are() -> None:
 
 def test_a_record_survives_json(tmp_path: Path) -> None:
     record = attention_record(
-        id="a", smiles="CO", edge_index=EDGES, internal=np.ones((1, 2, 2)), external=None, importance=[0.5, -1.0],
-        **skeleton("CO"),
+        id="a", smiles="CO", edge_index=EDGES, internal=np.ones((1, 2, 2)), external=None,
+        importance=np.array([0.5, -1.0]), **skeleton("CO"),
     )  # fmt: skip
     read = json.loads(write_attention(tmp_path, [record]).read_text())
     assert AttentionRecord.from_dict(read[0]) == record
@@ -39,7 +39,7 @@ def test_a_record_survives_json(tmp_path: Path) -> None:
 
 def test_a_single_atom() -> None:
     record = attention_record(
-        id="a", edge_index=np.zeros((2, 0)), internal=np.ones((1, 1, 1)), external=None, **skeleton("C")
+        id="a", edge_index=np.zeros((2, 0), dtype=int), internal=np.ones((1, 1, 1)), external=None, **skeleton("C")
     )
     assert record.edges == [[0, 0]]
 

@@ -44,8 +44,8 @@ def test_a_static_scene_stands_still():
 
 
 @pytest.mark.parametrize("changes", [{}, {"attend_visible": True}, {"orbit": True, "predict_focal": True}])
-def test_renumbering_points_renumbers_clouds_and_leaves_cameras(changes):
-    reports = verify_claims(network(**changes), clip(), tolerance=1e-10)
+def test_renumbering_points_renumbers_clouds_and_leaves_cameras(changes, precision):
+    reports = verify_claims(network(**changes), clip(), **precision)
     assert [report.passed for report in reports] == [True]
     assert reports[0].moved == reports[0].trials
 

@@ -85,8 +85,8 @@ def test_fresh_marks_beside_terms_that_are_joined():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_predictions_do_not_change_with_the_numbering(name):
-    reports = verify_claims(made(name), Batch.from_data_list(DATA))
+def test_predictions_do_not_change_with_the_numbering(name, precision):
+    reports = verify_claims(made(name), Batch.from_data_list(DATA), **precision)
     assert all(report.passed and report.moved for report in reports), reports
 
 

@@ -214,6 +214,9 @@ def test_local_mode_fits_each_layer():
 
 def test_joint_accuracy_counts_classes_of_all_heads():
     class Fixed:
+        def networks(self):
+            return ()
+
         def logits(self, inputs):
             return {"a": torch.tensor([[0.0, 1, 0], [2, 0, 0]]), "b": torch.tensor([[1.0, 0], [0, 3]])}
 

@@ -99,7 +99,7 @@ def _copies(first: Data, second: Data, transform: BaseTransform, generator: torc
     return precompute(graphs, transform)
 
 
-def _differences(outputs: Float[Tensor, "2q k"]) -> Float[Tensor, "q k"]:
+def _differences(outputs: Float[Tensor, "rows k"]) -> Float[Tensor, "rows//2 k"]:
     return outputs[0::2] - outputs[1::2]
 
 

@@ -152,7 +152,7 @@ def relative_gap(first: Float[Tensor, "pairs k"], second: Float[Tensor, "pairs k
     return (first - second).abs().amax(-1) / size.clamp(min=torch.finfo(size.dtype).tiny)
 
 
-def set_norm_statistics(network: nn.Module, batch: Batch) -> None:
+def set_norm_statistics(network: nn.Module, batch: Batch | Tensor) -> None:
     """Give every batch norm the statistics of this batch, to be kept in evaluation.
 
     Without them the activations of an untrained network hardly vary and deep layers lose what shallow ones saw.

@@ -107,7 +107,9 @@ def _adjacency(graph: Data) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _cycles(pointer, neighbour, length):
+def _cycles(
+    pointer: Int[np.ndarray, " offsets"], neighbour: Int[np.ndarray, " edges"], length: int
+) -> Int[np.ndarray, " nodes"]:
     """Walk every simple path that starts at its smallest node; each cycle is met twice, once a direction."""
     nodes = pointer.size - 1
     counts = np.zeros(nodes, dtype=np.int64)

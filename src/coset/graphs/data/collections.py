@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, UInt8
 from torch_geometric.data import Data
 
 from coset.core.data_files import data_file
@@ -145,7 +145,7 @@ def graph_atlas(connected: bool = False) -> list[Data]:
     ]
 
 
-def _graph6_size(values: Int[np.ndarray, " length"]) -> tuple[int, int]:
+def _graph6_size(values: UInt8[np.ndarray, " length"]) -> tuple[int, int]:
     """Number of nodes, and where the edges begin: one character, or ~ and three, or ~~ and six."""
     width = 1 if values[0] < 63 else 3 if len(values) > 1 and values[1] < 63 else 6
     skip = {1: 0, 3: 1, 6: 2}[width]

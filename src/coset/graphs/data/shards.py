@@ -8,13 +8,14 @@ folder of shards is finished when it has ``shards.json``; :mod:`coset.graphs.dat
 from __future__ import annotations
 
 import json
+import operator
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -177,12 +178,13 @@ class ShardedGraphs(Dataset, Sequence[Data]):
         return self._starts[-1]
 
     @overload
-    def __getitem__(self, row: int) -> Data: ...
+    def __getitem__(self, row: SupportsIndex) -> Data: ...
     @overload
     def __getitem__(self, row: slice) -> list[Data]: ...
-    def __getitem__(self, row: int | slice) -> Data | list[Data]:
+    def __getitem__(self, row: SupportsIndex | slice) -> Data | list[Data]:
         if isinstance(row, slice):
             return [self[each] for each in range(*row.indices(len(self)))]
+        row = operator.index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f"graph {row} of {len(self)}")
         row %= len(self)

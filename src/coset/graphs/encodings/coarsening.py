@@ -286,7 +286,9 @@ def _shares(sizes: list[int], total: int) -> list[int]:
 
 
 @njit(cache=True, nogil=True)
-def _k_means(points, count, draws):
+def _k_means(
+    points: Float[np.ndarray, "points features"], count: int, draws: Float[np.ndarray, "starts clusters"]
+) -> Int[np.ndarray, " points"]:
     best, lowest = np.zeros(len(points), dtype=np.int64), np.inf
     for start in draws:
         centres = _plus_plus(points, count, start)
@@ -313,7 +315,9 @@ def _k_means(points, count, draws):
 
 
 @njit(cache=True, nogil=True)
-def _plus_plus(points, count, draws):
+def _plus_plus(
+    points: Float[np.ndarray, "points features"], count: int, draws: Float[np.ndarray, " clusters"]
+) -> Float[np.ndarray, "clusters features"]:
     """Centres drawn with probability proportional to the squared distance from those drawn before."""
     centres = np.empty((count, points.shape[1]))
     weight = np.ones(len(points))
@@ -329,7 +333,11 @@ def _plus_plus(points, count, draws):
 
 
 @njit(cache=True, nogil=True)
-def _assign(points, centres, labels):
+def _assign(
+    points: Float[np.ndarray, "points features"],
+    centres: Float[np.ndarray, "clusters features"],
+    labels: Int[np.ndarray, " points"],
+) -> bool:
     """Every point to its nearest centre, the first of several; whether any moved."""
     moved = False
     for i in range(len(points)):
@@ -345,7 +353,11 @@ def _assign(points, centres, labels):
 
 
 @njit(cache=True, nogil=True)
-def _fill_empty(points, centres, labels):
+def _fill_empty(
+    points: Float[np.ndarray, "points features"],
+    centres: Float[np.ndarray, "clusters features"],
+    labels: Int[np.ndarray, " points"],
+) -> None:
     sizes = np.bincount(labels, minlength=len(centres))
     for c in range(len(centres)):
         if sizes[c]:

@@ -10,7 +10,9 @@ keeping E: the backward pass computes it again, graph by graph.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -38,9 +40,9 @@ class SpectralBatch:
     nodes: IndexSet
     pairs: Product
     values: Float[Tensor, " nodes"]
-    vectors: tuple[Float[Tensor, "n n"], ...]
+    vectors: tuple[Float[Tensor, "_n _n"], ...]
     edge_order: Int[Tensor, " edges"]
-    edge_rows: tuple[Int[Tensor, " some"], ...]
+    edge_rows: tuple[Int[Tensor, " _edges"], ...]
 
     @classmethod
     def of(cls, data: Batch | Data, dtype: torch.dtype) -> SpectralBatch:
@@ -110,7 +112,7 @@ def _block_gradient(vectors: Tensor, gradient: Tensor, channels: int) -> Tensor:
 
 class _SpectralFilter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, phi, batch):
+    def forward(ctx: Any, phi: Float[Tensor, "nodes c"], batch: SpectralBatch) -> Float[Tensor, "rows c"]:
         ctx.batch, ctx.channels = batch, phi.size(1)
         out = phi.new_empty(batch.pairs.total, phi.size(1))
         sizes = [len(vectors) for vectors in batch.vectors]
@@ -120,7 +122,7 @@ class _SpectralFilter(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Float[Tensor, "rows c"]) -> tuple[Tensor | None, ...]:
         batch = ctx.batch
         parts = gradient.contiguous().split([len(vectors) ** 2 for vectors in batch.vectors])
         found = [
@@ -132,7 +134,13 @@ class _SpectralFilter(torch.autograd.Function):
 
 class _FilteredMessages(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h, phi, edge, batch):
+    def forward(
+        ctx: Any,
+        h: Float[Tensor, "nodes c"],
+        phi: Float[Tensor, "nodes c"],
+        edge: Float[Tensor, "edges c"] | None,
+        batch: SpectralBatch,
+    ) -> Float[Tensor, "rows c"]:
         ctx.save_for_backward(h, phi, edge)
         ctx.batch = batch
         out = torch.empty_like(h)
@@ -142,7 +150,7 @@ class _FilteredMessages(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Float[Tensor, "rows c"]) -> tuple[Tensor | None, ...]:
         h, phi, edge = ctx.saved_tensors
         batch, channels = ctx.batch, h.size(1)
         d_h, d_phi, d_edge = torch.empty_like(h), torch.empty_like(phi), []
@@ -155,7 +163,12 @@ class _FilteredMessages(torch.autograd.Function):
         return d_h, d_phi, torch.cat(d_edge) if edge is not None else None, None
 
 
-def _messages(h, phi, edge, batch):
+def _messages(
+    h: Float[Tensor, "nodes c"],
+    phi: Float[Tensor, "nodes c"],
+    edge: Float[Tensor, "edges c"] | None,
+    batch: SpectralBatch,
+) -> Iterator[tuple[slice, Float[Tensor, "n n c"]]]:
     """For each graph its rows, and ReLU(h(v) + E(u, v) + edge(u, v)) as [n, n, c]."""
     start, at = 0, 0
     for vectors, edge_rows in zip(batch.vectors, batch.edge_rows):

@@ -14,6 +14,7 @@ pass are Y, J, C1 and C2; softmax weights and all that follows a norm, X among t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ class _Columns:
         return y[:, self.values[i]], y[:, self.sources[i]], y[:, self.targets[i]]
 
 
-def _structure(graph: PairGraph, axis: int):
+def _structure(graph: PairGraph, axis: int) -> tuple[operators.Structure, int, int]:
     """What the attention kernels read of a relation with loops: arrays, axis, length of the longest row."""
     relation = (graph.internal if axis else graph.external).with_self_loops
     table = relation.rows
@@ -97,9 +98,12 @@ def _structure(graph: PairGraph, axis: int):
 class _AttentionBlock(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x, weight, own_weight, own_bias, edge_u, edge_v, psi_weight, rho_weight, rho_bias, out_weight, out_bias,
-        psi_gamma, psi_beta, rho_gamma, rho_beta, out_gamma, out_beta, graph, norms, heads, source, origin,
-    ):  # fmt: skip
+        ctx: Any, x: Tensor, weight: Tensor, own_weight: Tensor, own_bias: Tensor, edge_u: Tensor | None,
+        edge_v: Tensor | None, psi_weight: Tensor, rho_weight: Tensor, rho_bias: Tensor, out_weight: Tensor,
+        out_bias: Tensor, psi_gamma: Tensor, psi_beta: Tensor, rho_gamma: Tensor, rho_beta: Tensor, out_gamma: Tensor,
+        out_beta: Tensor, graph: PairGraph, norms: Sequence[nn.BatchNorm1d], heads: int, source: Origin | None,
+        origin: list[Origin],
+    ) -> Float[Tensor, "pairs width"]:  # fmt: skip
         rows, width, share = x.size(0), x.size(1), psi_weight.size(0)
         columns = _Columns(share, width, heads)
         y = torch.mm(x, weight.t(), out=buffers.empty(rows, weight.size(0), x))
@@ -141,7 +145,7 @@ class _AttentionBlock(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Float[Tensor, "pairs width"]) -> tuple[Tensor | None, ...]:
         x, y, joined, c1, c2, weight, own_weight, edge_u, edge_v, psi_weight, rho_weight, out_weight = ctx.saved_tensors
         psi, rho, last, columns, graph, heads, source = ctx.settled
         rows, width = c2.shape

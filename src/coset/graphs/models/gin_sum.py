@@ -49,7 +49,7 @@ def _applies(u: Tensor, edge: Tensor | None, relation: Relation) -> bool:
 class _GINSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, u: Tensor, eps: Tensor, bias: Tensor, edge: Tensor | None, structure: tuple[Tensor, ...]
+        ctx: Any, u: Tensor, eps: Tensor, bias: Tensor, edge: Tensor | None, structure: operators.Structure
     ) -> Tensor:
         u, own = u.contiguous(), 1 + float(eps)
         out = torch.empty_like(u)

@@ -102,7 +102,9 @@ class GRITLayer(nn.Module):
         )
         self.dropout = dropout
 
-    def forward(self, x: Tensor, e: Tensor, batch: SpectralBatch, log_degree: Float[Tensor, "nodes 1"]):
+    def forward(
+        self, x: Tensor, e: Tensor, batch: SpectralBatch, log_degree: Float[Tensor, "nodes 1"]
+    ) -> tuple[Float[Tensor, "nodes width"], Float[Tensor, "pairs width"]]:
         h, s = self.attention(x, e, batch)
         h = F.dropout(h, self.dropout, self.training)
         h = h * self.degree[0] + log_degree * h * self.degree[1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -179,7 +180,14 @@ class _MarkedPairs(torch.autograd.Function):
     """[node[v] + table[mark] | encoding] for every pair, without intermediate results of that size."""
 
     @staticmethod
-    def forward(ctx, node, table, marks, encoding, pairs):
+    def forward(
+        ctx: Any,
+        node: Float[Tensor, "nodes inner"],
+        table: Float[Tensor, "entries inner"],
+        marks: Int[Tensor, " pairs"],
+        encoding: Float[Tensor, "pairs k"] | None,
+        pairs: Product,
+    ) -> Float[Tensor, "pairs width"]:
         inner = node.size(1)
         out = buffers.empty(pairs.total, inner + (0 if encoding is None else encoding.size(1)), node)
         for rows in _chunks(pairs.total):
@@ -192,7 +200,7 @@ class _MarkedPairs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Float[Tensor, "pairs width"]) -> tuple[Tensor | None, ...]:
         marks, pairs, inner, entries = ctx.settled
         grad = grad[:, :inner]
         d_table = grad.new_zeros(entries, inner)

@@ -41,6 +41,7 @@ from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.models import attention_block, sum_block
+from coset.graphs.models.bags import BagGraph
 from coset.graphs.models.options import GRAPH_MODELS, Features, PairModel, Variant
 from coset.graphs.models.product import PairEncoder, PairGraph
 from coset.graphs.models.readouts import prediction_head
@@ -52,6 +53,9 @@ from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, P
 RELATIONS = ("uL", "vL", "vv", "uG", "vG")
 LEVELS = ("graph", "node", "pair")
 AXIS = {"uL": 1, "vL": 0, "uG": 1, "vG": 0}
+
+Pairs = PairGraph | BagGraph
+"""What a layer that gathers along one axis runs on."""
 
 
 def _check_relation(relation: str) -> None:
@@ -114,7 +118,7 @@ class PairAttention(nn.Module):
         """att_h . (W x)_h as a linear map of x: [heads, inputs]."""
         return torch.einsum("hc,hci->hi", att, weight.view(self.heads, -1, weight.size(1)))
 
-    def _edge_terms(self, graph: PairGraph, loops: bool) -> Tensor | None:
+    def _edge_terms(self, graph: Pairs, loops: bool) -> Tensor | None:
         """What each edge of the base graph adds to logits (or keys and values), the loops' after them."""
         if self.edge_encoder is None:
             return None
@@ -132,7 +136,7 @@ class PairAttention(nn.Module):
         relation = graph.internal if self.axis else graph.external
         return relation.loop_means(term) if loops else term
 
-    def _terms(self, x: Tensor, graph: PairGraph) -> tuple[Tensor, Tensor, Tensor, Relation, Tensor | None]:
+    def _terms(self, x: Tensor, graph: Pairs) -> tuple[Tensor, Tensor, Tensor, Relation, Tensor | None]:
         """Values, source and target terms of the logits, and the relation with its edge terms."""
         relation = graph.internal if self.axis else graph.external
         if self.score == "transformer":
@@ -151,7 +155,7 @@ class PairAttention(nn.Module):
     def _vector(self) -> Tensor | None:
         return self.vectors["both"] if self.score == "gatv2" else None
 
-    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs outputs"]:
+    def forward(self, x: Float[Tensor, "pairs width"], graph: Pairs) -> Float[Tensor, "pairs outputs"]:
         value, source, target, relation, edge = self._terms(x, graph)
         out = attend(
             value, source, target, relation, heads=self.heads, score=self.score, edge=edge, vector=self._vector,
@@ -159,7 +163,7 @@ class PairAttention(nn.Module):
         )  # fmt: skip
         return out + (self.maps["root"](x) if self.bias is None else self.bias)
 
-    def weights(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "others edges"]:
+    def weights(self, x: Float[Tensor, "pairs width"], graph: Pairs) -> Float[Tensor, "others edges"]:
         """Softmax weights, averaged over heads: row s (for ``uL``) or v (``vL``), a column an edge, loops last.
 
         Memory is that of the product's edges: meant for looking at a few graphs.
@@ -184,7 +188,7 @@ class PairSum(nn.Module):
         self.edge_encoder = None if edge_features is None else FeatureEncoder(edge_features, width)
         self.mlp = MLP(width, width)
 
-    def _edge_terms(self, graph: PairGraph) -> Tensor | None:
+    def _edge_terms(self, graph: Pairs) -> Tensor | None:
         if self.edge_encoder is None:
             return None
         if graph.edge_features is None:
@@ -197,14 +201,14 @@ class PairSum(nn.Module):
         assert self.edge_encoder is not None
         return self.edge_encoder(features)
 
-    def _relation(self, graph: PairGraph) -> Relation:
+    def _relation(self, graph: Pairs) -> Relation:
         return graph.internal if self.axis else graph.external
 
-    def branch(self, x: Tensor, graph: PairGraph) -> sum_block.Sums:
+    def branch(self, x: Tensor, graph: Pairs) -> sum_block.Sums:
         tensors = (1 + self.eps, self._edge_terms(graph), self.mlp.first.weight)
         return sum_block.Sums(self.mlp, self._relation(graph), graph.pairs, self.axis, tensors)
 
-    def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
+    def forward(self, x: Float[Tensor, "pairs width"], graph: Pairs) -> Float[Tensor, "pairs width"]:
         edge = self._edge_terms(graph)
         gathered = propagate(x, self._relation(graph), product=graph.pairs, along=self.axis, edge=edge, relu=True)
         return self.mlp(torch.addcmul(gathered, x, 1 + self.eps))

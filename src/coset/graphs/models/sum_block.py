@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ from coset.relations.verbs import kernels_apply
 Tensors = Sequence[Tensor | None]
 
 
+@runtime_checkable
 class Branch(Protocol):
     """How the columns of one term come about.
 
@@ -85,18 +86,18 @@ class Sums(_OneMLP):
     along: int
     tensors: Tensors  # own factor [1], edge terms or None, W1
 
-    def _structure(self) -> tuple[Tensor, ...]:
+    def _structure(self) -> operators.Structure:
         table = self.relation.rows
         return self.relation.layout(self.product, self.along), table.ptr, table.source, table.edge
 
-    def forward(self, x, h, tensors):
+    def forward(self, x: Tensor, h: Tensor, tensors: Sequence[Any]) -> Any:
         own, edge, weight = tensors
         gathered = buffers.empty(x.size(0), x.size(1), x)
         operators.sum_into(gathered, x, edge, self._structure(), self.along, True, float(own))
         torch.mm(gathered, weight.t(), out=h)
         return gathered
 
-    def backward(self, kept, x, d_h, d_x, tensors):
+    def backward(self, kept: Any, x: Tensor, d_h: Tensor, d_x: Tensor, tensors: Sequence[Any]) -> Tensors:
         own, edge, weight = tensors
         d_gathered = torch.mm(d_h, weight, out=buffers.empty(x.size(0), x.size(1), x))
         d_edge, d_own = operators.sum_backward_into(
@@ -113,12 +114,12 @@ class OwnRoot(_OneMLP):
     graph: Any
     tensors: Tensors  # (1 + eps) W1, W1
 
-    def forward(self, x, h, tensors):
+    def forward(self, x: Tensor, h: Tensor, tensors: Sequence[Any]) -> Any:
         scaled, weight = tensors
         torch.mm(x, scaled.t(), out=h)
         add_repeated(h, self.graph.at_own_root(x) @ weight.t(), self.graph.pairs)
 
-    def backward(self, kept, x, d_h, d_x, tensors):
+    def backward(self, kept: Any, x: Tensor, d_h: Tensor, d_x: Tensor, tensors: Sequence[Any]) -> Tensors:
         scaled, weight = tensors
         d_x.addmm_(d_h, scaled)
         d_term = sum_repeated(d_h, self.graph.pairs)
@@ -140,7 +141,7 @@ class Clusters:
     def norms(self) -> list[nn.Module]:
         return [self.mlp.norm, self.coupling.norm]
 
-    def forward(self, x, h, tensors):
+    def forward(self, x: Tensor, h: Tensor, tensors: Sequence[Any]) -> Any:
         scaled, joined, first, vectors, gamma, beta = tensors
         k = buffers.empty(x.size(0), first.size(0), x)
         torch.index_select(vectors, 0, self.graph.orbits[1], out=k)
@@ -150,7 +151,7 @@ class Clusters:
         h.addmm_(norm.forward(k, buffers.empty(k.size(0), k.size(1), k)), joined.t())
         return k, norm
 
-    def backward(self, kept, x, d_h, d_x, tensors):
+    def backward(self, kept: Any, x: Tensor, d_h: Tensor, d_x: Tensor, tensors: Sequence[Any]) -> Tensors:
         scaled, joined, first, vectors, _, _ = tensors
         k, norm = kept
         active = norm.forward(k, buffers.empty(k.size(0), k.size(1), k))
@@ -213,7 +214,19 @@ def _by_term(terms: Sequence[Branch], tensors: Tensors) -> list[Tensors]:
 
 class _SumBlock(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, second, carried, gamma, beta, terms, norm, source, origin, *tensors):
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "pairs inputs"],
+        second: Float[Tensor, "width hidden"],
+        carried: Float[Tensor, " width"],
+        gamma: Float[Tensor, " width"],
+        beta: Float[Tensor, " width"],
+        terms: Sequence[Branch],
+        norm: nn.BatchNorm1d,
+        source: Origin | None,
+        origin: list[Origin],
+        *tensors: Tensor | None,
+    ) -> Any:
         rows, width = x.size(0), second.size(0)
         hidden = buffers.empty(rows, second.size(1), x)
         columns, norms, kept, start = [], [], [], 0
@@ -237,7 +250,7 @@ class _SumBlock(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Float[Tensor, "pairs width"]) -> Tensors:
         x, second, hidden, c, *tensors = ctx.saved_tensors
         terms, columns, norms, kept, last, source = ctx.settled
         rows, width = c.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ def set_nodes(data: Data, family: Iterable[Sequence[int]]) -> Data:
     return _store(data, mask)
 
 
-def set_clusters(data: Data, labels: Sequence[int]) -> Data:
+def set_clusters(data: Data, labels: Sequence[Hashable]) -> Data:
     """The graph with a partition of one's own: the cluster of every node, by any numbers."""
     nodes = int(data.num_nodes or 0)
     given = np.asarray(labels)

@@ -8,7 +8,7 @@ v is reached from s within t steps, R_t = min(1, R_{t-1} (A + I)), and min(d, D)
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -43,7 +43,7 @@ class ShortestPathDistances(EqualSizeTransform):
 
 def shortest_path_distances(
     adjacency: Bool[Tensor, "graphs n n"], max_distance: int, components: Int[Tensor, "graphs n"]
-) -> Int[Tensor, "graphs n n"]:
+) -> UInt8[Tensor, "graphs n n"]:
     """min(d(s, v), max_distance) as uint8, max_distance + 1 where no path exists.
 
     Args:
@@ -65,7 +65,7 @@ def shortest_path_distances(
     return (distances + (components.unsqueeze(2) != components.unsqueeze(1))).to(torch.uint8)
 
 
-def distance_matrix(data: Data, max_distance: int = 254) -> Int[Tensor, "n n"]:
+def distance_matrix(data: Data, max_distance: int = 254) -> UInt8[Tensor, "n n"]:
     """Distances within one graph; ``max_distance + 1`` where no path exists."""
     stack = GraphStack([data])
     return shortest_path_distances(stack.adjacency, max_distance, stack.components)[0]

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -33,12 +33,13 @@ from coset.core.errors import check_choice
 Colours = Int[np.ndarray, "..."]
 """Colours of the nodes [n] or of the pairs [n, n] of one graph."""
 
-Rows = Int[np.ndarray, "... width"]
+Rows = Int[np.ndarray, "... _width"]
 """What decides a colour: integers, multisets sorted and filled up with -1 in front."""
 
 NONE = -1
 
 
+@runtime_checkable
 class Refinement(Protocol):
     """A rule by which colours are refined."""
 
@@ -316,7 +317,7 @@ def _number_jointly(blocks: Sequence[Rows]) -> tuple[list[Colours], int]:
 
 
 @njit(cache=True, nogil=True)
-def _number_rows(rows):
+def _number_rows(rows: Int[np.ndarray, "rows width"]) -> tuple[Int[np.ndarray, " rows"], int]:
     """A hash table that proposes, and a comparison of whole rows that decides."""
     total, width = rows.shape
     size = 16
@@ -343,7 +344,7 @@ def _number_rows(rows):
 
 
 @njit(cache=True, nogil=True)
-def _equal(first, second):
+def _equal(first: Int[np.ndarray, " width"], second: Int[np.ndarray, " width"]) -> bool:
     for j in range(first.size):  # noqa: SIM110 (a generator would not compile)
         if first[j] != second[j]:
             return False
@@ -351,7 +352,7 @@ def _equal(first, second):
 
 
 @njit(cache=True, nogil=True)
-def _reduce_rows(rows):
+def _reduce_rows(rows: Int[np.ndarray, "rows width"]) -> Int[np.ndarray, "rows width"]:
     """In each sorted row, divide the multiplicities by their greatest common divisor; what remains stays at the end."""
     total, width = rows.shape
     reduced = np.full_like(rows, NONE)
@@ -375,7 +376,7 @@ def _reduce_rows(rows):
 
 
 @njit(cache=True, nogil=True)
-def _common_divisor(a, b):
+def _common_divisor(a: int, b: int) -> int:
     while b:
         a, b = b, a % b
     return a

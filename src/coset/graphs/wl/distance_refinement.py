@@ -18,6 +18,7 @@ equivalent unless unequal codes met by chance, with probability about (2 n / 2^3
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,11 +117,11 @@ def _resistances(graph: Neighbourhoods) -> Int[np.ndarray, "n n"]:
     return np.where(together, codes, NONE)
 
 
-def _inverter(prime: int):
+def _inverter(prime: int) -> Callable[[Int[np.ndarray, "n n"]], bool]:
     """Gauss-Jordan inversion in place modulo a prime that the compiler knows, which makes remainders cheap."""
 
     @njit(cache=True, nogil=True)
-    def invert(a):
+    def invert(a: Int[np.ndarray, "n n"]) -> bool:
         n = a.shape[0]
         swapped = np.empty(n, dtype=np.int64)
         for k in range(n):

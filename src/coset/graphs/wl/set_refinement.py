@@ -159,7 +159,7 @@ FAMILIES: dict[str, Callable[[Adjacency], Family]] = {
 """Families that are functions of the graph alone, by name."""
 
 
-def _unique(sets: Family) -> Family:
+def _unique(sets: Family) -> Bool[np.ndarray, "different n"]:
     return np.unique(sets, axis=0) if len(sets) else sets
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from coset.core.errors import CosetError
@@ -87,7 +87,7 @@ class Tracks:
     started_at: Int[np.ndarray, " points"] = None  # type: ignore[assignment]  # settled below
     intrinsics: Intrinsics = None  # type: ignore[assignment]
     rate: float = 20.0
-    colours: Float[np.ndarray, "points 3"] | None = None
+    colours: Num[np.ndarray, "points 3"] | None = None
 
     def __post_init__(self) -> None:
         if self.started_at is None:

@@ -8,9 +8,12 @@ Arrays are flat; a matrix comes with its leading dimension ``ld_*``, so a slice 
 ``W`` are tuples whose lengths are the number of heads and of columns (heads times channels): see :mod:`.simd`.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
+from coset.relations.kernels.arguments import Lanes, Layout, Numbers, PerThread, Whole
 from coset.relations.kernels.simd import (
     add,
     divide,
@@ -29,11 +32,11 @@ from coset.relations.kernels.simd import (
     zeros,
 )
 
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @njit(**OPTIONS)
-def item_rows(item, graph, along, layout):
+def item_rows(item: int, graph: int, along: int, layout: Layout) -> tuple[int, int, int, int]:
     """First input row of an item, the step between its input rows, first output row, the step between those."""
     other = item - layout[0, graph]
     copies = layout[0, graph + 1] - layout[0, graph]
@@ -45,15 +48,16 @@ def item_rows(item, graph, along, layout):
 
 
 @njit(inline="always")
-def _leaky(t, slope):
+def _leaky(t: Any, slope: float) -> Any:
     return where_positive(t, t, scale(t, slope))
 
 
 @njit(**OPTIONS)
 def gat_forward(
-    begin, end, part, along, layout, ptr, column, edge, longest, H, W,
-    value, ld_v, source, ld_s, target, ld_t, term, has_term, slope, out, ld_o,
-):  # fmt: skip
+    begin: int, end: int, part: int, along: int, layout: Layout, ptr: Whole, column: Whole, edge: Whole, longest: int,
+    H: Lanes, W: Lanes, value: Numbers, ld_v: int, source: Numbers, ld_s: int, target: Numbers, ld_t: int,
+    term: Numbers, has_term: bool, slope: float, out: Numbers, ld_o: int,
+) -> None:  # fmt: skip
     heads = len(H)
     logit = np.empty((longest + 1) * heads, value.dtype)
     graph = np.searchsorted(layout[0], begin, side="right") - 1
@@ -88,10 +92,11 @@ def gat_forward(
 
 @njit(**OPTIONS)
 def gat_backward(
-    begin, end, part, along, layout, ptr, column, edge, longest, H, W,
-    value, ld_v, source, ld_s, target, ld_t, term, has_term, slope, grad, ld_g,
-    d_value, ld_dv, d_source, ld_ds, d_target, ld_dt, d_term,
-):  # fmt: skip
+    begin: int, end: int, part: int, along: int, layout: Layout, ptr: Whole, column: Whole, edge: Whole, longest: int,
+    H: Lanes, W: Lanes, value: Numbers, ld_v: int, source: Numbers, ld_s: int, target: Numbers, ld_t: int,
+    term: Numbers, has_term: bool, slope: float, grad: Numbers, ld_g: int, d_value: Numbers, ld_dv: int,
+    d_source: Numbers, ld_ds: int, d_target: Numbers, ld_dt: int, d_term: PerThread,
+) -> None:  # fmt: skip
     """Gradients, of every row; ``d_term[part]`` comes zeroed and is this thread's own."""
     heads = len(H)
     logit = np.empty((longest + 1) * heads, value.dtype)

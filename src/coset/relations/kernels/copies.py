@@ -7,11 +7,15 @@ the relation, with global numbers, and ``bridge`` numbers the row of ``term`` th
 
 from numba import njit
 
+from coset.relations.kernels.arguments import Numbers, PerThread, Whole
 from coset.relations.kernels.layer_norm import OPTIONS
 
 
 @njit(**OPTIONS)
-def forward(begin, end, part, rows, ptr, sender, bridge, mean, columns, x, ld, own, p, ld_p, term, out, ld_out):
+def forward(
+    begin: int, end: int, part: int, rows: Whole, ptr: Whole, sender: Whole, bridge: Whole, mean: bool, columns: int,
+    x: Numbers, ld: int, own: float, p: Numbers, ld_p: int, term: Numbers, out: Numbers, ld_out: int,
+) -> None:  # fmt: skip
     """out(x, s) = own x(x, s) + sum or mean over (x', z) of ReLU(p(x', s) + term(z))."""
     zero = own * 0
     for cell in range(begin, end):
@@ -35,8 +39,10 @@ def forward(begin, end, part, rows, ptr, sender, bridge, mean, columns, x, ld, o
 
 @njit(**OPTIONS)
 def backward(
-    begin, end, part, rows, ptr, sender, bridge, mean, columns, p, ld_p, term, grad, ld_grad, d_p, ld_out, d_term, zero
-):
+    begin: int, end: int, part: int, rows: Whole, ptr: Whole, sender: Whole, bridge: Whole, mean: bool, columns: int,
+    p: Numbers, ld_p: int, term: Numbers, grad: Numbers, ld_grad: int, d_p: Numbers, ld_out: int, d_term: PerThread,
+    zero: float,
+) -> None:  # fmt: skip
     """Gradients of p and of term (``d_term[part]``, zeroed); ``zero`` has their precision.
 
     Neighbourhoods are symmetric, bridges included, so x' collects from the same cells that it hears.

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from coset.relations.kernels.arguments import Numbers, Whole
+
 OPTIONS: dict[str, Any] = {
     "nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"},
 }  # fmt: skip
 
 
 @njit(inline="always")
-def _standardise(x, t, eps, row):
+def _standardise(x: Numbers, t: Numbers, eps: float, row: Numbers) -> float:
     """(x + t - mean) / deviation into ``row``; returns 1 / deviation."""
     columns = len(row)
     total = eps * 0  # of the precision of x
@@ -37,7 +39,10 @@ def _standardise(x, t, eps, row):
 
 
 @njit(**OPTIONS)
-def forward(begin, end, part, ptr, x, ld, columns, term, step, gamma, beta, eps, out, ld_out):
+def forward(
+    begin: int, end: int, part: int, ptr: Whole, x: Numbers, ld: int, columns: int, term: Numbers, step: int,
+    gamma: Numbers, beta: Numbers, eps: float, out: Numbers, ld_out: int,
+) -> None:  # fmt: skip
     own, zero = np.empty(columns, x.dtype), eps * 0
     for block in range(begin, end):
         shift = term[block * step * columns : block * step * columns + columns]
@@ -51,9 +56,10 @@ def forward(begin, end, part, ptr, x, ld, columns, term, step, gamma, beta, eps,
 
 @njit(**OPTIONS)
 def backward(
-    begin, end, part, ptr, x, ld, columns, term, step, gamma, beta, eps, grad, ld_grad, out, ld_out, d_term, d_gamma,
-    d_beta,
-):  # fmt: skip
+    begin: int, end: int, part: int, ptr: Whole, x: Numbers, ld: int, columns: int, term: Numbers, step: int,
+    gamma: Numbers, beta: Numbers, eps: float, grad: Numbers, ld_grad: int, out: Numbers, ld_out: int, d_term: Numbers,
+    d_gamma: Numbers, d_beta: Numbers,
+) -> None:  # fmt: skip
     """``out`` may be ``grad``. Gradients of term, gamma and beta come one row a block."""
     own, moved = np.empty(columns, x.dtype), np.empty(columns, x.dtype)
     t, g, b = np.empty(columns, x.dtype), np.empty(columns, x.dtype), np.empty(columns, x.dtype)

@@ -8,6 +8,7 @@ term of width 0 means none. Sums of rows that fill short vectors have kernels of
 import numpy as np
 from numba import njit
 
+from coset.relations.kernels.arguments import Lanes, Layout, Numbers, PerThread, Whole
 from coset.relations.kernels.attention import OPTIONS, item_rows
 from coset.relations.kernels.simd import add, load, maximum, multiply, scale, store, where_positive, zeros
 
@@ -16,8 +17,9 @@ SUM, MEAN, MAX = 0, 1, 2
 
 @njit(**OPTIONS)
 def forward(
-    begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, out, winner
-):
+    begin: int, end: int, part: int, along: int, layout: Layout, ptr: Whole, column: Whole, edge: Whole, width: int,
+    x: Numbers, ld_x: int, term: Numbers, has_term: bool, relu: bool, reduce: int, out: Numbers, winner: Whole,
+) -> None:  # fmt: skip
     """``winner`` (only for MAX) remembers the entry that gave each maximum; -1 without entries."""
     graph = np.searchsorted(layout[0], begin, side="right") - 1
     for item in range(begin, end):
@@ -53,9 +55,10 @@ def forward(
 
 @njit(**OPTIONS)
 def backward(
-    begin, end, part, along, layout, ptr, column, edge, width, x, ld_x, term, has_term, relu, reduce, grad,
-    winner, d_x, d_term,
-):  # fmt: skip
+    begin: int, end: int, part: int, along: int, layout: Layout, ptr: Whole, column: Whole, edge: Whole, width: int,
+    x: Numbers, ld_x: int, term: Numbers, has_term: bool, relu: bool, reduce: int, grad: Numbers, winner: Whole,
+    d_x: Numbers, d_term: PerThread,
+) -> None:  # fmt: skip
     """Gradients; ``d_x`` comes zeroed, ``d_term[part]`` is this thread's own."""
     d_own = d_term[part]
     graph = np.searchsorted(layout[0], begin, side="right") - 1
@@ -88,9 +91,10 @@ def backward(
 
 @njit(**OPTIONS)
 def sum_forward(
-    begin, end, part, along, layout, ptr, column, edge, columns, lanes, x, ld_x, term, has_term, relu, own, has_own,
-    out, ld_out,
-):  # fmt: skip
+    begin: int, end: int, part: int, along: int, layout: Layout, ptr: Whole, column: Whole, edge: Whole, columns: int,
+    lanes: Lanes, x: Numbers, ld_x: int, term: Numbers, has_term: bool, relu: bool, own: float, has_own: bool,
+    out: Numbers, ld_out: int,
+) -> None:  # fmt: skip
     """out[i] = own x[i] + sum over entries of x[k] + term, or of its positive part; ``has_own`` only where inputs and
     outputs are the same set."""
     width = len(lanes)
@@ -118,9 +122,10 @@ def sum_forward(
 
 @njit(**OPTIONS)
 def sum_backward(
-    begin, end, part, along, layout, ptr, column, edge, columns, lanes, x, ld_x, term, has_term, relu, own, has_own,
-    grad, ld_grad, d_x, ld_dx, d_term, d_own,
-):  # fmt: skip
+    begin: int, end: int, part: int, along: int, layout: Layout, ptr: Whole, column: Whole, edge: Whole, columns: int,
+    lanes: Lanes, x: Numbers, ld_x: int, term: Numbers, has_term: bool, relu: bool, own: float, has_own: bool,
+    grad: Numbers, ld_grad: int, d_x: Numbers, ld_dx: int, d_term: PerThread, d_own: PerThread,
+) -> None:  # fmt: skip
     """Gradients, added to ``d_x``; ``d_term[part]`` and ``d_own[part]`` are this thread's own. The latter is a row of
     terms of the gradient of ``own``."""
     width = len(lanes)

@@ -5,17 +5,22 @@ Arrays are flat; a matrix comes with its leading dimension ``ld``. ``lanes`` is 
 number of columns, is that of the vectors: see :mod:`.simd`.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
+from coset.relations.kernels.arguments import Lanes, Numbers, PerThread, Whole
 from coset.relations.kernels.simd import add, load, multiply, multiply_add, store, subtract, where_positive, zeros
 
 ROWS = 64  # summed in the precision of x before they are added to totals in float64
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @njit(**OPTIONS)
-def moments(begin, end, part, x, ld, columns, lanes, about, sums):
+def moments(
+    begin: int, end: int, part: int, x: Numbers, ld: int, columns: int, lanes: Lanes, about: Numbers, sums: PerThread,
+) -> None:  # fmt: skip
     """Add up x - about and its square, by column: ``sums[part]`` is ``[2, columns]``."""
     width = len(lanes)
     total, square = np.empty(columns, x.dtype), np.empty(columns, x.dtype)
@@ -32,7 +37,10 @@ def moments(begin, end, part, x, ld, columns, lanes, about, sums):
 
 
 @njit(**OPTIONS)
-def norm_relu(begin, end, part, x, ld, columns, lanes, scale, shift, out, ld_out):
+def norm_relu(
+    begin: int, end: int, part: int, x: Numbers, ld: int, columns: int, lanes: Lanes, scale: Numbers, shift: Numbers,
+    out: Numbers, ld_out: int,
+) -> None:  # fmt: skip
     width = len(lanes)
     nothing = zeros(x, lanes)
     for row in range(begin, end):
@@ -42,7 +50,10 @@ def norm_relu(begin, end, part, x, ld, columns, lanes, scale, shift, out, ld_out
 
 
 @njit(**OPTIONS)
-def gradient_sums(begin, end, part, x, ld, grad, ld_grad, columns, lanes, scale, shift, mean, sums):
+def gradient_sums(
+    begin: int, end: int, part: int, x: Numbers, ld: int, grad: Numbers, ld_grad: int, columns: int, lanes: Lanes,
+    scale: Numbers, shift: Numbers, mean: Numbers, sums: PerThread,
+) -> None:  # fmt: skip
     """Add up g' and g' (x - mean), by column."""
     width = len(lanes)
     total, moved = np.empty(columns, x.dtype), np.empty(columns, x.dtype)
@@ -62,7 +73,10 @@ def gradient_sums(begin, end, part, x, ld, grad, ld_grad, columns, lanes, scale,
 
 
 @njit(**OPTIONS)
-def gradient(begin, end, part, x, ld, grad, ld_grad, columns, lanes, scale, shift, slope, constant, out, ld_out):
+def gradient(
+    begin: int, end: int, part: int, x: Numbers, ld: int, grad: Numbers, ld_grad: int, columns: int, lanes: Lanes,
+    scale: Numbers, shift: Numbers, slope: Numbers, constant: Numbers, out: Numbers, ld_out: int,
+) -> None:  # fmt: skip
     """scale g' + slope x + constant; ``out`` may be ``grad``."""
     width = len(lanes)
     nothing = zeros(x, lanes)
@@ -76,7 +90,10 @@ def gradient(begin, end, part, x, ld, grad, ld_grad, columns, lanes, scale, shif
 
 
 @njit(**OPTIONS)
-def add_repeated(begin, end, part, x, ld, columns, lanes, roots, nodes, pairs, term):
+def add_repeated(
+    begin: int, end: int, part: int, x: Numbers, ld: int, columns: int, lanes: Lanes, roots: Whole, nodes: Whole,
+    pairs: Whole, term: Numbers,
+) -> None:  # fmt: skip
     """x[s, v] += term[v] for graphs begin to end."""
     width = len(lanes)
     for graph in range(begin, end):
@@ -90,7 +107,10 @@ def add_repeated(begin, end, part, x, ld, columns, lanes, roots, nodes, pairs, t
 
 
 @njit(**OPTIONS)
-def sum_repeated(begin, end, part, x, ld, columns, lanes, roots, nodes, pairs, out):
+def sum_repeated(
+    begin: int, end: int, part: int, x: Numbers, ld: int, columns: int, lanes: Lanes, roots: Whole, nodes: Whole,
+    pairs: Whole, out: Numbers,
+) -> None:  # fmt: skip
     """out[v] = sum over s of x[s, v] for graphs begin to end; ``out`` comes zeroed."""
     width = len(lanes)
     for graph in range(begin, end):

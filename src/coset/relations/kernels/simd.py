@@ -10,6 +10,8 @@ Any length works; LLVM splits it over the registers that the machine has.
 """
 
 import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec
 
 from llvmlite import ir
 from numba import types
@@ -18,49 +20,57 @@ from numba.extending import intrinsic, models, register_model
 
 FAST = ("contract", "reassoc", "nsz", "arcp")
 
+P = ParamSpec("P")
+
+
+def operation(typed: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
+    """What Numba makes of a function of a typing context and types: a call with values of these types."""
+    compiled: Any = intrinsic(typed)
+    return compiled
+
 
 class Vector(types.Type):
     """``lanes`` numbers of one float type."""
 
-    def __init__(self, scalar, lanes):
+    def __init__(self, scalar: Any, lanes: int) -> None:
         self.scalar, self.lanes = scalar, lanes
         super().__init__(name=f"Vector({scalar}, {lanes})")
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, fe_type):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
         super().__init__(manager, fe_type, _llvm(fe_type.scalar, fe_type.lanes))
 
 
-def _llvm(scalar, lanes):
+def _llvm(scalar: Any, lanes: int) -> Any:
     return ir.VectorType(ir.FloatType() if scalar == types.float32 else ir.DoubleType(), lanes)
 
 
-def _constant(scalar, lanes, value):
+def _constant(scalar: Any, lanes: int, value: float) -> Any:
     vector = _llvm(scalar, lanes)
     if scalar == types.float32:  # LLVM writes float constants as doubles: round first
         value = struct.unpack("f", struct.pack("f", value))[0]
     return ir.Constant(vector, [ir.Constant(vector.element, value)] * lanes)
 
 
-def _shuffle(builder, vector, lanes):
+def _shuffle(builder: Any, vector: Any, lanes: Sequence[int]) -> Any:
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
-def _address(context, builder, array_type, array, index, vector):
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Any) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
     pointer = builder.gep(data, [index])
     return builder.bitcast(pointer, vector.as_pointer())
 
 
-@intrinsic
-def load(typing_context, array, index, like):
+@operation
+def load(typing_context: Any, array: Any, index: Any, like: Any) -> Any:
     """The vector at ``array[index:]`` with as many lanes as the tuple ``like`` has entries."""
     result = Vector(array.dtype, like.count)
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = _llvm(array.dtype, like.count)
         address = _address(context, builder, array, arguments[0], arguments[1], vector)
         return builder.load(address, align=array.dtype.bitwidth // 8, typ=vector)
@@ -68,11 +78,11 @@ def load(typing_context, array, index, like):
     return result(array, types.intp, like), build
 
 
-@intrinsic
-def store(typing_context, array, index, value):
+@operation
+def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """Write a vector to ``array[index:]``."""
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = _llvm(value.scalar, value.lanes)
         address = _address(context, builder, array, arguments[0], arguments[1], vector)
         builder.store(arguments[2], address, align=array.dtype.bitwidth // 8)
@@ -81,10 +91,10 @@ def store(typing_context, array, index, value):
     return types.void(array, types.intp, value), build
 
 
-def _constant_of(value, doc):
-    @intrinsic
-    def function(typing_context, array, like):
-        def build(context, builder, signature, arguments):
+def _constant_of(value: float, doc: str) -> Callable[..., Any]:
+    @operation
+    def function(typing_context: Any, array: Any, like: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return _constant(array.dtype, like.count, value)
 
         return Vector(array.dtype, like.count)(array, like), build
@@ -97,14 +107,14 @@ zeros = _constant_of(0.0, "A vector of zeros in the precision of ``array``.")
 lowest = _constant_of(-3.0e38, "A vector of numbers below every logit, in the precision of ``array``.")
 
 
-def _binary(operation, doc):
-    @intrinsic
-    def function(typing_context, a, b):
+def _binary(instruction: Callable[[Any, Any, Any], Any], doc: str) -> Callable[..., Any]:
+    @operation
+    def function(typing_context: Any, a: Any, b: Any) -> Any:
         if not (isinstance(a, Vector) and a == b):
             return None
 
-        def build(context, builder, signature, arguments):
-            return operation(builder, *arguments)
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return instruction(builder, *arguments)
 
         return a(a, b), build
 
@@ -121,52 +131,52 @@ maximum = _binary(
 )
 
 
-@intrinsic
-def multiply_add(typing_context, a, b, c):
+@operation
+def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c."""
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, y, z = arguments
         return builder.fadd(builder.fmul(x, y, flags=FAST), z, flags=FAST)
 
     return c(a, b, c), build
 
 
-@intrinsic
-def scale(typing_context, a, factor):
+@operation
+def scale(typing_context: Any, a: Any, factor: Any) -> Any:
     """a times one number of the same precision."""
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         one = builder.insert_element(ir.Constant(arguments[0].type, ir.Undefined), arguments[1], ir.IntType(32)(0))
         return builder.fmul(arguments[0], _shuffle(builder, one, [0] * a.lanes), flags=FAST)
 
     return a(a, a.scalar), build
 
 
-@intrinsic
-def where_positive(typing_context, condition, a, b):
+@operation
+def where_positive(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where condition > 0, else b."""
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         zero = _constant(condition.scalar, condition.lanes, 0.0)
         return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[1], arguments[2])
 
     return a(condition, a, b), build
 
 
-@intrinsic
-def expand(typing_context, a, like):
+@operation
+def expand(typing_context: Any, a: Any, like: Any) -> Any:
     """Repeat every lane until there are as many as ``like`` has entries: (p, q) -> (p, p, p, q, q, q)."""
     times = like.count // a.lanes
     result = Vector(a.scalar, like.count)
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _shuffle(builder, arguments[0], [lane for lane in range(a.lanes) for _ in range(times)])
 
     return result(a, like), build
 
 
-def _fold(builder, vector, heads, channels):
+def _fold(builder: Any, vector: Any, heads: int, channels: int) -> Any:
     """Sum groups of neighbouring lanes by halving, an odd one out set aside."""
     if channels == 1:
         return vector
@@ -179,24 +189,24 @@ def _fold(builder, vector, heads, channels):
     return _fold(builder, builder.fadd(even, odd, flags=FAST), heads, channels // 2)
 
 
-@intrinsic
-def fold(typing_context, a, like):
+@operation
+def fold(typing_context: Any, a: Any, like: Any) -> Any:
     """Sum neighbouring lanes until as many are left as ``like`` has entries: the adjoint of :func:`expand`."""
     result = Vector(a.scalar, like.count)
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _fold(builder, arguments[0], like.count, a.lanes // like.count)
 
     return result(a, like), build
 
 
-def _exp32(builder, x, lanes):
+def _exp32(builder: Any, x: Any, lanes: int) -> Any:
     """exp for x <= 0: x = n ln 2 + r, a polynomial in |r| <= ln(2) / 2, n shifted into the exponent bits."""
 
-    def constant(value):
+    def constant(value: float) -> Any:
         return _constant(types.float32, lanes, value)
 
-    def horner(p, value):
+    def horner(p: Any, value: float) -> Any:
         return builder.fadd(builder.fmul(p, r, flags=FAST), constant(value), flags=FAST)
 
     integers = ir.VectorType(ir.IntType(32), lanes)
@@ -214,11 +224,11 @@ def _exp32(builder, x, lanes):
     return builder.fmul(p, builder.bitcast(bits, x.type))
 
 
-@intrinsic
-def exp(typing_context, a):
+@operation
+def exp(typing_context: Any, a: Any) -> Any:
     """exp(a) for a <= 0: libm in float64; relative error below 2e-7 and 0 replaced by exp(-87) in float32."""
 
-    def build(context, builder, signature, arguments):
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if a.scalar == types.float32:
             return _exp32(builder, arguments[0], a.lanes)
         vector = arguments[0].type

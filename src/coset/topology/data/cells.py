@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from numbers import Integral
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -29,7 +29,10 @@ class Cells(Sequence[Cell]):
         self.members, self.ptr = members, ptr
 
     @classmethod
-    def of(cls, cells: Iterable[Sequence[int]]) -> Cells:
+    def of(
+        cls,
+        cells: Iterable[Sequence[int] | Int[Tensor, " _size"]] | Int[Array, "cells size"] | Int[Tensor, "cells size"],
+    ) -> Cells:
         """From vertex tuples, or an array or tensor with a row a cell.
 
         Raises:
@@ -68,7 +71,7 @@ class Cells(Sequence[Cell]):
         """The cell of every entry of ``members``."""
         return np.repeat(np.arange(len(self)), self.sizes)
 
-    def of_size(self, size: int) -> tuple[Int[Array, " cells"], Int[Array, "cells size"]]:
+    def of_size(self, size: int | np.integer) -> tuple[Int[Array, " cells"], Int[Array, "cells size"]]:
         """Numbers of the cells with so many vertices, and those vertices."""
         chosen = np.flatnonzero(self.sizes == size)
         return chosen, self.members[self.ptr[chosen, None] + np.arange(size)]
@@ -85,10 +88,10 @@ class Cells(Sequence[Cell]):
         return (tuple(members[a:b]) for a, b in pairwise(ptr))
 
     @overload
-    def __getitem__(self, i: int) -> Cell: ...
+    def __getitem__(self, i: SupportsIndex) -> Cell: ...
     @overload
     def __getitem__(self, i: slice) -> list[Cell]: ...
-    def __getitem__(self, i: int | slice) -> Cell | list[Cell]:
+    def __getitem__(self, i: SupportsIndex | slice) -> Cell | list[Cell]:
         if isinstance(i, slice):
             return list(self)[i]
         here = range(len(self))[i]

@@ -182,7 +182,9 @@ def from_faces(faces: Iterable[Sequence[int]] | Int[Array, "faces size"], vertic
     return Complex(count, {1: Cells.rows(edges[first]), 2: polygons}, "cell")
 
 
-def from_simplices(simplices: Iterable[Sequence[int]], vertices: int | None = None) -> Complex:
+def from_simplices(
+    simplices: Iterable[Sequence[int]] | Int[np.ndarray, "cells size"], vertices: int | None = None
+) -> Complex:
     """The simplicial complex of these simplices and all their faces, each rank in growing order.
 
     Args:

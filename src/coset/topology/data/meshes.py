@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
@@ -60,7 +60,7 @@ def read_mesh(path: str | Path) -> Mesh:
         raise CosetError(f"{path}: {error}") from error
 
 
-def mesh(faces: Cells | Any, positions: Float[Array, "vertices 3"]) -> Mesh:
+def mesh(faces: Cells | Any, positions: Num[Array, "vertices 3"]) -> Mesh:
     """A mesh from its faces (rows of vertices) and positions, equal places made one vertex and unused ones left out."""
     faces, positions = Cells.of(faces), np.asarray(positions, dtype=float)
     places, one = np.unique(positions, axis=0, return_inverse=True)

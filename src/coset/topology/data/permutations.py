@@ -19,7 +19,7 @@ from coset.topology.data.batches import CellBatch, feature_rank, incidence_ranks
 class CellRelabelling:
     """images[rank][i] is the new number of cell i of a rank; ``cells`` says which cells belong together."""
 
-    images: list[Int[Tensor, " cells"]]
+    images: list[Int[Tensor, " _cells"]]
     cells: CellBatch
 
     def pair_images(self, first: int, second: int) -> Int[Tensor, " pairs"]:

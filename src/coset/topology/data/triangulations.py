@@ -119,7 +119,7 @@ def _identified(
     return connected_components(coo_matrix((np.ones(len(a)), (a, b)), (size, size)), directed=False)[1]
 
 
-def _opposite(tetrahedra: Array, vertex: int) -> Int[Array, "triangles 3"]:
+def _opposite(tetrahedra: Int[Array, "tetrahedra 4"], vertex: np.integer) -> Int[Array, "triangles 3"]:
     star = tetrahedra[(tetrahedra == vertex).any(1)]
     return star[star != vertex].reshape(-1, 3)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import coo_matrix, csc_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from coset.core.errors import CosetError
@@ -64,7 +64,7 @@ def rank_modulo(matrix: csr_matrix, prime: int) -> int:
     return int(kernels.rank_of_columns(indptr, indices, columns.data.astype(np.int64) % prime, matrix.shape[0], prime))
 
 
-def _rank_of_signed_graph(columns: csr_matrix, prime: int) -> int:
+def _rank_of_signed_graph(columns: csc_matrix, prime: int) -> int:
     """Rows are nodes; a column with entries s, t at two rows is an edge of sign -s t, one with one entry a half-edge.
 
     A component of n nodes has rank n, unless it has no half-edge and no closed walk of negative sign: then n - 1

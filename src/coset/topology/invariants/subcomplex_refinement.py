@@ -22,7 +22,7 @@ from coset.topology.data.batches import CellBatch, ComplexData
 from coset.topology.data.complexes import Complex
 from coset.topology.liftings.marking import pair_distances
 
-Colours = Int[np.ndarray, " cells"]
+Colours = Int[np.ndarray, " _cells"]
 TERMS = ("low", "incidence", "high")
 
 
@@ -143,7 +143,9 @@ def _homp(batch: CellBatch) -> list[Colours]:
         colours = refined
 
 
-def _pair_edges(batch: CellBatch, rule: SubcomplexRefinement, term: str, stable: list[Colours]):
+def _pair_edges(
+    batch: CellBatch, rule: SubcomplexRefinement, term: str, stable: list[Colours]
+) -> tuple[Int[np.ndarray, " edges"], Colours, Int[np.ndarray, " edges"], int, Int[np.ndarray, " pairs"]]:
     """Source rows, bridge colours, target slots, number of slots, and the slot that each pair reads."""
     first, second = rule.ranks
     product = batch.pairs(first, second)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import UInt8
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
@@ -38,7 +38,7 @@ class MarkPairs(BaseTransform):
         return data
 
 
-def pair_distances(batch: CellBatch, first: int, second: int, bridge: int | None = None) -> Int[Tensor, " pairs"]:
+def pair_distances(batch: CellBatch, first: int, second: int, bridge: int | None = None) -> UInt8[Tensor, " pairs"]:
     """Marks d(x, s) of all pairs of a batch, as uint8."""
     between = first + 1 if bridge is None else bridge
     index = batch.neighbours(first, between).relation.index.cpu().numpy()

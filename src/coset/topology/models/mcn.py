@@ -54,7 +54,9 @@ class MCNLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(self.constants), channels_out)) if bias else None
         nn.init.normal_(self.weight, std=(len(self.patterns) * channels_in) ** -0.5)
 
-    def forward(self, x: Float[Tensor, "*cells channels"], sizes: Sequence[int]) -> Float[Tensor, "*cells channels"]:
+    def forward(
+        self, x: Float[Tensor, "*inputs channels"], sizes: Sequence[int]
+    ) -> Float[Tensor, "*outputs channels_out"]:
         """Apply to one complex.
 
         Args:

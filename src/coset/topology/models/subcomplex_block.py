@@ -155,9 +155,10 @@ def _empty(like: Tensor, columns: int | None = None) -> Tensor:
 class _SubcomplexBlock(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x, weight, term, point_weight, point_bias, own, low_1, low_bias_1, low_2, low_bias_2, inc_2, inc_bias_2,
-        head, head_bias, *rest,
-    ):  # fmt: skip
+        ctx: Any, x: Tensor, weight: Tensor, term: Tensor, point_weight: Tensor, point_bias: Tensor, own: Tensor,
+        low_1: Tensor, low_bias_1: Tensor, low_2: Tensor, low_bias_2: Tensor, inc_2: Tensor, inc_bias_2: Tensor,
+        head: Tensor, head_bias: Tensor, *rest: Any,
+    ) -> Float[Tensor, "pairs width"]:  # fmt: skip
         *affine, structure, eps, mean = rest
         d, rows = x.size(1), x.size(0)
         pairs = list(zip(affine[::2], affine[1::2]))
@@ -189,7 +190,7 @@ class _SubcomplexBlock(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Float[Tensor, "pairs width"]) -> tuple[Tensor | None, ...]:
         x, weight, term, point_weight, collected, own, y, a, z, v, t, c, low_1, low_2, inc_2, head = ctx.saved_tensors
         norms, structure, mean = ctx.settled
         d = x.size(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ NEAR = 0.7
 """Weights whose cosine is larger come from one start: independent ones have a cosine near 0."""
 
 
+@runtime_checkable
 class ByName(Protocol):
     def __getitem__(self, name: str) -> Tensor: ...
 

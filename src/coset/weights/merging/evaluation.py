@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coset.weights.merging.encoders import Inputs
 
 
+@runtime_checkable
 class HasLogits(Protocol):
     def networks(self) -> Sequence[nn.Module]:
         """Everything that has to be kept for it."""
@@ -66,6 +67,6 @@ def numbers_in(model: HasLogits) -> int:
     return sum(p.numel() for network in model.networks() for p in network.parameters())
 
 
-def joint_predictions(logits: Sequence[Float[Tensor, "samples classes"]]) -> Int[Tensor, " samples"]:
+def joint_predictions(logits: Sequence[Float[Tensor, "samples _classes"]]) -> Int[Tensor, " samples"]:
     """Arg-max over all classes of all heads; ties go to the lowest."""
     return torch.cat(list(logits), 1).argmax(1)

@@ -96,7 +96,7 @@ def features_of(
 
 
 def own_loss(
-    student: Student, merged: Sequence[Float[Tensor, "samples width"]], wanted: Sequence[Sequence[Tensor | None]],
+    student: Student, merged: Sequence[Float[Tensor, "_samples width"]], wanted: Sequence[Sequence[Tensor | None]],
     cross: float = 0.0,
 ) -> Float[Tensor, ""]:  # fmt: skip
     """The loss of the samples of each task, averaged over all samples."""
@@ -232,7 +232,14 @@ def _after(encoder: MLPEncoder, n: int) -> nn.Module:
     return nn.Sequential(*modules[places[n] + 1 : end])
 
 
-def _keep(path, student, optimizer, schedule, generator, losses) -> None:
+def _keep(
+    path: Path,
+    student: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    generator: torch.Generator,
+    losses: list[float],
+) -> None:
     kept = {
         "student": student.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
         "generator": generator.get_state(), "losses": losses,
@@ -241,7 +248,13 @@ def _keep(path, student, optimizer, schedule, generator, losses) -> None:
         torch.save(kept, part)
 
 
-def _restore(path, student, optimizer, schedule, generator) -> list[float]:
+def _restore(
+    path: Path,
+    student: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    generator: torch.Generator,
+) -> list[float]:
     kept = torch.load(path, weights_only=True)
     student.load_state_dict(kept["student"])
     optimizer.load_state_dict(kept["optimizer"])

@@ -166,7 +166,17 @@ class _Fold(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, read, biases, delta, a, b, gamma, d, c):
+    def forward(
+        ctx: Any,
+        read: Callable[[int], Tensor],
+        biases: Sequence[Tensor] | None,
+        delta: Float[Tensor, "k outputs"],
+        a: Float[Tensor, "k outputs rank"] | None,
+        b: Float[Tensor, "rank outputs"] | None,
+        gamma: Float[Tensor, "k inputs"] | None,
+        d: Float[Tensor, "k inputs rank_in"] | None,
+        c: Float[Tensor, "rank_in inputs"] | None,
+    ) -> tuple[Tensor, Tensor | None]:
         k = len(delta)
         total: Any = None
         outer: Any = None
@@ -186,16 +196,16 @@ class _Fold(torch.autograd.Function):
             term = w * delta[i][:, None]
             term = term if gamma is None else term.mul_(gamma[i])
             total = term if total is None else total.add_(term)
-        inner = torch.addmm(inner, cross, c) if cross is not None else inner
-        if d is not None:
+        if c is not None:
+            inner = inner if cross is None else torch.addmm(inner, cross, c)
             total = total.addmm_(outer, c)
-        if a is not None:
+        if b is not None:
             total = total.addmm_(b.mT, inner)
         folded: Any = None
         if biases is not None:
             stacked = torch.stack(tuple(biases))
             folded = (delta * stacked).sum(0)
-            if a is not None:
+            if a is not None and b is not None:
                 ctx.leaning = torch.einsum("kor,ko->r", a, stacked)
                 folded = torch.addmv(folded, b.mT, ctx.leaning)
             ctx.biases = stacked
@@ -205,7 +215,7 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad, grad_bias):
+    def backward(ctx: Any, grad: Tensor, grad_bias: Any) -> tuple[Tensor | None, ...]:
         delta, a, b, gamma, d, c = ctx.saved_tensors
         outer, inner, cross = ctx.rest
         empty: list[Any] = [None if x is None else torch.empty_like(x) for x in (delta, a, gamma, d)]
@@ -252,7 +262,7 @@ Reader = Callable[[int], Tensor]
 
 
 def fold(
-    merge: BlockMap, read: Reader, biases: Sequence[Float[Tensor, " o_i"]] | None, unmerge: BlockMap | None
+    merge: BlockMap, read: Reader, biases: Sequence[Float[Tensor, " _o_i"]] | None, unmerge: BlockMap | None
 ) -> tuple[Float[Tensor, "o n"], Float[Tensor, " o"] | None]:
     """W* = sum_i M_i^T W_i U_i^T (without U where the input is shared by all teachers), and b* = sum_i b_i M_i.
 
@@ -277,7 +287,7 @@ def fold_weight(
     return fold(merge, lambda i: weights[i], None, unmerge)[0]
 
 
-def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " o_i"]]) -> Float[Tensor, " o"]:
+def fold_bias(merge: BlockMap, biases: Sequence[Float[Tensor, " _o_i"]]) -> Float[Tensor, " o"]:
     """b* = sum_i b_i M_i."""
     return torch.stack([merge.gather(i, bias) for i, bias in enumerate(biases)]).sum(0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -54,7 +54,7 @@ def gram_matrices(encoder: Encoder, inputs: Inputs, batch: int = 256) -> dict[st
     found: dict[str, Tensor] = {}
     linear = {s.weight: encoder.get_submodule(s.module) for s in encoder.wiring().slots if not s.table}
 
-    def hook(name: str):
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].detach().flatten(0, -2).double()
             found[name] = found.get(name, 0) + x.mT @ x

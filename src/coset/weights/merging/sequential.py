@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -67,14 +68,14 @@ def merge_in_sequence(
     if len(teachers) < 2 or len(teachers) != len(inputs):
         raise CosetError(f"{len(teachers)} teachers and {len(inputs)} sets of samples: give two or more of each")
     first = teachers[0]()
-    encoder, wanted, hulls = first.encoder, [features(first.encoder, inputs[0])], [_hull(first)]
+    encoder, wanted, hulls = first.encoder, [features(first.encoder, inputs[0])], [_Hull(first.name, first.head)]
     wiring = encoder.wiring()
     projections = [torch.eye(wiring.widths[wiring.output]).to(wanted[0])]
     trained = 0
     for stage, load in enumerate(teachers[1:], start=1):
         teacher = load()
         wanted.append(features(teacher.encoder, inputs[stage]))
-        hulls.append(_hull(teacher))
+        hulls.append(_Hull(teacher.name, teacher.head))
         net = FoldedSuperNet([encoder, teacher.encoder], kind=kind, rank=rank, init=init, seed=options.seed + stage)
         student = SequentialStage(net, projections)
         seen = range(stage + 1)
@@ -90,6 +91,8 @@ def merge_in_sequence(
     return Merged(encoder, fold_heads(hulls, projections)), trained
 
 
-def _hull(teacher: Teacher) -> Teacher:
-    """Its name and head; the network itself is let go."""
-    return Teacher(teacher.name, None, teacher.head)  # type: ignore[arg-type]
+class _Hull(NamedTuple):
+    """A teacher's name and head; the network itself is let go."""
+
+    name: str
+    head: nn.Linear

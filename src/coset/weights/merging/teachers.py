@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,16 @@ from torch import Tensor, nn
 
 from coset.weights.merging.encoders import Encoder, Inputs, features
 from coset.weights.merging.wiring import Wiring, check_alike
+
+
+@runtime_checkable
+class HasHead(Protocol):
+    """What is needed of a teacher once its features are known."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def head(self) -> nn.Linear: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Originals:
         return {t.name: t.head(features(t.encoder, inputs)) for t in self.teachers}
 
 
-def fold_heads(teachers: Sequence[Teacher], projections: Sequence[Float[Tensor, "d_i width"]]) -> dict[str, nn.Linear]:
+def fold_heads(teachers: Sequence[HasHead], projections: Sequence[Float[Tensor, "_d_i width"]]) -> dict[str, nn.Linear]:
     """W_head,i <- W_head,i U_i^T, where the teacher's features are F U_i, U_i^T given as ``[d_i, width]``."""
     heads = {}
     for teacher, projection in zip(teachers, projections, strict=True):

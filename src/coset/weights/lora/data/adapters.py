@@ -8,7 +8,7 @@ PEFT calls U ``lora_B`` and V^T ``lora_A``; diffusers and kohya call them ``up``
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -131,7 +131,7 @@ class LoraAdapter:
         """Frobenius norm of all updates together."""
         return math.sqrt(max(0.0, inner_product(self, self)))
 
-    def _map(self, function) -> LoraAdapter:
+    def _map(self, function: Callable[[LoraPair], LoraPair]) -> LoraAdapter:
         return replace(self, layers={name: function(pair) for name, pair in self.layers.items()})
 
 

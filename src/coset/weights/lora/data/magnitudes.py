@@ -33,7 +33,7 @@ class Magnitudes:
     """
 
     groups: tuple[tuple[int, tuple[str, ...]], ...]
-    values: tuple[Float[Tensor, "batch layers n"], ...]
+    values: tuple[Float[Tensor, "batch _layers _n"], ...]
 
     @classmethod
     def of(cls, adapters: Sequence[LoraAdapter], groups: tuple[tuple[int, tuple[str, ...]], ...]) -> Magnitudes:

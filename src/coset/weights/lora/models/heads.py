@@ -26,7 +26,7 @@ class JoinedHead(nn.Module):
         super().__init__()
         self.mlp = Head(layers * features, hidden, outputs)
 
-    def forward(self, invariants: Float[Tensor, "batch layers features"]) -> Float[Tensor, "batch outputs"]:
+    def forward(self, invariants: Float[Tensor, "batch *layers features"]) -> Float[Tensor, "batch outputs"]:
         return self.mlp(invariants.flatten(1))
 
 

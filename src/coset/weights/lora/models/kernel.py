@@ -66,7 +66,7 @@ class KernelRidge(nn.Module):
         self,
         training: Factors,
         targets: Float[Tensor, "adapters outputs"],
-        validation: tuple[Factors, Float[Tensor, "adapters outputs"]],
+        validation: tuple[Factors, Float[Tensor, "others outputs"]],
         log_norm: bool = True,
     ):
         super().__init__()
@@ -124,7 +124,7 @@ class KernelRidge(nn.Module):
         return distance
 
     def forward(self, factors: Factors) -> Float[Tensor, "adapters outputs"]:
-        return (-self.distance(factors) / self.bandwidth).exp() @ self.weights + self.mean
+        return (-self.distance(factors) / self.bandwidth).exp().to(self.weights.dtype) @ self.weights + self.mean
 
     def deviation(self, factors: Factors) -> Float[Tensor, "adapters outputs"]:
         """How unsure the Gaussian process is of each prediction (of a noisy target), as a standard deviation."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numba import njit
 from torch import Tensor
 
@@ -44,7 +44,9 @@ def _by_svd(matrices: Tensor) -> Tensor:
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _iterate(matrices, result):
+def _iterate(
+    matrices: Float[np.ndarray, "count rank rank"], result: Float[np.ndarray, "count rank rank"]
+) -> Bool[np.ndarray, " count"]:
     """Polar factors into ``result``; returns where the iteration converged."""
     count, rank, _ = matrices.shape
     solved = np.zeros(count, np.bool_)

@@ -1,0 +1,103 @@
+"""In the tests every annotation of the source is checked at each call, by jaxtyping and beartype; in use none is.
+
+An import hook decorates the functions and classes of ``coset`` while they are imported, so that no decorator stands in
+the source and nothing is checked in use. ``COSET_NO_SHAPE_CHECKS=1`` leaves the checks away, to time things.
+"""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+
+import jaxtyping
+import numba
+import pytest
+import torch
+
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+"""An ``int`` is a ``float`` too, as it is for type checkers (PEP 484)."""
+
+UNCHECKED = ("coset.relations.kernels.simd",)
+"""Numba's intrinsics: it counts their parameters, which a wrapper around them hides."""
+
+
+class _Untouched:
+    """Finds the modules of UNCHECKED the ordinary way, ahead of the hook."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, path, target) if name in UNCHECKED else None
+
+
+def _of_what_stays(jaxtyped):
+    """``jaxtyped`` that leaves functions within functions alone: they would be wrapped again at every call."""
+
+    def choose(*arguments, **options):
+        decorate = jaxtyped(*arguments, **options)
+        return lambda thing: thing if "<locals>" in getattr(thing, "__qualname__", "") else decorate(thing)
+
+    return choose
+
+
+def _of_the_function_itself(njit):
+    """``njit`` that compiles what is inside the hook's wrapper: compiled code calls no checks."""
+
+    def compile_unwrapped(function=None, /, *signatures, **options):
+        if callable(function):
+            return njit(inspect.unwrap(function))
+        return lambda function: njit(*signatures, **options)(inspect.unwrap(function))
+
+    return compile_unwrapped
+
+
+@contextmanager
+def ill_typed() -> Iterator[None]:
+    """Checks step aside inside the block: what does Coset itself say to a value of the wrong kind or shape?"""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def _of_symbols(trace):
+    """``torch.fx`` sends symbols through a network, which are no tensors."""
+
+    @functools.wraps(trace)
+    def unchecked(*arguments, **options):
+        with ill_typed():
+            return trace(*arguments, **options)
+
+    return unchecked
+
+
+def _of_wrong_values(raises):
+    """``pytest.raises`` in whose block wrong values get past the checks, to the errors that are expected of Coset.
+
+    A command ends with ``SystemExit`` whatever was wrong, also if nothing was: there the checks stay.
+    """
+
+    @contextmanager
+    def unchecked(*expected, **options):
+        with ill_typed(), raises(*expected, **options) as info:
+            yield info
+
+    def choose(*expected, **options):
+        calls_a_function = len(expected) > 1
+        return (raises if calls_a_function or expected == (SystemExit,) else unchecked)(*expected, **options)
+
+    return choose
+
+
+def install() -> None:
+    if os.environ.get("COSET_NO_SHAPE_CHECKS", "0") in ("", "0"):
+        jaxtyping.jaxtyped = _of_what_stays(jaxtyping.jaxtyped)
+        numba.njit = _of_the_function_itself(numba.njit)
+        torch.fx.Tracer.trace = _of_symbols(torch.fx.Tracer.trace)
+        pytest.raises = _of_wrong_values(pytest.raises)
+        jaxtyping.install_import_hook("coset", CHECKER)
+        sys.meta_path.insert(0, _Untouched)
