@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -19,7 +20,7 @@ from coset.runs.terminal import console, problems
 # the fused kernels that run in between (a third of their time on two cores).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-OWN = {
+OWN: dict[str, Callable[..., None]] = {
     "list": find.list_recipes,
     "systems": find.systems,
     "show": find.show,
@@ -36,7 +37,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def _build() -> None:
     """All commands, those of groups (``lora inspect``) in applications of their own."""
     groups: dict[str, typer.Typer] = {}
-    for name, command in [*OWN.items(), *COMMANDS.items()]:
+    commands: list[tuple[str, Callable[..., None]]] = [*OWN.items(), *COMMANDS.items()]
+    for name, command in commands:
         group, _, inner = name.rpartition(" ")
         if group and group not in groups:
             groups[group] = typer.Typer(no_args_is_help=True, help=sys.modules[command.__module__].__doc__)

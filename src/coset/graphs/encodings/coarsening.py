@@ -14,6 +14,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import networkx
 import numpy as np
@@ -27,6 +28,7 @@ from coset.core.registry import Registry
 Adjacency = Bool[np.ndarray, "n n"]
 Family = Bool[np.ndarray, "sets n"]
 Labels = Int[np.ndarray, " n"]
+Build = TypeVar("Build", bound=Callable[..., Family])
 
 _TIE = 1e-6  # eigenvector entries this close in magnitude count as equally large when a sign is chosen
 _GAIN = 1e-9  # a restart of k-means must be better by this share to replace an earlier one
@@ -75,12 +77,10 @@ class Coarsening:
 COARSENINGS: Registry[Coarsening] = Registry("coarsening")
 
 
-def coarsening(
-    name: str, *, sized: bool, partition: bool, invariant: bool
-) -> Callable[[Callable[[Adjacency, Settings], Family]], Callable[[Adjacency, Settings], Family]]:
+def coarsening(name: str, *, sized: bool, partition: bool, invariant: bool) -> Callable[[Build], Build]:
     """A decorator that registers a function as a :class:`Coarsening`."""
 
-    def add(build: Callable[[Adjacency, Settings], Family]) -> Callable[[Adjacency, Settings], Family]:
+    def add(build: Build) -> Build:
         COARSENINGS.register(name)(Coarsening(build, sized, partition, invariant))
         return build
 
