@@ -26,12 +26,12 @@ METHODS = {
 CHILD = """
 import json, sys, time
 from pathlib import Path
-from coset.weights.merging import merge_file
+from coset.weights.merging import merge_file, merge_options
 import coset.weights.merging.checkpoints, torch, transformers
 from transformers import BertForSequenceClassification, BertModel
 base = merge_file._peak_memory()
 started = time.process_time()
-facts = merge_file.run(merge_file.load(Path(sys.argv[1]))) if len(sys.argv) > 1 else {}
+facts = merge_file.run(merge_options.load(Path(sys.argv[1]))) if len(sys.argv) > 1 else {}
 print(json.dumps({"base": base, "peak": merge_file._peak_memory(), "cpu": time.process_time() - started}))
 """
 

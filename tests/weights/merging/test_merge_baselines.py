@@ -34,7 +34,8 @@ from coset.weights.merging import (
 from coset.weights.merging.averages import slerp_weights
 from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.fitting import own_loss
-from coset.weights.merging.methods import METHODS, Setting, layer_errors, merge
+from coset.weights.merging.methods import MERGE_METHODS, Setting, merge
+from coset.weights.merging.trained import layer_errors
 from coset.weights.merging.transformer_encoders import TransformerEncoder, build
 from coset.weights.merging.zipping import zip_maps
 
@@ -241,7 +242,7 @@ def test_basins_are_told_apart():
     assert "the same network twice" in str(diagnose([given[0], given[0]])[0])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MERGE_METHODS.names())
 def test_every_method_gives_an_ordinary_network(method):
     given, x = teachers(), samples(count=12)
     outcome = merge(
@@ -269,7 +270,7 @@ def test_what_cannot_be_merged_is_refused():
     assert merge("fs_first", wide, x, x, Setting(rank=2, learning_rates=(1e-2,), fit=Fit(steps=2))).model.logits(x[0])
     with pytest.raises(CosetError, match="slerp takes two models, not 3"):
         slerp([*given, given[0]])
-    with pytest.raises(CosetError, match="no method 'nonsense'"):
+    with pytest.raises(CosetError, match="no merge method 'nonsense'"):
         merge("nonsense", given, x, x)
     with pytest.raises(CosetError, match="task 1 has 1 samples: give at least 2"):
         Targets.of([t.encoder for t in given], [x[0][:1], x[1]])

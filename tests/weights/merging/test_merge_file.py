@@ -13,6 +13,8 @@ from coset.cli import main
 from coset.core.errors import CosetError
 from coset.weights.merging import merge_file
 from coset.weights.merging.checkpoints import write_shards
+from coset.weights.merging.merge_options import load
+from coset.weights.merging.methods import MERGE_METHODS
 
 transformers = pytest.importorskip("transformers")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
@@ -60,14 +62,12 @@ def written(folder, method="fs_merge", inputs="x", more="", parameters="steps: 4
     return folder / "merge.yaml"
 
 
-METHODS = (
-    "fs_merge", "linear", "slerp", "regmean", "weight_matching", "activation_matching", "zipit", "distillation"
-)  # fmt: skip
+METHODS = [name for name, method in MERGE_METHODS.items() if method.files and not method.base]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_output_is_an_ordinary_checkpoint(pair, method):
-    facts = merge_file.run(merge_file.load(written(pair, method)))
+    facts = merge_file.run(load(written(pair, method)))
     model = transformers.ViTForImageClassification.from_pretrained(pair / "out").eval()
     assert model.config.num_labels == 7
     assert model.config.id2label[3] == "m1: LABEL_0"
@@ -81,7 +81,7 @@ def test_the_output_is_an_ordinary_checkpoint(pair, method):
 
 
 def test_linear_with_all_weight_on_one_is_that_one(pair):
-    merge_file.run(merge_file.load(written(pair, "linear", parameters="weights: [0.0, 1.0]")))
+    merge_file.run(load(written(pair, "linear", parameters="weights: [0.0, 1.0]")))
     x = load_file(pair / "x0.safetensors")["pixel_values"]
     with torch.no_grad():
         a = transformers.ViTForImageClassification.from_pretrained(pair / "out").eval()(x).logits
@@ -91,7 +91,7 @@ def test_linear_with_all_weight_on_one_is_that_one(pair):
 
 def test_fs_merge_begins_as_the_first_model(pair):
     """With a learning rate of next to nothing."""
-    merge_file.run(merge_file.load(written(pair, parameters="steps: 1, rank: 2, learning_rate: 1.0e-12")))
+    merge_file.run(load(written(pair, parameters="steps: 1, rank: 2, learning_rate: 1.0e-12")))
     x = load_file(pair / "x0.safetensors")["pixel_values"]
     with torch.no_grad():
         a = transformers.ViTForImageClassification.from_pretrained(pair / "out").eval()(x).logits
@@ -103,7 +103,7 @@ def test_low_memory_gives_the_same(pair):
     states = []
     for low in ("false", "true"):
         chosen = written(pair, parameters=f"steps: 5, rank: 2, low_memory: {low}")
-        merge = merge_file.load(chosen).model_copy(update={"output": str(pair / f"out-{low}")})
+        merge = load(chosen).model_copy(update={"output": str(pair / f"out-{low}")})
         merge_file.run(merge)
         states.append(transformers.ViTForImageClassification.from_pretrained(merge.output).state_dict())
     for name, value in states[0].items():
@@ -112,8 +112,8 @@ def test_low_memory_gives_the_same(pair):
 
 def test_task_arithmetic_needs_its_base(pair):
     with pytest.raises(CosetError, match="needs base_model"):
-        merge_file.run(merge_file.load(written(pair, "task_arithmetic")))
-    merge_file.run(merge_file.load(written(pair, "task_arithmetic", more="base_model: m0\n", parameters="scale: 1.0")))
+        merge_file.run(load(written(pair, "task_arithmetic")))
+    merge_file.run(load(written(pair, "task_arithmetic", more="base_model: m0\n", parameters="scale: 1.0")))
     a = transformers.ViTForImageClassification.from_pretrained(pair / "out").vit.state_dict()
     b = transformers.ViTForImageClassification.from_pretrained(pair / "m1").vit.state_dict()
     assert all(torch.allclose(a[n], v, atol=1e-6) for n, v in b.items())
@@ -128,7 +128,7 @@ def test_texts_and_bert(tmp_path):
         (tmp_path / f"x{s}.txt").write_text("a b c\nd e f g\nh i\n", encoding="utf-8")
     text = written(tmp_path).read_text().replace(".safetensors", ".txt").replace("rank: 2", "rank: 2, tokens: 8")
     (tmp_path / "merge.yaml").write_text(text)
-    merge_file.run(merge_file.load(tmp_path / "merge.yaml"))
+    merge_file.run(load(tmp_path / "merge.yaml"))
     model = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "out")
     assert model.config.num_labels == 4
     assert (tmp_path / "out" / "tokenizer_config.json").is_file()
@@ -139,7 +139,7 @@ def test_models_without_heads(pair):
         transformers.ViTModel.from_pretrained(pair / f"m{s}", add_pooling_layer=False).save_pretrained(pair / f"n{s}")
     path = written(pair)
     path.write_text(path.read_text().replace("model: m", "model: n"))
-    merge_file.run(merge_file.load(path))
+    merge_file.run(load(path))
     transformers.ViTModel.from_pretrained(pair / "out", add_pooling_layer=False)
     assert {n: v.shape for n, v in load_file(pair / "out" / "heads.safetensors").items()} == {
         "n0": (16, 16),
@@ -249,7 +249,7 @@ def test_numbers_of_other_types(pair, capsys, monkeypatch):
         model = transformers.ViTForImageClassification.from_pretrained(pair / "m1").half()
         replaced(pair / "m1")
         model.save_pretrained(pair / "m1")
-        merge = merge_file.load(written(pair, method, more="dtype: bfloat16\n"))
+        merge = load(written(pair, method, more="dtype: bfloat16\n"))
         assert any("F32 in" in line and "F16 in" in line for line in merge_file.check(merge))
         facts = merge_file.run(merge.model_copy(update={"output": str(pair / f"out-{method}")}))
         assert "merged in float32" in facts["notes"][0]
@@ -318,7 +318,7 @@ def test_merged_models_need_no_coset(tmp_path):
             x = torch.randn(6, 3 if kind.startswith("CLIP") else 1, 8, 8)
             inputs = {"input_ids": torch.randint(4, 20, (6, 9))} if kind.startswith("Bert") else {"pixel_values": x}
             save_file(inputs, tmp_path / kind / f"x{s}.safetensors")
-        merge_file.run(merge_file.load(written(tmp_path / kind)))
+        merge_file.run(load(written(tmp_path / kind)))
     done = subprocess.run([sys.executable, "-c", LOADER, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for kind in makers:
@@ -334,15 +334,15 @@ def test_vocabularies_must_agree(tmp_path):
     bert(tmp_path / "m0", 0, words=words)
     bert(tmp_path / "m1", 1, words=words[::-1])
     with pytest.raises(CosetError, match="is another vocabulary than"):
-        merge_file.check(merge_file.load(written(tmp_path, "linear", inputs="")))
+        merge_file.check(load(written(tmp_path, "linear", inputs="")))
     bert(tmp_path / "m1", 1, vocabulary=21)
     with pytest.raises(CosetError, match="vocab_size=21, but"):
-        merge_file.check(merge_file.load(written(tmp_path, "linear", inputs="")))
+        merge_file.check(load(written(tmp_path, "linear", inputs="")))
 
 
 def test_an_interrupted_merge_goes_on(pair):
     path = written(pair, parameters="steps: 40, rank: 2")
-    merge = merge_file.load(path)
+    merge = load(path)
     whole = merge.model_copy(update={"output": str(pair / "whole")})
     merge_file.run(whole)
     done = []
@@ -365,7 +365,7 @@ def test_an_interrupted_merge_goes_on(pair):
 
 
 def test_check_says_what_will_happen(pair):
-    lines = merge_file.check(merge_file.load(written(pair)))
+    lines = merge_file.check(load(written(pair)))
     assert "m0: vit" in lines[0]
     assert "3 classes" in lines[0]
     assert any("different basins" in line for line in lines)
@@ -374,17 +374,17 @@ def test_check_says_what_will_happen(pair):
 
 def test_mistakes_in_the_file(pair):
     with pytest.raises(CosetError, match="does not exist"):
-        merge_file.load(pair / "none.yaml")
+        load(pair / "none.yaml")
     with pytest.raises(CosetError, match="merge_method"):
-        merge_file.load(written(pair, "nonsense"))
+        load(written(pair, "nonsense"))
     with pytest.raises(CosetError, match="m0 has no inputs"):
-        merge_file.run(merge_file.load(written(pair, inputs="")))
+        merge_file.run(load(written(pair, inputs="")))
     with pytest.raises(CosetError, match="must read like 5GB"):
-        merge_file.run(merge_file.load(written(pair, "linear")).model_copy(update={"max_shard_size": "much"}))
+        merge_file.run(load(written(pair, "linear")).model_copy(update={"max_shard_size": "much"}))
     (pair / "out").mkdir()
     (pair / "out" / "mine").touch()
     with pytest.raises(CosetError, match="exists already"):
-        merge_file.run(merge_file.load(written(pair)))
+        merge_file.run(load(written(pair)))
 
 
 @pytest.mark.parametrize("method", ["linear", "fs_merge", "zipit", "distillation"])
@@ -405,7 +405,7 @@ def test_sequences_of_linear_layers(tmp_path, method):
         (folder / "config.json").write_text('{"model_type": "mlp", "hidden_act": "tanh"}')
         save_file({"x": torch.randn(10, 5)}, tmp_path / f"x{s}.safetensors")
     path = written(tmp_path, method, parameters="steps: 3, rank: 2, weights: [0.0, 1.0]")
-    facts = merge_file.run(merge_file.load(path))
+    facts = merge_file.run(load(path))
     assert set(facts["scores"]) == {"m0", "m1"}
     merged, second = network(5), network(3)
     merged.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"))

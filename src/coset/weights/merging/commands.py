@@ -23,8 +23,9 @@ def merge(
     from rich.progress import Progress
 
     from coset.weights.merging import merge_file, merge_results
+    from coset.weights.merging.merge_options import load
 
-    wanted = merge_file.load(recipe)
+    wanted = load(recipe)
     if output is not None:
         wanted = wanted.model_copy(update={"output": str(output)})
     if check:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from coset.weights.merging.averages import average
+from coset.weights.merging.averages import ByName, average
 from coset.weights.merging.encoders import Inputs, features
 from coset.weights.merging.teachers import Teacher
 
 NEAR = 0.7
 """Weights whose cosine is larger come from one start: independent ones have a cosine near 0."""
-
-
-@runtime_checkable
-class ByName(Protocol):
-    def __getitem__(self, name: str) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,12 @@ DOMAIN = Domain(
     package="coset.weights.merging",
     kinds={"merging": "coset.weights.merging.experiments:MergingRecipe"},
     commands=("coset.weights.merging.commands",),
-    adds={"merge method": ("coset.weights.merging.methods",)},
+    adds={
+        "merge method": tuple(
+            f"coset.weights.merging.{name}"
+            for name in ("references", "averages", "matched", "regression", "zipping", "heads", "trained")
+        ),
+    },
     systems=(
         System(
             "FS-Merge",

@@ -25,13 +25,20 @@ from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, take
 from coset.weights.merging.evaluation import evaluate, numbers_in
 from coset.weights.merging.fitting import Fit
-from coset.weights.merging.methods import METHODS, Outcome, Setting, merge
+from coset.weights.merging.methods import MERGE_METHODS, Outcome, Setting, merge
 from coset.weights.merging.tasks import IMAGES, SYNTHETIC, Task, image_task, text_tasks, train_jointly
 from coset.weights.merging.teachers import Merged, Teacher
 from coset.weights.sentences import TEXTS
 
 MULTITASK = "multitask"
 """One network trained on the labels of all tasks, with their whole training sets: a reference, not a way to merge."""
+COMPARED = (
+    "originals", "ensemble", "average", "slerp", "task_arithmetic", "weight_matching", "activation_matching", "regmean",
+    "zipit", "heads_first", "distill_random", "distill_first", "distill_average", "distill_aligned", "fs_diagonal",
+    "fs_first", "fs_average", "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local", "fs_zip",
+    "fs_sequential", MULTITASK,
+)  # fmt: skip
+"""What a recipe compares that names no methods."""
 
 
 class TaskOptions(Options):
@@ -135,7 +142,7 @@ class MergingRecipe(Recipe):
     tasks: list[TaskOptions] = Field(min_length=2)
     network: Annotated[MLPNetwork | ViTNetwork | BertNetwork, Field(discriminator="name")]
     teachers: TeacherOptions = Field(default_factory=lambda: TeacherOptions.model_validate({}))
-    methods: list[str] = [*METHODS, MULTITASK]
+    methods: list[str] = list(COMPARED)
     samples: list[int] = [20, 100]
     held_out: int = Field(100, ge=2, description="unlabelled samples of each task to choose learning rates by")
     seeds: int = Field(5, ge=1)
@@ -150,7 +157,7 @@ class MergingRecipe(Recipe):
     @field_validator("methods")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
-        known = (*METHODS, MULTITASK)
+        known = (*MERGE_METHODS, MULTITASK)
         unknown = [m for m in value if m not in known]
         if unknown:
             raise ValueError(f"method {unknown[0]!r} is unknown; choose from {', '.join(known)}")
@@ -292,7 +299,7 @@ class MergingRecipe(Recipe):
             joint = self.jointly_trained(tasks, seed)
             outcome = Outcome(joint, trained=numbers_in(joint))
         else:
-            base = self.base(tasks, seed) if method == "task_arithmetic" else None
+            base = self.base(tasks, seed) if MERGE_METHODS[method].base else None
             outcome = merge(method, teachers, inputs, held, self.setting(seed, base))
         scores = evaluate(outcome.model, {t.name: (t.test, t.test_labels) for t in tasks})
         return {

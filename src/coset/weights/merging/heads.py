@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from coset.weights.merging.encoders import Encoder, Inputs, features
+from coset.weights.merging.methods import merge_method
 from coset.weights.merging.teachers import (
     Merged,
     Teacher,
@@ -41,3 +42,9 @@ def fitted_heads(encoder: Encoder, teachers: Sequence[Teacher], inputs: Sequence
         head.bias = nn.Parameter(moved)
         heads[teacher.name] = head
     return Merged(encoder, heads)
+
+
+@merge_method("heads_first", ridge=(0.01, 0.1, 1.0))
+def heads_on_the_first(teachers: Sequence[Teacher], inputs: Sequence[Inputs], ridge: float = 0.1) -> Merged:
+    """The first network for all tasks."""
+    return fitted_heads(teachers[0].encoder, teachers, inputs, ridge)

@@ -10,6 +10,7 @@ from torch import Tensor
 from coset.weights.merging.alignment import align, reorder
 from coset.weights.merging.averages import average
 from coset.weights.merging.encoders import Inputs, join
+from coset.weights.merging.methods import merge_method
 from coset.weights.merging.teachers import (
     Merged,
     Teacher,
@@ -25,6 +26,18 @@ def matched_average(teachers: Sequence[Teacher], inputs: Sequence[Inputs] | None
     """The mean after a matching: of activations if samples are given, of weights if not (Git Re-Basin)."""
     aligned = align_teachers(teachers, inputs) if inputs is not None else weight_aligned(teachers, seed)
     return average(aligned)
+
+
+@merge_method("weight_matching")
+def average_by_weights(teachers: Sequence[Teacher], seed: int = 0) -> Merged:
+    """The mean after a matching of weights (Git Re-Basin)."""
+    return matched_average(teachers, seed=seed)
+
+
+@merge_method("activation_matching")
+def average_by_activations(teachers: Sequence[Teacher], inputs: Sequence[Inputs]) -> Merged:
+    """The mean after a matching of activations."""
+    return matched_average(teachers, inputs)
 
 
 def align_teachers(teachers: Sequence[Teacher], inputs: Sequence[Inputs]) -> list[Teacher]:

@@ -9,37 +9,30 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
-from yaml import YAMLError
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
-from coset.runs.recipe import Options
-from coset.weights.merging import averages, checkpoints, matched
-from coset.weights.merging.averages import average
+from coset.weights.merging import checkpoints
 from coset.weights.merging.checkpoints import Checkpoint
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
 from coset.weights.merging.encoders import Inputs
 from coset.weights.merging.fitting import Fit, Progress, Targets, features_of, fit
+from coset.weights.merging.merge_options import MergeFile
 from coset.weights.merging.merge_results import card, read_inputs, scores_of
-from coset.weights.merging.methods import exactness
-from coset.weights.merging.regression import regmean
+from coset.weights.merging.methods import Begin, Mix, Setting, called
 from coset.weights.merging.stored import StoredEncoder
-from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
+from coset.weights.merging.supernet import FoldedSuperNet
 from coset.weights.merging.teachers import Merged, Teacher, fold_heads
-from coset.weights.merging.zipping import zipit
+from coset.weights.merging.trained import aligned, exactness, supernet
 
-STREAMED = ("linear", "slerp", "task_arithmetic")
-"""Methods that need one tensor of each model at a time."""
 LARGE = 250_000_000
 """Bytes of a model in float32 from which FS-Merge leaves models on disk, unless it is told otherwise."""
 STATE = "state.pt"
@@ -48,96 +41,23 @@ SIDE_FILES = (
 )  # fmt: skip
 
 
-class ModelOptions(Options):
-    """One model to merge."""
+@dataclass(frozen=True)
+class _Job:
+    """A merge at work.
 
-    model: str = Field(description="folder of a checkpoint")
-    name: str | None = Field(None, description="of its task; that of the folder by default")
-    inputs: str | None = Field(None, description="unlabelled samples: .safetensors, .npz, or .txt with a line a text")
-    test: str | None = Field(None, description="samples to measure on, with a tensor `labels` if they are known")
-
-    @property
-    def task(self) -> str:
-        return self.name or Path(self.model).name
-
-
-class Parameters(Options):
-    """What methods take; each uses what it knows."""
-
-    weights: list[float] | None = Field(None, description="linear: one a model")
-    t: float = Field(0.5, ge=0, le=1, description="slerp")
-    scale: float = Field(1.0, description="task_arithmetic")
-    alpha: float = Field(0.7, ge=0, le=1, description="regmean")
-    rank: int = Field(12, ge=1)
-    kind: Literal["diagonal", "low_rank", "diagonal_and_low_rank", "full", "heads"] = "diagonal_and_low_rank"
-    init: Literal["first", "average", "align", "random"] = "first"
-    width: int | None = Field(None, description="of the merged network")
-    steps: int = Field(400, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = 1e-3
-    batch_size: int | None = Field(32, ge=1)
-    cross: float = Field(0.0, ge=0)
-    tokens: int = Field(64, ge=2, description="texts are cut there")
-    low_memory: bool | None = Field(
-        None, description="fs_merge: models stay on disk, each layer is folded where it is used; by default if large"
-    )
-
-
-class MergeFile(Options):
-    """A merge, settled and checked."""
-
-    merge_method: Literal[
-        "fs_merge", "linear", "slerp", "task_arithmetic", "regmean", "weight_matching", "activation_matching", "zipit",
-        "distillation",
-    ]  # fmt: skip
-    models: list[ModelOptions] = Field(min_length=2)
-    base_model: str | None = Field(None, description="task_arithmetic: where the models began")
-    parameters: Parameters = Field(default_factory=lambda: Parameters.model_validate({}))
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    max_shard_size: str = "5GB"
-    output: str = "merged"
-    seed: int = Field(0, ge=0)
-
-    @field_validator("models")
-    @classmethod
-    def _distinct(cls, value: list[ModelOptions]) -> list[ModelOptions]:
-        names = [m.task for m in value]
-        twice = [n for n in names if names.count(n) > 1]
-        if twice:
-            raise ValueError(f"two models are named {twice[0]!r}: give each a name")
-        return value
-
-
-def load(path: Path) -> MergeFile:
-    """Read a merge file; folders and files in it are relative to where it lies.
-
-    Raises:
-        CosetError: It is missing, or says something that cannot be.
+    Attributes:
+        merge: What is to be done.
+        opened: The models.
+        folder: To write to.
+        kept: Folder of what training can go on from.
+        progress: Told after each step of training.
     """
-    if not path.is_file():
-        raise CosetError(f"merge file {path} does not exist")
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        if not isinstance(values, dict):
-            raise CosetError(f"{path} must hold keys and values")
-        made = MergeFile.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise CosetError(f"{path}: {where}: {first['msg']}, not {first['input']!r}") from error
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise CosetError(f"{path} cannot be read: {error}") from error
-    here = path.parent
 
-    def place(name: str | None) -> str | None:
-        return None if name is None else str(here / name)
-
-    models = [
-        m.model_copy(update={"model": place(m.model), "inputs": place(m.inputs), "test": place(m.test), "name": m.task})
-        for m in made.models
-    ]
-    update = {"models": models, "output": place(made.output), "base_model": place(made.base_model)}
-    return made.model_copy(update=update)
+    merge: MergeFile
+    opened: Sequence[Checkpoint]
+    folder: Path
+    kept: Path
+    progress: Progress | None
 
 
 def check(merge: MergeFile) -> list[str]:
@@ -147,7 +67,7 @@ def check(merge: MergeFile) -> list[str]:
         CosetError: The models do not fit together, a tensor is damaged or not finite, or samples are missing.
     """
     opened = _open(merge)
-    notes = checkpoints.check_fit(opened, equal_widths=merge.merge_method != "fs_merge")
+    notes = checkpoints.check_fit(opened, equal_widths=not merge.method.any_width)
     lines = []
     for model, one in zip(merge.models, opened, strict=True):
         shapes = one.shapes()
@@ -177,16 +97,16 @@ def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CosetError(f"{output} exists already: choose another output")
     opened = _open(merge)
-    notes = checkpoints.check_fit(opened, equal_widths=merge.merge_method != "fs_merge")
+    notes = checkpoints.check_fit(opened, equal_widths=not merge.method.any_width)
     _needs(merge)
     facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "notes": notes}
     kept = output.with_name(f".{output.name}.training")
     with checkpoints.new_folder(output) as folder, _training_folder(kept):
-        teachers = None
-        if merge.merge_method in STREAMED:
-            _write_streamed(merge, opened, folder)
+        teachers, job = None, _Job(merge, opened, folder, kept, progress)
+        if merge.method.mix is not None:
+            _write_streamed(job, merge.method.mix)
         else:
-            teachers, more = _write_merged(merge, opened, folder, kept, progress)
+            teachers, more = _write_merged(job)
             facts |= more
         for name in SIDE_FILES:
             if (opened[0].folder / name).is_file():
@@ -206,16 +126,17 @@ def _open(merge: MergeFile) -> list[Checkpoint]:
 
 
 def _needs(merge: MergeFile) -> None:
-    if merge.merge_method == "slerp" and len(merge.models) != 2:
-        raise CosetError(f"merge_method=slerp takes two models, not {len(merge.models)}")
-    if merge.merge_method == "task_arithmetic" and merge.base_model is None:
-        raise CosetError("merge_method=task_arithmetic needs base_model: the folder of the model that all began as")
+    method, name = merge.method, merge.merge_method
+    if method.models not in (None, len(merge.models)):
+        raise CosetError(f"merge_method={name} takes {method.models} models, not {len(merge.models)}")
+    if method.base and merge.base_model is None:
+        raise CosetError(f"merge_method={name} needs base_model: the folder of the model that all began as")
     weights = merge.parameters.weights
     if weights is not None and len(weights) != len(merge.models):
         raise CosetError(f"parameters.weights holds {len(weights)} numbers for {len(merge.models)} models")
     for m in merge.models:
-        if m.inputs is None and merge.merge_method not in (*STREAMED, "weight_matching"):
-            raise CosetError(f"{m.task} has no inputs: merge_method={merge.merge_method} needs samples of every task")
+        if m.inputs is None and method.samples:
+            raise CosetError(f"{m.task} has no inputs: merge_method={name} needs samples of every task")
         for file in (m.inputs, m.test):
             if file is not None and not Path(file).is_file():
                 raise CosetError(f"{m.task}: {file} does not exist")
@@ -230,7 +151,7 @@ def _numel(shape: Sequence[int]) -> int:
 
 def _memory(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
     size = max(_size(c) for c in opened) / 1e6
-    if merge.merge_method in STREAMED:
+    if merge.method.mix is not None:
         return [f"memory: one shard of {merge.max_shard_size} at a time"]
     count = 2 if _on_disk(merge, opened) else len(opened) + 2
     return [f"memory: about {count * size:,.0f} MB, {count} times one model, and activations"]
@@ -238,7 +159,7 @@ def _memory(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
 
 def _on_disk(merge: MergeFile, opened: Sequence[Checkpoint]) -> bool:
     """Whether models are read from disk layer by layer: as asked, or for large ones."""
-    if merge.merge_method != "fs_merge":
+    if merge.method.begin is not supernet:
         return False
     asked = merge.parameters.low_memory
     return asked if asked is not None else max(_size(c) for c in opened) > LARGE
@@ -249,111 +170,67 @@ def _size(checkpoint: Checkpoint) -> int:
     return 4 * sum(_numel(s) for s in checkpoint.shapes().values())
 
 
-def _write_streamed(merge: MergeFile, opened: Sequence[Checkpoint], folder: Path) -> None:
+def _write_streamed(job: _Job, mix: Mix) -> None:
+    """One tensor of each model at a time, one shard of the output."""
+    merge, opened = job.merge, job.opened
     dtype = getattr(torch, merge.dtype)
-    shapes, p = opened[0].shapes(), merge.parameters
-    head = opened[0].head
-    names = [n for n in shapes if n not in head]
-    shared = [n for n in names if all(n in c.files for c in opened)]
+    shapes, head = opened[0].shapes(), opened[0].head
+    classes = sum(c.classes for c in opened)
+    shared = [n for n in shapes if n not in head and all(n in c.files for c in opened)]
     sizes = {n: _numel(shapes[n]) * dtype.itemsize for n in shared}
-    if opened[0].classes:
-        classes = sum(c.classes for c in opened)
-        sizes |= {head[0]: classes * shapes[head[0]][1] * dtype.itemsize}
-        sizes |= {head[1]: classes * dtype.itemsize}
-    mix = _mixer(merge, opened, shared, p)
+    if classes:
+        sizes |= {head[0]: classes * shapes[head[0]][1] * dtype.itemsize, head[1]: classes * dtype.itemsize}
+    base = Checkpoint(Path(merge.base_model)) if merge.base_model else None
+    merged = called(mix, opened, names=shared, base=base, **merge.parameters.model_dump())
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in shared:
-            yield name, mix(name).to(dtype)
-        for name in head if opened[0].classes else ():
+            yield name, merged(name).to(dtype)
+        for name in head if classes else ():
             yield name, torch.cat([c[name] for c in opened]).to(dtype)
 
-    checkpoints.write_shards(folder, tensors(), sizes, merge.max_shard_size)
-    labels = [c.labels() for c in opened]
+    checkpoints.write_shards(job.folder, tensors(), sizes, merge.max_shard_size)
     config = opened[0].config
-    if opened[0].classes:
-        config = checkpoints.joint_config(config, [m.task for m in merge.models], labels)
-    write_json(folder / "config.json", config | {"dtype": merge.dtype})
+    if classes:
+        config = checkpoints.joint_config(config, [m.task for m in merge.models], [c.labels() for c in opened])
+    write_json(job.folder / "config.json", config | {"dtype": merge.dtype})
 
 
-def _mixer(
-    merge: MergeFile, opened: Sequence[Checkpoint], names: Sequence[str], p: Parameters
-) -> Callable[[str], Tensor]:
-    if merge.merge_method == "linear":
-        shares = p.weights or [1 / len(opened)] * len(opened)
-        return lambda n: torch.stack([c[n].float() * s for c, s in zip(opened, shares, strict=True)]).sum(0)
-    if merge.merge_method == "slerp":
-        product, norms = 0.0, [0.0, 0.0]
-        for name in names:
-            a, b = (c[name].double().flatten() for c in opened)
-            product, norms = product + float(a @ b), [norms[0] + float(a @ a), norms[1] + float(b @ b)]
-        x, y = averages.slerp_coefficients(product, norms[0], norms[1], p.t)
-        return lambda n: x * opened[0][n].float() + y * opened[1][n].float()
-    base = Checkpoint(Path(str(merge.base_model)))
-
-    def arithmetic(name: str) -> Tensor:
-        begin = base[name].float()
-        return begin + p.scale * torch.stack([c[name].float() - begin for c in opened]).sum(0)
-
-    return arithmetic
-
-
-def _write_merged(
-    merge: MergeFile, opened: Sequence[Checkpoint], folder: Path, kept: Path, progress: Progress | None
-) -> tuple[list[Teacher] | None, dict[str, Any]]:
+def _write_merged(job: _Job) -> tuple[list[Teacher] | None, dict[str, Any]]:
     """Writes the checkpoint; returns the models, unless they are only read layer by layer, and facts."""
-    p, facts = merge.parameters, dict[str, Any]()
+    merge, p, facts = job.merge, job.merge.parameters, dict[str, Any]()
     inputs = [read_inputs(Path(m.inputs), Path(m.model), p.tokens)[0] if m.inputs else None for m in merge.models]
     samples: list[Inputs] = [x for x in inputs if x is not None]
     teachers: list[Teacher] = []
-    if not _on_disk(merge, opened) or p.init == "align":
-        teachers = [checkpoints.load_teacher(c, m.task) for c, m in zip(opened, merge.models, strict=True)]
-    if merge.merge_method in ("fs_merge", "distillation"):
-        made, facts = _train(merge, opened, teachers, samples, kept, progress)
-    elif merge.merge_method == "regmean":
-        made = regmean(teachers, samples, p.alpha)
-    elif merge.merge_method == "zipit":
-        made = zipit(teachers, samples)
+    if not _on_disk(merge, job.opened) or p.init == "align":
+        teachers = [checkpoints.load_teacher(c, m.task) for c, m in zip(job.opened, merge.models, strict=True)]
+    if merge.method.begin is not None:
+        made, facts = _train(job, merge.method.begin, teachers, samples)
     else:
-        given = samples if merge.merge_method == "activation_matching" else None
-        made = matched.matched_average(teachers, given, seed=merge.seed)
+        assert merge.method.solve is not None
+        made = called(merge.method.solve, teachers, inputs=samples, seed=merge.seed, **p.model_dump())
     checkpoints.save_merged(
-        folder, made.encoder, made.heads, [c.labels() for c in opened], dtype=getattr(torch, merge.dtype),
+        job.folder, made.encoder, made.heads, [c.labels() for c in job.opened], dtype=getattr(torch, merge.dtype),
         max_shard_size=merge.max_shard_size,
     )  # fmt: skip
     return teachers or None, facts
 
 
 def _train(
-    merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher], samples: list[Inputs], kept: Path,
-    progress: Progress | None,
+    job: _Job, begin: Begin, teachers: Sequence[Teacher], samples: list[Inputs]
 ) -> tuple[Merged, dict[str, Any]]:  # fmt: skip
-    p = merge.parameters
-    state = _training_state(merge, kept)
-    if p.init == "align":
-        teachers = matched.align_teachers(teachers, samples)
-    on_disk = _on_disk(merge, opened)
+    merge, p = job.merge, job.merge.parameters
+    state = _training_state(merge, job.kept)
+    teachers, init = aligned(teachers, samples, p.init)
+    on_disk = _on_disk(merge, job.opened)
     if on_disk:
-        teachers, targets = _stored(merge, opened, teachers, samples, kept)
+        teachers, targets = _stored(job, teachers, samples)
     else:
         targets = Targets.of([t.encoder for t in teachers], samples, everywhere=p.cross > 0)
-    encoders = [t.encoder for t in teachers]
-    net: Distilled | FoldedSuperNet
-    student: Student
-    if merge.merge_method == "distillation":
-        check_output_widths(encoders)
-        begin = average(teachers).encoder if p.init in ("average", "align") else encoders[0]
-        if p.init == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(merge.seed)
-                begin = encoders[0].resized(None)
-        net = student = Distilled(begin, [1.0] * len(teachers))
-    else:
-        init: Any = "average" if p.init == "align" else p.init
-        net = FoldedSuperNet(encoders, width=p.width, kind=p.kind, rank=p.rank, init=init, seed=merge.seed)
-        student = net.explicit("folded") if on_disk else net
     options = Fit(p.steps, p.learning_rate, p.weight_decay, p.batch_size, p.cross, merge.seed)
-    losses = fit(student, targets, options, progress=progress, state=state, save_every=max(1, p.steps // 20))
+    net = begin(teachers, Setting(p.rank, p.kind, p.width, fit=options), init)
+    student = net.explicit("folded") if on_disk and isinstance(net, FoldedSuperNet) else net
+    losses = fit(student, targets, options, progress=job.progress, state=state, save_every=max(1, p.steps // 20))
     facts: dict[str, Any] = {
         "first_loss": losses[0], "last_loss": losses[-1], "learning_rate": p.learning_rate,
         "trained_numbers": sum(q.numel() for q in net.parameters() if q.requires_grad),
@@ -389,14 +266,14 @@ def _training_state(merge: MergeFile, kept: Path) -> Path:
 
 
 def _stored(
-    merge: MergeFile, opened: Sequence[Checkpoint], loaded: Sequence[Teacher], samples: Sequence[Inputs], kept: Path
-) -> tuple[list[Teacher], Targets]:
+    job: _Job, loaded: Sequence[Teacher], samples: Sequence[Inputs]
+) -> tuple[list[Teacher], Targets]:  # fmt: skip
     """Models with their parameters on disk, and their features: one of them is in memory at a time."""
     teachers, columns = [], []
-    for i, (checkpoint, model) in enumerate(zip(opened, merge.models, strict=True)):
+    for i, (checkpoint, model) in enumerate(zip(job.opened, job.merge.models, strict=True)):
         teacher = loaded[i] if loaded else checkpoints.load_teacher(checkpoint, model.task)
-        columns.append(features_of(i, teacher.encoder, samples, everywhere=merge.parameters.cross > 0))
-        encoder = StoredEncoder(teacher.encoder, kept / f"model-{i}")
+        columns.append(features_of(i, teacher.encoder, samples, everywhere=job.merge.parameters.cross > 0))
+        encoder = StoredEncoder(teacher.encoder, job.kept / f"model-{i}")
         teachers.append(Teacher(teacher.name, encoder, copy.deepcopy(teacher.head)))
     return teachers, Targets.gathered(columns, samples)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -13,10 +13,8 @@ from torch import Tensor
 from coset.core.errors import CosetError, require
 from coset.weights.merging.checkpoints import Checkpoint, load_teacher, opened
 from coset.weights.merging.encoders import Inputs, count_samples
+from coset.weights.merging.merge_options import MergeFile
 from coset.weights.merging.teachers import Originals, Teacher
-
-if TYPE_CHECKING:
-    from coset.weights.merging.merge_file import MergeFile
 
 
 def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor | None]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coset.weights.merging.encoders import Encoder, Inputs, features
+from coset.weights.merging.methods import merge_method
 from coset.weights.merging.teachers import (
     Merged,
     Teacher,
@@ -18,6 +19,7 @@ from coset.weights.merging.teachers import (
 from coset.weights.merging.wiring import Slot, Wiring, combine, identities, matrix, shaped
 
 
+@merge_method("regmean", alpha=(0.5, 0.7, 0.9))
 def regmean(teachers: Sequence[Teacher], inputs: Sequence[Inputs], alpha: float = 0.7) -> Merged:
     r"""W* = (sum_i W_i G_i) (sum_i G_i)^-1 with G_i the Gram matrix of what layer i reads; the rest is averaged.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coset.weights.merging.alignment import activations, correlation, identity, match, reorder
 from coset.weights.merging.encoders import Inputs, join
+from coset.weights.merging.methods import merge_method
 from coset.weights.merging.teachers import (
     Merged,
     Teacher,
@@ -21,6 +22,7 @@ from coset.weights.merging.teachers import (
 from coset.weights.merging.wiring import Blocks, combine, identities
 
 
+@merge_method("zipit")
 def zipit(teachers: Sequence[Teacher], inputs: Sequence[Inputs]) -> Merged:
     """Greedy zipping: the two most correlated features, within or across networks, become one until d are left.
 
