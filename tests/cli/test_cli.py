@@ -287,7 +287,7 @@ def test_what_is_no_graph_needs_neither_pyg_nor_lightning():
         "weights.merging.merge_file", "weights.asymmetric.connect", "weights.asymmetric.experiments",
         "motion.experiments", "privacy.experiments",
     )  # fmt: skip
-    code = f"import sys; import {', '.join(f'coset.{kind}' for kind in kinds)}, coset.cli.recipes; "
+    code = f"import sys; import {', '.join(f'coset.{kind}' for kind in kinds)}, coset.cli.runs; "
     code += "print([name for name in ('torch_geometric', 'pytorch_lightning') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 

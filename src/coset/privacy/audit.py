@@ -104,42 +104,60 @@ def audit(
     classes = None if train[1].is_floating_point() else 1 + int(torch.cat([train[1], held_out[1]]).max())
     warnings = examine(model, train[0], group, classes)
     group = group or group_of("plain", (train[0].size(1),))
-    n = len(train[0])
-    if attack is None:
-        attack = Attack(candidates=2 * n, least=0.1)
-    first = first_layer(model)
-    neurons = distinct_neurons(first)
-    if neurons * first.size(1) < n * (train[0].size(1) + 1):
-        warnings.append(
-            f"{neurons} distinct neurons are too few equations for {n} inputs: a small residual of the "
-            "reconstruction means little"
-        )
+    attack = attack or Attack(candidates=2 * len(train[0]), least=0.1)
+    warnings += _too_few_neurons(model, train[0])
     found = reconstruct(
         model, train[0].size(1), attack, group=group, scale=_scale(model, train, attack), progress=progress
     )
     scores = score(found.candidates[found.best], train[0], held_out[0], group, picture)
     everything = torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]])
     attribution = attribute(model, *everything)
-    with torch.no_grad():
-        margin = margins(model(everything[0]), everything[1])
     residual = None
     if weight_decay:
         residual = stationarity_residual(model, *train, loss=loss, weight_decay=weight_decay)
-        if residual > 0.01:
-            warnings.append(
-                f"the weights are no stationary point on the training data (relative residual {residual:.2g}): "
-                "training stopped early, used Adam, or the weight decay is another; the attack's premise fails"
-            )
-    membership = {
+        warnings += _not_stationary(residual)
+    membership = _membership(model, everything, attribution, len(train[0]))
+    return Audit(scores, found, attribution, _explained(model, train, held_out), membership, residual, warnings)
+
+
+def _too_few_neurons(model: nn.Module, x: Float[Tensor, "n d"]) -> list[str]:
+    first = first_layer(model)
+    neurons = distinct_neurons(first)
+    if neurons * first.size(1) >= len(x) * (x.size(1) + 1):
+        return []
+    return [
+        f"{neurons} distinct neurons are too few equations for {len(x)} inputs: a small residual of the reconstruction "
+        "means little"
+    ]
+
+
+def _not_stationary(residual: float) -> list[str]:
+    if residual <= 0.01:
+        return []
+    return [
+        f"the weights are no stationary point on the training data (relative residual {residual:.2g}): training "
+        "stopped early, used Adam, or the weight decay is another; the attack's premise fails"
+    ]
+
+
+def _membership(model: nn.Module, inputs: tuple[Tensor, Tensor], attribution: Attribution, n: int) -> dict[str, float]:
+    """AUC of multipliers and of the loss at telling the first n inputs from the others."""
+    with torch.no_grad():
+        margin = margins(model(inputs[0]), inputs[1])
+    return {
         "multipliers": membership_auc(attribution.multipliers[:n], attribution.multipliers[n:]),
         "loss": membership_auc(margin[:n], margin[n:]),
     }
-    explained = {
+
+
+def _explained(model: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Share of the weights that the training inputs explain, as many held-out ones, and shuffled labels."""
+    n = len(train[0])
+    return {
         "train": attribute(model, *train).explained,
         "held_out": attribute(model, held_out[0][:n], held_out[1][:n]).explained,
         "shuffled": float(explained_by_shuffled_labels(model, *train).max()),
     }
-    return Audit(scores, found, attribution, explained, membership, residual, warnings)
 
 
 def examine(
@@ -156,25 +174,10 @@ def examine(
     Raises:
         CosetError: It is beyond it; the message says what would be right.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-            raise CosetError(f"{name} drops out at random: call model.eval() before an audit")
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-            raise CosetError(f"{name} takes statistics of its batch: call model.eval() before an audit")
+    _check_mode(model)
     with torch.no_grad():
         out = model(x)
-    if classes is not None and (out.dim() != 2 or out.size(1) < max(2, classes)):
-        raise CosetError(
-            f"the model gives outputs of shape {tuple(out.shape)}; labels up to {classes - 1} need at least "
-            f"({len(x)}, {max(2, classes)})"
-        )
-    if classes is None and out.shape != (len(x),):
-        raise CosetError(
-            f"the model gives outputs of shape {tuple(out.shape)}; an audit with labels -1 and 1 needs one number a "
-            f"sample, ({len(x)},)"
-        )
-    if not bool(torch.isfinite(out).all()) or not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise CosetError("the model has weights or outputs that are not finite")
+    _check_outputs(model, out, len(x), classes)
     with torch.no_grad():
         bent = (model(2 * x) - 2 * out + model(torch.zeros_like(x))).abs().max()
     if float(bent) <= 1e-9 * (1 + float(out.abs().max())):
@@ -184,6 +187,33 @@ def examine(
             worst = max(float((model(group.apply(g, x)) - out).abs().max()) for g in range(len(group)))
         if worst > 1e-6 * (1 + float(out.abs().max())):
             raise CosetError(f"the model is not invariant under {group.name}: its outputs change by {worst:.2g}")
+    return _on_the_edge(model)
+
+
+def _check_mode(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise CosetError(f"{name} drops out at random: call model.eval() before an audit")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise CosetError(f"{name} takes statistics of its batch: call model.eval() before an audit")
+
+
+def _check_outputs(model: nn.Module, out: Tensor, count: int, classes: int | None) -> None:
+    if classes is not None and (out.dim() != 2 or out.size(1) < max(2, classes)):
+        raise CosetError(
+            f"the model gives outputs of shape {tuple(out.shape)}; labels up to {classes - 1} need at least "
+            f"({count}, {max(2, classes)})"
+        )
+    if classes is None and out.shape != (count,):
+        raise CosetError(
+            f"the model gives outputs of shape {tuple(out.shape)}; an audit with labels -1 and 1 needs one number a "
+            f"sample, ({count},)"
+        )
+    if not bool(torch.isfinite(out).all()) or not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise CosetError("the model has weights or outputs that are not finite")
+
+
+def _on_the_edge(model: nn.Module) -> list[str]:
     warnings = []
     normed = [n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.LayerNorm)]
     if normed:

@@ -197,7 +197,7 @@ def test_two_sweeps_at_once_in_one_folder(toy, tmp_path):
 
 @pytest.mark.slow
 def test_graphs_from_a_shell(tmp_path):
-    """One real kind, data and all; trials with the same data read them once."""
+    """One real kind, data and all: a trial equals a run of its own, also in a process that has served another."""
     folder = tmp_path / "sweep"
     tiny = ["training.epochs=1", "model.width=8", "model.layers=1"]
     result = sweep("gin/freesolv", *tiny, "model.norm=identity,batch", "--seeds", "1", "--output", str(folder))
@@ -207,3 +207,6 @@ def test_graphs_from_a_shell(tmp_path):
     assert [row["label"] for row in measured(folder)["rows"]] == [
         f"gin/freesolv model.norm={name}" for name in ("identity", "batch")
     ]
+    alone = load("gin/freesolv", [*tiny, "model.norm=batch", "seed=0"]).run(tmp_path / "alone", quiet=True)
+    second = json.loads((folder / "runs" / rows["folder"][1] / "metrics.json").read_text())
+    assert [second[split] for split in ("train", "val", "test")] == [alone[split] for split in ("train", "val", "test")]

@@ -111,6 +111,17 @@ def test_tpe_takes_kinds_without_epochs_and_chooses_among_recipes(toy, tmp_path)
     assert metrics["ranking"][0]["val"] == rows["found.cost"].min()
 
 
+def test_combinations_that_are_impossible_are_told_and_others_tried(toy, tmp_path):
+    recipe = search(
+        recipes=[toy(limit=4)], changes=["x=randint(1,4)", "width=randint(1,4)"], seeds=[0], search="tpe", samples=5
+    )  # fmt: skip
+    metrics = recipe.run(tmp_path / "sweep", quiet=True)
+    assert metrics["trials"] == 5
+    assert all(float(r["settings"]["x"]) + int(r["settings"]["width"]) <= 4 for r in metrics["ranking"])
+    assert any("width=3 is impossible: " in note and "together at most 4" in note for note in metrics["notes"])
+    assert "together at most 4" in (tmp_path / "sweep" / "report.html").read_text()
+
+
 def test_tpe_ends_when_there_are_no_other_settings(toy, tmp_path):
     recipe = search(recipes=[toy()], changes=["width=1,2"], seeds=[0], search="tpe", samples=5)
     metrics = recipe.run(tmp_path / "sweep", quiet=True)

@@ -107,6 +107,7 @@ class SweepBase(Recipe):
                 folder.write_text(TABLE, trial_table(ended).to_csv(index=False))
                 run.at(f"trial {len(ended)} of {count}")
                 each()
+        run.notes += choice.notes
         return self._measured(run, ended)
 
     def _measured(self, run: Run, ended: Ended) -> dict[str, Any]:

@@ -6,6 +6,7 @@ rest can be stopped early (ASHA).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ class SearchRecipe(SweepBase):
 
     @property
     def command(self) -> str:
-        parts = ["coset sweep", *(f'"{p}"' if "(" in p else p for p in (*self.recipes, *self.changes))]
+        parts = [shlex.join(["coset", "sweep", *self.recipes, *self.changes])]
         parts.append(f"--seeds {','.join(map(str, self.seeds))}")
         parts += [f"--samples {self.samples}"] if self.samples else []
         parts += [f"--search {self.search}"] if self.search != "random" else []
@@ -154,8 +155,12 @@ class Tuned(Tuner):
         if (recipe, settings) in self.seen:
             self.drop(asked)
             return []
+        try:
+            trials = [self.recipe.trial(recipe, settings, seed) for seed in self.recipe.seeds]
+        except CosetError as error:  # such combinations are not known beforehand
+            self.drop(asked, f"{label_of(recipe, settings)} is impossible: {error}")
+            return []
         self.seen[recipe, settings] = None
-        trials = [self.recipe.trial(recipe, settings, seed) for seed in self.recipe.seeds]
         for number, trial in enumerate(trials):
             if number:
                 asked = self.again(asked.params)

@@ -78,6 +78,11 @@ class Choice:
         """Trials that are chosen on the way, one whenever there is a worker for it; they are known from then on."""
         return None
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the result should know."""
+        return []
+
     def follow(self, trial: Trial) -> Follow | None:
         """What follows a trial that is to be run."""
         return None

@@ -193,8 +193,15 @@ class Tuner(Choice):
         self.study.enqueue_trial(dict(params))
         return self.study.ask()
 
-    def drop(self, asked: Asked) -> None:
-        """One of Optuna's that is not run."""
+    @property
+    def notes(self) -> list[str]:
+        """Settings that were impossible."""
+        found = [each.user_attrs.get("note") for each in self.study.get_trials(deepcopy=False)]
+        return list(dict.fromkeys(filter(None, found)))
+
+    def drop(self, asked: Asked, note: str = "") -> None:
+        """One of Optuna's that is not run, with what a reader should know of it."""
+        asked.set_user_attr("note", note)
         self._tell(asked.number, None, "FAIL")
 
     def follow(self, trial: Trial) -> Follow | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coset.core.domains import Domain
 from coset.core.errors import CosetError
@@ -30,6 +30,13 @@ class Toy(Recipe):
     x: float = 0.0
     width: int = Field(1, ge=1)
     refused: bool = False
+    limit: float | None = None
+
+    @model_validator(mode="after")
+    def _together(self):
+        if self.limit is not None and self.x + self.width > self.limit:
+            raise ValueError(f"x and width are together at most {self.limit:g}")
+        return self
 
     def page(self, folder, metrics):
         folder.write_text("report.html", "a toy")
