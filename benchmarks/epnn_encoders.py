@@ -19,8 +19,8 @@ from torch_geometric.data import Batch, Data
 
 from coset.graphs.data.collections import graph_from_adjacency, read_brec
 from coset.graphs.encodings.spectra import eigenspace_sizes
-from coset.graphs.encodings.spectral_filter import SpectralBatch
 from coset.graphs.models.spectral_encoders import ImplicitEncoder, ProductEncoder
+from coset.graphs.models.spectral_filter import SpectralBatch
 from coset.graphs.transforms import Eigenspaces
 
 GRAPHS, NODES, CHANNELS, HIDDEN = 32, 37, 64, 128

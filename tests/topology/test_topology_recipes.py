@@ -10,7 +10,7 @@ from coset.graphs.data.datasets import csv
 from coset.runs.recipes import load
 from coset.topology import classify_surfaces
 from coset.topology.data.meshes import CGAL, Mesh, cgal_meshes
-from coset.topology.data.topological_targets import grid_surfaces, random_surfaces, real_surfaces, ring_property
+from coset.topology.targets import grid_surfaces, random_surfaces, real_surfaces, ring_property
 
 
 @pytest.mark.parametrize("model", ["homp", "smcn"])
@@ -88,7 +88,7 @@ def test_orientable_or_not_come_in_pairs_of_equal_counts(family):
 def test_real_meshes_are_simplified_to_the_same_surface(monkeypatch):
     wanted = {"eight", "knot2", "cube_quad", "hedra_open", "blobby_3cc"}
     read = list(cgal_meshes(wanted))
-    monkeypatch.setattr("coset.topology.data.topological_targets.cgal_meshes", lambda: read)
+    monkeypatch.setattr("coset.topology.targets.cgal_meshes", lambda: read)
     whole = {name: classify_surfaces(mesh.complex) for name, mesh in read if isinstance(mesh, Mesh)}
     found = {name: (classify_surfaces(complex_), pos) for name, complex_, pos in real_surfaces()}
     assert {"eight", "cube_quad"} <= set(found)

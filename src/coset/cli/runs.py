@@ -223,7 +223,7 @@ def _run_together(
 ) -> dict[str, Any]:
     """Several processes train one model: a command of ours under torchrun, or a function on Ray."""
     from coset.runs.launch import ray_train, torchrun
-    from coset.runs.run import execute_part
+    from coset.runs.recipes import execute_part
 
     if not checked.shares_processes:
         raise CosetError(f"{checked.name} is of kind {checked.kind}, whose runs several processes cannot share")

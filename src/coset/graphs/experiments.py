@@ -21,6 +21,7 @@ from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
+from coset.graphs.prediction import predict_csv, prediction_columns
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.runs.checkpoints import check_belongs, read_checkpoint
 from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
@@ -232,9 +233,9 @@ class GraphRecipe(Recipe):
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
     ) -> tuple[int, Sequence[str]]:
         """See :func:`coset.graphs.prediction.predict_csv`."""
-        from coset.graphs.prediction import predict_csv
-
-        return predict_csv(folder.path, data, output, progress=not quiet, **options)
+        recipe, task, described = load_task(folder.path)
+        known = (recipe, task, described.target_names)
+        return predict_csv(*known, folder.path, data, output, progress=not quiet, **options)
 
     def _fit(self, table: GraphTable, run: Run) -> Fit:
         t = self.training
@@ -281,11 +282,6 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     task = GraphTask(recipe.network(table), recipe.training.task, torch.full((1, len(table.target_names)), torch.nan))
     task.load_state_dict(state["state_dict"])
     return recipe, task, table
-
-
-def prediction_columns(names: tuple[str, ...], kind: str = "prediction") -> list[str]:
-    """``prediction`` for one target, ``prediction_<name>`` for several."""
-    return [kind] if len(names) == 1 else [f"{kind}_{name}" for name in names]
 
 
 def prediction_table(table: GraphTable, predictions: Tensor) -> pd.DataFrame:

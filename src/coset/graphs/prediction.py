@@ -1,16 +1,30 @@
 """Use a finished run on new molecules."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
 from coset.graphs.data import datasets
-from coset.graphs.experiments import GraphRecipe, load_task, prediction_columns
+from coset.graphs.fitting.tasks import GraphTask
+
+if TYPE_CHECKING:
+    from coset.graphs.experiments import GraphRecipe
+
+
+def prediction_columns(names: tuple[str, ...], kind: str = "prediction") -> list[str]:
+    """``prediction`` for one target, ``prediction_<name>`` for several."""
+    return [kind] if len(names) == 1 else [f"{kind}_{name}" for name in names]
 
 
 def predict_csv(
+    recipe: GraphRecipe,
+    task: GraphTask,
+    targets: tuple[str, ...],
     folder: Path,
     data: Path,
     output: Path,
@@ -23,7 +37,10 @@ def predict_csv(
     """Write a CSV of SMILES again with columns of predictions added; returns how many rows, and notes.
 
     Args:
-        folder: Of the run.
+        recipe: Of the run.
+        task: Its trained task.
+        targets: Names of what it predicts.
+        folder: Of the run, for messages.
         data: The CSV.
         output: The CSV to write.
         smiles: Column of SMILES; by default the one the run was trained on, or ``smiles``.
@@ -35,7 +52,6 @@ def predict_csv(
     Raises:
         CosetError: The run cannot be used, or the file holds something that cannot be predicted.
     """
-    recipe, task, described = load_task(folder)
     if recipe.data.not_smiles:
         raise CosetError(f"{folder} was trained on {recipe.data.title}, {recipe.data.not_smiles}")
     recipe = _redrawn(recipe, task.model, draws, seed)
@@ -45,7 +61,7 @@ def predict_csv(
     except CosetError as error:
         raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
     frame = datasets.read_rows(data).loc[[int(row) for row in table.ids]]
-    columns = prediction_columns(described.target_names)
+    columns = prediction_columns(targets)
     for column in columns:
         if column in frame:
             raise CosetError(f"{data} has a column {column!r} already; rename it first")

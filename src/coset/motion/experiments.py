@@ -22,6 +22,7 @@ from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import load_model, pretrained, save_model
 from coset.motion.models.trackster4d import Encoding, Prediction, TracksTo4D
+from coset.motion.pages import SHOWN, write
 from coset.runs.folder import HISTORY, PREDICTIONS, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
@@ -29,11 +30,6 @@ from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport, verify_claims
 
 CHECKPOINT = "model.safetensors"
-SHOWN = {
-    "reprojection": "reprojection, % of width", "rotation": "rotation, degrees", "ate": "camera path",
-    "points": "points", "moving_points": "moving points", "abs_rel": "depth abs-rel", "auroc": "motion AUROC",
-    "seconds": "CPU seconds",
-}  # fmt: skip
 
 
 class EncoderOptions(Options):
@@ -177,8 +173,6 @@ class MotionRecipe(Recipe):
         }
 
     def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
-        from coset.motion.pages import write
-
         return write(folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -7,9 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from coset.motion.experiments import SHOWN
 from coset.reports import Axis, Panel, Section, Table, box, figure, line, write_sections
 from coset.runs.folder import CERTIFICATE, HISTORY, PREDICTIONS, REPORT, RunFolder
+
+SHOWN = {
+    "reprojection": "reprojection, % of width", "rotation": "rotation, degrees", "ate": "camera path",
+    "points": "points", "moving_points": "moving points", "abs_rel": "depth abs-rel", "auroc": "motion AUROC",
+    "seconds": "CPU seconds",
+}  # fmt: skip
+"""Metrics of a scene that tables show, and what they are called."""
 
 
 def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:

@@ -27,6 +27,7 @@ from coset.privacy.models.classifiers import (
     ReLUNetwork,
     SoftplusFeatures,
 )
+from coset.privacy.pages import RECONSTRUCTIONS, write
 from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
 from coset.privacy.scores import aligned, nearest, score
 from coset.privacy.stationarity import (
@@ -44,7 +45,6 @@ from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport, verify_claims
 
 NULL_SETS = 20
-RECONSTRUCTIONS = "reconstructions.npz"
 
 
 class ImageOptions(Options):
@@ -225,8 +225,6 @@ class ReconstructionRecipe(Recipe):
         }
 
     def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
-        from coset.privacy.pages import write
-
         return write(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

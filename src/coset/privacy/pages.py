@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from coset.privacy.experiments import ReconstructionRecipe
 
 Rows = list[dict[str, float]]
+RECONSTRUCTIONS = "reconstructions.npz"
+"""What attacks found, with the truth beside it."""
 GRID = "found (above), true (middle), the held-out input most like what was found (below)"
 
 
@@ -82,8 +84,6 @@ def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]
 
 
 def _pictures(folder: RunFolder, shape: Sequence[int], attacks: Mapping[str, Any]) -> list[Picture]:
-    from coset.privacy.experiments import RECONSTRUCTIONS
-
     with np.load(folder / RECONSTRUCTIONS) as arrays:
         return [
             Picture(_grid(shape, arrays[name], arrays["truth"], arrays[f"{name}, held out"]), f"{name}: {GRID}", 4)

@@ -18,11 +18,12 @@ from coset.core.registry import nearest
 from coset.runs.folder import RECIPE, RunFolder
 from coset.runs.listing import names, path_of, show
 from coset.runs.recipe import Recipe
+from coset.runs.run import execute
 
 if TYPE_CHECKING:  # listing recipes should not import PyTorch
     from coset.symmetry import EquivarianceReport
 
-__all__ = ["Recipe", "check", "kinds", "load", "load_run", "names", "path_of", "show", "verify"]
+__all__ = ["Recipe", "check", "execute_part", "kinds", "load", "load_run", "names", "path_of", "show", "verify"]
 
 
 def kinds() -> dict[str, str]:
@@ -70,6 +71,19 @@ def verify(target: str, progress: bool = False) -> "Sequence[EquivarianceReport]
     if folder.is_dir():
         return load_run(folder).verify(folder, progress)
     return load(target).verify(None, progress)
+
+
+def execute_part(recipe: str, name: str, folder: str) -> None:
+    """The part of one process in a run of several, which Ray Train calls in each.
+
+    Args:
+        recipe: The resolved recipe, as YAML.
+        name: Of the recipe.
+        folder: Of the run.
+    """
+    values = OmegaConf.to_container(OmegaConf.create(recipe))
+    assert isinstance(values, dict)
+    execute(check(values, name), Path(folder), quiet=True)
 
 
 def check(values: dict[Any, Any], name: str) -> Recipe:

@@ -12,19 +12,23 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import OmegaConf
+from pydantic import ValidationError
 from rich.console import Console
 
 from coset.core.errors import CosetError
 from coset.runs.folder import CERTIFICATE, METRICS, RunFolder
 from coset.runs.launch import processes
-from coset.runs.recipe import Recipe
 from coset.runs.signals import Stopped
+
+if TYPE_CHECKING:
+    from coset.runs.recipe import Recipe
 
 V = TypeVar("V")
 OnEpoch = Callable[[Mapping[str, float]], None]
@@ -127,33 +131,16 @@ def execute(
     return metrics
 
 
-def execute_part(recipe: str, name: str, folder: str) -> None:
-    """The part of one process in a run of several, which Ray Train calls in each.
-
-    Args:
-        recipe: The resolved recipe, as YAML.
-        name: Of the recipe.
-        folder: Of the run.
-    """
-    from coset.runs.recipes import check
-
-    values = OmegaConf.to_container(OmegaConf.create(recipe))
-    assert isinstance(values, dict)
-    execute(check(values, name), Path(folder), quiet=True)
-
-
 def _settle(run: Run) -> bool:
     """Whether the folder holds this very run, finished.
 
     Raises:
         CosetError: It holds a run of another recipe.
     """
-    from coset.runs.recipes import load_run
-
     if not run.folder.holds_run():
         return False
-    earlier, recipe = load_run(run.folder.path), run.recipe
-    old, new = (_flat(each.model_dump(mode="json")) for each in (earlier, recipe))
+    recipe = run.recipe
+    old, new = _settled(run), _flat(recipe.model_dump(mode="json"))
     other = {"name", "description", *recipe.may_change}
     differs = next((key for key in {**old, **new} if key not in other and old.get(key) != new.get(key)), None)
     if differs is not None:
@@ -168,6 +155,15 @@ def _settle(run: Run) -> bool:
     if not same:  # it goes on, further than it was asked to before
         (run.folder / METRICS).unlink()
     return same
+
+
+def _settled(run: Run) -> dict[str, Any]:
+    """The settings of the folder's recipe by dotted keys; what this version has added since has its default."""
+    values = OmegaConf.to_container(OmegaConf.create(run.folder.recipe()))
+    assert isinstance(values, dict)
+    with suppress(ValidationError):
+        values = type(run.recipe).model_validate(values).model_dump(mode="json")
+    return _flat({str(key): value for key, value in values.items()})
 
 
 def _carry_out(run: Run, prepared: Any, before: tuple[float, float]) -> dict[str, Any]:

@@ -3,11 +3,10 @@ from .data.adapters import from_toponetx, to_toponetx
 from .data.batches import CellBatch, ComplexData, disjoint_copies, to_data
 from .data.cells import Cells
 from .data.complexes import Complex, disjoint_union, from_faces, from_simplices
-from .data.files import read_complex, write_complex
 from .data.meshes import PointLift, alpha_complex, delaunay_complex, read_mesh, rips_complex
 from .data.permutations import CellPermutation, CochainPermutation
-from .data.surfaces import Surface, classify_surfaces, closed_surface, simplify
 from .data.triangulations import from_snappy, glued_tetrahedra
+from .files import read_complex, write_complex
 from .invariants import (
     betti_numbers,
     components,
@@ -27,6 +26,7 @@ from .liftings.marking import MarkPairs
 from .models.homp import CIN, HOMP, HOMPLayer, Neighbourhood, natural_neighbourhoods
 from .models.mcn import MCNLayer, MCNLinear
 from .models.smcn import SCL, SMCN, BagInit
+from .surfaces import Surface, classify_surfaces, closed_surface, simplify
 
 __all__ = [
     "CIN",

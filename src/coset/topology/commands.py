@@ -40,7 +40,7 @@ def wl(
 
 def _compare_complexes(first: str, second: str, lift: Any, longest: int, json: bool) -> None:
     from coset.topology.benches.advice import compare_complexes
-    from coset.topology.data.files import read_complex
+    from coset.topology.files import read_complex
 
     found = compare_complexes(read_complex(first, lift, longest), read_complex(second, lift, longest))
     if json:

@@ -12,7 +12,7 @@ DOMAIN = Domain(
     },
     adds={
         "graph model": ("coset.topology.models",),
-        "graph data": ("coset.topology.data.sources",),
+        "graph data": ("coset.topology.sources",),
         "lifting": ("coset.topology.liftings",),
         "page view": ("coset.topology.pages",),
     },

@@ -10,10 +10,10 @@ from torch_geometric.data import Batch, Data
 from coset.core.errors import CosetError
 from coset.graphs.data.collections import graph_from_adjacency
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
-from coset.graphs.encodings.spectral_filter import SpectralBatch, filtered_messages, spectral_filter
 from coset.graphs.models.epnn import EPNN, EPNNLayer
 from coset.graphs.models.grit import GRIT, random_walk_features
 from coset.graphs.models.spectral_encoders import ImplicitEncoder, ProductEncoder
+from coset.graphs.models.spectral_filter import SpectralBatch, filtered_messages, spectral_filter
 from coset.graphs.transforms import EigenspaceBases, Eigenspaces, precompute
 from coset.symmetry import NodePermutation, PairRowPermutation, TrivialAction, check_equivariance, verify_claims
 

@@ -24,10 +24,10 @@ from coset.topology import (
     is_orientable,
     ring_complex,
 )
-from coset.topology.data.surfaces import PROJECTIVE_PLANE
 from coset.topology.data.torus import klein_bottle, strip, torus
 from coset.topology.invariants import rank_modulo
 from coset.topology.kernels import rank_of_columns
+from coset.topology.surfaces import PROJECTIVE_PLANE
 
 GRID = nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 3))
 HOUSE = nx.house_graph()

@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
-from coset.graphs.encodings.spectral_filter import SpectralBatch, filtered_messages
 from coset.graphs.models.options import GRAPH_MODELS, Features, SpectralModel
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.graphs.models.spectral_encoders import SpectralFunctions
+from coset.graphs.models.spectral_filter import SpectralBatch, filtered_messages
 from coset.graphs.transforms import EigenspaceBases
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
 from coset.symmetry import Claim, TrivialAction

@@ -24,10 +24,10 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
-from coset.graphs.encodings.spectral_filter import SpectralBatch, spectral_filter
 from coset.graphs.models.options import GRAPH_MODELS, Features, SpectralModel
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, renumbering_claim
 from coset.graphs.models.spectral_encoders import ImplicitEncoder, ProductEncoder
+from coset.graphs.models.spectral_filter import SpectralBatch, spectral_filter
 from coset.graphs.transforms import EigenspaceBases
 from coset.nn import FeatureEncoder
 from coset.relations import broadcast, marginalise

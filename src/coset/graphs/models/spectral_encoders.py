@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from coset.graphs.encodings.spectra import eigenspace_sizes
-from coset.graphs.encodings.spectral_filter import SpectralBatch, spectral_filter
+from coset.graphs.models.spectral_filter import SpectralBatch, spectral_filter
 from coset.nn import MLP
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from coset.core.errors import CosetError
 from coset.topology.data.batches import to_data
 from coset.topology.data.complexes import Complex
-from coset.topology.data.surfaces import classify_surfaces
 from coset.topology.invariants import (
     betti_numbers,
     components,
@@ -23,6 +22,7 @@ from coset.topology.invariants import (
     is_orientable,
 )
 from coset.topology.invariants.subcomplex_refinement import SubcomplexRefinement, homp_classes, subcomplex_classes
+from coset.topology.surfaces import classify_surfaces
 
 LARGEST = 5_000_000
 """Pairs of cells that are still refined; with more, a rank pair is left out."""

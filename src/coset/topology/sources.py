@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from coset.graphs.data import datasets
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.sources import GRAPH_DATA, GraphData, SplitGraphData
-from coset.topology.data.topological_targets import grid_surfaces, random_surfaces, ring_property
+from coset.topology.targets import grid_surfaces, random_surfaces, ring_property
 
 
 @GRAPH_DATA.add

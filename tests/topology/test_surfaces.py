@@ -18,8 +18,8 @@ from coset.topology import (
     is_orientable,
     simplify,
 )
-from coset.topology.data.surfaces import PROJECTIVE_PLANE, TORUS, Triangulation, surface_triangles
 from coset.topology.data.torus import klein_bottle, strip, torus
+from coset.topology.surfaces import PROJECTIVE_PLANE, TORUS, Triangulation, surface_triangles
 
 KINDS = [(True, 0), (True, 1), (True, 2), (True, 3), (False, 1), (False, 2), (False, 3), (False, 4)]
 

@@ -21,8 +21,8 @@ from coset.topology import (
     to_data,
 )
 from coset.topology.data.meshes import Mesh, cgal_meshes, triangulated
-from coset.topology.data.surfaces import classify_surfaces, closed_surface, simplify
 from coset.topology.data.torus import klein_bottle, torus
+from coset.topology.surfaces import classify_surfaces, closed_surface, simplify
 
 Property = Literal["cross_diameter", "betti2"]
 
