@@ -19,6 +19,7 @@ from coset.motion.models.checkpoint import load_model, pretrained
 from coset.motion.reconstruct import Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
 from coset.motion.viewer import write_viewer
+from coset.runs.terminal import bars
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,8 @@ class _bar:
     """A progress bar whose text is the stage; silent if not wanted."""
 
     def __init__(self, wanted: bool, text: str, total: int | None):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not wanted)
+        self.progress = bars(quiet=not wanted, counted=True)
         self.task = self.progress.add_task(text, total=total)
 
     def __enter__(self) -> Callable[[str], None]:

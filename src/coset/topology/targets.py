@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.graphs.data.datasets import GraphTable
+from coset.runs.terminal import track
 from coset.topology import (
     Complex,
     RingLift,
@@ -42,7 +42,7 @@ def ring_property(table: GraphTable, wanted: Property, longest: int, progress: b
     lift = RingLift(longest)
     graphs: list[Data] = []
     number: dict[int, int] = {}
-    for row, graph in enumerate(track(table.graphs, wanted, disable=not progress, transient=True)):
+    for row, graph in enumerate(track(table.graphs, wanted, quiet=not progress)):
         complex_ = lift.complex(graph)
         if not complex_.cells[2]:
             continue
@@ -104,7 +104,7 @@ def random_surfaces(
         ("train", count, vertices), ("val", count // 4, vertices), ("test", count // 2, test_vertices)
     ):  # fmt: skip
         start = len(graphs)
-        for i in track(range(size), f"surfaces to {split}", disable=not progress, transient=True):
+        for i in track(range(size), f"surfaces to {split}", quiet=not progress):
             if i % 2 == 0 or property == "euler":
                 vertex_count = int(rng.integers(low, high + 1))
             kinds = SURFACES if property == "euler" else [SURFACES[j] for j in ((1, 5), (2, 7))[i // 2 % 2]]
@@ -156,7 +156,7 @@ def grid_surfaces(sizes: tuple[int, int], test_sizes: tuple[int, int], seed: int
 def real_surfaces(progress: bool = False) -> Iterator[tuple[str, Complex, np.ndarray]]:
     """The closed connected meshes of CGAL's examples with at most 4,000 faces, simplified to 50 vertices, or as many
     as their genus needs: name, complex, positions."""
-    for name, read in track(list(cgal_meshes()), "meshes", disable=not progress, transient=True):
+    for name, read in track(list(cgal_meshes()), "meshes", quiet=not progress):
         if not isinstance(read, Mesh) or len(read.complex.cells[2]) > LARGEST_MESH:
             continue
         try:

@@ -7,18 +7,13 @@ sum graph (the graph, its coarsened graph, and edges from sets to their members)
 from __future__ import annotations
 
 import json as json_module
-import sys
 from collections.abc import Sequence
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from coset.core.errors import CosetError
 from coset.graphs.data.collections import GraphPair, read_brec
 from coset.graphs.wl.colour_refinement import NodeRefinement, compare
 from coset.graphs.wl.set_refinement import FAMILIES, MARKS, SetRefinement, sum_graph
+from coset.runs.terminal import Console, dense_table, track
 
 CATEGORIES = "basic,regular,extension"
 SUM_GRAPH = "sum graph"
@@ -57,8 +52,7 @@ def main(json: bool = False, category: str = CATEGORIES, data: str | None = None
     pairs = read_brec(data, [name.strip() for name in category.split(",")])
     columns = (SUM_GRAPH, *MARKS)
     cells = [(family, column) for family in chosen for column in columns]
-    console = Console(file=sys.stderr)
-    counts = {cell: separated(pairs, *cell) for cell in track(cells, "families", console=console, transient=True)}
+    counts = {cell: separated(pairs, *cell) for cell in track(cells, "families")}
     if json:
         rows = [{"family": family, "marking": column, **counts[family, column]} for family, column in cells]
         print(json_module.dumps({"collection": "BREC", "separated": rows}, indent=2))
@@ -66,7 +60,7 @@ def main(json: bool = False, category: str = CATEGORIES, data: str | None = None
     sizes = dict.fromkeys((pair.category for pair in pairs), 0)
     for pair in pairs:
         sizes[pair.category] += 1
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table = dense_table()
     table.add_column("sets", no_wrap=True)
     for column in columns:
         table.add_column("1-WL on\nsum graph" if column == SUM_GRAPH else f"{column}\nmarks", justify="right")

@@ -14,7 +14,6 @@ the benchmark's. Networks are as small as :data:`WIDTH` and :data:`LAYERS` say.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +23,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
@@ -36,6 +32,7 @@ from coset.core.files import reason, write_text
 from coset.graphs.benches.networks import BenchNetwork, bench_networks, named_networks
 from coset.graphs.data.collections import GraphPair, read_brec
 from coset.graphs.transforms import precompute
+from coset.runs.terminal import Console, Table, bars
 from coset.symmetry import NodePermutation
 
 COPIES, OUTPUTS, THRESHOLD = 32, 16, 72.34
@@ -216,7 +213,7 @@ def main(
     parts = [read_brec(data, [part.strip()])[::every] for part in category.split(",")]
     pairs = [pair for part in parts for pair in part]
     found: dict[str, list[PairVerdict]] = {}
-    with Progress(console=Console(file=sys.stderr), transient=True) as progress:
+    with bars() as progress:
         for name in names:
             bar = progress.track(pairs, description=name)
             found[name] = [verdicts.find(name, pair) for pair in bar]

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import json as json_module
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
@@ -29,6 +25,7 @@ from coset.graphs.models.epnn import EPNN
 from coset.graphs.models.gin import GIN
 from coset.graphs.models.subgraphormer import GNNSSWLPlus, Subgraphormer
 from coset.graphs.transforms import Eigenspaces, ShortestPathDistances, precompute
+from coset.runs.terminal import Console, Table, bars
 
 WIDTH, LAYERS, BATCH, LEARNING_RATE = 32, 4, 32, 2e-3
 SHAPE: dict[str, Any] = {"width": WIDTH, "layers": LAYERS, "level": "node"}
@@ -135,7 +132,7 @@ def main(
         if value < least:
             raise CosetError(f"{name}={value}: at least {least}")
     errors: dict[str, list[float]] = {name: [] for name in chosen}
-    with Progress(console=Console(file=sys.stderr), transient=True) as progress:
+    with bars() as progress:
         for seed in range(seeds):
             drawn = counting_graphs(graphs + graphs // 2, (target,), seed)
             data = precompute(drawn, Compose([ShortestPathDistances(), Eigenspaces("adjacency")]))

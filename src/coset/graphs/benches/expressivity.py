@@ -11,7 +11,6 @@ is given.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,10 +21,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 from torch_geometric.transforms import BaseTransform
@@ -39,6 +34,7 @@ from coset.graphs.transforms import precompute
 from coset.graphs.wl.colour_refinement import FolkloreRefinement, NodeRefinement, PairRefinement, Refinement, compare
 from coset.graphs.wl.distance_refinement import DistanceRefinement
 from coset.graphs.wl.set_refinement import SetRefinement
+from coset.runs.terminal import Console, Table, bars, dense_table
 from coset.symmetry import NodePermutation
 
 REFINEMENTS: dict[str, Refinement] = {
@@ -210,7 +206,7 @@ def _batch(pairs: Sequence[GraphPair], transform: BaseTransform, generator: torc
 def score_table(scores: Sequence[Score], pairs: Sequence[GraphPair]) -> Table:
     """Categories as columns, with what the kind of score has besides: rounds, or seeds and false separations."""
     exact = any(score.rounds is not None for score in scores)
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table = dense_table()
     table.add_column("relations" if exact else "network", no_wrap=True)
     if not exact:
         table.add_column("seed", justify="right")
@@ -237,7 +233,7 @@ def model_table(
     if only n pairs of the category were trained on."""
     bounds = {score.name: score for score in exact}
     categories = _categories(pairs)
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table = dense_table()
     table.add_column("model", no_wrap=True)
     table.add_column("bounded by", no_wrap=True)
     for category in categories:
@@ -326,9 +322,8 @@ def _read_trained(path: str | None) -> dict[str, list[PairVerdict]]:
 def _run(
     pairs: Sequence[GraphPair], networks: Mapping[str, BenchNetwork], seeds: int
 ) -> tuple[list[Score], list[Score]]:
-    bars = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     exact, tried = [], []
-    with Progress(*bars, console=Console(file=sys.stderr), transient=True) as progress:
+    with bars(counted=True) as progress:
 
         def bar(label: str) -> Callable[[int], None]:
             for task in progress.task_ids:

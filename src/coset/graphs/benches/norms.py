@@ -18,7 +18,6 @@ Each study ends with the statements that theory or the paper make about it, and 
 from __future__ import annotations
 
 import json as json_module
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -28,9 +27,6 @@ import networkx
 import pandas as pd
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -43,6 +39,7 @@ from coset.graphs.data.collections import graph_from_adjacency
 from coset.graphs.models.norms import NormName, make_norm
 from coset.nn import MLP
 from coset.relations import IndexSet, Relation, propagate
+from coset.runs.terminal import Console, Table, track
 
 Rows = list[dict[str, Any]]
 Statements = dict[str, bool]
@@ -304,4 +301,4 @@ def _cell(value: Any) -> str:
 
 
 def _tracked(norms: list[str]) -> Iterable[str]:
-    return track(norms, "norms", console=Console(file=sys.stderr), transient=True)
+    return track(norms, "norms")

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from rich.progress import track
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -30,6 +29,7 @@ from coset.core.identity import digest
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, molecule_to_data, parse_smiles, scaffold
 from coset.graphs.data.splits import Splits, column_split, random_split, scaffold_split
 from coset.graphs.data.validation import validate_graph
+from coset.runs.terminal import track
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -418,7 +418,7 @@ def _parse(column: pd.Series, file: Path, skip: bool, progress: bool) -> tuple[l
     """RDKit molecules, ``None`` for skipped rows, and the row numbers of those."""
     mols: list[Any] = []
     skipped: list[int] = []
-    for row, text in track(column.items(), "molecules", len(column), disable=not progress, transient=True):
+    for row, text in track(column.items(), "molecules", len(column), quiet=not progress):
         try:
             mols.append(parse_smiles("" if pd.isna(text) else text))
         except CosetError as error:

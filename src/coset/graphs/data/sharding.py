@@ -18,8 +18,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError
@@ -29,6 +27,7 @@ from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
 from coset.graphs.data.shards import MANIFEST, Shard, write_shard
 from coset.graphs.transforms import precompute
 from coset.runs.launch.jobs import ENGINES, Job, over_ray_data, run_jobs
+from coset.runs.terminal import bars
 
 PLAN, PARTS, ROWS = "plan.json", "parts.json", "rows"
 _SHARE = 20  # shards a process makes before another takes over: what its start costs, and what a progress bar shows
@@ -117,7 +116,7 @@ def preprocess(
         shares = _shared_out(settings, missing, engine, workers, retries)
     seconds = 0.0
     wrong: list[str] = []
-    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    with bars(quiet) as bar:
         shown = bar.add_task("shards", total=len(missing))
         for (cpu_seconds, errors), done in shares:
             seconds, wrong = seconds + cpu_seconds, wrong + errors

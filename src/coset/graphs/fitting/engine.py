@@ -14,7 +14,6 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
-from rich.progress import Progress
 from torch import Tensor
 from torch.multiprocessing import ProcessRaisedException
 from torch_geometric.data import Batch, Data
@@ -37,6 +36,7 @@ from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, LAST
 from coset.runs.launch import processes
 from coset.runs.metrics import direction, metrics_of
+from coset.runs.terminal import bars
 
 
 @dataclass
@@ -126,7 +126,7 @@ def predict(
     task.eval()
     views, votes = Views(graphs, view, seed), votes if view is not None else 1
     total = torch.zeros(len(graphs), len(task.mean), dtype=torch.float64)
-    with Progress(transient=True, disable=not progress) as bar:
+    with bars(quiet=not progress) as bar:
         shown = bar.add_task("predicting", total=votes * len(graphs))
         for vote in range(votes):
             done = 0

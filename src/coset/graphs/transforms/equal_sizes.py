@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from rich.progress import Progress
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import CosetError
+from coset.runs.terminal import bars
 
 MAX_CELLS = 1 << 17  # cells of a stack [graphs, n, n]: a float64 work array is 1 MB and stays in cache
 
@@ -107,7 +107,7 @@ def precompute(graphs: Sequence[Data], *transforms: Any, progress: bool = False)
     steps = [step for transform in transforms for step in _steps(transform)]
     done = [copy(data) for data in graphs]
     runs = [(stacked, list(run)) for stacked, run in groupby(steps, lambda step: isinstance(step, EqualSizeTransform))]
-    with Progress(transient=True, disable=not progress) as bar:
+    with bars(quiet=not progress) as bar:
         task = bar.add_task("encoding graphs", total=len(done) * len(runs))
         for stacked, run in runs:
             if stacked:

@@ -21,13 +21,11 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Int
-from rich.console import Console
-from rich.progress import Progress, track
-from rich.table import Table
 from torch import nn
 from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
+from coset.runs.terminal import Console, Table, bars, track
 from coset.topology.benches import torus_protocol
 from coset.topology.data.batches import ComplexData, to_data
 from coset.topology.data.complexes import Complex, disjoint_union
@@ -201,7 +199,7 @@ class TorusBench:
         batch = Batch.from_data_list(self.data)
         return [
             {"network": name, **self._untrained(make, seeds, batch)}
-            for name, make in track(kinds.items(), "untrained", disable=not progress, transient=True)
+            for name, make in track(kinds.items(), "untrained", quiet=not progress)
         ]
 
     def _untrained(self, make: Callable[[], nn.Module], seeds: Sequence[int], batch: Batch) -> dict[str, Any]:
@@ -240,7 +238,7 @@ class TorusBench:
             del complex_["distance_0_1"]
         file = Path(out) if out else None
         table = pd.DataFrame()
-        with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
+        with bars(quiet=not progress) as bar:
             task = bar.add_task("trained", total=len(kinds) * len(seeds) * len(chosen))
             for table in torus_protocol.trained(kinds, data, chosen, seeds, file):
                 bar.update(task, completed=len(table))

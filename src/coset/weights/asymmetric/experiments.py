@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
-from rich.progress import track
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
@@ -19,6 +18,7 @@ from coset.core.options import Options
 from coset.runs.folder import CURVES, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
+from coset.runs.terminal import track
 from coset.symmetry import EquivarianceReport
 from coset.weights.asymmetric.asymmetrize import asymmetries, fingerprint, trainable_parameters
 from coset.weights.asymmetric.classification_data import (
@@ -255,4 +255,4 @@ def _counted(data: tuple[Tensor, Tensor]) -> int:
 
 
 def _progress(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
-    return lambda epochs: track(list(epochs), description=what)
+    return lambda epochs: track(list(epochs), what)

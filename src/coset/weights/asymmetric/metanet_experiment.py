@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
-from rich.progress import track
 from torch import Tensor, nn
 
 from coset.core.identity import digest
@@ -20,6 +19,7 @@ from coset.core.options import Options
 from coset.runs.folder import CURVES, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
+from coset.runs.terminal import track
 from coset.symmetry import EquivarianceReport, check_equivariance
 from coset.weights.asymmetric.asymmetrize import trainable_parameters
 from coset.weights.asymmetric.classification_data import CLASSIFICATION_DATA, Classification, ClassificationData
@@ -156,7 +156,7 @@ class MetanetRecipe(Recipe):
 
     def _zoo(self, name: str, model: nn.Module, data: Classification, quiet: bool) -> dict[str, Any]:
         def bar(epochs: Iterable[int]) -> Iterable[int]:
-            return epochs if quiet else track(list(epochs), description=f"{name}: {self.zoo.networks} networks")
+            return epochs if quiet else track(list(epochs), f"{name}: {self.zoo.networks} networks")
 
         began = time.process_time()
         ranges = Ranges(self.zoo.rate, self.zoo.wrong, self.variants[name].steps or self.zoo.steps)

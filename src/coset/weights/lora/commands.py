@@ -8,7 +8,7 @@ import typer
 
 from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
-from coset.runs.terminal import console, print_notes, print_table, problems
+from coset.runs.terminal import console, print_notes, print_table, track
 
 
 @COMMANDS.register("lora inspect")
@@ -78,12 +78,11 @@ def collect(
 
     Example: coset lora collect adapters zoo --skip-bad
     """
-    from rich.progress import track
 
     from coset.weights.lora.data.zoo import build_zoo, find_adapters
 
     def bar(items: Any, what: str) -> Any:
-        return items if quiet else track(items, description=what, console=problems)
+        return track(items, what, quiet=quiet)
 
     sources = find_adapters(folder)
     zoo = build_zoo(sources, output, root=folder, layers=layers, skip_bad=skip_bad, dtype=dtype, progress=bar)

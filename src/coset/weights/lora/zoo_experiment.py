@@ -13,8 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import pandas as pd
 import torch
 from pydantic import Field
-from rich.console import Console
-from rich.progress import Progress
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json
@@ -22,6 +20,7 @@ from coset.runs.folder import RunFolder
 from coset.runs.launch.jobs import Job, run_jobs
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run
+from coset.runs.terminal import bars
 from coset.weights.lora.collections import TABLE
 from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource
 
@@ -158,7 +157,7 @@ def _counted(places: Sequence[Path], total: int, quiet: bool) -> Iterator[None]:
         while not stop.wait(1.0):
             bar.update(shown, completed=sum((place / LABELS).is_file() for place in places) - before)
 
-    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    with bars(quiet) as bar:
         shown = bar.add_task("finetuning", total=total)
         thread = threading.Thread(target=watch, daemon=True)
         if not quiet:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from coset.core.commands import COMMANDS
-from coset.runs.terminal import console, print_notes, print_table, problems
+from coset.runs.terminal import bars, console, print_notes, print_table
 
 
 @COMMANDS.register("merge")
@@ -20,7 +20,6 @@ def merge(
 
     Example: coset merge two-tasks.yaml --check; coset merge two-tasks.yaml --output merged
     """
-    from rich.progress import Progress
 
     from coset.weights.merging import merge_file, merge_results
     from coset.weights.merging.merge_options import load
@@ -32,7 +31,7 @@ def merge(
         for line in merge_file.check(wanted):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         return
-    with Progress(console=problems, disable=quiet) as bar:
+    with bars(quiet) as bar:
         work = bar.add_task(wanted.merge_method, total=None)
         facts = merge_file.run(wanted, progress=lambda done, of: bar.update(work, completed=done, total=of))
     print_notes(facts["notes"])
