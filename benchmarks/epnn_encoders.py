@@ -110,7 +110,7 @@ def invariance(folder: str | None) -> dict[str, tuple[float, int]]:
     graphs = [graph for pair in read_brec(folder, ["str"]) for graph in (pair.first, pair.second)]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    implicit, product = ImplicitEncoder(CHANNELS, HIDDEN, norm=False), ProductEncoder(CHANNELS, HIDDEN)
+    implicit, product = ImplicitEncoder(CHANNELS, HIDDEN, norm=torch.nn.Identity), ProductEncoder(CHANNELS, HIDDEN)
     found: dict[str, list[float]] = {"implicit": [], "product, grouped in float64": [], "product, float32 at 1e-6": []}
     for graph in graphs:
         order = torch.randperm(graph.num_nodes, generator=generator)

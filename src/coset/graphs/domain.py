@@ -17,7 +17,7 @@ DOMAIN = Domain(
     adds={
         "graph model": ("coset.graphs.models",),
         "graph data": ("coset.graphs.data.sources",),
-        "norm": ("coset.graphs.models.norms", "coset.graphs.models.granola"),
+        "norm": ("coset.graphs.models.norms",),
         "page view": ("coset.graphs.pages",),
         "coarsening": ("coset.graphs.encodings.coarsening",),
     },

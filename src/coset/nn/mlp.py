@@ -4,7 +4,7 @@ The middle of Linear - BatchNorm - ReLU - Linear is one operation here: ReLU(Bat
 backward pass instead of being kept, which saves two activations of the size of ``x``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -111,7 +111,9 @@ class MLP(nn.Module):
         norm: Normalisation between them (a module made from a width); ``nn.Identity`` for none.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: int | None = None, norm: type[nn.Module] = nn.BatchNorm1d):
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int | None = None, norm: Callable[[int], nn.Module] = nn.BatchNorm1d
+    ):
         super().__init__()
         hidden = hidden or inputs
         self.first = nn.Linear(inputs, hidden)

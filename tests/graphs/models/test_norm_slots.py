@@ -1,6 +1,5 @@
 import copy
 import pickle
-from typing import get_args
 
 import pytest
 import torch
@@ -9,10 +8,10 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCN, GIN, GINEConv, GPSConv, GraphSAGE
 
 from coset.graphs import NormSlot, attach_edges, graph_context, make_norm, mean_over_draws
-from coset.graphs.models.norms import NormName
+from coset.nn.norms import NORMS as REGISTERED
 
 D = torch.float64
-NORMS = get_args(NormName)
+NORMS = tuple(REGISTERED)
 PAPER = {"init": "paper"}
 
 

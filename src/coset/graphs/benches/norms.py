@@ -21,7 +21,7 @@ import json as json_module
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import networkx
 import pandas as pd
@@ -36,8 +36,9 @@ from coset.graphs.benches.norm_studies import depth_profile, pairs, separation
 from coset.graphs.benches.norm_training import INPUT_NOISE, STUDIES, relative_error
 from coset.graphs.benches.substructures import node_counts
 from coset.graphs.data.collections import graph_from_adjacency
-from coset.graphs.models.norms import NormName, make_norm
+from coset.graphs.models.norms import make_norm
 from coset.nn import MLP
+from coset.nn.norms import NORMS
 from coset.relations import IndexSet, Relation, propagate
 from coset.runs.terminal import Console, Table, track
 
@@ -263,7 +264,7 @@ def main(
     Raises:
         CosetError: A name is unknown, or a number below 1.
     """
-    known = [*get_args(NormName), *([INPUT_NOISE] if study in STUDIES else [])]
+    known = [*NORMS, *([INPUT_NOISE] if study in STUDIES else [])]
     chosen = known if norms == "all" else [name.strip() for name in norms.split(",")]
     for name in chosen:
         if name not in known:

@@ -15,11 +15,11 @@ The transformer of the paper, with the same pair features, is :class:`coset.grap
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
@@ -31,6 +31,7 @@ from coset.graphs.models.spectral_encoders import SpectralFunctions
 from coset.graphs.models.spectral_filter import SpectralBatch, filtered_messages
 from coset.graphs.transforms import EigenspaceBases
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
+from coset.nn.norms import known_row_norm, row_norm
 from coset.symmetry import Claim, TrivialAction
 
 
@@ -40,7 +41,7 @@ class EPNNLayer(nn.Module):
     Args:
         width: Columns in and out.
         edge_features: Table sizes, number of real columns, or ``None``.
-        norm: Batch normalisation, in both MLPs and after.
+        norm: In both MLPs and after: a name of :func:`coset.nn.norms.row_norm`, or whether batch normalisation.
         residual: Add h.
         dropout: Probability.
     """
@@ -50,13 +51,13 @@ class EPNNLayer(nn.Module):
         width: int,
         edge_features: list[int] | int | None = None,
         *,
-        norm: bool = True,
+        norm: bool | str = True,
         residual: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__()
-        kind = nn.BatchNorm1d if norm else nn.Identity
-        self.phi = SpectralFunctions(width, norm=norm)
+        kind = row_norm(_norm_name(norm))
+        self.phi = SpectralFunctions(width, norm=kind)
         self.edge = None if edge_features is None else FeatureEncoder(edge_features, width)
         self.eps = nn.Parameter(torch.zeros(1))
         self.mlp = MLP(width, width, norm=kind)
@@ -83,7 +84,7 @@ class EPNN(nn.Module):
         width: Columns of the node features.
         layers: Number of layers.
         readout: ``mean`` (as published) or ``sum`` over the nodes.
-        norm: Batch normalisation; the published counting experiments go without.
+        norm: Whether batch normalisation, or the name of another; the published counting experiments go without.
         residual: Residual connections.
         dropout: Probability.
         level: ``graph`` or ``node``: one row of output a graph or a node.
@@ -102,7 +103,7 @@ class EPNN(nn.Module):
         width: int = 96,
         layers: int = 6,
         readout: str = "mean",
-        norm: bool = True,
+        norm: bool | str = True,
         residual: bool = False,
         dropout: float = 0.0,
         level: str = "graph",
@@ -116,7 +117,7 @@ class EPNN(nn.Module):
             EPNNLayer(width, edge_features, norm=norm, residual=residual, dropout=dropout) for _ in range(layers)
         )
         self.out = nn.Linear(width, width)
-        self.out_norm = nn.BatchNorm1d(width) if norm else nn.Identity()
+        self.out_norm = row_norm(_norm_name(norm))(width)
         self.mix = nn.Linear(width, width)
         self.head = prediction_head(width, outputs)
         self.readout, self.level = readout, level
@@ -143,6 +144,10 @@ class EPNN(nn.Module):
         return renumbering_claim(self.level), bases
 
 
+def _norm_name(norm: bool | str) -> str:
+    return norm if isinstance(norm, str) else "batch" if norm else "identity"
+
+
 @GRAPH_MODELS.add
 class EPNNOptions(SpectralModel):
     """Options of :class:`EPNN`."""
@@ -151,7 +156,9 @@ class EPNNOptions(SpectralModel):
 
     name: Literal["epnn"] = "epnn"
     readout: Literal["sum", "mean"] = "mean"
-    norm: bool = Field(True, description="batch normalisation")
+    norm: bool | Annotated[str, AfterValidator(known_row_norm)] = Field(
+        True, description="batch normalisation, or the name of another that reads rows alone"
+    )
 
     def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
         return EPNN(outputs, node_features, edge_features, **self._arguments())

@@ -11,11 +11,11 @@ prediction for a graph does not depend on what else is in the batch; the noise o
 
 import math
 from copy import copy
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
@@ -23,11 +23,12 @@ from torch_geometric.data import Batch, Data
 from coset.core.errors import check_choice
 from coset.core.options import Options
 from coset.graphs.models.granola import settled_noise
-from coset.graphs.models.norms import AdaptiveNorm, NormName, make_norm
+from coset.graphs.models.norms import AdaptiveNorm, make_norm
 from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Variant
 from coset.graphs.models.product import node_counts
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
+from coset.nn.norms import known_norm
 from coset.relations import IndexSet, Relation, propagate
 from coset.symmetry import Claim
 
@@ -92,7 +93,7 @@ class GIN(nn.Module):
         self.mlps = nn.ModuleList(MLP(width, width, norm=inner) for _ in range(layers))
         edge_width = None if edge_features is None else width
         self.norms = nn.ModuleList(make_norm(norm, width, edge_width, **(granola or {})) for _ in range(layers))
-        columns = [part.norm.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
+        columns = [part.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
         self.noise_columns = [input_noise or 0, *(columns or [0] * layers)]
         self.draws, self.noise_seed = draws, noise_seed
         self.head = prediction_head(width, outputs, head_norm)
@@ -187,7 +188,7 @@ class GINOptions(GraphModel):
     name: Literal["gin"] = "gin"
     residual: bool = False
     readout: Literal["sum", "mean"] = "sum"
-    norm: NormName = Field("batch", description="normalisation after each layer")
+    norm: Annotated[str, AfterValidator(known_norm)] = Field("batch", description="normalisation after each layer")
     granola: GranolaOptions | None = Field(None, description="for norm=granola and its variants")
     inner_norm: bool | None = Field(None, description="batch norm inside the MLPs; by default with norm=batch only")
     head_norm: bool = Field(False, description="batch norm in the head")

@@ -96,9 +96,9 @@ class NormSlot(nn.Module):
             raise ValueError("batch must be sorted: the nodes of a graph stand together, as PyG writes them")
         here = passes[-1]
         nodes = IndexSet.from_batch(batch, batch_size)
-        granola, noise = self.norm.norm, None
-        if granola.noise_channels and not self.training:
-            noise = settled_noise(nodes, granola.noise_channels, *_DRAW.get(), here.slots).to(x)
+        columns, noise = self.norm.noise_channels, None
+        if columns and not self.training:
+            noise = settled_noise(nodes, columns, *_DRAW.get(), here.slots).to(x)
         here.slots += 1
         edge_attr = here.edge_attr if self.reads_edge_attr else None
         return self.norm(x, here.between(nodes), batch, edge_attr=edge_attr, noise=noise)

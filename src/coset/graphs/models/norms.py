@@ -9,8 +9,9 @@
 ``graph-size``      divides by the square root of the number of nodes (Dwivedi et al. 2020)
 ``mean``            takes a graph's mean off (Yang et al. 2020)
 ``pair``            PairNorm: takes it off and fixes the total variance (Zhao, Akoglu 2020)
+``layer``           ``layer-node`` as PyTorch has it
 ``group``           DiffGroupNorm: batch norms of ten soft groups of nodes (Zhou et al. 2020)
-``identity``        nothing
+``identity``        nothing; also called ``none``
 ``granola``         :class:`coset.graphs.models.granola.GranolaNorm`
 ``granola-no-rnf``  the same without random features
 ``rnf-norm``        the same without message passing: noise, but no structure
@@ -24,35 +25,27 @@ between others. In training ``batch`` and ``group`` need two nodes in the whole 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.nn import norm as pyg
 
 from coset.graphs.models.granola import GranolaNorm
+from coset.nn.norms import NORMS, register_norm
 from coset.relations import Relation
 
-NormName = Literal[
-    "batch", "instance", "layer-node", "layer-graph", "graph", "graph-size", "mean", "pair", "group", "identity",
-    "granola", "granola-no-rnf", "rnf-norm",
-]  # fmt: skip
-
-_STATIC: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm1d,
-    "instance": lambda channels: pyg.InstanceNorm(channels, affine=True),
-    "layer-node": lambda channels: pyg.LayerNorm(channels, mode="node"),
-    "layer-graph": lambda channels: pyg.LayerNorm(channels, mode="graph"),
-    "graph": pyg.GraphNorm,
-    "graph-size": lambda channels: pyg.GraphSizeNorm(),
-    "mean": lambda channels: pyg.MeanSubtractionNorm(),
-    "pair": lambda channels: pyg.PairNorm(),
-    "group": lambda channels: pyg.DiffGroupNorm(channels, 10),
-    "identity": lambda channels: nn.Identity(),
-}
-_OVER_NODES = ("batch", "group")
-_READS_BATCH = ("instance", "layer-graph", "graph", "graph-size", "mean", "pair")
+register_norm("instance", lambda channels: pyg.InstanceNorm(channels, affine=True), "graphs")
+register_norm("layer-node", lambda channels: pyg.LayerNorm(channels, mode="node"))
+register_norm("layer-graph", lambda channels: pyg.LayerNorm(channels, mode="graph"), "graphs")
+register_norm("graph", pyg.GraphNorm, "graphs")
+register_norm("graph-size", lambda channels: pyg.GraphSizeNorm(), "graphs")
+register_norm("mean", lambda channels: pyg.MeanSubtractionNorm(), "graphs")
+register_norm("pair", lambda channels: pyg.PairNorm(), "graphs")
+register_norm("group", lambda channels: pyg.DiffGroupNorm(channels, 10), over_rows=True)
+register_norm("granola", GranolaNorm, "edges")
+register_norm("granola-no-rnf", lambda channels, **o: GranolaNorm(channels, **{**o, "noise_channels": 0}), "edges")
+register_norm("rnf-norm", lambda channels, **o: GranolaNorm(channels, **{**o, "message_passing": False}), "edges")
 
 
 class StaticNorm(nn.Module):
@@ -60,8 +53,8 @@ class StaticNorm(nn.Module):
 
     def __init__(self, name: str, channels: int):
         super().__init__()
-        self.norm = _STATIC[name](channels)
-        self.name, self.reads_batch = name, name in _READS_BATCH
+        self.norm = NORMS[name].build(channels)
+        self.name, self.reads_batch = name, NORMS[name].reads == "graphs"
 
     def forward(
         self,
@@ -75,23 +68,26 @@ class StaticNorm(nn.Module):
     ) -> Float[Tensor, "nodes channels"]:
         if not x.size(0):
             return x
-        if self.name in _OVER_NODES and self.training and x.size(0) < 2:
+        if NORMS[self.name].over_rows and self.training and x.size(0) < 2:
             raise ValueError(f"norm={self.name!r} takes statistics over nodes: a batch for training needs at least two")
         return self.norm(x, batch) if self.reads_batch else self.norm(x)
 
     def reset_parameters(self) -> None:
         """Start anew."""
-        reset = getattr(self.norm, "reset_parameters", None)
-        if callable(reset):
-            reset()
+        _reset(self.norm)
 
 
 class AdaptiveNorm(nn.Module):
-    """GRANOLA behind the call that all normalisations share."""
+    """A normalisation that reads the edges, such as GRANOLA, behind the call that all share."""
 
-    def __init__(self, channels: int, **options: Any):
+    def __init__(self, name: str, channels: int, **options: Any):
         super().__init__()
-        self.norm = GranolaNorm(channels, **options)
+        self.norm = NORMS[name].build(channels, **options)
+
+    @property
+    def noise_channels(self) -> int:
+        """Columns of noise that it reads; 0 for one without."""
+        return int(getattr(self.norm, "noise_channels", 0))
 
     def forward(
         self,
@@ -107,7 +103,13 @@ class AdaptiveNorm(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        self.norm.reset_parameters()
+        _reset(self.norm)
+
+
+def _reset(norm: nn.Module) -> None:
+    reset = getattr(norm, "reset_parameters", None)
+    if callable(reset):
+        reset()
 
 
 def make_norm(name: str, channels: int, edge_channels: int | None = None, **granola: Any) -> StaticNorm | AdaptiveNorm:
@@ -122,12 +124,8 @@ def make_norm(name: str, channels: int, edge_channels: int | None = None, **gran
     Raises:
         ValueError: The name is unknown, or options were given to a norm that has none.
     """
-    if name not in get_args(NormName):
-        raise ValueError(f"norm={name!r}: choose {', '.join(get_args(NormName))}")
-    if name in _STATIC:
+    if name not in NORMS:
+        raise ValueError(f"norm={name!r}: choose {', '.join(NORMS)}")
+    if NORMS[name].reads != "edges":
         return StaticNorm(name, channels)
-    if name == "granola-no-rnf":
-        granola["noise_channels"] = 0
-    if name == "rnf-norm":
-        granola["message_passing"] = False
-    return AdaptiveNorm(channels, edge_channels=edge_channels, **granola)
+    return AdaptiveNorm(name, channels, edge_channels=edge_channels, **granola)

@@ -10,6 +10,8 @@ all of the pairs (lambda, P_lambda(u, v)) (Gai et al., ICLR 2025, Lemma 3.17).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,12 +29,12 @@ class SpectralFunctions(nn.Module):
     Args:
         channels: Number c of functions.
         hidden: Width between; ``channels`` by default.
-        norm: Batch normalisation of the hidden layer, over all eigenvalues of the batch.
+        norm: Normalisation of the hidden layer, over all eigenvalues of the batch.
     """
 
-    def __init__(self, channels: int, hidden: int | None = None, norm: bool = True):
+    def __init__(self, channels: int, hidden: int | None = None, norm: Callable[[int], nn.Module] = nn.BatchNorm1d):
         super().__init__()
-        self.mlp = MLP(1, channels, hidden or channels, nn.BatchNorm1d if norm else nn.Identity)
+        self.mlp = MLP(1, channels, hidden or channels, norm)
 
     def forward(self, values: Float[Tensor, " eigenvalues"]) -> Float[Tensor, "eigenvalues c"]:
         return self.mlp(values.to(self.mlp.first.weight.dtype).unsqueeze(1))
@@ -41,7 +43,7 @@ class SpectralFunctions(nn.Module):
 class ImplicitEncoder(nn.Module):
     """The spectral filter as an encoder of pairs: no grouping, 2 n^3 c operations and n^2 c numbers a graph."""
 
-    def __init__(self, channels: int, hidden: int = 128, norm: bool = True):
+    def __init__(self, channels: int, hidden: int = 128, norm: Callable[[int], nn.Module] = nn.BatchNorm1d):
         super().__init__()
         self.phi = SpectralFunctions(channels, hidden, norm)
 

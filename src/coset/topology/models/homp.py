@@ -23,6 +23,7 @@ from torch_geometric.data import Batch, Data
 from coset.core.errors import check_choice
 from coset.graphs.models.options import GRAPH_MODELS, Features
 from coset.nn import FeatureEncoder
+from coset.nn.norms import row_norm
 from coset.relations import pool, propagate
 from coset.symmetry import Claim, TrivialAction
 from coset.topology.data.batches import CellBatch
@@ -32,7 +33,8 @@ from coset.topology.models.options import ComplexModel
 Cochains = list[Tensor]
 """Features of the cells of each rank, [cells, width]."""
 
-Norm = Literal["batch", "layer", "none"]
+Norm = str
+"""Name of a norm that reads rows alone: :func:`coset.nn.norms.row_norm`."""
 Reduction = Literal["sum", "mean"]
 
 
@@ -56,18 +58,11 @@ CIN = (Neighbourhood(0, 0, 1), Neighbourhood(1, 0), Neighbourhood(1, 1, 2), Neig
 """A_{0,1}, B_{0,1}, A_{1,2}, B_{1,2}: the neighbourhoods of CIN."""
 
 
-def normalisation(kind: Norm, width: int) -> nn.Module:
-    """A norm by name."""
-    made = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
-    check_choice("norm", kind, (*made, "none"))
-    return made[kind](width) if kind in made else nn.Identity()
-
-
 def dense(inputs: int, outputs: int, norm: Norm, layers: int = 1) -> nn.Sequential:
     """(Linear - norm - ReLU), ``layers`` times."""
     parts: list[nn.Module] = []
     for layer in range(layers):
-        parts += [nn.Linear(inputs if layer == 0 else outputs, outputs), normalisation(norm, outputs), nn.ReLU()]
+        parts += [nn.Linear(inputs if layer == 0 else outputs, outputs), row_norm(norm)(outputs), nn.ReLU()]
     return nn.Sequential(*parts)
 
 

@@ -1,12 +1,13 @@
 """What recipes may say of networks on complexes, with the lifting from graphs that they need."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import CosetError
 from coset.graphs.models.options import GraphModel
+from coset.nn.norms import known_row_norm
 from coset.topology.liftings import LIFTINGS, LiftingOptions
 
 
@@ -18,7 +19,7 @@ class ComplexModel(GraphModel):
     lift: str = Field("ring", description="cells of rank 2; none for data that are complexes")
     longest: int = Field(18, ge=3, description="atoms of the longest ring that becomes a cell")
     rings: Literal["simple", "induced"] = "simple"
-    norm: Literal["batch", "layer", "none"] = "layer"
+    norm: Annotated[str, AfterValidator(known_row_norm)] = "layer"
     readout: Literal["sum", "mean"] = "sum"
     dropout: float = Field(0.0, ge=0, lt=1)
     root_fraction: Literal[1] = Field(1, description="these models mark every cell")
