@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from coset.core.files import write_text
 from coset.core.registry import Registry
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a page is written without PyTorch
     from coset.runs.folder import RunFolder
 
 
+@runtime_checkable
 class Record(Protocol):
     """One graph, as plain values; ``from_dict`` is its inverse."""
 
