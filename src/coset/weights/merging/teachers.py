@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -117,7 +117,9 @@ def check_teachers(teachers: Sequence[Teacher]) -> Wiring:
     return wirings[0]
 
 
-def in_same_basis(teachers: Sequence[Teacher], mix) -> Merged:
+def in_same_basis(
+    teachers: Sequence[Teacher], mix: Callable[[Wiring, Sequence[Mapping[str, Tensor]]], dict[str, Tensor]]
+) -> Merged:
     wiring = check_teachers(teachers)
     states = states_of(teachers)
     encoder = teachers[0].encoder.resized(None)
