@@ -233,8 +233,8 @@ def test_errors():
         SMCN(1, marking="colour")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="ranks 0 to 2"):
         SMCN(1, ranks=(0, 3))
-    with pytest.raises(ValueError, match="choose batch, layer or none"):
-        HOMP(1, norm="group")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="choose batch, layer"):
+        HOMP(1, norm="instance")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="choose sum or mean"):
         HOMP(1, readout="concatenate")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has no x_1"):

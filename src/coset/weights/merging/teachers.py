@@ -118,7 +118,7 @@ def check_teachers(teachers: Sequence[Teacher]) -> Wiring:
 
 
 def in_same_basis(
-    teachers: Sequence[Teacher], mix: Callable[[Wiring, list[dict[str, Tensor]]], dict[str, Tensor]]
+    teachers: Sequence[Teacher], mix: Callable[[Wiring, Sequence[Mapping[str, Tensor]]], dict[str, Tensor]]
 ) -> Merged:
     wiring = check_teachers(teachers)
     states = states_of(teachers)
