@@ -8,6 +8,7 @@ import functools
 import inspect
 import os
 import sys
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
@@ -33,11 +34,20 @@ class _Untouched:
 
 
 def _of_what_stays(jaxtyped):
-    """``jaxtyped`` that leaves functions within functions alone: they would be wrapped again at every call."""
+    """``jaxtyped`` that leaves functions within functions alone: they would be wrapped again at every call.
+
+    Protocols become checkable at run time.
+    """
 
     def choose(*arguments, **options):
         decorate = jaxtyped(*arguments, **options)
-        return lambda thing: thing if "<locals>" in getattr(thing, "__qualname__", "") else decorate(thing)
+
+        def wrap(thing):
+            if "<locals>" in getattr(thing, "__qualname__", ""):
+                return thing
+            return typing.runtime_checkable(thing) if getattr(thing, "_is_protocol", False) else decorate(thing)
+
+        return wrap
 
     return choose
 

@@ -43,5 +43,5 @@ def test_other_content_has_another_hash(one, other):
 
 
 def test_what_has_no_content_is_refused():
-    with pytest.raises(TypeError, match="object has no content"):
+    with pytest.raises(TypeError, match="object has no identity"):
         digest([object()])

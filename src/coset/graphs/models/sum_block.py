@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -37,7 +37,6 @@ from coset.relations.verbs import kernels_apply
 Tensors = Sequence[Tensor | None]
 
 
-@runtime_checkable
 class Branch(Protocol):
     """How the columns of one term come about.
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -39,7 +39,6 @@ Rows = Int[np.ndarray, "... _width"]
 NONE = -1
 
 
-@runtime_checkable
 class Refinement(Protocol):
     """A rule by which colours are refined."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,6 @@ from coset.weights.merging.teachers import (
 from coset.weights.merging.wiring import Wiring, combine, identities
 
 
-@runtime_checkable
 class ByName(Protocol):
     """Parameters of a network, each read when it is asked for."""
 

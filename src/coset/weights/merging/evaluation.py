@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from coset.weights.merging.encoders import Inputs
 
 
-@runtime_checkable
 class HasLogits(Protocol):
     def networks(self) -> Sequence[nn.Module]:
         """Everything that has to be kept for it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,6 @@ from coset.weights.merging.encoders import Encoder, Inputs, features
 from coset.weights.merging.wiring import Wiring, check_alike
 
 
-@runtime_checkable
 class HasHead(Protocol):
     """What is needed of a teacher once its features are known."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 from coset.core.choices import OptionsRegistry
 from coset.core.options import Options
@@ -18,7 +18,6 @@ BASE = "base"
 ADAPTER_SOURCES = OptionsRegistry("source of adapters")
 
 
-@runtime_checkable
 class Maker(Protocol):
     """An opened source."""
 
