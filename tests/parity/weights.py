@@ -9,8 +9,8 @@ from torch.nn.utils import parametrize
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from coset.weights.asymmetric.asymmetrize import asymmetrize, trainable_parameters
-from coset.weights.asymmetric.fixed_entries import FixedEntries
 from coset.weights.asymmetric.networks import ResNet, mlp
+from coset.weights.layers.fixed_entries import FixedEntries
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.models import features
 from coset.weights.lora.models.equivariant import GLNorm

@@ -21,9 +21,9 @@ from coset.weights.asymmetric.asymmetrize import (
     trainable_masks,
     trainable_parameters,
 )
-from coset.weights.asymmetric.figlu import FiGLU, jacobian, permutation_equivariances
-from coset.weights.asymmetric.fixed_entries import FixedEntries, densest_subsets, fixed_entries, random_subsets
 from coset.weights.asymmetric.networks import ResNet, mlp, parameter_count
+from coset.weights.layers.figlu import FiGLU, jacobian, permutation_equivariances
+from coset.weights.layers.fixed_entries import FixedEntries, densest_subsets, fixed_entries, random_subsets
 
 
 def fixed_linear() -> nn.Linear:

@@ -180,7 +180,7 @@ def two_layers(first: list[list[float]], trained: float = 1.0) -> tuple[nn.Modul
     """A network 2-3-2 with given fixed entries (nan: trained) in its first layer; permutations that keep them."""
     from torch.nn.utils import parametrize
 
-    from coset.weights.asymmetric.fixed_entries import FixedEntries
+    from coset.weights.layers.fixed_entries import FixedEntries
 
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     values = torch.tensor(first)

@@ -5,8 +5,8 @@ NeurIPS 2024 (arXiv 2405.20231). Group: permutations of hidden neurons, prod_l S
 W_l -> P_l W_l P_{l-1}^T; a standard network computes the same function after it.
 
 W: every linear map becomes W' = M * W + (1 - M) * F with constant F ~ N(0, kappa^2) and as many zeros in each row of
-M (:class:`~coset.weights.asymmetric.fixed_entries.FixedEntries`). sigma: every elementwise activation becomes
-sigmoid(F x) * x (:class:`~coset.weights.asymmetric.figlu.FiGLU`). Networks to be compared must share M and F:
+M (:class:`~coset.weights.layers.fixed_entries.FixedEntries`). sigma: every elementwise activation becomes
+sigmoid(F x) * x (:class:`~coset.weights.layers.figlu.FiGLU`). Networks to be compared must share M and F:
 they depend on ``seed`` and on the names of the layers only, never on the process, and travel in the state dict.
 """
 
@@ -26,17 +26,13 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from coset.core.errors import CosetError
-from coset.weights.asymmetric.figlu import FiGLU
-from coset.weights.asymmetric.fixed_entries import FixedEntries, fixed_entries, named_generator
+from coset.weights.layers import ACTIVATIONS, CONVOLUTIONS
+from coset.weights.layers.figlu import FiGLU
+from coset.weights.layers.fixed_entries import FixedEntries, fixed_entries, named_generator
 
 PerLayer = float | Sequence[float] | Mapping[str, float]
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-ACTIVATIONS = (
-    nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.Tanh, nn.Sigmoid, nn.Softplus,
-    nn.ReLU6, nn.Hardswish,
-)  # fmt: skip
 HARMLESS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 WEAK = 3.0  # fixed entries below this many times the spread of trainable ones change little: a warning
 

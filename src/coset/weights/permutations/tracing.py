@@ -14,8 +14,9 @@ from typing import Any
 from torch import fx, nn
 
 from coset.core.errors import CosetError
-from coset.weights.asymmetric.asymmetrize import ACTIVATIONS, CONVOLUTIONS
-from coset.weights.permutations.groups import Neurons, Use
+from coset.weights.layers import ACTIVATIONS, CONVOLUTIONS
+from coset.weights.layers.figlu import FiGLU
+from coset.weights.permutations.spec import Neurons, Use
 
 
 @dataclass(frozen=True)
@@ -414,8 +415,6 @@ def _pinning(reader: _Reader, name: str, module: nn.Module, x: Any) -> Any:
 
 def _handler(module: nn.Module) -> Callable[..., Any] | None:
     """How a known module is read."""
-    from coset.weights.asymmetric.figlu import FiGLU
-
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     for kinds, handler in (
         ((nn.Linear,), _linear), (CONVOLUTIONS, _convolution), (norms, _norm), (ACTIVATIONS + POOLS + DROPOUTS, _same),
