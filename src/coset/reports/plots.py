@@ -177,7 +177,7 @@ def _curve(history: pd.DataFrame, column: str, name: str, tint: str, opacity: fl
     epoch = history["epoch"] if "epoch" in history else pd.Series(range(len(history)), index=history.index)
     hover = CLOSE + ("" if name else "<extra></extra>")
     return line(
-        epoch[rows].to_numpy(), value[rows].to_numpy(), name, colour=tint, width=1.8, dots=rows.sum() == 1,
+        epoch[rows].to_numpy(), value[rows].to_numpy(), name, colour=tint, width=1.8, dots=bool(rows.sum() == 1),
         opacity=opacity, hover=hover,
     )  # fmt: skip
 
