@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from coset.core.errors import CosetError
-from coset.runs.recipe import Options
 from coset.runs.recipes import load
 from coset.weights.lora import zoo_experiment
 from coset.weights.lora.collections import opened
+from coset.weights.lora.finetuning.sources import AdapterSource
 from coset.weights.lora.zoo_experiment import LABELS, Workers, make_share
 
 pytest.importorskip("sklearn")
@@ -152,7 +152,7 @@ def test_what_fails_is_told_and_what_was_made_is_kept(tmp_path):
 
 
 def test_a_share_that_is_done_opens_nothing(tmp_path):
-    make_share(Options(), str(tmp_path), 0, [])  # which cannot open anything
+    make_share(AdapterSource(name="none"), str(tmp_path), 0, [])  # which cannot open anything
 
 
 def test_the_model_beside_a_collection_is_no_adapter(undisturbed, tmp_path):

@@ -66,7 +66,7 @@ def test_teachers_of_one_start_lie_in_one_basin():
 def test_wrong_recipes_are_refused():
     with pytest.raises(CosetError, match="method 'nonsense' is unknown"):
         load("fs-merge/digits", ["methods=[nonsense]"])
-    with pytest.raises(CosetError, match=r"network\.name=bert reads texts"):
+    with pytest.raises(CosetError, match=r"network\.name=mlp reads images, the task sst2 is made of texts"):
         load("fs-merge/digits", ["tasks=[{data: sst2},{data: subj}]"])
     with pytest.raises(CosetError, match=r"leave network\.other_sizes out"):
         load("fs-merge/digits", ["teachers.one_start=true", "network.other_sizes=[[64, 8]]"])

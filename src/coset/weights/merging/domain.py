@@ -8,6 +8,7 @@ DOMAIN = Domain(
     kinds={"merging": "coset.weights.merging.experiments:MergingRecipe"},
     commands=("coset.weights.merging.commands",),
     adds={
+        "network to merge": ("coset.weights.merging.networks",),
         "merge method": tuple(
             f"coset.weights.merging.{name}"
             for name in ("references", "averages", "matched", "regression", "zipping", "heads", "trained")

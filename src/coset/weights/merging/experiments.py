@@ -22,13 +22,13 @@ from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.runs.terminal import progress
 from coset.weights.merging.diagnosis import diagnose
-from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, take
+from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 from coset.weights.merging.evaluation import evaluate, numbers_in
 from coset.weights.merging.fitting import Fit
 from coset.weights.merging.methods import MERGE_METHODS, Outcome, Setting, merge
-from coset.weights.merging.tasks import IMAGES, SYNTHETIC, Task, image_task, text_tasks, train_jointly
+from coset.weights.merging.networks import MERGED_NETWORKS, NetworkOptions, TaskOptions
+from coset.weights.merging.tasks import Task, train_jointly
 from coset.weights.merging.teachers import Merged, Teacher
-from coset.weights.sentences import TEXTS
 
 MULTITASK = "multitask"
 """One network trained on the labels of all tasks, with their whole training sets: a reference, not a way to merge."""
@@ -39,85 +39,6 @@ COMPARED = (
     "fs_sequential", MULTITASK,
 )  # fmt: skip
 """What a recipe compares that names no methods."""
-
-
-class TaskOptions(Options):
-    """Images or texts; of images, some classes."""
-
-    data: str
-    classes: list[int] | None = None
-
-    @field_validator("data")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in (*IMAGES, *TEXTS, *SYNTHETIC):
-            raise ValueError(f"data {value!r} is unknown; choose from {', '.join((*IMAGES, *TEXTS, *SYNTHETIC))}")
-        return value
-
-
-class MLPNetwork(Options):
-    """Linear and ReLU, on flattened images."""
-
-    name: Literal["mlp"]
-    sizes: list[int] = [64, 64, 64]
-    other_sizes: list[list[int]] | None = Field(None, description="sizes of the 2nd, 3rd, ... teacher, if they differ")
-
-    def build(self, task: Task, number: int, seed: int) -> Encoder:
-        assert isinstance(task.train, torch.Tensor)
-        sizes = self.other_sizes[number - 1] if number and self.other_sizes else self.sizes
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return MLPEncoder.of([task.train.size(1), *sizes])
-
-
-class ViTNetwork(Options):
-    """``transformers.ViTModel``."""
-
-    name: Literal["vit"]
-    width: int = Field(64, ge=4)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    hidden: int = Field(128, ge=4)
-    patch: int = Field(7, ge=1)
-    activation: Literal["gelu", "relu"] = "gelu"
-
-    def build(self, task: Task, number: int, seed: int) -> Encoder:
-        from transformers import ViTConfig
-
-        from coset.weights.merging.transformer_encoders import TransformerEncoder, build
-
-        assert isinstance(task.train, torch.Tensor)
-        config = ViTConfig(
-            hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
-            intermediate_size=self.hidden, patch_size=self.patch, image_size=task.train.size(-1),
-            num_channels=task.train.size(1), hidden_act=self.activation,
-        )  # fmt: skip
-        return TransformerEncoder(build(config, seed=seed))
-
-
-class BertNetwork(Options):
-    """``transformers.BertModel``."""
-
-    name: Literal["bert"]
-    width: int = Field(64, ge=4)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    hidden: int = Field(128, ge=4)
-    tokens: int = Field(24, ge=4)
-    vocabulary: int = Field(4000, ge=10)
-    dropout: float = Field(0.1, ge=0, lt=1)
-
-    def build(self, task: Task, number: int, seed: int) -> Encoder:
-        from transformers import BertConfig
-
-        from coset.weights.merging.transformer_encoders import TransformerEncoder, build
-
-        config = BertConfig(
-            vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
-            num_attention_heads=self.heads, intermediate_size=self.hidden, max_position_embeddings=self.tokens,
-            hidden_dropout_prob=self.dropout, attention_probs_dropout_prob=self.dropout,
-        )  # fmt: skip
-        return TransformerEncoder(build(config, seed=seed))
 
 
 class TeacherOptions(Options):
@@ -140,7 +61,7 @@ class MergingRecipe(Recipe):
 
     kind: Literal["merging"] = "merging"
     tasks: list[TaskOptions] = Field(min_length=2)
-    network: Annotated[MLPNetwork | ViTNetwork | BertNetwork, Field(discriminator="name")]
+    network: Annotated[NetworkOptions, MERGED_NETWORKS.choice]
     teachers: TeacherOptions = Field(default_factory=lambda: TeacherOptions.model_validate({}))
     methods: list[str] = list(COMPARED)
     samples: list[int] = [20, 100]
@@ -165,10 +86,13 @@ class MergingRecipe(Recipe):
 
     @model_validator(mode="after")
     def _fitting(self) -> MergingRecipe:
-        texts = [t.data in TEXTS or t.data in SYNTHETIC for t in self.tasks]
-        if texts != [self.network.name == "bert"] * len(texts):
-            raise ValueError("network.name=bert reads texts, mlp and vit read images: tasks must fit it")
-        if self.teachers.one_start and isinstance(self.network, MLPNetwork) and self.network.other_sizes:
+        for task in self.tasks:
+            if task.form != self.network.reads:
+                raise ValueError(
+                    f"network.name={self.network.name} reads {self.network.reads}, the task {task.data} is made of "
+                    f"{task.form}: tasks must fit it"
+                )
+        if self.teachers.one_start and not self.network.alike:
             raise ValueError("teachers.one_start=true begins with one network: leave network.other_sizes out")
         return self
 
@@ -213,16 +137,7 @@ class MergingRecipe(Recipe):
 
     def load_tasks(self, seed: int) -> list[Task]:
         """The tasks, as the network reads them."""
-        if isinstance(self.network, BertNetwork):
-            n = self.network
-            sources = [t.data for t in self.tasks]
-            return text_tasks(sources, tokens=n.tokens, vocabulary=n.vocabulary, seed=seed, limit=self.teachers.limit)[
-                0
-            ]
-        made = [image_task(t.data, t.classes, seed=seed, limit=self.teachers.limit) for t in self.tasks]
-        if isinstance(self.network, ViTNetwork):
-            return made
-        return [Task(t.name, _flat(t.train), t.train_labels, _flat(t.test), t.test_labels, t.classes) for t in made]
+        return self.network.tasks(self.tasks, seed, self.teachers.limit)
 
     def trained(self, seed: int) -> tuple[list[Task], list[Teacher]]:
         """The tasks and a network trained on each, from the cache if they are there."""
@@ -353,11 +268,6 @@ def _samples(task: Task, samples: int, held_out: int) -> tuple[Inputs, Inputs]:
     if count_samples(task.train) < samples + held_out:
         raise CosetError(f"{task.name} has {count_samples(task.train)} samples, {samples} + {held_out} are asked for")
     return take(task.train, slice(0, samples)), take(task.train, slice(samples, samples + held_out))
-
-
-def _flat(inputs: Inputs) -> torch.Tensor:
-    assert isinstance(inputs, torch.Tensor)
-    return inputs.flatten(1)
 
 
 def _mean(values: list[float]) -> float:
