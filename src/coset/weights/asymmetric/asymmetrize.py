@@ -28,15 +28,11 @@ from torch.nn.utils import parametrize
 from coset.core.errors import CosetError
 from coset.weights.asymmetric.figlu import FiGLU
 from coset.weights.asymmetric.fixed_entries import FixedEntries, fixed_entries, named_generator
+from coset.weights.permutations.layers import ACTIVATIONS, CONVOLUTIONS
 
 PerLayer = float | Sequence[float] | Mapping[str, float]
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-ACTIVATIONS = (
-    nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.Tanh, nn.Sigmoid, nn.Softplus,
-    nn.ReLU6, nn.Hardswish,
-)  # fmt: skip
 HARMLESS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 WEAK = 3.0  # fixed entries below this many times the spread of trainable ones change little: a warning
 

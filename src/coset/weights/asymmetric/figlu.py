@@ -26,6 +26,8 @@ class FiGLU(nn.Module):
         generator: Of F.
     """
 
+    mixes_channels = True
+    """By this whoever looks for symmetries knows that its channels stay where they are."""
     weight: Tensor
 
     def __init__(self, channels: int, std: float = 1.0, axis: int = -1, generator: torch.Generator | None = None):

@@ -31,6 +31,8 @@ class FixedEntries(nn.Module):
         values: What they hold.
     """
 
+    fixes_entries = True
+    """By this whoever looks for symmetries knows it."""
     index: Tensor
     values: Tensor
 

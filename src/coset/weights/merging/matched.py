@@ -18,8 +18,8 @@ from coset.weights.merging.teachers import (
     rebuilt,
 )
 from coset.weights.merging.wiring import Wiring
-from coset.weights.permutations.groups import Neurons, PermutationSpec, Use
 from coset.weights.permutations.matching import weight_matching
+from coset.weights.permutations.spec import Neurons, PermutationSpec, Use
 
 
 def matched_average(teachers: Sequence[Teacher], inputs: Sequence[Inputs] | None = None, *, seed: int = 0) -> Merged:

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.weights.permutations.groups import Neurons, Orders, PermutationSpec, State, Use, entries, permute
+from coset.weights.permutations.spec import Neurons, Orders, PermutationSpec, State, Use, entries, permute
 
 SWEEPS = 100
 PROGRESS = 1e-12

@@ -14,8 +14,8 @@ from typing import Any
 from torch import fx, nn
 
 from coset.core.errors import CosetError
-from coset.weights.asymmetric.asymmetrize import ACTIVATIONS, CONVOLUTIONS
-from coset.weights.permutations.groups import Neurons, Use
+from coset.weights.permutations.layers import ACTIVATIONS, CONVOLUTIONS
+from coset.weights.permutations.spec import Neurons, Use
 
 
 @dataclass(frozen=True)
@@ -414,13 +414,13 @@ def _pinning(reader: _Reader, name: str, module: nn.Module, x: Any) -> Any:
 
 def _handler(module: nn.Module) -> Callable[..., Any] | None:
     """How a known module is read."""
-    from coset.weights.asymmetric.figlu import FiGLU
-
+    if getattr(module, "mixes_channels", False):
+        return _pinning
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     for kinds, handler in (
         ((nn.Linear,), _linear), (CONVOLUTIONS, _convolution), (norms, _norm), (ACTIVATIONS + POOLS + DROPOUTS, _same),
         ((nn.Embedding,), _embedding), ((nn.Flatten,), _flatten), ((nn.MultiheadAttention,), _attention),
-        ((nn.TransformerEncoderLayer,), _encoder_layer), ((FiGLU,), _pinning),
+        ((nn.TransformerEncoderLayer,), _encoder_layer),
     ):  # fmt: skip
         if isinstance(module, kinds):
             return handler
