@@ -55,7 +55,7 @@ def test_optimisation_makes_the_losses_smaller_and_keeps_the_best(scene):
     seen = []
     found = optimise_scene(tracks, 60, done=lambda step, best: bool(seen.append(step)))
     end = total_loss(losses(found, tracks), LossWeights())
-    assert float(end) < float(start) - 0.5
+    assert float(end.detach()) < float(start.detach()) - 0.5
     assert seen == list(range(60))
     assert optimise_scene(tracks, 60, done=lambda step, best: step == 2).basis.shape == (60, 12, 3)
 

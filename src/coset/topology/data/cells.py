@@ -14,6 +14,9 @@ from torch import Tensor
 Cell = tuple[int, ...]
 Array = np.ndarray
 
+GivenCells = Iterable[Sequence[int] | Int[Tensor, " _size"]] | Int[Array, "_cells _size"] | Int[Tensor, "_cells _size"]
+"""Vertices of cells as people have them: tuples, or an array or tensor with a row a cell."""
+
 
 class Cells(Sequence[Cell]):
     """Cell i has the vertices ``members[ptr[i]:ptr[i + 1]]``, in the order in which they were given.
@@ -29,10 +32,7 @@ class Cells(Sequence[Cell]):
         self.members, self.ptr = members, ptr
 
     @classmethod
-    def of(
-        cls,
-        cells: Iterable[Sequence[int] | Int[Tensor, " _size"]] | Int[Array, "cells size"] | Int[Tensor, "cells size"],
-    ) -> Cells:
+    def of(cls, cells: GivenCells) -> Cells:
         """From vertex tuples, or an array or tensor with a row a cell.
 
         Raises:

@@ -15,7 +15,7 @@ and polygonal cell complexes are special cases; three kinds differ in what is de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -25,7 +25,7 @@ from jaxtyping import Int
 from scipy.sparse import csr_matrix
 
 from coset.core.errors import CosetError
-from coset.topology.data.cells import Array, Cells, canonical_walks, find_rows, number_rows, parities
+from coset.topology.data.cells import Array, Cells, GivenCells, canonical_walks, find_rows, number_rows, parities
 from coset.topology.kernels import inclusions
 
 Kind = Literal["combinatorial", "cell", "simplicial"]
@@ -55,7 +55,7 @@ class Complex:
     def __init__(
         self,
         vertices: int,
-        cells: Mapping[int, Iterable[Sequence[int]] | Int[Array, "cells size"]],
+        cells: Mapping[int, GivenCells],
         kind: Kind = "combinatorial",
     ):
         if kind not in ("combinatorial", "cell", "simplicial"):
@@ -168,7 +168,7 @@ def disjoint_union(*parts: Complex) -> Complex:
     return Complex.known(int(offsets[-1]), cells, parts[0].kind)
 
 
-def from_faces(faces: Iterable[Sequence[int]] | Int[Array, "faces size"], vertices: int | None = None) -> Complex:
+def from_faces(faces: GivenCells, vertices: int | None = None) -> Complex:
     """A surface from its triangles, quadrilaterals or other polygons; edges are theirs, in order of appearance.
 
     Args:
@@ -182,9 +182,7 @@ def from_faces(faces: Iterable[Sequence[int]] | Int[Array, "faces size"], vertic
     return Complex(count, {1: Cells.rows(edges[first]), 2: polygons}, "cell")
 
 
-def from_simplices(
-    simplices: Iterable[Sequence[int]] | Int[np.ndarray, "cells size"], vertices: int | None = None
-) -> Complex:
+def from_simplices(simplices: GivenCells, vertices: int | None = None) -> Complex:
     """The simplicial complex of these simplices and all their faces, each rank in growing order.
 
     Args:
@@ -204,7 +202,7 @@ def from_simplices(
     return Complex(count, dict(sorted(found.items())), "simplicial")
 
 
-def _read(cells: Iterable[Sequence[int]] | Int[Array, "cells size"], what: str) -> Cells:
+def _read(cells: GivenCells, what: str) -> Cells:
     try:
         return Cells.of(cells)
     except TypeError as error:
