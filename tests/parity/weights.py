@@ -14,7 +14,7 @@ from coset.weights.layers.fixed_entries import FixedEntries
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.models import features
 from coset.weights.lora.models.equivariant import GLNorm
-from coset.weights.lora.models.glnet import FeatureModel, GLNet
+from coset.weights.lora.models.glnet import GLNet
 from coset.weights.merging import FoldedSuperNet
 from coset.weights.merging.fitting import own_loss
 from coset.weights.merging.transformer_encoders import TransformerEncoder
@@ -48,7 +48,7 @@ def lora_features(file: ParityFile, found: Differences) -> None:
     found.compare("singular values", features.spectra(given), file.official("spectra"))
     found.compare("products", features.products(given), file.official("products"))
     unbounded = 10.0  # standardised features are cut there: none is as large
-    model = file.load(FeatureModel(features.products, given, a["hidden"], a["outputs"], unbounded))
+    model = file.load(features.FeatureModel(features.products, given, a["hidden"], a["outputs"], unbounded))
     _output_and_gradients(file, found, model, given)
 
 
