@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from coset.runs.folder import METRICS
 from coset.core.errors import CosetError, require
 from coset.core.files import json_text, make_folder, write_text
 from coset.motion.data import tracks as track_files
@@ -120,7 +121,7 @@ def _reconstruct(
     notes = [*notes, *result.notes]
     metrics = {**result.metrics(), "refine": options.refine, "window": options.window, "notes": notes}
     content = {**metrics, "files": ["index.html", "tracks.npz", *names]}
-    write_text(output / "metrics.json", json_text(content, indent=2))
+    write_text(output / METRICS, json_text(content, indent=2))
     return result, notes
 
 
