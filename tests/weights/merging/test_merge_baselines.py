@@ -38,6 +38,7 @@ from coset.weights.merging.methods import MERGE_METHODS, Setting, merge
 from coset.weights.merging.trained import layer_errors
 from coset.weights.merging.transformer_encoders import TransformerEncoder, build
 from coset.weights.merging.zipping import zip_maps
+from coset.weights.permutations import permute
 
 
 def mlp(seed, sizes=(6, 8, 8, 8)):
@@ -82,12 +83,10 @@ def test_matching_does_not_change_a_network(make, width):
 @pytest.mark.parametrize(("make", "width"), [(mlp, 8), (vit, 16)])
 @pytest.mark.parametrize("by", ["weights", "activations"])
 def test_a_permuted_copy_is_found_again(make, width, by):
-    from coset.weights.merging.alignment import identity, reorder
-
     first, x = teachers(make, width)[0], samples(make)
     wiring = first.encoder.wiring()
     generator = torch.Generator().manual_seed(0)
-    orders = identity(wiring)
+    orders = wiring.features().identity()
     for space, d in wiring.widths.items():
         if space not in wiring.heads:
             orders[space] = torch.randperm(d, generator=generator)
@@ -97,7 +96,7 @@ def test_a_permuted_copy_is_found_again(make, width, by):
             inside = torch.stack([torch.randperm(4, generator=generator) for _ in range(4)])
             orders[space] = (heads[:, None] * 4 + inside).flatten()
     copied = copy.deepcopy(first.encoder)
-    copied.load_state_dict(reorder(wiring, first.encoder.state_dict(), orders))
+    copied.load_state_dict(permute(wiring.features(), first.encoder.state_dict(), orders))
     head = copy.deepcopy(first.head)
     head.weight.data = first.head.weight.data[:, orders[wiring.output]]
     pair = [first, Teacher("copy", copied, head)]

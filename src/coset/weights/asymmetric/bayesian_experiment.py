@@ -159,7 +159,8 @@ class BayesianDepthRecipe(Recipe):
     def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
         from coset.weights.asymmetric.bayesian_pages import write_depth_page
 
-        return write_depth_page(self, folder, metrics)
+        samples = self.training.samples
+        return write_depth_page(self, folder, metrics, rank=self.rank, samples=samples, runs=self.runs)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a depth and variant."""

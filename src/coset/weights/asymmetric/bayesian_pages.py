@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from coset.reports import Figure, Panel, Section, Table, colour, figure, line, points, write_sections
 from coset.runs.folder import CURVES, REPORT, RunFolder
+from coset.runs.recipe import Recipe
 from coset.weights.asymmetric.pages import ways_figure
 
-if TYPE_CHECKING:
-    from coset.weights.asymmetric.bayesian_experiment import BayesianDepthRecipe
 
-
-def write_depth_page(recipe: BayesianDepthRecipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
-    """Scores over depth, and how training went."""
+def write_depth_page(
+    recipe: Recipe, folder: RunFolder, metrics: dict[str, Any], *, rank: int, samples: int, runs: int
+) -> Path:  # fmt: skip
+    """Scores over depth, and how training went: of Gaussians of this rank, from so many samples and runs."""
     history: dict[str, Any] = folder.read_json(CURVES)
     text = (
-        f"A Gaussian over the weights of each layer, its diagonal fixed and {recipe.rank} more directions learned; "
-        f"class probabilities are averaged over {recipe.training.samples} samples. Mean and standard deviation over "
-        f"{recipe.runs} runs. Training loss: cross-entropy in the last tenth of the steps."
+        f"A Gaussian over the weights of each layer, its diagonal fixed and {rank} more directions learned; "
+        f"class probabilities are averaged over {samples} samples. Mean and standard deviation over "
+        f"{runs} runs. Training loss: cross-entropy in the last tenth of the steps."
     )
     panels = [Panel("Test accuracy over depth", over_depth(metrics, "accuracy"), "A dot a run.")]
     panels += [Panel(f"Training, depth {d}", losses(history, str(d))) for d in metrics["depths"]]

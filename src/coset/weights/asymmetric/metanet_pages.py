@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coset.reports import Figure, Panel, Section, Table, colour, figure, line, points, write_sections
 from coset.runs.folder import CURVES, REPORT, RunFolder
+from coset.runs.recipe import Recipe
 from coset.weights.asymmetric.pages import ways_figure
 
-if TYPE_CHECKING:
-    from coset.weights.asymmetric.metanet_experiment import MetanetRecipe
 
-
-def write_metanet_page(recipe: MetanetRecipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
+def write_metanet_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """How well metanetworks tell accuracies, what the zoos are, and the way from initialisation to minimum."""
     curves: dict[str, Any] = folder.read_json(CURVES)
     text = (
@@ -25,7 +23,7 @@ def write_metanet_page(recipe: MetanetRecipe, folder: RunFolder, metrics: dict[s
     columns, rows = recipe.summary(metrics)
     panels = [
         Panel(predictor, _scatter(curves, predictor), "A dot a test network, first run.")
-        for predictor in recipe.predictors
+        for predictor in next(iter(curves.values()))["predictions"]
     ]
     zoos = [
         [
@@ -40,7 +38,7 @@ def write_metanet_page(recipe: MetanetRecipe, folder: RunFolder, metrics: dict[s
     ]
     more = Table(["zoo", "networks", "mean accuracy", "deviation", "trainable", "training, CPU s"], zoos)
     sections = [Section("Accuracy from weights", text, [Table(columns, rows), more], panels)]
-    if recipe.ways:
+    if any("monotonicity" in r for r in metrics["variants"].values()):
         sections.append(_way_section(metrics, curves))
     return write_sections(
         folder / REPORT, recipe.name, sections, lead=recipe.description,

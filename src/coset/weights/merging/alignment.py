@@ -13,14 +13,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
-from coset.weights.merging.wiring import Wiring, matrix, shaped
-
-Orders = dict[str, Tensor]
-"""For each space the features in their new order: the j-th new one is the ``order[j]``-th old one."""
+from coset.weights.merging.wiring import Wiring
+from coset.weights.permutations.matching import assign
+from coset.weights.permutations.spec import Orders, permute
 
 
 def activations(
@@ -70,17 +68,17 @@ def activations(
 
 
 def match(wiring: Wiring, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Orders:
-    """Orders of the second network's features that correlate best with the first's.
+    """Orders of the second network's features, by space, that correlate best with the first's.
 
     Args:
         wiring: Of both.
         first: Features by space, :func:`activations`.
         second: The same of the other network on the same samples.
     """
-    orders = identity(wiring)
+    orders = wiring.features().identity()
     similarity = {s: correlation(first[s], second[s]) for s in orders if s in first}
     for space in similarity.keys() - wiring.heads.keys():
-        orders[space] = _assign(similarity[space])[0]
+        orders[space] = assign(similarity[space])
     for spaces in wiring.layers_of_heads():
         orders |= _assign_heads({s: similarity[s] for s in spaces}, wiring.heads[spaces[0]])
     return orders
@@ -90,22 +88,6 @@ def correlation(a: Float[Tensor, "rows n"], b: Float[Tensor, "rows m"]) -> Float
     """Of every feature of one with every feature of the other; 0 for features that do not vary."""
     a, b = (_standard(x.double()) for x in (a, b))
     return a.mT @ b / len(a)
-
-
-def reorder(wiring: Wiring, state: Mapping[str, Tensor], orders: Orders) -> dict[str, Tensor]:
-    """The same network with its features in another order."""
-    moved = dict(state)
-    for slot in wiring.slots:
-        value = matrix(slot, state[slot.weight])[orders[slot.writes]]
-        if slot.reads is not None:
-            value = value[:, orders[slot.reads]]
-        moved[slot.weight] = shaped(slot, value, state[slot.weight]).contiguous()
-        if slot.bias:
-            moved[slot.bias] = state[slot.bias][orders[slot.writes]]
-    for norm in wiring.norms:
-        for name in (norm.weight, norm.bias):
-            moved[name] = state[name][orders[norm.space]]
-    return moved
 
 
 def align(teachers: Sequence[Encoder], inputs: Inputs) -> tuple[list[dict[str, Tensor]], list[Int[Tensor, " width"]]]:
@@ -119,17 +101,14 @@ def align(teachers: Sequence[Encoder], inputs: Inputs) -> tuple[list[dict[str, T
         State dicts, and the new order of each teacher's last features (its head must follow).
     """
     wiring = teachers[0].wiring()
+    spec = wiring.features()
     found = [activations(teacher, inputs) for teacher in teachers]
     states, outputs = [], []
     for teacher, own in zip(teachers, found, strict=True):
-        orders = match(wiring, found[0], own) if own is not found[0] else identity(wiring)
-        states.append(reorder(wiring, teacher.state_dict(), orders))
+        orders = match(wiring, found[0], own) if own is not found[0] else spec.identity()
+        states.append(permute(spec, teacher.state_dict(), orders))
         outputs.append(orders[wiring.output])
     return states, outputs
-
-
-def identity(wiring: Wiring) -> Orders:
-    return {space: torch.arange(width) for space, width in wiring.widths.items()}
 
 
 def _standard(x: Tensor) -> Tensor:
@@ -138,8 +117,8 @@ def _standard(x: Tensor) -> Tensor:
 
 
 def _assign(similarity: Tensor) -> tuple[Tensor, float]:
-    rows, columns = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)
-    return torch.from_numpy(columns), float(similarity[rows, columns].sum())
+    order = assign(similarity)
+    return order, float(similarity[torch.arange(len(order)), order].sum())
 
 
 def _assign_heads(similarities: Mapping[str, Tensor], heads: int) -> Orders:
@@ -152,5 +131,5 @@ def _assign_heads(similarities: Mapping[str, Tensor], heads: int) -> Orders:
         ]
         total += torch.tensor([[score for _, score in row] for row in cells])
         inside[space] = [[order + h * size for h, (order, _) in enumerate(row)] for row in cells]
-    chosen = _assign(total)[0].tolist()
+    chosen = assign(total).tolist()
     return {space: torch.cat([cells[g][h] for g, h in enumerate(chosen)]) for space, cells in inside.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from coset.weights.merging.alignment import align, reorder
+from coset.weights.merging.alignment import align
 from coset.weights.merging.averages import average
 from coset.weights.merging.encoders import Inputs, join
 from coset.weights.merging.methods import merge_method
@@ -17,9 +17,8 @@ from coset.weights.merging.teachers import (
     check_teachers,
     rebuilt,
 )
-from coset.weights.merging.wiring import Wiring
 from coset.weights.permutations.matching import weight_matching
-from coset.weights.permutations.spec import Neurons, PermutationSpec, Use
+from coset.weights.permutations.spec import permute
 
 
 def matched_average(teachers: Sequence[Teacher], inputs: Sequence[Inputs] | None = None, *, seed: int = 0) -> Merged:
@@ -55,64 +54,9 @@ def weight_aligned(teachers: Sequence[Teacher], seed: int = 0) -> list[Teacher]:
     for teacher in teachers[1:]:
         state: dict[str, Tensor] = {n: p.detach() for n, p in teacher.encoder.named_parameters()}
         order = torch.arange(wiring.widths[wiring.output])
-        for spec in matching_specs(wiring):
-            if not len(spec):
-                continue
+        for spec in wiring.permutations():
             orders = weight_matching(spec, first, state, seed=seed)
-            full = _space_orders(wiring, spec, orders)
-            state = reorder(wiring, state, full)
-            order = order[full[wiring.output]]
+            state = permute(spec, state, orders)
+            order = order[orders.get(wiring.output, torch.arange(len(order)))]
         made.append(rebuilt(teacher, state, order))
     return made
-
-
-def matching_specs(wiring: Wiring) -> tuple[PermutationSpec, PermutationSpec]:
-    """What may be permuted: first features and whole heads, then channels inside each head."""
-    outer, inner = [], []
-    for space, width in wiring.widths.items():
-        heads = wiring.heads.get(space)
-        if heads is None:
-            outer.append(Neurons(space, width, tuple(_uses(wiring, {space}))))
-            continue
-        size = width // heads
-        for h in range(heads):
-            uses = tuple(Use(u.parameter, u.axis, h * size) for u in _uses(wiring, {space}))
-            inner.append(Neurons(f"{space}:{h}", size, uses))
-    # Query-key and value channels of one layer belong to the same heads.
-    for spaces in wiring.layers_of_heads():
-        heads, width = wiring.heads[spaces[0]], wiring.widths[spaces[0]]
-        uses = tuple(Use(u.parameter, u.axis, 0, width // heads) for u in _uses(wiring, set(spaces)))
-        outer.append(Neurons(f"{spaces[0].rpartition('.')[0]}:heads", heads, uses))
-    return PermutationSpec(tuple(outer)), PermutationSpec(tuple(inner))
-
-
-def _uses(wiring: Wiring, spaces: set[str]) -> list[Use]:
-    uses = []
-    for slot in wiring.slots:
-        if slot.writes in spaces:
-            uses.append(Use(slot.weight, -1 if slot.table else 0))
-            if slot.bias:
-                uses.append(Use(slot.bias, 0))
-        if slot.reads in spaces:
-            uses.append(Use(slot.weight, 1))
-    for norm in wiring.norms:
-        if norm.space in spaces:
-            uses += [Use(norm.weight, 0), Use(norm.bias, 0)]
-    return uses
-
-
-def _space_orders(wiring: Wiring, spec: PermutationSpec, orders: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    full = {space: torch.arange(width) for space, width in wiring.widths.items()}
-    for group in spec.groups:
-        name, _, part = group.name.partition(":")
-        order = orders[group.name]
-        if part == "heads":
-            for space in (s for s in wiring.heads if s.rpartition(".")[0] == name):
-                size = wiring.widths[space] // wiring.heads[space]
-                full[space] = (order[:, None] * size + torch.arange(size)).flatten()
-        elif part:
-            start = int(part) * group.size
-            full[name][start : start + group.size] = start + order
-        else:
-            full[name] = order
-    return full

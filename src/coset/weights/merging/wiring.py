@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coset.core.errors import CosetError
+from coset.weights.permutations.spec import Neurons, PermutationSpec, Use
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,44 @@ class Wiring:
         merges = {slot.merge: slot.writes for slot in self.slots}
         unmerges = {slot.unmerge: slot.reads for slot in self.slots if slot.unmerge and slot.reads}
         return merges, {**unmerges, "output": self.output}
+
+    def uses(self, *spaces: str) -> tuple[Use, ...]:
+        """Where the entries of the features of some spaces are."""
+        found = []
+        for slot in self.slots:
+            if slot.writes in spaces:
+                found.append(Use(slot.weight, -1 if slot.table else 0))
+                if slot.bias:
+                    found.append(Use(slot.bias, 0))
+            if slot.reads in spaces:
+                found.append(Use(slot.weight, 1))
+        for norm in self.norms:
+            if norm.space in spaces:
+                found += [Use(norm.weight, 0), Use(norm.bias, 0)]
+        return tuple(found)
+
+    def features(self) -> PermutationSpec:
+        """Every space as one group. In attention only orders that keep heads together leave the function alone."""
+        return PermutationSpec(tuple(Neurons(space, width, self.uses(space)) for space, width in self.widths.items()))
+
+    def permutations(self) -> tuple[PermutationSpec, PermutationSpec]:
+        """What may be permuted: first features and whole heads, then channels inside each head."""
+        outer, inner = [], []
+        for space, width in self.widths.items():
+            heads = self.heads.get(space)
+            if heads is None:
+                outer.append(Neurons(space, width, self.uses(space)))
+                continue
+            size = width // heads
+            for h in range(heads):
+                uses = tuple(Use(u.parameter, u.axis, h * size) for u in self.uses(space))
+                inner.append(Neurons(f"{space}:{h}", size, uses))
+        # Query-key and value channels of one layer belong to the same heads.
+        for spaces in self.layers_of_heads():
+            heads, width = self.heads[spaces[0]], self.widths[spaces[0]]
+            uses = tuple(Use(u.parameter, u.axis, 0, width // heads) for u in self.uses(*spaces))
+            outer.append(Neurons(f"{spaces[0].rpartition('.')[0]}:heads", heads, uses))
+        return PermutationSpec(tuple(outer)), PermutationSpec(tuple(inner))
 
     def layers_of_heads(self) -> list[list[str]]:
         """Spaces that share their heads (queries and keys, values), layer by layer."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coset.weights.merging.alignment import activations, correlation, identity, match, reorder
+from coset.weights.merging.alignment import activations, correlation, match
 from coset.weights.merging.encoders import Inputs, join
 from coset.weights.merging.methods import merge_method
 from coset.weights.merging.teachers import (
@@ -20,6 +20,7 @@ from coset.weights.merging.teachers import (
     states_of,
 )
 from coset.weights.merging.wiring import Blocks, combine, identities
+from coset.weights.permutations.spec import permute
 
 
 @merge_method("zipit")
@@ -52,7 +53,7 @@ def zip_maps(
     ordered = [teachers[0]]
     for teacher, own, state in zip(teachers[1:], found[1:], states_of(teachers)[1:], strict=True):
         orders = match(wiring, found[0], own)
-        moved = reorder(wiring, state, identity(wiring) | {s: orders[s] for s in wiring.heads})
+        moved = permute(wiring.features(), state, {s: orders[s] for s in wiring.heads})
         ordered.append(rebuilt(teacher, moved, torch.arange(wiring.widths[wiring.output])))
     return ordered, merges, unmerges
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -46,7 +46,7 @@ def weight_matching(spec: PermutationSpec, first: State, second: State, *, seed:
             others = {name: order for name, order in orders.items() if name != group.name}
             affinity = _affinity(spec, group, a, permute(spec, b, others))
             old = float(affinity.gather(1, orders[group.name][:, None]).sum())
-            order = _assign(affinity)
+            order = assign(affinity)
             new = float(affinity.gather(1, order[:, None]).sum())
             if new > old + PROGRESS * max(1.0, abs(old)):
                 before = objective(spec, a, permute(spec, b, orders)) if _both_axes(spec, group) else None
@@ -82,7 +82,7 @@ def activation_matching(spec: PermutationSpec, model: nn.Module, first: State, s
     for group in spec.groups:
         pairs = [(a[name], b[name]) for name in group.modules if name in a]
         if pairs:
-            orders[group.name] = _assign(sum(x.T @ y for x, y in pairs))  # type: ignore[arg-type]
+            orders[group.name] = assign(sum(x.T @ y for x, y in pairs))  # type: ignore[arg-type]
     return orders
 
 
@@ -133,7 +133,8 @@ def _rows(state: Mapping[str, Tensor], group: Neurons, use: Use) -> Float[Tensor
     return state[use.parameter].index_select(use.axis, stretch).movedim(use.axis, 0).reshape(group.size, -1)
 
 
-def _assign(affinity: Float[Tensor, "n n"]) -> Tensor:
+def assign(affinity: Float[Tensor, "n n"]) -> Int[Tensor, " n"]:
+    """For each row the column, each once, so that the sum is largest."""
     _, columns = linear_sum_assignment(affinity.cpu().numpy(), maximize=True)
     return torch.from_numpy(np.ascontiguousarray(columns))
 
