@@ -1,10 +1,14 @@
-# Two commands do everything: `make demo` installs and runs the main job, `make test` installs and runs what CI runs.
+# Two commands do everything: `make demo` installs and runs the main job, `make test` installs and runs what CI runs;
+# `make quick` runs the tests that take less than a second each.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 export COSET_DATA ?= $(wildcard ../shared/data)
 
-.PHONY: demo test check unit docs
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test quick costs check unit docs
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
@@ -25,8 +29,14 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+quick: $(VENV)/.dev
+	$(PYTEST) -m "not long and not slow and not browser and not ray"
+
+costs: $(VENV)/.dev
+	$(BIN)/python -m pytest --measure-costs
+
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet

@@ -14,11 +14,13 @@ import shape_checks
 from precisions import PRECISIONS
 
 shape_checks.install()  # before anything of Coset is imported
-pytest_plugins = ["in_browser", "made_up_runs"]
+pytest_plugins = ["costs", "in_browser", "made_up_runs"]
 
 settings.register_profile("coset", deadline=None)
 settings.load_profile("coset")
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_warn_always(True)  # warnings are errors: of the test that causes them, not of the first one
+side_by_side = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // side_by_side))
 
 
 @pytest.fixture(params=PRECISIONS, ids=lambda options: str(options["dtype"]).removeprefix("torch."))

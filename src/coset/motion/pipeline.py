@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from coset.runs.folder import METRICS
 from coset.core.errors import CosetError, require
 from coset.core.files import json_text, make_folder, write_text
 from coset.motion.data import tracks as track_files
@@ -20,6 +19,7 @@ from coset.motion.models.checkpoint import load_model, pretrained
 from coset.motion.reconstruct import Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
 from coset.motion.viewer import write_viewer
+from coset.runs.folder import METRICS
 from coset.runs.terminal import bars
 
 

@@ -23,8 +23,9 @@ from coset.graphs.benches.expressivity import (
     score_table,
     set_norm_statistics,
 )
-from coset.graphs.benches.networks import bench_networks
+from coset.graphs.benches.networks import BenchNetwork, bench_networks
 from coset.graphs.data.collections import BREC_CATEGORIES, GraphPair, graph_from_adjacency, parse_graph6, read_brec
+from coset.graphs.models.options import GraphModel
 
 NETWORKS = bench_networks()
 
@@ -78,7 +79,7 @@ def test_false_separations_are_noticed():
             degree = torch.bincount(batch.edge_index[0], minlength=batch.num_nodes)
             return degree[batch.ptr[:-1]].double()[:, None]
 
-    class Bench:
+    class Bench(BenchNetwork):
         def build(self, *_):
             return FirstNode()
 
@@ -87,7 +88,7 @@ def test_false_separations_are_noticed():
 
     # A star's centre comes first, in a renumbered copy a leaf does.
     star, path = nx.star_graph(20), nx.path_graph(21)
-    score = score_network("first node", Bench(), [pair(path, star), pair(star, star)])
+    score = score_network("first node", Bench(GraphModel, None), [pair(path, star), pair(star, star)])
     assert score.separated == {"basic": 1}
     assert score.false_separations == 2
 
