@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from coset.symmetry import Action
 from coset.weights.layers.fixed_entries import FixedEntries
-from coset.weights.permutations.spec import Neurons, Orders, PermutationSpec, State, Use
+from coset.weights.permutations.spec import Neurons, Orders, PermutationSpec, State, Use, entries, permute
 from coset.weights.permutations.tracing import trace_channels
 
 
@@ -32,31 +31,6 @@ def permutation_spec(model: nn.Module) -> PermutationSpec:
         CosetError: The module cannot be traced.
     """
     return PermutationSpec(trace_channels(model))
-
-
-def entries(group_size: int, use: Use, order: Int[Tensor, " n"]) -> Int[Tensor, " entries"]:
-    """Positions on the axis of a use, in their new order."""
-    return (use.start + order[:, None] * use.repeat + torch.arange(use.repeat)).flatten()
-
-
-def permute(spec: PermutationSpec, state: State, orders: Orders) -> dict[str, Tensor]:
-    """The same network with its neurons in another order.
-
-    Args:
-        spec: Of the network.
-        state: Its state dict; names that the spec does not know are passed on.
-        orders: Of some of its groups.
-    """
-    moved = dict(state)
-    for group in spec.groups:
-        if group.name not in orders:
-            continue
-        for use in group.uses:
-            value = moved[use.parameter]
-            index = torch.arange(value.size(use.axis))
-            index[entries(group.size, use, torch.arange(group.size))] = entries(group.size, use, orders[group.name])
-            moved[use.parameter] = value.index_select(use.axis, index.to(value.device))
-    return moved
 
 
 class NeuronPermutation(Action):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 State = Mapping[str, Tensor]
@@ -62,3 +63,28 @@ class PermutationSpec:
 
     def identity(self) -> Orders:
         return {group.name: torch.arange(group.size) for group in self.groups}
+
+
+def entries(group_size: int, use: Use, order: Int[Tensor, " n"]) -> Int[Tensor, " entries"]:
+    """Positions on the axis of a use, in their new order."""
+    return (use.start + order[:, None] * use.repeat + torch.arange(use.repeat)).flatten()
+
+
+def permute(spec: PermutationSpec, state: State, orders: Orders) -> dict[str, Tensor]:
+    """The same network with its neurons in another order.
+
+    Args:
+        spec: Of the network.
+        state: Its state dict; names that the spec does not know are passed on.
+        orders: Of some of its groups.
+    """
+    moved = dict(state)
+    for group in spec.groups:
+        if group.name not in orders:
+            continue
+        for use in group.uses:
+            value = moved[use.parameter]
+            index = torch.arange(value.size(use.axis))
+            index[entries(group.size, use, torch.arange(group.size))] = entries(group.size, use, orders[group.name])
+            moved[use.parameter] = value.index_select(use.axis, index.to(value.device))
+    return moved
