@@ -1,0 +1,80 @@
+"""What every registered graph model promises; a model enters by being registered.
+
+Its claims of symmetry in float64 and float32, a batch equal to its graphs one by one, finite gradients, a state that gives
+the same function again, and a schema that says what is wrong.
+"""
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from coset import CosetError
+from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
+from coset.graphs.models.options import GRAPH_MODELS
+from coset.graphs.transforms import precompute
+from coset.runs.recipes import check
+from coset.symmetry import verify_claims
+
+SMILES = ["CC(=O)Oc1ccccc1", "C1CC1CO", "CCN(C)C", "c1ccc2ccccc2c1"]
+NAMES = {options: name for name, options in reversed(list(GRAPH_MODELS.items()))}
+"""One name of each class of options."""
+
+
+@pytest.fixture(params=list(NAMES.values()))
+def options(request):
+    """Small options of every model."""
+    return GRAPH_MODELS[request.param].model_validate({"name": request.param, "width": 16, "layers": 2})
+
+
+def network(options):
+    torch.manual_seed(0)
+    return options.build(2, list(ATOM_SIZES), list(BOND_SIZES))
+
+
+def graphs(options):
+    return precompute([smiles_to_data(s) for s in SMILES], options.transform())
+
+
+def test_claims_hold(options, precision):
+    model = network(options)
+    batch = options.settled(model, Batch.from_data_list(graphs(options)))
+    try:
+        reports = verify_claims(model, batch, **precision)
+    except CosetError as refusal:  # networks on eigenspaces: rounding would split them
+        assert precision["dtype"] == torch.float32
+        assert "in float32" in str(refusal)
+        pytest.skip(str(refusal))
+    assert reports
+    assert all(report.passed for report in reports), [str(report) for report in reports]
+
+
+def test_a_batch_equals_its_graphs_one_by_one(options):
+    model, single = network(options).double().eval(), graphs(options)
+    together = model(Batch.from_data_list(single))
+    alone = torch.cat([model(Batch.from_data_list([graph])) for graph in single])
+    assert together.shape == (len(SMILES), 2)
+    torch.testing.assert_close(together, alone)
+
+
+def test_gradients_are_finite_and_reach_the_weights(options):
+    model = network(options).train()
+    model(Batch.from_data_list(graphs(options))).square().mean().backward()
+    reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters()]
+    assert sum(reached) > 0.8 * len(reached)
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_a_state_gives_the_same_function_again(options, tmp_path):
+    model = network(options).eval()
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    other = options.build(2, list(ATOM_SIZES), list(BOND_SIZES)).eval()
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    batch = Batch.from_data_list(graphs(options))
+    assert torch.equal(model(batch), other(batch))
+
+
+def test_a_recipe_can_name_it_and_a_mistake_is_told(options, tmp_path):
+    values = {"kind": "graphs", "data": {"name": "freesolv"}, "model": {"name": options.name}}
+    assert check(values, "mine").model.name == options.name
+    with pytest.raises(CosetError, match=r"unknown key model.widht=3; did you mean model.width\?"):
+        check({**values, "model": {"name": options.name, "widht": 3}}, "mine")
