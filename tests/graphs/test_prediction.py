@@ -3,11 +3,16 @@ import pytest
 
 from coset import CosetError
 from coset.graphs.models.subgraphormer import Subgraphormer
-from coset.graphs.prediction import predict_csv
-from coset.runs.recipes import load, verify
+from coset.runs.recipes import load, load_run, verify
 
 SMALL = ["model.width=12", "model.layers=1", "model.heads=2", "model.positional_encoding=2", "training.epochs=1"]
 SMALL += ["training.batch_size=4", "data.fractions=[0.5,0.25,0.25]", "data.target=carbons"]
+
+
+def predict_csv(run, data, output, **options):
+    """As ``coset predict`` does."""
+    recipe = load_run(run)
+    return recipe.predict(recipe.folder(run), data, output, quiet=True, **options)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def cells_page(run_dir: Path) -> Path:
     """A square cut in two, its first triangle marked with four times the weight of the second, and a bare edge."""
     square = {"positions": [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], "faces": [(0, 1, 2), (0, 2, 3)]}
     edges = [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3)]
-    weights = np.array([[4, 0], [0, 1], [0, 0], [0, 0]])
+    weights = np.array([[4.0, 0], [0, 1], [0, 0], [0, 0]])
     records = [
         cell_record(id='<b onclick="window.broken=1">', edges=edges, ranks=(0, 2), weights=weights, **square),
         cell_record(id="bare", positions=[[0, 0, 0], [1, 0, 0]], edges=[(0, 1)], faces=[], ranks=(0, 2),

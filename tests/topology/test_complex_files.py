@@ -67,5 +67,5 @@ def test_missing_files(source):
 def test_what_is_neither():
     with pytest.raises(CosetError, match="neither a graph6 string nor a file"):
         read_complex("no such thing")
-    with pytest.raises(ValueError, match="choose ring, clique"):
-        read_complex("D~{", "cone")  # type: ignore[arg-type]
+    with pytest.raises(CosetError, match="no lifting 'cone'; did you mean 'none'"):
+        read_complex("D~{", "cone")

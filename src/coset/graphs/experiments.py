@@ -31,6 +31,7 @@ from coset.runs.run import Run, write_certificate
 from coset.runs.training import TrainingOptions
 from coset.symmetry import EquivarianceReport, verify_claims
 
+Graphs = list[Data] | ShardedGraphs
 CERTIFIED = 8  # graphs that a symmetry is measured on
 MAY_CHANGE = frozenset(f"training.{key}" for key in ("epochs", "early_stopping", "max_minutes", "workers"))
 
@@ -78,7 +79,7 @@ class GraphRecipe(Recipe):
                 message = message.replace(option, f"data.{option}")
             raise CosetError(message) from error
 
-    def encode(self, graphs: list[Data], progress: bool = False) -> list[Data]:
+    def encode(self, graphs: Graphs, progress: bool = False) -> Graphs:
         """The graphs with everything added that the model needs.
 
         Raises:
@@ -126,7 +127,7 @@ class GraphRecipe(Recipe):
             "edge_features": table.edge_features,
         }
 
-    def certificate(self, model: nn.Module, graphs: list[Data]) -> list[EquivarianceReport]:
+    def certificate(self, model: nn.Module, graphs: Graphs) -> list[EquivarianceReport]:
         """The model's claims, measured on the first of these (encoded) graphs in float64."""
         batch = first_batch(graphs, CERTIFIED)
         return verify_claims(model, self.model.settled(model, batch))
@@ -225,7 +226,7 @@ class GraphRecipe(Recipe):
         ]
         return ["metric", *splits, f"{last}, predicting the mean"], rows
 
-    def predictions(self, task: GraphTask, graphs: list[Data], progress: bool = False) -> Tensor:
+    def predictions(self, task: GraphTask, graphs: Graphs, progress: bool = False) -> Tensor:
         """Predictions for encoded graphs; with sampled roots the mean over the votes."""
         return predict(task, graphs, view=self.view, votes=self.model.votes, seed=self.seed, progress=progress)
 
@@ -249,7 +250,8 @@ class GraphRecipe(Recipe):
             epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
             max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
             trainer=self.trainer.model_dump(exclude_none=True), quiet=run.quiet, identity=self.identity_of(table),
-            on_epoch=told,
+            # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
+            on_epoch=told if self.trainer.devices == 1 else None,
         )  # fmt: skip
 
     def _kept(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class CellRecord:
 def cell_record(
     *,
     id: str,
-    positions: Float[np.ndarray, "vertices 3"],
+    positions: Float[np.ndarray, "vertices 3"] | Sequence[Sequence[float]],
     edges: Sequence[Sequence[int]],
     faces: Sequence[Sequence[int]],
     ranks: Sequence[int] = (),

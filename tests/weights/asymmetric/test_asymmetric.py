@@ -2,6 +2,7 @@ import itertools
 import math
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -87,7 +88,9 @@ def test_trainable_parameters_are_those_of_the_published_networks():
     assert parameter_count(small) == 78_042
     filters = asymmetrize(small, n_fix={"conv": 3, "*": 8}, kappa=2.0, filters=True)
     assert trainable_parameters(filters) == 60_634
-    assert trainable_parameters(asymmetrize(nn.Sequential(nn.Linear(4, 3, bias=False)), n_fix=1)) == 9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # how large kappa is beside the trainable entries depends on how they are drawn
+        assert trainable_parameters(asymmetrize(nn.Sequential(nn.Linear(4, 3, bias=False)), n_fix=1)) == 9
 
 
 @pytest.mark.slow

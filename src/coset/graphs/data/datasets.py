@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +110,7 @@ class GraphTable:
         graphs = [_content(data) for data in self.graphs] if stored is None else stored()
         return digest(graphs, self.target_names, dict(self.splits))
 
-    def map(self, transform: Callable[[list[Data]], list[Data]]) -> GraphTable:
+    def map(self, transform: Callable[[list[Data]], Any]) -> GraphTable:
         """The same table with other graphs, row by row: ``table.map(lambda graphs: precompute(graphs, transform))``."""
         graphs = transform(self.graphs)
         if len(graphs) != len(self):
@@ -344,7 +345,7 @@ def read_rows(file: Path) -> pd.DataFrame:
     return next(read_chunks(file, None))
 
 
-def read_chunks(file: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+def read_chunks(file: Path, rows: int | None) -> Generator[pd.DataFrame, None, None]:
     """The same in chunks of so many rows, of which only one is in memory; all at once with ``None``.
 
     Raises:
@@ -356,14 +357,15 @@ def read_chunks(file: Path, rows: int | None) -> Iterator[pd.DataFrame]:
     try:
         options: dict[str, Any] = {"dtype": str, "skip_blank_lines": False, "encoding": "utf-8-sig"}
         opened: Any = pd.read_csv(file, sep=separator, index_col=False, chunksize=rows, **options)
-        for chunk in [opened] if rows is None else opened:
-            chunk.columns = chunk.columns.str.strip()
-            chunk.index = pd.RangeIndex(above, above + len(chunk))
-            above += len(chunk)
-            full = chunk.dropna(how="all")
-            if not full.empty:
-                some = True
-                yield full
+        with nullcontext([opened]) if rows is None else opened as chunks:
+            for chunk in chunks:
+                chunk.columns = chunk.columns.str.strip()
+                chunk.index = pd.RangeIndex(above, above + len(chunk))
+                above += len(chunk)
+                full = chunk.dropna(how="all")
+                if not full.empty:
+                    some = True
+                    yield full
     except pd.errors.EmptyDataError as error:
         raise CosetError(f"{file} is empty: the first row must name the columns") from error
     except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:

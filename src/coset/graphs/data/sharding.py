@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ class Sharding:
         """
         names: list[str] = []
         for file in self.files:
-            columns = list(next(read_chunks(file, 1)).columns)
+            with closing(read_chunks(file, 1)) as chunks:
+                columns = list(next(chunks).columns)
             names = target_columns(self.targets, columns)
             for column in [self.smiles, *names, *([self.id] if self.id else [])]:
                 check_column(columns, column, file)
