@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).with_name("costs.json")
-LISTED, LONG, SLOW = 0.2, 1.0, 10.0
+LISTED, LONG, SLOW = 0.2, 0.2, 10.0
 """Seconds from which a test is listed, marked ``long``, marked ``slow``."""
 
 
