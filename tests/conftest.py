@@ -51,3 +51,10 @@ def coset(monkeypatch, capsys):
         return stop.value.code or 0, *capsys.readouterr()
 
     return call
+
+
+def pytest_collection_modifyitems(items):
+    """Ray warns of its own parts, from many threads and processes: its tests show warnings, and do not fail by them."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.filterwarnings("default"))
