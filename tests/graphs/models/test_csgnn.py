@@ -12,7 +12,7 @@ from coset.graphs import PairGraph
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models.bags import BagGraph
-from coset.graphs.models.csgnn import CSGNN, BagBlock, BagEncoder, SetPoint, SetSum
+from coset.graphs.models.csgnn import CSGNN, BagBlock, BagEncoder, CSGNNOptions, SetPoint, SetSum
 from coset.graphs.models.product import PairEncoder
 from coset.graphs.models.subgraphormer import PairSum, PairSumBlock
 from coset.graphs.transforms import Coarsen, ShortestPathDistances, set_clusters, set_nodes
@@ -152,15 +152,26 @@ def test_the_point_term_is_made_of_orbits_of_the_group(n):
 
 @pytest.mark.parametrize("marking", ["simple", "size", "minimum", "learned"])
 def test_where_marks_begin(marking):
-    """Scaled: as small as the tables of atoms begin, missing distances at zero. Published: at N(0, 1), all of them."""
-    torch.manual_seed(0)
-    scaled, published = (BagEncoder([119], 96, marking=marking, start=start) for start in ("scaled", "published"))
-    for encoder, deviation in ((scaled, math.sqrt(2 / (len(scaled.marks.weight) + 96))), (published, 1.0)):
+    """Scaled: as small as the tables of atoms begin; unit: at N(0, 1); missing distances at zero but as published."""
+    for start in ("scaled", "unit", "published"):
+        torch.manual_seed(0)
+        encoder = BagEncoder([119], 96, marking=marking, start=start)
+        deviation = math.sqrt(2 / (len(encoder.marks.weight) + 96)) if start == "scaled" else 1.0
         assert float(encoder.marks.weight[:-1].detach().std()) == pytest.approx(deviation, rel=0.15)
-    assert scaled.marks.weight[-1].eq(0).all() == (marking == "learned")
-    assert published.marks.weight[-1].all()
-    with pytest.raises(ValueError, match="choose scaled or published"):
+        assert encoder.marks.weight[-1].eq(0).all() == (marking == "learned" and start != "published")
+    with pytest.raises(ValueError, match="choose scaled, unit or published"):
         BagEncoder([119], 96, start="small")
+
+
+@pytest.mark.parametrize(
+    ("options", "deviation"),
+    [({}, 1.0), ({"bag": 4}, 0.2), ({"coarsening": "singletons"}, 1.0), ({"coarsening": "edges"}, 0.2)]
+    + [({"bag": 4, "start": "published"}, 1.0), ({"start": "scaled"}, 0.2)],
+    ids=str,
+)
+def test_single_nodes_begin_as_gnn_sswl_plus_does(options, deviation):
+    model = CSGNNOptions(width=32, layers=1, **options).build(1, [119], [5])
+    assert float(model.encoder.marks.weight[:-1].detach().std()) == pytest.approx(deviation, rel=0.2)
 
 
 def test_sets_of_all_sizes_begin_with_marks_no_larger_than_atoms():

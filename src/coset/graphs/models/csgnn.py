@@ -48,7 +48,7 @@ MARKINGS = ("simple", "size", "minimum", "learned")
 UPDATES = ("point", "full", "none")
 COUPLINGS = ("mlp", "relu", "identity")
 CROSSINGS = ("bonds", "once")
-STARTS = ("scaled", "published")
+STARTS = ("scaled", "unit", "published")
 COUPLING_WIDTH = 48
 SET_ATTRIBUTES = ("set_sizes", "num_sets")
 
@@ -73,8 +73,9 @@ class BagEncoder(nn.Module):
         max_distance: Longer distances are marked alike; "unreachable" has an entry of its own.
         nearest: Distances that ``learned`` adds up.
         start: ``scaled``: entries begin as small as those of the tables of atoms do, that of missing distances at zero.
-            ``published``: all begin at N(0, 1), as in the published code. There ``nearest`` - |S| copies of the last
-            entry, the same for all pairs, drown the atoms until a long training has unlearnt them.
+            ``unit``: the same at N(0, 1), as GNN-SSWL+ begins: better where every set is one node. ``published``: all
+            at N(0, 1), as in the published code. There ``nearest`` - |S| copies of the last entry, the same for all
+            pairs, drown the atoms until a long training has unlearnt them.
     """
 
     def __init__(
@@ -96,13 +97,13 @@ class BagEncoder(nn.Module):
         rows = {"simple": 2, "size": 2, "minimum": self.far + 1, "learned": self.far + 2}[marking]
         self.marks = nn.Embedding(rows, width)
         self.sizes = nn.Embedding(LARGEST_SIZE + 1, width) if marking == "size" else None
-        if start == "scaled":
-            self._start_small()
+        if start != "published":
+            self._start(small=start == "scaled")
 
     @torch.no_grad()
-    def _start_small(self) -> None:
+    def _start(self, small: bool) -> None:
         for table in (self.marks, self.sizes):
-            if table is not None:
+            if small and table is not None:
                 nn.init.xavier_uniform_(table.weight)
         if self.marking == "learned":
             self.marks.weight[-1] = 0
@@ -277,7 +278,7 @@ class CSGNN(nn.Module):
         marking: ``simple``, ``size``, ``minimum`` or ``learned`` (:class:`BagEncoder`).
         max_distance: Largest distance of the marking.
         nearest: Distances that the learned marking adds up.
-        start: ``scaled`` or ``published``: where the marks begin (:class:`BagEncoder`).
+        start: ``scaled``, ``unit`` or ``published``: where the marks begin (:class:`BagEncoder`).
         updates: ``point`` (:class:`SetPoint`), ``full`` (:class:`SetLinear`, partitions only) or ``none``.
         coupling: kappa of the point term.
         crossing: External edges: one for each of the ``bonds`` that cross (published code), or ``once`` for each pair
@@ -392,7 +393,9 @@ class CSGNNOptions(GraphModel):
     marking: Literal["learned", "minimum", "size", "simple"] = "learned"
     max_distance: int = Field(5, ge=1, le=250, description="largest distance of the marking")
     nearest: int = Field(10, ge=1, description="distances that the learned marking adds up")
-    start: Literal["scaled", "published"] = Field("scaled", description="marks begin small, or at N(0, 1)")
+    start: Literal["auto", "scaled", "unit", "published"] = Field(
+        "auto", description="of the marks: unit where every set is one node, else scaled"
+    )
     updates: Literal["point", "full", "none"] = Field("point", description="symmetry-based updates")
     coupling: Literal["mlp", "relu", "identity"] = Field("mlp", description="map inside the point updates")
     crossing: Literal["bonds", "once"] = Field("bonds", description="edges between two sets: one a bond, or one")
@@ -434,4 +437,7 @@ class CSGNNOptions(GraphModel):
             raise ValueError(f"updates=full: coarsening={self.coarsening} is no partition; choose updates=point")
         sets = {"bag", "coarsening", "coarsening_seed", "dimensions", "radius"}
         options = self.model_dump(exclude={"name", "root_fraction", "votes"} | sets)
+        if self.start == "auto":
+            single = self.coarsening == "singletons" or (self.bag == "full" and way.sized)
+            options["start"] = "unit" if single else "scaled"
         return CSGNN(outputs, node_features, edge_features, **options)
