@@ -10,7 +10,7 @@ from coset.runs import listing
 TOYS = str(Path(__file__).parent / "toys")
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def _toys_are_installed():
     """Kinds ``descent`` and ``score``, here and in the processes that are started from here."""
     with pytest.MonkeyPatch.context() as patch:
