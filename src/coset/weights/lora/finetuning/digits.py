@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.errors import require
+from coset.runs.fit import descend
 from coset.weights.lora.data.factors import Factors, Layout, select, unstack
 from coset.weights.lora.data.writing import save_peft
 from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, AdapterSource, Maker
@@ -148,11 +149,8 @@ def _base(x: Tensor, y: Tensor, seed: int) -> nn.Sequential:
         )
     optimizer = torch.optim.Adam(base.parameters(), lr=3e-3)
     g = torch.Generator().manual_seed(seed)
-    for _ in range(15):
-        for rows in torch.randperm(len(y), generator=g).split(32):
-            optimizer.zero_grad()
-            F.cross_entropy(base(x[rows]), y[rows]).backward()
-            optimizer.step()
+    batches = (rows for _ in range(15) for rows in torch.randperm(len(y), generator=g).split(32))
+    descend(optimizer, lambda rows: F.cross_entropy(base(x[rows]), y[rows]), batches)
     return base.requires_grad_(False)
 
 
