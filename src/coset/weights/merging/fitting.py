@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from coset.core.errors import CosetError
 from coset.core.files import replacing
+from coset.runs.checkpoints import read_checkpoint
 from coset.runs.fit import descend
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, features, join, take
 from coset.weights.merging.supernet import FoldedSuperNet, Student
@@ -131,9 +132,8 @@ def fit(
     """
     optimizer, schedule = _one_cycle([p for p in student.parameters() if p.requires_grad], options)
     generator = torch.Generator().manual_seed(options.seed)
-    losses: list[float] = []
-    if state is not None and state.is_file():
-        losses = _restore(state, student, optimizer, schedule, generator)
+    training = _Training(student, optimizer, schedule, generator)
+    batches, losses = _Batches(student, targets, options, generator), training.losses
     student.train()
 
     def after(loss: float) -> None:
@@ -141,12 +141,45 @@ def fit(
         if progress is not None:
             progress(len(losses), options.steps)
         if state is not None and len(losses) % save_every == 0:
-            _keep(state, student, optimizer, schedule, generator, losses)
+            training.keep(state)
 
-    batches, done = _Batches(student, targets, options, generator), len(losses)
-    descend(optimizer, batches.loss, range(done, options.steps), schedule=schedule, after=after, first=done)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)  # dropout
+        if state is not None and state.is_file():
+            training.restore(state)
+        done = len(losses)
+        descend(optimizer, batches.loss, range(done, options.steps), schedule=schedule, after=after, first=done)
     student.eval()
     return losses
+
+
+@dataclass
+class _Training:
+    """What training can go on from."""
+
+    student: Student
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    generator: torch.Generator
+    losses: list[float] = field(default_factory=list)
+
+    def keep(self, path: Path) -> None:
+        kept = {
+            "student": self.student.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(), "generator": self.generator.get_state(), "losses": self.losses,
+            "random": torch.get_rng_state(),
+        }  # fmt: skip
+        with replacing(path) as part:
+            torch.save(kept, part)
+
+    def restore(self, path: Path) -> None:
+        kept = read_checkpoint(path)
+        self.student.load_state_dict(kept["student"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.schedule.load_state_dict(kept["schedule"])
+        self.generator.set_state(kept["generator"])
+        self.losses[:] = kept["losses"]
+        torch.set_rng_state(kept["random"])
 
 
 class _Batches:
@@ -241,34 +274,3 @@ def _after(encoder: MLPEncoder, n: int) -> nn.Module:
     places = [p for p, module in enumerate(modules) if isinstance(module, nn.Linear)]
     end = places[n + 1] if n + 1 < len(places) else len(modules)
     return nn.Sequential(*modules[places[n] + 1 : end])
-
-
-def _keep(
-    path: Path,
-    student: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
-    losses: list[float],
-) -> None:
-    kept = {
-        "student": student.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-        "generator": generator.get_state(), "losses": losses,
-    }  # fmt: skip
-    with replacing(path) as part:
-        torch.save(kept, part)
-
-
-def _restore(
-    path: Path,
-    student: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
-) -> list[float]:
-    kept = torch.load(path, weights_only=True)
-    student.load_state_dict(kept["student"])
-    optimizer.load_state_dict(kept["optimizer"])
-    schedule.load_state_dict(kept["schedule"])
-    generator.set_state(kept["generator"])
-    return list(kept["losses"])

@@ -216,7 +216,9 @@ def train_jointly(
             total = total + F.cross_entropy(logits, task.train_labels[rows]) / len(tasks)
         return total
 
-    descend(optimizer, loss, range(steps), schedule=schedule)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout
+        descend(optimizer, loss, range(steps), schedule=schedule)
     encoder.eval().requires_grad_(False)
     return Merged(encoder, {name: head.requires_grad_(False) for name, head in trained_heads.items()})
 
