@@ -144,14 +144,7 @@ def train_variational(
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=how.learning_rate)
     history: list[float] = []
-
-    def batches() -> Iterator[Tensor]:
-        order = torch.zeros(0, dtype=torch.long)
-        for _ in (progress or iter)(range(how.steps)):
-            if len(order) < min(how.batch_size, len(inputs)):
-                order = torch.randperm(len(inputs))
-            batch, order = order[: how.batch_size], order[how.batch_size :]
-            yield batch
+    steps = (progress or iter)(range(how.steps))
 
     def bound(batch: Tensor) -> Tensor:
         loss = functional.cross_entropy(model(inputs[batch]), targets[batch])
@@ -160,8 +153,18 @@ def train_variational(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        descend(optimizer, bound, batches())
+        descend(optimizer, bound, _batches(steps, len(inputs), how.batch_size))
     return history
+
+
+def _batches(steps: Iterable[int], rows: int, size: int) -> Iterator[Int[Tensor, " batch"]]:
+    """Rows in random order, again and again; what is left of an order and makes no batch is left out."""
+    order = torch.zeros(0, dtype=torch.long)
+    for _ in steps:
+        if len(order) < min(size, rows):
+            order = torch.randperm(rows)
+        batch, order = order[:size], order[size:]
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,9 @@ Examples = tuple[Factors, Tensor]
 
 
 def fit(
-    model: LolModel,
-    task: Task,
-    training: Examples,
-    validation: Examples,
-    *,
-    epochs: int = 30,
-    batch_size: int = 32,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    seed: int = 0,
-) -> list[Row]:
+    model: LolModel, task: Task, training: Examples, validation: Examples, *, epochs: int = 30, batch_size: int = 32,
+    learning_rate: float = 1e-3, weight_decay: float = 0.0, seed: int = 0,
+) -> list[Row]:  # fmt: skip
     """Adam; the weights of the epoch with the smallest validation loss are kept.
 
     Returns:
