@@ -23,7 +23,7 @@ from coset.core.errors import require
 from coset.runs.fit import descend
 from coset.weights.lora.data.factors import Factors, Layout, select, unstack
 from coset.weights.lora.data.writing import save_peft
-from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, AdapterSource, Maker
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, AdapterSource, Maker, one_thread
 
 CLASSES, WIDTH = 10, 64
 LAYOUT = Layout.of([("layers.0", (WIDTH, WIDTH)), ("layers.2", (WIDTH, WIDTH))])
@@ -129,7 +129,8 @@ class _Digits:
 def _prepared(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, nn.Sequential]:
     """Digits and the trained base, the same for all collections of a process."""
     x, y, x_test, y_test = _digits(seed)
-    return x, y, x_test, y_test, _base(x, y, seed)
+    with one_thread():  # or the adapters of one process would belong to another base than those of the next
+        return x, y, x_test, y_test, _base(x, y, seed)
 
 
 def _digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
