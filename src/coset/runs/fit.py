@@ -2,7 +2,7 @@
 
 What happens in an epoch follows from the seed and the number of the epoch alone, so that a run that was stopped and
 goes on ends as an undisturbed one. Networks on graphs train in the same way under Lightning, which adds devices and
-processes (:mod:`coset.graphs.fitting.engine`).
+processes (:mod:`coset.graphs.fitting.engine`). Where there are no epochs, :func:`descend` is the loop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from coset.runs.metrics import Direction
 from coset.runs.seeds import seed_everything
 
 Row = dict[str, float]
+T = TypeVar("T")
 
 
 @dataclass
@@ -106,6 +107,44 @@ def fit(
     if best["network"] is not None:
         loop.network.load_state_dict(best["network"])
     return rows
+
+
+def descend(
+    optimiser: torch.optim.Optimizer,
+    loss: Callable[[T], Tensor],
+    steps: Iterable[T],
+    *,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    after: Callable[[float], None] | None = None,
+    first: int = 0,
+) -> list[float]:
+    """The loop without epochs: one update of the parameters a step; returns the losses.
+
+    Args:
+        optimiser: Of the parameters.
+        loss: Of a step.
+        steps: What the loss is of: rows of a batch, numbers, ...; each is asked for when its turn has come.
+        schedule: Of the rate, taken further after each step.
+        after: Called with the loss after each step.
+        first: How many steps there were before, of training that goes on.
+
+    Raises:
+        CosetError: A loss is no finite number.
+    """
+    losses = []
+    for number, step in enumerate(steps, start=first + 1):
+        value = loss(step)
+        losses.append(float(value.detach()))
+        if not math.isfinite(losses[-1]):
+            raise CosetError(f"training diverged in step {number}: the loss is {losses[-1]}; lower the learning rate")
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        optimiser.step()
+        if schedule is not None:
+            schedule.step()
+        if after is not None:
+            after(losses[-1])
+    return losses
 
 
 def best_epoch(rows: Sequence[Row], monitor: str, better: Direction) -> int:

@@ -11,7 +11,7 @@ from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_pef
 from coset.weights.lora.models.features import FeatureModel
 from coset.weights.lora.models.fitting import score
 from coset.weights.lora.models.registry import LORA_MODELS, ByGradients
-from coset.weights.lora.prediction import map_folder, search_folder
+from coset.weights.lora.neighbours import map_folder, search_folder
 
 pytest.importorskip("sklearn")
 QUICK = ["data.adapters=80", "data.other_ranks=[2]", "training.epochs=3", "models=[flat,glnet,kernel]"]

@@ -16,6 +16,7 @@ from coset.core.errors import CosetError
 from coset.runs.recipes import load
 from coset.weights.lora import zoo_experiment
 from coset.weights.lora.collections import opened
+from coset.weights.lora.finetuning import digits
 from coset.weights.lora.finetuning.sources import AdapterSource
 from coset.weights.lora.zoo_experiment import LABELS, Workers, make_share
 
@@ -163,3 +164,16 @@ def test_the_model_beside_a_collection_is_no_adapter(undisturbed, tmp_path):
     (folder / "base").mkdir()
     save_file({"weight": torch.zeros(2, 2)}, folder / "base" / "model.safetensors")
     assert len(opened(folder).names) == 120
+
+
+def test_the_base_does_not_depend_on_the_number_of_threads():
+    before, bases = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            digits._prepared.cache_clear()
+            bases.append(digits._prepared(0)[-1].state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(value, bases[1][name]) for name, value in bases[0].items())

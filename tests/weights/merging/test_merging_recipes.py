@@ -38,6 +38,15 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(same_after_a_k
     ]  # fmt: skip
 
 
+def test_dropout_follows_from_the_seed():
+    recipe = load("fs-merge/markers", [*SHORT, "network.layers=1", "network.dropout=0.3", "methods=[distill_first]"])
+    rows = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        rows.append(recipe.measured("distill_first", *recipe.trained(0), 10, 0))
+    assert rows[0]["losses"] == rows[1]["losses"]
+
+
 def test_teachers_are_kept(tmp_path):
     recipe = load("fs-merge/digits", [*SHORT[:-1], f"teachers.cache={tmp_path}", "methods=[originals]"])
     first = recipe.trained(0)[1]

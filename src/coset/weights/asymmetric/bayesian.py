@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coset.core.errors import CosetError
+from coset.runs.fit import descend
 from coset.weights.asymmetric.asymmetrize import trainable_masks
 
 BINS = 15  # of the calibration error
@@ -143,22 +144,27 @@ def train_variational(
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=how.learning_rate)
     history: list[float] = []
-    order = torch.zeros(0, dtype=torch.long)
+    steps = (progress or iter)(range(how.steps))
+
+    def bound(batch: Tensor) -> Tensor:
+        loss = functional.cross_entropy(model(inputs[batch]), targets[batch])
+        history.append(loss.item())
+        return loss + divergence(model) / (how.multiplier * len(inputs))
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for step in (progress or iter)(range(how.steps)):
-            if len(order) < min(how.batch_size, len(inputs)):
-                order = torch.randperm(len(inputs))
-            batch, order = order[: how.batch_size], order[how.batch_size :]
-            loss = functional.cross_entropy(model(inputs[batch]), targets[batch])
-            total = loss + divergence(model) / (how.multiplier * len(inputs))
-            if not bool(total.isfinite()):
-                raise CosetError(f"variational training diverged in step {step + 1}: lower the learning rate")
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
-            history.append(loss.item())
+        descend(optimizer, bound, _batches(steps, len(inputs), how.batch_size))
     return history
+
+
+def _batches(steps: Iterable[int], rows: int, size: int) -> Iterator[Int[Tensor, " batch"]]:
+    """Rows in random order, again and again; what is left of an order and makes no batch is left out."""
+    order = torch.zeros(0, dtype=torch.long)
+    for _ in steps:
+        if len(order) < min(size, rows):
+            order = torch.randperm(rows)
+        batch, order = order[:size], order[size:]
+        yield batch
 
 
 @dataclass(frozen=True)

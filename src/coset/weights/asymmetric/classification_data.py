@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -122,6 +123,18 @@ class CommunityData(ClassificationData):
         return communities(
             self.nodes, self.classes, self.features, degree=self.degree, mixing=self.mixing, noise=self.noise, seed=seed
         )
+
+
+def data_without_graph() -> list[str]:
+    """Names of data; a graph belongs to its network, and is left out."""
+    sources: Iterable[tuple[str, Any]] = CLASSIFICATION_DATA.items()
+    return [name for name, source in sources if source.form != "graph"]
+
+
+def named_data(name: str, seed: int = 0) -> Classification:
+    """Data of a registered name, with all options as they are by default."""
+    source: Any = CLASSIFICATION_DATA[name].model_validate({"name": name})
+    return source.load(seed)
 
 
 def digits(seed: int = 0) -> Classification:

@@ -1,6 +1,9 @@
 """``coset connect``: what lies between a user's own checkpoints, as they are and with their neurons matched."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,22 +14,20 @@ from torch import Tensor, nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json
-from coset.reports import Panel, Section, Table, write_sections
-from coset.runs.folder import CURVES, METRICS, REPORT
+from coset.runs.folder import CURVES, METRICS
 from coset.runs.recipes import load_run
 from coset.weights.asymmetric.asymmetrize import fingerprint
 from coset.weights.asymmetric.checkpoints import aligned, build_model, read_networks
-from coset.weights.asymmetric.classification_data import Classification, digits, mnist, small_cifar10
-from coset.weights.asymmetric.comparison import Matching, averages, between, row, spread
+from coset.weights.asymmetric.classification_data import Classification, data_without_graph, named_data
+from coset.weights.asymmetric.comparison import Matching, averages, between, row
+from coset.weights.asymmetric.connect_page import table_of, write_page
 from coset.weights.asymmetric.connectivity import has_batch_norm, measure, plane
 from coset.weights.asymmetric.ensembles import Ensemble, outputs
 from coset.weights.asymmetric.experiments import ConnectivityRecipe
 from coset.weights.asymmetric.networks import parameter_count
-from coset.weights.asymmetric.pages import between_figure, plane_figure
 from coset.weights.state_files import save_tensors
 
 MATCHINGS: tuple[Matching, ...] = ("weights", "activations")
-KNOWN = {"digits": lambda: digits(0), "mnist": mnist, "cifar10-small": small_cifar10}
 MATCHING_ROWS = 5000  # of data, from which activations are matched
 PLANE = 17
 
@@ -54,53 +55,107 @@ def connect(
     Raises:
         CosetError: Something cannot be read, or does not fit.
     """
+    given = _read(files, model, data, rows)
+    asked, notes = _matchings(match, given.ensemble.model)
+    output.mkdir(parents=True, exist_ok=True)
+    forms, more = _forms(given, asked, match is not None, seed)
+    _save_matched(given, forms, output)
+    pairs = list(combinations(range(len(files)), 2))
+    measured = {name: _measured(some, pairs, given, points) for name, some in forms.items()}
+    metrics = {
+        "networks": _alone(given), "pairs": pairs, "forms": {name: result for name, (result, _) in measured.items()},
+        "notes": notes + more, "command": _command(files, model, data), "model": model, **_facts(given),
+    }  # fmt: skip
+    curves = {name: drawn for name, (_, drawn) in measured.items()}
+    write_json(output / CURVES, curves)
+    write_json(output / METRICS, metrics)
+    table = table_of(metrics)
+    write_page(output, metrics, curves, table)
+    return *table, notes + more
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Checkpoints and data.
+
+    Attributes:
+        files: Of the networks.
+        ensemble: The networks.
+        data: All of it.
+        test: What is measured on.
+        statistics: Inputs for BatchNorm's statistics, where there are any.
+    """
+
+    files: Sequence[Path]
+    ensemble: Ensemble
+    data: Classification
+    test: tuple[Tensor, Tensor]
+    statistics: Tensor | None
+
+
+def _read(files: Sequence[Path], model: str, data: str | None, rows: int | None) -> _Given:
     network, found = architecture(model, data)
-    given = "" if data is None else f" --data {data}"
     ensemble = read_networks(network, files)
     test = found.test if found.edge_index is not None else (found.test[0][:rows], found.test[1][:rows])
     _fits(ensemble, test)
-    statistics = _statistics(ensemble, found)
-    asked, notes = _matchings(match, network)
-    output.mkdir(parents=True, exist_ok=True)
-    pairs = list(combinations(range(len(files)), 2))
-    forms = {"as they are": ensemble}
+    return _Given(files, ensemble, found, test, _statistics(ensemble, found))
+
+
+def _forms(
+    given: _Given, asked: Sequence[Matching], wanted: bool, seed: int
+) -> tuple[dict[str, Ensemble], list[str]]:  # fmt: skip
+    """The networks as they are and with their neurons matched; what is not ``wanted`` may fail, with a note."""
+    forms = {"as they are": given.ensemble}
+    inputs = given.data.train[0] if len(given.data.train[0]) else given.test[0]
     for how in asked:
-        inputs = found.train[0] if len(found.train[0]) else test[0]
         try:
-            forms[f"matched by {how}"] = aligned(ensemble, how, inputs[:MATCHING_ROWS], seed)
+            forms[f"matched by {how}"] = aligned(given.ensemble, how, inputs[:MATCHING_ROWS], seed)
         except CosetError as error:
-            if match is not None:
+            if wanted:
                 raise
-            notes.append(f"not matched: {error}")
-            break
-        for i in range(1, len(files)):
-            saved = output / f"{files[i].stem}-{i + 1}-matched-by-{how}.safetensors"
-            save_tensors(row(forms[f"matched by {how}"].state, i), saved)
-    results: dict[str, Any] = {}
-    curves: dict[str, Any] = {}
-    for name, some in forms.items():
-        between_pairs = between(some, pairs, test, None, points=points, statistics=statistics)
-        results[name] = between_pairs.summary() | {
-            "averages": averages(some, test, number=len(files), statistics=statistics)
-        }
-        curve = between_pairs.test
-        curves[name] = {"t": curve[0].t.tolist(), **{k: [getattr(c, k).tolist() for c in curve] for k in QUANTITIES}}
-        if len(files) > 2:
-            curves[name]["plane"] = _drawn(some, test, statistics)
-    alone = measure(network, ensemble.state, test, statistics=statistics)
-    metrics = {
-        "networks": [
-            {"file": str(file), "loss": float(loss), "accuracy": float(accuracy)}
-            for file, loss, accuracy in zip(files, alone.loss, alone.accuracy, strict=True)
-        ],
-        "pairs": pairs, "forms": results, "model": model, "data": found.name, "rows": len(test[0]), "notes": notes,
-        "command": f"coset connect {' '.join(map(str, files))} --model {model}{given}",
-        "fingerprint": fingerprint(network), "params": parameter_count(network),
-    }  # fmt: skip
-    write_json(output / CURVES, curves)
-    write_json(output / METRICS, metrics)
-    _page(output, metrics, curves)
-    return *_table(metrics), notes
+            return forms, [f"not matched: {error}"]
+    return forms, []
+
+
+def _measured(
+    some: Ensemble, pairs: Sequence[tuple[int, int]], given: _Given, points: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Numbers and curves of networks in one form."""
+    test, statistics = given.test, given.statistics
+    found = between(some, pairs, test, None, points=points, statistics=statistics)
+    result = found.summary() | {"averages": averages(some, test, number=len(given.files), statistics=statistics)}
+    curve = found.test
+    drawn: dict[str, Any] = {"t": curve[0].t.tolist()}
+    drawn |= {quantity: [getattr(c, quantity).tolist() for c in curve] for quantity in QUANTITIES}
+    if len(given.files) > 2:
+        drawn["plane"] = _plane(some, test, statistics)
+    return result, drawn
+
+
+def _save_matched(given: _Given, forms: Mapping[str, Ensemble], output: Path) -> None:
+    """Every network but the first in the forms in which its neurons are matched."""
+    for name, some in list(forms.items())[1:]:
+        for i, file in enumerate(given.files[1:], start=1):
+            save_tensors(row(some.state, i), output / f"{file.stem}-{i + 1}-{name.replace(' ', '-')}.safetensors")
+
+
+def _command(files: Sequence[Path], model: str, data: str | None) -> str:
+    return f"coset connect {' '.join(map(str, files))} --model {model}" + (f" --data {data}" if data else "")
+
+
+def _facts(given: _Given) -> dict[str, Any]:
+    network = given.ensemble.model
+    own = {"fingerprint": fingerprint(network), "params": parameter_count(network)}
+    return {"data": given.data.name, "rows": len(given.test[0]), **own}
+
+
+def _alone(given: _Given) -> list[dict[str, Any]]:
+    """Loss and accuracy of every network by itself."""
+    alone = measure(given.ensemble.model, given.ensemble.state, given.test, statistics=given.statistics)
+    return [
+        {"file": str(file), "loss": float(loss), "accuracy": float(accuracy)}
+        for file, loss, accuracy in zip(given.files, alone.loss, alone.accuracy, strict=True)
+    ]
 
 
 QUANTITIES = ("loss", "accuracy")
@@ -115,7 +170,7 @@ def architecture(model: str, data: str | None) -> tuple[nn.Module, Classificatio
     place, _, variant = model.partition(":") if not Path(model).is_dir() else (model, "", "")
     if not Path(place).is_dir():
         if data is None:
-            raise CosetError(f"--data is needed beside --model {model}: {', '.join(KNOWN)}, or an .npz")
+            raise CosetError(f"--data is needed beside --model {model}: {', '.join(data_without_graph())}, or an .npz")
         return build_model(model), read_data(data)
     recipe = load_run(Path(place))
     if not isinstance(recipe, ConnectivityRecipe):
@@ -131,11 +186,11 @@ def read_data(name: str) -> Classification:
     Raises:
         CosetError: There is no such data, or arrays are missing or of the wrong form.
     """
-    if name in KNOWN:
-        return KNOWN[name]()
+    if name in data_without_graph():
+        return named_data(name)
     path = Path(name)
     if not path.is_file():
-        raise CosetError(f"--data {name}: no such file, and none of {', '.join(KNOWN)}")
+        raise CosetError(f"--data {name}: no such file, and none of {', '.join(data_without_graph())}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -202,52 +257,9 @@ def _matchings(match: str | None, model: nn.Module) -> tuple[list[Matching], lis
     return [how for how in MATCHINGS if how in asked], []
 
 
-def _drawn(some: Ensemble, test: tuple[Tensor, Tensor], statistics: Tensor | None) -> dict[str, Any] | None:
+def _plane(some: Ensemble, test: tuple[Tensor, Tensor], statistics: Tensor | None) -> dict[str, Any] | None:
     try:
         found = plane(some, test, resolution=PLANE, statistics=statistics)
     except CosetError:  # on a line
         return None
     return {key: getattr(found, key).tolist() for key in ("x", "y", "loss", "corners")}
-
-
-def _table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for name, r in metrics["forms"].items():
-        numbers = [spread(r[key]) for key in ("barrier", "highest", "midpoint_accuracy", "end_accuracy", "distance")]
-        rows.append([name, *numbers, f"{r['averages']['average_accuracy']:.3f}"])
-    return ["networks", "barrier", "highest", "midpoint", "ends", "distance", "average"], rows
-
-
-def _page(output: Path, metrics: dict[str, Any], curves: dict[str, Any]) -> None:
-    columns, rows = _table(metrics)
-    own = [[str(i + 1), n["file"], n["loss"], n["accuracy"]] for i, n in enumerate(metrics["networks"])]
-    pairs = [
-        [f"{i + 1} and {j + 1}", name, *(r[key][k] for key in ("barrier", "highest", "midpoint_accuracy", "distance"))]
-        for name, r in metrics["forms"].items()
-        for k, (i, j) in enumerate(metrics["pairs"])
-    ]
-    sections = [
-        Section("Networks", "Each alone.", [Table(["", "file", "loss", "accuracy"], own)]),
-        Section(
-            "Between them",
-            "The barrier is the loss at the midpoint above the mean of both ends; highest is the largest height above "
-            "the chord; mean and standard deviation over pairs. Matched networks have their neurons in the order that "
-            "brings them closest to network 1. Average: accuracy of the averaged weights of all.",
-            [Table(columns, rows), Table(["pair", "networks", "barrier", "highest", "midpoint", "distance"], pairs)],
-            [
-                Panel("Loss between two networks", between_figure(curves, "loss")),
-                Panel("Accuracy between two networks", between_figure(curves, "accuracy")),
-            ],
-            notes=metrics["notes"],
-        ),
-    ]
-    planes = [Panel(name, plane_figure(c["plane"])) for name, c in curves.items() if c.get("plane")]
-    if planes:
-        text = "Loss on the plane through the first three networks (crosses); axes are lengths in parameter space."
-        sections.append(Section("Planes through three networks", text, panels=planes))
-    write_sections(
-        output / REPORT, "Between networks", sections,
-        facts={"model": metrics["model"], "data": f"{metrics['data']}, {metrics['rows']:,} rows",
-               "parameters": f"{metrics['params']:,}"},
-        command=metrics["command"],
-    )  # fmt: skip

@@ -9,7 +9,7 @@ trained with others or alone, it becomes the same up to rounding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -105,16 +105,9 @@ def initialise(build: Callable[[], nn.Module], model: nn.Module, seeds: Sequence
 
 
 def train(
-    model: nn.Module,
-    state: State,
-    inputs: Float[Tensor, rows * shape],
-    targets: Tensor,
-    how: Training,
-    *,
-    seeds: Sequence[int],
-    augment: Augment | None = None,
-    progress: Progress | None = None,
-) -> Ensemble:
+    model: nn.Module, state: State, inputs: Float[Tensor, "rows ..."], targets: Tensor, how: Training, *,
+    seeds: Sequence[int], augment: Augment | None = None, progress: Progress | None = None,
+) -> Ensemble:  # fmt: skip
     """Train all networks of a stacked state on a classification task.
 
     Args:
@@ -131,38 +124,52 @@ def train(
         CosetError: A loss is not finite.
     """
     model = model.train()
-    initial = {name: value.clone() for name, value in state.items()}
-    state = {name: value.clone() for name, value in state.items()}
+    initial, state = ({name: value.clone() for name, value in state.items()} for _ in range(2))
     trained = [name for name, _ in model.named_parameters()]
     number, rows = len(seeds), inputs.size(0)
-    if targets.dim() == 1:
-        targets = targets.expand(number, -1)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    targets = targets.expand(number, -1)  # of one row, or of as many as there are networks
     optimizer = StackedAdamW({n: state[n] for n in trained}, how.learning_rate, how.weight_decay)
-    size, done, history = how.batch_size or rows, 0, []
-    shared = size >= rows and augment is None  # all networks see all rows, and the same ones
-    per_network = torch.arange(number)[:, None]
+    batches, done, history = _Batches(inputs, targets, seeds, how.batch_size or rows, augment), 0, []
     limit = None if how.steps is None else torch.as_tensor(how.steps)
     for epoch in (progress or iter)(range(how.epochs)):
-        orders = torch.stack([torch.randperm(rows, generator=g) for g in generators])
         total = torch.zeros(number)
         factor = 0.01 ** (1 - (epoch + 1) / how.warmup) if epoch < how.warmup else 1.0
-        for batch in orders.split(size, 1):
+        for x, y, size in batches.of_epoch():
             if limit is not None and done >= int(limit.max()):
                 break
-            x = inputs if shared else inputs[batch]
-            y = targets if shared else targets[per_network, batch]
-            if augment is not None:
-                x = torch.stack([augment(part, g) for part, g in zip(x, generators, strict=True)])
-            losses, gradients = _step(model, state, trained, x, y, how.label_smoothing, shared_input=shared)
+            losses, gradients = _step(model, state, trained, x, y, how.label_smoothing, shared_input=batches.shared)
             optimizer.step(gradients, factor if limit is None else factor * (done < limit))  # 0 where it is trained
-            total += losses * batch.size(1)
+            total += losses * size
             done += 1
         history.append(total / rows)
-        if not total.isfinite().all():
-            bad = [seeds[i] for i in (~total.isfinite()).nonzero().flatten().tolist()]
-            raise CosetError(f"training diverged in epoch {epoch + 1} (seeds {bad}): lower the learning rate")
+        _check_finite(total, epoch, seeds)
     return Ensemble(model.eval(), state, initial, torch.stack(history))
+
+
+def _check_finite(losses: Float[Tensor, " networks"], epoch: int, seeds: Sequence[int]) -> None:
+    if not losses.isfinite().all():
+        bad = [seeds[i] for i in (~losses.isfinite()).nonzero().flatten().tolist()]
+        raise CosetError(f"training diverged in epoch {epoch + 1} (seeds {bad}): lower the learning rate")
+
+
+class _Batches:
+    """Rows of each network in an order of its own."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, seeds: Sequence[int], size: int, augment: Augment | None):
+        self.inputs, self.targets, self.size, self.augment = inputs, targets, size, augment
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.shared = size >= len(inputs) and augment is None  # all networks see all rows, and the same ones
+
+    def of_epoch(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Inputs, classes, and how many rows."""
+        orders = torch.stack([torch.randperm(len(self.inputs), generator=g) for g in self.generators])
+        each = torch.arange(len(orders))[:, None]
+        for rows in orders.split(self.size, 1):
+            x = self.inputs if self.shared else self.inputs[rows]
+            y = self.targets if self.shared else self.targets[each, rows]
+            if self.augment is not None:
+                x = torch.stack([self.augment(part, g) for part, g in zip(x, self.generators, strict=True)])
+            yield x, y, rows.size(1)
 
 
 class StackedAdamW:

@@ -5,7 +5,6 @@ None of them is equivariant: what a permutation of neurons does to their input t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.nn import functional
 
+from coset.runs.fit import Loop, fit
 from coset.weights.asymmetric.networks import seeded
 
 LARGEST = 5.0  # of a standardised feature
@@ -103,20 +103,36 @@ def fit_metanet(
     best: tuple[float, float, nn.Module] = (-torch.inf, 0.0, nn.Identity())
     for rate in rates:
         model = nn.Sequential(scale, seeded(lambda: build(x.size(1)), seed))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-        for _ in range(epochs):
-            for batch in train[torch.randperm(len(train), generator=g)].split(batch_size):
-                loss = functional.mse_loss(model(x[batch]).squeeze(1), y[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            with torch.no_grad():
-                found = r2(model(x[val]).squeeze(1), y[val])
-            if found > best[0]:
-                best = (found, rate, copy.deepcopy(model))
+        value = _fit_at(rate, model, (x[train], y[train]), (x[val], y[val]), g, epochs, batch_size)
+        if value > best[0]:
+            best = (value, rate, model)
     with torch.no_grad():
         answer = best[2](x[test]).squeeze(1)
     return Score(r2(answer, y[test]), tau(answer, y[test]), best[1]), best[2], test
+
+
+def _fit_at(
+    rate: float, model: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], g: torch.Generator,
+    epochs: int, batch_size: int,
+) -> float:  # fmt: skip
+    """Train at one rate, in place: the epoch with the best R2 on the validation part, which is returned, counts."""
+    (x, y), (x_val, y_val) = train, val
+
+    @torch.no_grad()
+    def judge() -> dict[str, float]:
+        return {"r2": r2(model(x_val).squeeze(1), y_val)}
+
+    loop = Loop(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01),
+        loss=lambda rows: functional.mse_loss(model(x[rows]).squeeze(1), y[rows]),
+        batches=lambda _: torch.randperm(len(y), generator=g).split(batch_size),
+        epochs=epochs,
+        judge=judge,
+        monitor="r2",
+        better="max",
+    )
+    return max(row["r2"] for row in fit(loop))
 
 
 def r2(answer: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> float:

@@ -55,10 +55,7 @@ def write_connectivity_page(recipe: Recipe, folder: RunFolder, metrics: dict[str
             [Panel("Training loss on the way", ways, f"At most {FEW} networks of each variant.")],
         ),
     ]
-    planes = [Panel(name, plane_figure(c["plane"])) for name, c in curves.items() if "plane" in c]
-    if planes:
-        text = "Test loss on the plane through three networks (crosses); both axes are lengths in parameter space."
-        sections.append(Section("Planes through three networks", text, panels=planes))
+    sections += planes_section(curves, "Test loss on the plane through three networks")
     facts = {
         "data": f"{metrics['data']}, {metrics['rows']['train']:,} + {metrics['rows']['test']:,}",
         "parameters": f"{metrics['params']:,}", "seed": str(metrics["seed"]),
@@ -68,6 +65,13 @@ def write_connectivity_page(recipe: Recipe, folder: RunFolder, metrics: dict[str
         folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
         recipe=recipe.to_yaml(),
     )  # fmt: skip
+
+
+def planes_section(curves: dict[str, Any], what: str) -> list[Section]:
+    """A figure for each form of the networks of which there are three; nothing if there is none."""
+    planes = [Panel(name, plane_figure(c["plane"])) for name, c in curves.items() if c.get("plane")]
+    text = f"{what} (crosses); both axes are lengths in parameter space."
+    return [Section("Planes through three networks", text, panels=planes)] if planes else []
 
 
 def _between(results: dict[str, Any], curves: dict[str, Any]) -> list[Panel]:

@@ -126,7 +126,7 @@ def search(
 
     Example: coset lora search mine zoo
     """
-    from coset.weights.lora.prediction import search_folder
+    from coset.weights.lora.neighbours import search_folder
 
     print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, collection, top)])
 
@@ -160,6 +160,6 @@ def draw_map(
 
     Example: coset lora map runs/minilm-zoo --colour accuracy
     """
-    from coset.weights.lora.prediction import map_folder
+    from coset.weights.lora.neighbours import map_folder
 
     console.print(f"{map_folder(collection, output, labels, colour)}", highlight=False, soft_wrap=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.weights.lora.data.factors import Factors, count
+from coset.weights.lora.collections import TABLE, opened
+from coset.weights.lora.data.factors import Factors, count, stack
+from coset.weights.lora.data.reading import load_lora
 from coset.weights.lora.models.kernel import cosines
 
 
@@ -58,3 +62,28 @@ def map_of(collection: Factors, dimensions: int = 2) -> Float[Tensor, "adapters 
     values, vectors = torch.linalg.eigh(centred)
     picked = torch.argsort(values, descending=True)[:dimensions]
     return vectors[:, picked] * values[picked].clamp(min=0).sqrt()
+
+
+def search_folder(adapter: Path, collection: Path, top: int = 10) -> list[Neighbour]:
+    """The adapters of a collection that are most like this one."""
+    zoo = opened(collection)
+    found = load_lora(adapter)
+    if not set(found.layers) & set(zoo.layout.names):
+        raise CosetError(f"{adapter} has none of the layers of {collection} ({zoo.layout.names[0]}, ...)")
+    return search(stack([found], zoo.layout), zoo.factors(), zoo.names, top)[0]
+
+
+def map_folder(collection: Path, output: Path, labels: Path | None = None, colour: str | None = None) -> Path:
+    """Write the map of a collection, coloured by a label."""
+    from coset.weights.lora.pages import write_map
+
+    zoo, colours = opened(collection), None
+    file = labels or collection / TABLE
+    if colour is not None:
+        if not file.is_file():
+            raise CosetError(f"no table of labels {file} (--labels FILE)")
+        table = pd.read_csv(file, dtype={"id": str}).set_index("id")
+        if colour not in table:
+            raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, table.columns))}")
+        colours = table[colour].reindex([n if n in table.index else Path(n).name for n in zoo.names])
+    return write_map(output, list(zoo.names), map_of(zoo.factors()).numpy(), colours, f"Map of {collection.name}")

@@ -1,4 +1,4 @@
-"""What a run on a collection of LoRAs leaves behind, and using it: predictions, neighbours, maps."""
+"""What a comparison on LoRAs leaves behind, and predictions from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from coset.core.files import replacing, write_text
 from coset.runs.folder import BEST, HISTORY, PREDICTIONS, RunFolder
 from coset.runs.run import write_certificate
 from coset.symmetry import EquivarianceReport, verify_claims
-from coset.weights.lora.collections import TABLE, Collection, opened
+from coset.weights.lora.collections import Collection
 from coset.weights.lora.comparison import Problem, Units
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, select, stack
@@ -23,7 +23,6 @@ from coset.weights.lora.data.reading import FILES, load_lora
 from coset.weights.lora.data.zoo import find_adapters
 from coset.weights.lora.models.fitting import Task, predict
 from coset.weights.lora.models.registry import LORA_MODELS, ModelSizes, Setting
-from coset.weights.lora.neighbours import Neighbour, map_of, search
 
 CERTIFIED = 4  # adapters that a symmetry is measured on
 
@@ -158,28 +157,3 @@ def predict_adapters(saved: SavedRun, data: Path, output: Path, skip_bad: bool =
     table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved.targets)])
     write_text(output, table.to_csv(index=False))
     return len(rows), tuple(notes)
-
-
-def search_folder(adapter: Path, collection: Path, top: int = 10) -> list[Neighbour]:
-    """The adapters of a collection that are most like this one."""
-    zoo = opened(collection)
-    found = load_lora(adapter)
-    if not set(found.layers) & set(zoo.layout.names):
-        raise CosetError(f"{adapter} has none of the layers of {collection} ({zoo.layout.names[0]}, ...)")
-    return search(stack([found], zoo.layout), zoo.factors(), zoo.names, top)[0]
-
-
-def map_folder(collection: Path, output: Path, labels: Path | None = None, colour: str | None = None) -> Path:
-    """Write the map of a collection, coloured by a label."""
-    from coset.weights.lora.pages import write_map
-
-    zoo, colours = opened(collection), None
-    file = labels or collection / TABLE
-    if colour is not None:
-        if not file.is_file():
-            raise CosetError(f"no table of labels {file} (--labels FILE)")
-        table = pd.read_csv(file, dtype={"id": str}).set_index("id")
-        if colour not in table:
-            raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, table.columns))}")
-        colours = table[colour].reindex([n if n in table.index else Path(n).name for n in zoo.names])
-    return write_map(output, list(zoo.names), map_of(zoo.factors()).numpy(), colours, f"Map of {collection.name}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
-import torch
 from pydantic import Field
 
 from coset.core.errors import CosetError
@@ -22,7 +21,7 @@ from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.runs.terminal import bars
 from coset.weights.lora.collections import TABLE
-from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource, one_thread
 
 ADAPTERS = "adapters"
 """Folder of a collection for its adapters, one folder each."""
@@ -70,7 +69,7 @@ class LoraZooRecipe(Recipe):
         """
         folder = run.folder.path
         places = [folder / ADAPTERS / f"{number:05d}" for number in range(self.adapters)]
-        with _one_thread():
+        with one_thread():
             # What a source trains before all adapters is trained now, once.
             base = run.part("base", lambda: self.source.open(folder, self.seed).base)
             missing = [number for number, place in enumerate(places) if not (place / LABELS).is_file()]
@@ -135,17 +134,6 @@ def make_share(source: AdapterSource, folder: str, seed: int, numbers: Sequence[
         for number in missing:
             places[number].mkdir(parents=True, exist_ok=True)
             write_json(places[number] / LABELS, maker.make(number, places[number]))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over more threads round differently, and these tensors are too small to gain by them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -35,14 +35,7 @@ def activations(
         batch: Samples at a time.
     """
     wiring = encoder.wiring()
-    read = {s.reads for s in wiring.slots}
-    first = {s.unmerge: s for s in reversed(wiring.slots) if s.unmerge}  # queries, keys and values read the same
-    inward = {s.module: str(s.unmerge if by_layer else s.reads) for s in first.values()}
-    outward = (
-        {}
-        if by_layer
-        else {s.module: s.writes for s in wiring.slots if s.writes not in read and s.writes != wiring.output}
-    )
+    inward, outward = _watched(wiring, by_layer)
     found: dict[str, list[Tensor]] = {}
 
     def keep(space: str, value: Tensor) -> None:
@@ -65,6 +58,16 @@ def activations(
         for handle in handles:
             handle.remove()
     return {space: torch.cat(values) for space, values in found.items()}
+
+
+def _watched(wiring: Wiring, by_layer: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Modules whose inputs, and those whose outputs are features, each with the name of these."""
+    first = {s.unmerge: s for s in reversed(wiring.slots) if s.unmerge}  # queries, keys and values read the same
+    if by_layer:
+        return {s.module: str(s.unmerge) for s in first.values()}, {}
+    read = {s.reads for s in wiring.slots}
+    written = {s.module: s.writes for s in wiring.slots if s.writes not in read and s.writes != wiring.output}
+    return {s.module: str(s.reads) for s in first.values()}, written
 
 
 def match(wiring: Wiring, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Orders:

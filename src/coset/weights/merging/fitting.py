@@ -7,17 +7,21 @@ also teaches the other heads to be sure of themselves on inputs that are not the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LRScheduler
 
 from coset.core.errors import CosetError
 from coset.core.files import replacing
+from coset.runs.checkpoints import read_checkpoint
+from coset.runs.fit import descend
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, features, join, take
 from coset.weights.merging.supernet import FoldedSuperNet, Student
 
@@ -126,42 +130,88 @@ def fit(
     Raises:
         CosetError: The loss is not finite.
     """
-    trained = [p for p in student.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=max(options.steps, 2), anneal_strategy="linear"
-    )
+    optimizer, schedule = _one_cycle([p for p in student.parameters() if p.requires_grad], options)
     generator = torch.Generator().manual_seed(options.seed)
-    losses: list[float] = []
-    if state is not None and state.is_file():
-        losses = _restore(state, student, optimizer, schedule, generator)
-    everything = join(targets.inputs)
-    task = torch.repeat_interleave(torch.arange(len(targets.sizes)), torch.tensor(targets.sizes))
-    place = torch.cat([torch.arange(n) for n in targets.sizes])
+    training = _Training(student, optimizer, schedule, generator)
+    batches, losses = _Batches(student, targets, options, generator), training.losses
     student.train()
-    for step in range(len(losses), options.steps):
-        rows = torch.arange(len(task))
-        if options.batch_size is not None and options.batch_size < len(task):
-            rows = torch.randperm(len(task), generator=generator)[: options.batch_size]
-            rows = rows[task[rows].argsort(stable=True)]
-        sizes = torch.bincount(task[rows], minlength=len(targets.sizes)).tolist()
-        merged = student(take(everything, rows)).split(sizes)
-        places = place[rows].split(sizes)
-        wanted = [[None if w is None else w[places[t]] for w in row] for t, row in enumerate(targets.wanted)]
-        loss = own_loss(student, merged, wanted, options.cross)
-        if not bool(loss.isfinite()):
-            raise CosetError(f"loss is not finite at step {step + 1}: take a smaller learning rate")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
+
+    def after(loss: float) -> None:
+        losses.append(loss)
         if progress is not None:
-            progress(step + 1, options.steps)
-        if state is not None and (step + 1) % save_every == 0:
-            _keep(state, student, optimizer, schedule, generator, losses)
+            progress(len(losses), options.steps)
+        if state is not None and len(losses) % save_every == 0:
+            training.keep(state)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)  # dropout
+        if state is not None and state.is_file():
+            training.restore(state)
+        done = len(losses)
+        descend(optimizer, batches.loss, range(done, options.steps), schedule=schedule, after=after, first=done)
     student.eval()
     return losses
+
+
+@dataclass
+class _Training:
+    """What training can go on from."""
+
+    student: Student
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    generator: torch.Generator
+    losses: list[float] = field(default_factory=list)
+
+    def keep(self, path: Path) -> None:
+        kept = {
+            "student": self.student.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(), "generator": self.generator.get_state(), "losses": self.losses,
+            "random": torch.get_rng_state(),
+        }  # fmt: skip
+        with replacing(path) as part:
+            torch.save(kept, part)
+
+    def restore(self, path: Path) -> None:
+        kept = read_checkpoint(path)
+        self.student.load_state_dict(kept["student"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.schedule.load_state_dict(kept["schedule"])
+        self.generator.set_state(kept["generator"])
+        self.losses[:] = kept["losses"]
+        torch.set_rng_state(kept["random"])
+
+
+class _Batches:
+    """Samples of all tasks, some of them a step."""
+
+    def __init__(self, student: Student, targets: Targets, options: Fit, generator: torch.Generator):
+        self.student, self.targets, self.options, self.generator = student, targets, options, generator
+        self.everything = join(targets.inputs)
+        self.task = torch.repeat_interleave(torch.arange(len(targets.sizes)), torch.tensor(targets.sizes))
+        self.place = torch.cat([torch.arange(n) for n in targets.sizes])
+
+    def loss(self, _: int) -> Float[Tensor, ""]:
+        """Of a new batch."""
+        task, size = self.task, self.options.batch_size
+        rows = torch.arange(len(task))
+        if size is not None and size < len(task):
+            rows = torch.randperm(len(task), generator=self.generator)[:size]
+            rows = rows[task[rows].argsort(stable=True)]
+        sizes = torch.bincount(task[rows], minlength=len(self.targets.sizes)).tolist()
+        merged = self.student(take(self.everything, rows)).split(sizes)
+        places = self.place[rows].split(sizes)
+        wanted = [[None if w is None else w[places[t]] for w in row] for t, row in enumerate(self.targets.wanted)]
+        return own_loss(self.student, merged, wanted, self.options.cross)
+
+
+def _one_cycle(parameters: Iterable[nn.Parameter], options: Fit) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    optimizer = torch.optim.AdamW(
+        parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )  # fmt: skip
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, options.learning_rate, total_steps=max(options.steps, 2), anneal_strategy="linear"
+    )
 
 
 @torch.no_grad()
@@ -197,21 +247,15 @@ def fit_local(
         merge = net.merges[slot.merge]
         unmerge = net.unmerges[slots[n + 1].unmerge if n + 1 < len(slots) else "output"]  # type: ignore[index]
         layer = _LocalLayer(merge, unmerge, activation)
-        optimizer = torch.optim.AdamW(
-            layer.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, options.learning_rate, total_steps=max(options.steps, 2), anneal_strategy="linear"
-        )
-        for _ in range(options.steps):
-            loss = F.mse_loss(layer(before), torch.cat(after, -1))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        last.append(float(loss.detach()))
+        optimizer, schedule = _one_cycle(layer.parameters(), options)
+        error = partial(_error, layer, before, torch.cat(after, -1))
+        last.append(descend(optimizer, error, range(options.steps), schedule=schedule)[-1])
         below = after
     return last
+
+
+def _error(layer: nn.Module, before: Sequence[Tensor], wanted: Tensor, _: int) -> Float[Tensor, ""]:
+    return F.mse_loss(layer(before), wanted)
 
 
 class _LocalLayer(nn.Module):
@@ -230,34 +274,3 @@ def _after(encoder: MLPEncoder, n: int) -> nn.Module:
     places = [p for p, module in enumerate(modules) if isinstance(module, nn.Linear)]
     end = places[n + 1] if n + 1 < len(places) else len(modules)
     return nn.Sequential(*modules[places[n] + 1 : end])
-
-
-def _keep(
-    path: Path,
-    student: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
-    losses: list[float],
-) -> None:
-    kept = {
-        "student": student.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-        "generator": generator.get_state(), "losses": losses,
-    }  # fmt: skip
-    with replacing(path) as part:
-        torch.save(kept, part)
-
-
-def _restore(
-    path: Path,
-    student: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
-) -> list[float]:
-    kept = torch.load(path, weights_only=True)
-    student.load_state_dict(kept["student"])
-    optimizer.load_state_dict(kept["optimizer"])
-    schedule.load_state_dict(kept["schedule"])
-    generator.set_state(kept["generator"])
-    return list(kept["losses"])

@@ -201,14 +201,7 @@ class _Fold(torch.autograd.Function):
             total = total.addmm_(outer, c)
         if b is not None:
             total = total.addmm_(b.mT, inner)
-        folded: Any = None
-        if biases is not None:
-            stacked = torch.stack(tuple(biases))
-            folded = (delta * stacked).sum(0)
-            if a is not None and b is not None:
-                ctx.leaning = torch.einsum("kor,ko->r", a, stacked)
-                folded = torch.addmv(folded, b.mT, ctx.leaning)
-            ctx.biases = stacked
+        folded = None if biases is None else _folded_bias(ctx, torch.stack(tuple(biases)), delta, a, b)
         ctx.read, ctx.biased, ctx.s, ctx.t, ctx.rest = read, biases is not None, s, t, (outer, inner, cross)
         ctx.save_for_backward(delta, a, b, gamma, d, c)
         return total, folded
@@ -251,6 +244,18 @@ class _Fold(torch.autograd.Function):
                 of_a += torch.einsum("ko,r->kor", ctx.biases, b @ grad_bias)
                 of_b += torch.outer(ctx.leaning, grad_bias)
         return None, None, of_delta, of_a, of_b, of_gamma, of_d, of_c
+
+
+def _folded_bias(
+    ctx: Any, biases: Float[Tensor, "k outputs"], delta: Float[Tensor, "k outputs"],
+    a: Float[Tensor, "k outputs rank"] | None, b: Float[Tensor, "rank outputs"] | None,
+) -> Float[Tensor, " outputs"]:  # fmt: skip
+    """b* = sum_i b_i M_i; what its gradient needs is kept in ``ctx``."""
+    ctx.biases, folded = biases, (delta * biases).sum(0)
+    if a is None or b is None:
+        return folded
+    ctx.leaning = torch.einsum("kor,ko->r", a, biases)
+    return torch.addmv(folded, b.mT, ctx.leaning)
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:

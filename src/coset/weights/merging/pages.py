@@ -25,7 +25,6 @@ from coset.runs.recipe import Recipe
 def write_merging_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """Accuracy of every method, against the number of samples, parameters, and errors layer by layer."""
     columns, rows = recipe.summary(metrics)
-    layers = [r for r in metrics["rows"] if r["layers"] and r["samples"] == metrics["samples"][-1]]
     sections = [
         Section(
             "Accuracy",
@@ -43,16 +42,7 @@ def write_merging_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any
         ),
         Section("Numbers that were trained", "", panels=[Panel("Accuracy against size", _sizes(metrics))]),
     ]
-    if layers:
-        sections.append(
-            Section(
-                "Error layer by layer",
-                f"|x U_i - f_i|^2 / |f_i|^2 of what each layer of teacher i reads, on the samples of task i; "
-                f"{metrics['samples'][-1]} samples, seed {layers[0]['seed']}.",
-                panels=[Panel("Relative error of features", _layers(layers))],
-            )
-        )
-    sections += _training(metrics)
+    sections += _errors(metrics) + _training(metrics)
     worst = max((r["difference"] for r in metrics["rows"] if r["difference"] is not None), default=None)
     facts = {"tasks": ", ".join(metrics["tasks"]), "seeds": str(metrics["seeds"]), "seconds": str(metrics["seconds"])}
     if worst is not None:
@@ -63,6 +53,18 @@ def write_merging_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any
         folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
         recipe=recipe.to_yaml(),
     )  # fmt: skip
+
+
+def _errors(metrics: dict[str, Any]) -> list[Section]:
+    """Errors of the features of FS-Merge, with most samples and the first seed."""
+    rows = [r for r in metrics["rows"] if r["layers"] and r["samples"] == metrics["samples"][-1]]
+    if not rows:
+        return []
+    text = (
+        f"|x U_i - f_i|^2 / |f_i|^2 of what each layer of teacher i reads, on the samples of task i; "
+        f"{metrics['samples'][-1]} samples, seed {rows[0]['seed']}."
+    )
+    return [Section("Error layer by layer", text, panels=[Panel("Relative error of features", _layers(rows))])]
 
 
 def _training(metrics: dict[str, Any]) -> list[Section]:

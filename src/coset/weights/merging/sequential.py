@@ -78,17 +78,18 @@ def merge_in_sequence(
         hulls.append(_Hull(teacher.name, teacher.head))
         net = FoldedSuperNet([encoder, teacher.encoder], kind=kind, rank=rank, init=init, seed=options.seed + stage)
         student = SequentialStage(net, projections)
-        seen = range(stage + 1)
-        targets = Targets(
-            tuple(inputs[: stage + 1]),
-            tuple(tuple(wanted[t] if i == t else None for i in seen) for t in seen),
-            tuple(count_samples(x) for x in inputs[: stage + 1]),
-        )
-        fit(student, targets, replace(options, seed=options.seed + stage))
+        fit(student, _own_features(wanted, inputs[: stage + 1]), replace(options, seed=options.seed + stage))
         trained = sum(p.numel() for p in student.parameters())
         encoder, projections = student.finished()
         encoder.eval().requires_grad_(False)
     return Merged(encoder, fold_heads(hulls, projections)), trained
+
+
+def _own_features(wanted: Sequence[Tensor], inputs: Sequence[Inputs]) -> Targets:
+    """The features of each task on its own samples."""
+    seen = range(len(wanted))
+    table = tuple(tuple(wanted[t] if i == t else None for i in seen) for t in seen)
+    return Targets(tuple(inputs), table, tuple(map(count_samples, inputs)))
 
 
 class _Hull(NamedTuple):

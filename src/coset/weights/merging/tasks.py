@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
+from coset.runs.fit import descend
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 from coset.weights.merging.teachers import Merged, Teacher
 from coset.weights.sentences import TEXTS, read_sentences, sentence_file
@@ -201,23 +202,25 @@ def train_jointly(
     generator = torch.Generator().manual_seed(seed)
     if heads is None:
         heads = {task.name: _new_head(wiring.widths[wiring.output], task.classes, generator) for task in tasks}
-    heads = {task.name: heads[task.name].requires_grad_(True) for task in tasks}
-    trained = [*encoder.requires_grad_(True).parameters(), *(p for h in heads.values() for p in h.parameters())]
+    trained_heads = {task.name: heads[task.name].requires_grad_(True) for task in tasks}
+    trained = [*encoder.requires_grad_(True).parameters(), *(p for h in trained_heads.values() for p in h.parameters())]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2))
     encoder.train()
-    for _ in range(steps):
-        loss = torch.zeros(())
+
+    def loss(_: int) -> Tensor:
+        total = torch.zeros(())
         for task in tasks:
             rows = torch.randint(count_samples(task.train), (batch_size // len(tasks),), generator=generator)
-            found = heads[task.name](encoder(take(task.train, rows)))
-            loss = loss + F.cross_entropy(found, task.train_labels[rows]) / len(tasks)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+            logits = trained_heads[task.name](encoder(take(task.train, rows)))
+            total = total + F.cross_entropy(logits, task.train_labels[rows]) / len(tasks)
+        return total
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout
+        descend(optimizer, loss, range(steps), schedule=schedule)
     encoder.eval().requires_grad_(False)
-    return Merged(encoder, {name: head.requires_grad_(False) for name, head in heads.items()})
+    return Merged(encoder, {name: head.requires_grad_(False) for name, head in trained_heads.items()})
 
 
 def _new_head(width: int, classes: int, generator: torch.Generator) -> nn.Linear:

@@ -137,15 +137,9 @@ def find_adapters(folder: Path) -> list[Path]:
 
 
 def build_zoo(
-    sources: Sequence[Path],
-    output: Path,
-    *,
-    root: Path | None = None,
-    layers: str = "same",
-    skip_bad: bool = False,
-    dtype: str = "float32",
-    progress: Progress = lambda items, what: items,
-) -> LoraZoo:
+    sources: Sequence[Path], output: Path, *, root: Path | None = None, layers: str = "same", skip_bad: bool = False,
+    dtype: str = "float32", progress: Progress = lambda items, what: items,
+) -> LoraZoo:  # fmt: skip
     """Read adapters into a collection; what an interrupted call has written is kept.
 
     A collection that is there already stays as it is until the new one is whole. Of several processes that build the
@@ -167,6 +161,33 @@ def build_zoo(
     if dtype not in ("float32", "float16"):
         raise CosetError(f"dtype={dtype!r}: choose float32 or float16")
     began = time.time()
+    good, plan, notes, bad = _planned(sources, root, layers, skip_bad, dtype, progress)
+    layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in plan["groups"]))
+    magnitudes = tuple((n, tuple(names)) for n, names in plan["magnitudes"])
+    shapes = _shapes(len(good), layout, plan["rank"], magnitudes)
+    make_folder(output)
+    with FileLock(output / ".lock"):
+        if _built_since(output, plan, began):
+            return open_zoo(output)
+        _fill(output, good, plan, shapes, layout, magnitudes, progress)
+        _put_in_place(output, list(shapes), {**plan, "notes": notes, "skipped": bad})
+    return open_zoo(output)
+
+
+def _put_in_place(output: Path, arrays: Sequence[str], index: dict[str, Any]) -> None:
+    """All arrays are written: they take their names, the index comes last."""
+    checksums = {name: _checksum(_part(output, name)) for name in arrays}
+    (output / INDEX).unlink(missing_ok=True)
+    for name in arrays:
+        _part(output, name).replace(output / name)
+    write_text(output / INDEX, json.dumps({**index, "checksums": checksums}, indent=1) + "\n")
+    (output / PARTIAL).unlink(missing_ok=True)
+
+
+def _planned(
+    sources: Sequence[Path], root: Path | None, layers: str, skip_bad: bool, dtype: str, progress: Progress
+) -> tuple[list[Path], dict[str, Any], list[str], list[tuple[str, str]]]:
+    """Adapters that can be used, what the collection will hold, notes, and what cannot be used for which reason."""
     called = {path: str(path.relative_to(root)) if root else str(path) for path in sources}
     facts, bad = survey(sources, called, progress)
     if bad and not skip_bad:
@@ -178,25 +199,12 @@ def build_zoo(
     named = {called[path]: facts[path] for path in good}
     layout, notes = common_layout(named, layers)
     magnitudes, more = common_magnitudes(named, layout)
-    rank = max(facts[path].rank for path in good)
-    make_folder(output)
     plan = {
-        "names": list(named), "groups": [[list(s), list(n)] for s, n in layout.groups], "rank": rank, "dtype": dtype,
+        "names": list(named), "groups": [[list(s), list(n)] for s, n in layout.groups],
+        "rank": max(facts[path].rank for path in good), "dtype": dtype,
         "magnitudes": [[n, list(names)] for n, names in magnitudes],
     }  # fmt: skip
-    shapes = _shapes(len(good), layout, rank, magnitudes)
-    with FileLock(output / ".lock"):
-        if _built_since(output, plan, began):
-            return open_zoo(output)
-        _fill(output, good, plan, shapes, layout, magnitudes, progress)
-        checksums = {name: _checksum(_part(output, name)) for name in shapes}
-        index = {**plan, "notes": [*notes, *more], "skipped": bad, "checksums": checksums}
-        (output / INDEX).unlink(missing_ok=True)
-        for name in shapes:
-            _part(output, name).replace(output / name)
-        write_text(output / INDEX, json.dumps(index, indent=1) + "\n")
-        (output / PARTIAL).unlink(missing_ok=True)
-    return open_zoo(output)
+    return good, plan, [*notes, *more], bad
 
 
 def _built_since(output: Path, plan: Mapping[str, Any], began: float) -> bool:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder, replacing
+from coset.runs.fit import descend
 from coset.weights.lora.finetuning.finetune import Draw, draw
 from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource, Maker
 
@@ -93,25 +94,17 @@ class DiffusionBase:
         plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, 2))
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        for _ in range(steps):
-            rows = torch.randint(len(self.labels), (128,), generator=generator)
-            # In training the model itself drops one label in ten.
-            loss = self.loss(self.images[rows], self.labels[rows], generator)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            plan.step()
+        rows = (torch.randint(len(self.labels), (128,), generator=generator) for _ in range(steps))
+        # In training the model itself drops one label in ten.
+        descend(optimizer, lambda r: self.loss(self.images[r], self.labels[r], generator), rows, schedule=plan)
         self.model.eval()
 
     def _train_classifier(self, data: tuple[Tensor, Tensor], seed: int) -> None:
         optimizer = torch.optim.AdamW(self.classifier.parameters(), lr=3e-3)
         generator = torch.Generator().manual_seed(seed)
         training = len(data[0]) * 4 // 5
-        for _ in range(3):
-            for rows in torch.randperm(training, generator=generator).split(64):
-                optimizer.zero_grad()
-                F.cross_entropy(self.classifier(data[0][rows]), data[1][rows]).backward()
-                optimizer.step()
+        batches = (rows for _ in range(3) for rows in torch.randperm(training, generator=generator).split(64))
+        descend(optimizer, lambda rows: F.cross_entropy(self.classifier(data[0][rows]), data[1][rows]), batches)
 
     @torch.no_grad()
     def _judged(self, data: tuple[Tensor, Tensor]) -> float:
@@ -159,12 +152,9 @@ class DiffusionBase:
             parameters = [p for p in wrapped.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(parameters, lr=drawn.learning_rate, weight_decay=0.0)
             generator = torch.Generator().manual_seed(drawn.seed)
-            for _ in range(drawn.steps):
-                chosen = rows[torch.randint(len(rows), (batch,), generator=generator)]
-                loss = self.loss(self.images[chosen], torch.full((batch,), NO_CLASS), generator)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+            chosen = (rows[torch.randint(len(rows), (batch,), generator=generator)] for _ in range(drawn.steps))
+            asked = torch.full((batch,), NO_CLASS)
+            descend(optimizer, lambda some: self.loss(self.images[some], asked, generator), chosen)
             trained = time.process_time()
             scores = self.scores(drawn.members)
             evaluated = time.process_time()

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.errors import require
+from coset.runs.fit import descend
 from coset.weights.lora.data.factors import Factors, Layout, select, unstack
 from coset.weights.lora.data.writing import save_peft
-from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, AdapterSource, Maker
+from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, AdapterSource, Maker, one_thread
 
 CLASSES, WIDTH = 10, 64
 LAYOUT = Layout.of([("layers.0", (WIDTH, WIDTH)), ("layers.2", (WIDTH, WIDTH))])
@@ -128,7 +129,8 @@ class _Digits:
 def _prepared(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, nn.Sequential]:
     """Digits and the trained base, the same for all collections of a process."""
     x, y, x_test, y_test = _digits(seed)
-    return x, y, x_test, y_test, _base(x, y, seed)
+    with one_thread():  # or the adapters of one process would belong to another base than those of the next
+        return x, y, x_test, y_test, _base(x, y, seed)
 
 
 def _digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -148,11 +150,8 @@ def _base(x: Tensor, y: Tensor, seed: int) -> nn.Sequential:
         )
     optimizer = torch.optim.Adam(base.parameters(), lr=3e-3)
     g = torch.Generator().manual_seed(seed)
-    for _ in range(15):
-        for rows in torch.randperm(len(y), generator=g).split(32):
-            optimizer.zero_grad()
-            F.cross_entropy(base(x[rows]), y[rows]).backward()
-            optimizer.step()
+    batches = (rows for _ in range(15) for rows in torch.randperm(len(y), generator=g).split(32))
+    descend(optimizer, lambda rows: F.cross_entropy(base(x[rows]), y[rows]), batches)
     return base.requires_grad_(False)
 
 

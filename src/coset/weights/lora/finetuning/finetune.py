@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.errors import require
+from coset.runs.fit import descend
 from coset.weights.lora.finetuning.sources import AdapterSource, Maker
 
 TARGETS = ("query", "value")
@@ -192,14 +193,14 @@ class AdaptableBert:
         optimizer = torch.optim.AdamW(parameters, lr=drawn.learning_rate, weight_decay=0.0)
         generator = torch.Generator().manual_seed(drawn.seed)
         chosen = [task for task, member in zip(self.tasks, drawn.members, strict=True) if member]
-        for step in range(drawn.steps):
+
+        def loss(step: int) -> Tensor:
             task = chosen[step % len(chosen)]
             rows = torch.randint(self.training, (batch,), generator=generator)
             logits = task.probe(self._above(self.model, task.hidden[rows], task.mask[rows]))
-            loss = F.cross_entropy(logits, task.labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            return F.cross_entropy(logits, task.labels[rows])
+
+        descend(optimizer, loss, range(drawn.steps))
 
 
 class EncoderSource(AdapterSource):

@@ -6,9 +6,12 @@ a collection does not depend on who made which part of it, in which order, or af
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+import torch
 
 from coset.core.choices import OptionsRegistry
 from coset.core.options import Options
@@ -59,3 +62,14 @@ def check_known(what: str, chosen: list[str], known: Collection[str]) -> list[st
         if name not in known:
             raise ValueError(f"{what} {name!r} is unknown; choose from {', '.join(known)}")
     return chosen
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums over more threads round differently, and these tensors are too small to gain by them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

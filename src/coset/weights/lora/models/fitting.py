@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Literal
 
 import torch
@@ -11,55 +10,49 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coset.runs import fit as runs
+from coset.runs.fit import Loop, Row
 from coset.weights.lora.data.factors import Factors, count, select
 from coset.weights.lora.models.base import LolModel
 
 Task = Literal["classification", "regression"]
 Examples = tuple[Factors, Tensor]
 """Adapters, and targets ``[adapters, outputs]``: 0 or 1, or standardised numbers."""
-Row = dict[str, float]
 
 
 def fit(
-    model: LolModel,
-    task: Task,
-    training: Examples,
-    validation: Examples,
-    *,
-    epochs: int = 30,
-    batch_size: int = 32,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    seed: int = 0,
-) -> list[Row]:
+    model: LolModel, task: Task, training: Examples, validation: Examples, *, epochs: int = 30, batch_size: int = 32,
+    learning_rate: float = 1e-3, weight_decay: float = 0.0, seed: int = 0,
+) -> list[Row]:  # fmt: skip
     """Adam; the weights of the epoch with the smallest validation loss are kept.
 
     Returns:
         Training and validation loss of every epoch.
+
+    Raises:
+        CosetError: Training diverged.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     with torch.no_grad():
         inputs, held_out = model.precompute(training[0]), model.precompute(validation[0])
-    best, kept, history = float("inf"), copy.deepcopy(model.state_dict()), []
-    for epoch in range(epochs):
-        model.train()
-        total = 0.0
-        for rows in torch.randperm(len(training[1]), generator=generator).split(batch_size):
-            loss = loss_of(task, model.predict(model.batch(inputs, rows)), training[1][rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach()) * len(rows)
+
+    @torch.no_grad()
+    def judge() -> dict[str, float]:
         model.eval()
-        with torch.no_grad():
-            value = float(loss_of(task, model.predict(held_out), validation[1]))
-        history.append({"epoch": epoch, "train_loss": total / len(training[1]), "val_loss": value})
-        if value < best:
-            best, kept = value, copy.deepcopy(model.state_dict())
-    model.load_state_dict(kept)
-    return history
+        return {"val_loss": float(loss_of(task, model.predict(held_out), validation[1]))}
+
+    loop = Loop(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True),
+        loss=lambda rows: loss_of(task, model.predict(model.batch(inputs, rows)), training[1][rows]),
+        batches=lambda _: torch.randperm(len(training[1]), generator=generator).split(batch_size),
+        epochs=epochs,
+        seed=seed,
+        judge=judge,
+        monitor="val_loss",
+    )
+    return runs.fit(loop)
 
 
 def loss_of(task: Task, prediction: Tensor, target: Tensor) -> Tensor:

@@ -44,6 +44,54 @@ def _by_svd(matrices: Tensor) -> Tensor:
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _load(
+    matrices: Float[np.ndarray, "count rank rank"], start: int, lanes: int, q: Float[np.ndarray, "rank rank lanes"]
+) -> None:
+    """Some of the matrices side by side, each divided by its norm."""
+    rank = len(q)
+    q[:] = 0.0
+    for c in range(lanes):
+        size = 0.0
+        for i in range(rank):
+            for j in range(rank):
+                q[i, j, c] = matrices[start + c, i, j]
+                size += q[i, j, c] ** 2
+        scale = size**-0.5 if 0.0 < size < np.inf else 0.0
+        for i in range(rank):
+            for j in range(rank):
+                q[i, j, c] *= scale
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _step(
+    q: Float[np.ndarray, "rank rank lanes"], gram: Float[np.ndarray, "rank rank lanes"],
+    product: Float[np.ndarray, "rank rank lanes"], far: Float[np.ndarray, " lanes"],
+) -> None:  # fmt: skip
+    """Q <- Q (3 - Q^T Q) / 2 in every lane, and how far Q was from orthogonal before."""
+    rank = len(q)
+    far[:] = 0.0
+    gram[:] = 0.0
+    product[:] = 0.0
+    for k in range(rank):
+        for i in range(rank):
+            for j in range(rank):
+                for c in range(LANES):
+                    gram[i, j, c] += q[k, i, c] * q[k, j, c]
+    for i in range(rank):
+        for j in range(rank):
+            one = 1.0 if i == j else 0.0
+            for c in range(LANES):
+                far[c] += (gram[i, j, c] - one) ** 2
+                gram[i, j, c] = 1.5 * one - 0.5 * gram[i, j, c]
+    for k in range(rank):
+        for i in range(rank):
+            for j in range(rank):
+                for c in range(LANES):
+                    product[i, j, c] += q[i, k, c] * gram[k, j, c]
+    q[:] = product
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
 def _iterate(
     matrices: Float[np.ndarray, "count rank rank"], result: Float[np.ndarray, "count rank rank"]
 ) -> Bool[np.ndarray, " count"]:
@@ -54,38 +102,9 @@ def _iterate(
     far = np.empty(LANES)
     for start in range(0, count, LANES):
         lanes = min(LANES, count - start)
-        q[:] = 0.0
-        for c in range(lanes):
-            size = 0.0
-            for i in range(rank):
-                for j in range(rank):
-                    q[i, j, c] = matrices[start + c, i, j]
-                    size += q[i, j, c] ** 2
-            scale = size**-0.5 if 0.0 < size < np.inf else 0.0
-            for i in range(rank):
-                for j in range(rank):
-                    q[i, j, c] *= scale
+        _load(matrices, start, lanes, q)
         for _ in range(ITERATIONS):
-            far[:] = 0.0
-            gram[:] = 0.0
-            product[:] = 0.0
-            for k in range(rank):
-                for i in range(rank):
-                    for j in range(rank):
-                        for c in range(LANES):
-                            gram[i, j, c] += q[k, i, c] * q[k, j, c]
-            for i in range(rank):
-                for j in range(rank):
-                    one = 1.0 if i == j else 0.0
-                    for c in range(LANES):
-                        far[c] += (gram[i, j, c] - one) ** 2
-                        gram[i, j, c] = 1.5 * one - 0.5 * gram[i, j, c]
-            for k in range(rank):
-                for i in range(rank):
-                    for j in range(rank):
-                        for c in range(LANES):
-                            product[i, j, c] += q[i, k, c] * gram[k, j, c]
-            q[:] = product
+            _step(q, gram, product, far)
             # The iteration squares its error: what was 1e-8 before it is 1e-16 after it.
             if not (far[:lanes] >= 1e-16).any():
                 break
