@@ -56,20 +56,6 @@ def test_who_takes_part(monkeypatch, tmp_path):
             launch()
 
 
-def test_only_checkpoints_of_this_launch_are_gone_on_from(monkeypatch, tmp_path):
-    file = tmp_path / "last.ckpt"
-    monkeypatch.setenv(processes.ON_RAY, "1")
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
-        monkeypatch.setenv(name, value)
-    file.touch()
-    os.utime(file, (1000, 1000))
-    monkeypatch.setenv(processes.LAUNCHED, "2000.5")
-    assert not processes.was_stopped(file)
-    os.utime(file, (3000, 3000))
-    assert processes.was_stopped(file)
-    assert not processes.was_stopped(tmp_path / "other")
-
-
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     """37 molecules, of which 26, 6 and 5 are for training, validation and testing: two processes never share evenly."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -11,7 +11,7 @@ from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError
 from coset.core.registry import nearest
-from coset.graphs.models.options import GRAPH_MODELS, GraphModel
+from coset.graphs.models.options import GRAPH_MODELS, GraphModel, Level
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,13 @@ class BenchNetwork:
         own = {name: width for name in ("channels",) if name in self.model.model_fields}
         return self.model.model_validate({**own, **self.settings, "width": width, "layers": layers})
 
-    def build(self, outputs: int, width: int, layers: int) -> nn.Module:
-        """The untrained network: a row of ``outputs`` a graph."""
-        return self.options(width, layers).build(outputs, None, None)
+    def build(self, outputs: int, width: int, layers: int, level: Level = "graph") -> nn.Module:
+        """The untrained network: a row of ``outputs`` a graph, or a node."""
+        return self.options(width, layers).network(outputs, None, None, level)
+
+    def with_settings(self, **settings: Any) -> BenchNetwork:
+        """The same with further settings of its options."""
+        return replace(self, settings={**self.settings, **settings})
 
     def transform(self) -> BaseTransform:
         """What it needs to find on a graph."""

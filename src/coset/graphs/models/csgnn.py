@@ -35,7 +35,7 @@ from coset.core.errors import CosetError, check_choice
 from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models import sum_block
 from coset.graphs.models.bags import LARGEST_SIZE, ORBIT_SIZES, BagGraph, SetReordering
-from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Variant
+from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Level, Variant
 from coset.graphs.models.partition_linear import PartitionEquivariantLinear
 from coset.graphs.models.readouts import encode_nodes, node_encoder, prediction_head
 from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
@@ -379,6 +379,7 @@ class CSGNNOptions(GraphModel):
     """Options of :class:`CSGNN`, and of the node sets that it runs on."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
     variants: ClassVar[dict[str, Variant]] = {"csgnn edges": Variant({"coarsening": "edges"}, "sets: edges")}
 
     name: Literal["csgnn"] = "csgnn"
@@ -426,7 +427,9 @@ class CSGNNOptions(GraphModel):
         options = {"seed": self.coarsening_seed, "dimensions": self.dimensions, "radius": self.radius}
         return Compose([ShortestPathDistances(self.max_distance), Coarsen(method, size, **options)])
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+    def build(
+        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+    ) -> nn.Module:
         way = COARSENINGS[self.coarsening]
         if isinstance(self.bag, int) and (self.bag < 1 or not way.sized):
             what = (
@@ -440,4 +443,4 @@ class CSGNNOptions(GraphModel):
         if self.start == "auto":
             single = self.coarsening == "singletons" or (self.bag == "full" and way.sized)
             options["start"] = "unit" if single else "scaled"
-        return CSGNN(outputs, node_features, edge_features, **options)
+        return CSGNN(outputs, node_features, edge_features, level=level, **options)

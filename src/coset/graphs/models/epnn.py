@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
-from coset.graphs.models.options import GRAPH_MODELS, Features, SpectralModel
+from coset.graphs.models.options import GRAPH_MODELS, Features, Level, SpectralModel
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.graphs.models.spectral_encoders import SpectralFunctions
 from coset.graphs.models.spectral_filter import SpectralBatch, filtered_messages
@@ -153,6 +153,7 @@ class EPNNOptions(SpectralModel):
     """Options of :class:`EPNN`."""
 
     bound: ClassVar[str | None] = "EPWL-N"
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
 
     name: Literal["epnn"] = "epnn"
     readout: Literal["sum", "mean"] = "mean"
@@ -160,5 +161,7 @@ class EPNNOptions(SpectralModel):
         True, description="batch normalisation, or the name of another that reads rows alone"
     )
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
-        return EPNN(outputs, node_features, edge_features, **self._arguments())
+    def build(
+        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+    ) -> nn.Module:
+        return EPNN(outputs, node_features, edge_features, level=level, **self._arguments())

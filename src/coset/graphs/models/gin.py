@@ -24,7 +24,7 @@ from coset.core.errors import check_choice
 from coset.core.options import Options
 from coset.graphs.models.granola import settled_noise
 from coset.graphs.models.norms import AdaptiveNorm, make_norm
-from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Variant
+from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Level, Variant
 from coset.graphs.models.product import node_counts
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
@@ -182,6 +182,7 @@ class GINOptions(GraphModel):
     """Options of :class:`GIN`."""
 
     bound: ClassVar[str | None] = "1-WL"
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
     # It draws random node features, and so tells any two graphs apart by chance: nothing bounds it.
     variants: ClassVar[dict[str, Variant]] = {"granola": Variant({"norm": "granola"}, None)}
 
@@ -195,13 +196,15 @@ class GINOptions(GraphModel):
     input_noise: int | None = Field(None, ge=1, description="random features a node, appended to its own")
     draws: int = Field(1, ge=1, description="passes with other noise that a prediction is the mean of")
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+    def build(
+        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+    ) -> nn.Module:
         if self.norm not in ("granola", "granola-no-rnf", "rnf-norm") and self.granola is not None:
             raise ValueError(f"granola: norm={self.norm} has no such options; set norm=granola")
         if self.norm not in ("granola", "rnf-norm") and not self.input_noise and self.draws > 1:
             raise ValueError(f"draws={self.draws}: norm={self.norm} draws no noise; leave it at 1")
         options = self.model_dump(exclude={"name", "root_fraction", "votes"})
-        return GIN(outputs, node_features, edge_features, **options)
+        return GIN(outputs, node_features, edge_features, level=level, **options)
 
     def settled(self, network: nn.Module, batch: Batch) -> Batch:
         return network.with_noise(batch)  # type: ignore[operator]

@@ -12,6 +12,7 @@ A model is added by a class of options beside its network::
 in a module of this package, or of a distribution with an entry point (:mod:`coset.core.domains`).
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -26,6 +27,7 @@ from coset.graphs.transforms import Eigenspaces, ProductPositionalEncoding, Shor
 Features = list[int] | int | None
 """Columns: sizes of categories, a number of real columns, or none."""
 Relations = list[Literal["uL", "vL", "vv", "uG", "vG"]]
+Level = Literal["graph", "node"]
 GRAPH_MODELS = OptionsRegistry("graph model")
 
 
@@ -50,12 +52,14 @@ class GraphModel(Options):
         label: What it is called in benches, if not by its name.
         variants: Further networks of it that benches know, by name.
         marks_roots: Whether it runs on copies of the graph, one for each root, of which some can be left out.
+        levels: Of what its outputs can be rows: of graphs, of nodes.
     """
 
     bound: ClassVar[str | None] = None
     label: ClassVar[str] = ""
     variants: ClassVar[dict[str, Variant]] = {}
     marks_roots: ClassVar[bool] = False
+    levels: ClassVar[tuple[Level, ...]] = ("graph",)
 
     name: str
     width: int = Field(96, ge=1, description="columns of the features")
@@ -65,8 +69,25 @@ class GraphModel(Options):
     votes: int = Field(1, ge=1, description="draws of roots that a prediction is averaged over")
 
     def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
-        """The network for given features and outputs: PyG batch -> ``[graphs, outputs]``."""
+        """The network for given features and outputs: PyG batch -> ``[graphs, outputs]``.
+
+        Those with further :attr:`levels` take one as ``level``.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no build")
+
+    def network(
+        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+    ) -> nn.Module:
+        """The network with outputs of graphs or of nodes: PyG batch -> ``[graphs or nodes, outputs]``.
+
+        Raises:
+            ValueError: It has no such outputs.
+        """
+        if level not in self.levels:
+            raise ValueError(f"{self.name} has outputs of {' and '.join(self.levels)}s, none of {level}s")
+        build: Callable[..., nn.Module] = self.build
+        at = {} if level == "graph" else {"level": level}
+        return build(outputs, node_features, edge_features, **at)
 
     def transform(self) -> BaseTransform:
         """What the network needs to find on a graph."""

@@ -42,7 +42,7 @@ from torch_geometric.data import Batch, Data
 from coset.core.errors import check_choice
 from coset.graphs.models import attention_block, sum_block
 from coset.graphs.models.bags import BagGraph
-from coset.graphs.models.options import GRAPH_MODELS, Features, PairModel, Variant
+from coset.graphs.models.options import GRAPH_MODELS, Features, Level, PairModel, Variant
 from coset.graphs.models.product import PairEncoder, PairGraph
 from coset.graphs.models.readouts import prediction_head
 from coset.nn import MLP, FeatureEncoder, norm_of_repeated, norm_relu_linear
@@ -547,6 +547,7 @@ class SubgraphormerOptions(PairModel):
     """Options of :class:`Subgraphormer`."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
     variants: ClassVar[dict[str, Variant]] = {"unmarked": Variant({"marking": "none"}, "unmarked uL,vL,vv")}
 
     name: Literal["subgraphormer"] = "subgraphormer"
@@ -555,8 +556,10 @@ class SubgraphormerOptions(PairModel):
     readout: Literal["sum", "mean"] = "sum"
     linear: bool = Field(False, description="single linear maps instead of two-layer perceptrons")
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
-        return Subgraphormer(outputs, node_features, edge_features, **self._arguments())
+    def build(
+        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+    ) -> nn.Module:
+        return Subgraphormer(outputs, node_features, edge_features, level=level, **self._arguments())
 
 
 @GRAPH_MODELS.add
@@ -564,6 +567,7 @@ class GNNSSWLPlusOptions(PairModel):
     """Options of :class:`GNNSSWLPlus`."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
     label: ClassVar[str] = "gnn-sswl+"
     variants: ClassVar[dict[str, Variant]] = {
         "uL": Variant({"relations": ["uL"]}, "uL"),
@@ -574,5 +578,7 @@ class GNNSSWLPlusOptions(PairModel):
 
     name: Literal["gnn-sswl-plus"] = "gnn-sswl-plus"
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
-        return GNNSSWLPlus(outputs, node_features, edge_features, **self._arguments())
+    def build(
+        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+    ) -> nn.Module:
+        return GNNSSWLPlus(outputs, node_features, edge_features, level=level, **self._arguments())

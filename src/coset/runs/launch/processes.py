@@ -15,8 +15,6 @@ from typing import NamedTuple
 from coset.core.errors import CosetError
 from coset.core.files import write_text
 
-LAUNCHED = "COSET_LAUNCHED"
-"""Environment variable: when the processes were launched; the same after they were started again."""
 ON_RAY = "COSET_ON_RAY"
 """Environment variable: set in the processes that Ray Train started."""
 
@@ -105,21 +103,3 @@ def _alive(process: int) -> bool:
     except PermissionError:  # there, but another user's
         return True
     return True
-
-
-def launch_time() -> str:
-    """Now, for :data:`LAUNCHED`."""
-    return repr(time.time())
-
-
-def was_stopped(checkpoint: Path) -> bool:
-    """Whether processes of this launch have saved a checkpoint before: they were stopped, and are to go on from there.
-
-    A checkpoint that is older is another run's.
-    """
-    return (
-        world() is not None
-        and LAUNCHED in os.environ
-        and checkpoint.is_file()
-        and checkpoint.stat().st_mtime >= float(os.environ[LAUNCHED])
-    )

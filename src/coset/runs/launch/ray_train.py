@@ -14,10 +14,8 @@ from coset.core.errors import CosetError, require
 from coset.core.files import make_folder
 from coset.runs.launch.jobs import ray_running
 from coset.runs.launch.processes import (
-    LAUNCHED,
     MISTAKE,
     ON_RAY,
-    launch_time,
     mistake_was_made,
     note_mistake,
     raise_mistake,
@@ -50,7 +48,7 @@ def launch(
     carried = {name: os.environ[name] for name in _CARRIED if name in os.environ}
     told = {
         "function": function, "arguments": arguments, "place": os.getcwd(),
-        "environment": {**carried, ON_RAY: "1", LAUNCHED: launch_time(), MISTAKE: str(notes / "mistake.txt")},
+        "environment": {**carried, ON_RAY: "1", MISTAKE: str(notes / "mistake.txt")},
     }  # fmt: skip
     try:
         with ray_running(workers):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from coset.core.errors import CosetError
-from coset.runs.launch.processes import LAUNCHED, LAUNCHER, MISTAKE, launch_time, raise_mistake
+from coset.runs.launch.processes import LAUNCHER, MISTAKE, raise_mistake
 
 # torchrun's store of addresses outlives a restart, so that a process started again can read where a dead one listened
 # and connect to nobody (pytorch/pytorch issue 135712); with this variable every start has a store of its own.
@@ -35,7 +35,7 @@ def launch(arguments: Sequence[str], workers: int, retries: int = 2) -> None:
     command += [f"--max-restarts={retries}", "--monitor-interval=0.5"]
     with TemporaryDirectory() as notes:
         mistake = Path(notes) / "mistake.txt"
-        ours = {LAUNCHED: launch_time(), LAUNCHER: str(os.getpid()), MISTAKE: str(mistake), OWN_STORE: "1"}
+        ours = {LAUNCHER: str(os.getpid()), MISTAKE: str(mistake), OWN_STORE: "1"}
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **ours}
         code = subprocess.run([*command, "-m", "coset", *arguments], env=environment, check=False).returncode
         raise_mistake(mistake)

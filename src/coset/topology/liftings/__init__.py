@@ -339,13 +339,6 @@ def from_networkx(graph: nx.Graph) -> Data:
     return Data(edge_index=edges if graph.is_directed() else torch.cat([edges, edges.flip(0)], 1), num_nodes=n)
 
 
-def as_graph(complex_: Complex) -> Data:
-    """Vertices and edges of a complex as a PyG graph."""
-    pairs = torch.from_numpy(complex_.cells[1].members.reshape(-1, 2).T.copy()) if complex_.top else None
-    pairs = torch.zeros(2, 0, dtype=torch.long) if pairs is None else pairs
-    return Data(edge_index=torch.cat([pairs, pairs.flip(0)], 1), num_nodes=len(complex_.cells[0]))
-
-
 def _refuse(wrong: int, edge: Int[Array, " 2"], nodes: int) -> None:
     u, v = edge.tolist()
     if wrong == kernels.OUTSIDE:

@@ -18,7 +18,7 @@ from coset.core.data_files import data_file
 from coset.core.errors import CosetError
 from coset.runs.fit import descend
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
-from coset.weights.merging.teachers import Merged, Teacher
+from coset.weights.merging.teachers import Merged
 from coset.weights.sentences import TEXTS, read_sentences, sentence_file
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -178,16 +178,6 @@ def _synthetic(source: str, tokens: int, vocabulary: int, seed: int, limit: int)
     inputs = {"input_ids": x, "attention_mask": torch.ones_like(x)}
     test = slice(limit, None)
     return Task(source, take(inputs, slice(0, limit)), y[:limit], take(inputs, test), y[test], 2)
-
-
-def train_teacher(
-    encoder: Encoder, task: Task, *, steps: int, learning_rate: float, batch_size: int = 64, seed: int = 0
-) -> Teacher:
-    """Train an encoder and a linear head on the labels of a task, with AdamW on one cycle."""
-    made = train_jointly(
-        encoder, [task], steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed
-    )  # fmt: skip
-    return Teacher(task.name, made.encoder, made.heads[task.name])
 
 
 def train_jointly(
