@@ -116,6 +116,7 @@ def descend(
     *,
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     after: Callable[[float], None] | None = None,
+    clip: float | None = None,
     first: int = 0,
 ) -> list[float]:
     """The loop without epochs: one update of the parameters a step; returns the losses.
@@ -126,6 +127,7 @@ def descend(
         steps: What the loss is of: rows of a batch, numbers, ...; each is asked for when its turn has come.
         schedule: Of the rate, taken further after each step.
         after: Called with the loss after each step.
+        clip: Largest norm of the gradient.
         first: How many steps there were before, of training that goes on.
 
     Raises:
@@ -139,6 +141,8 @@ def descend(
             raise CosetError(f"training diverged in step {number}: the loss is {losses[-1]}; lower the learning rate")
         optimiser.zero_grad(set_to_none=True)
         value.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_((p for group in optimiser.param_groups for p in group["params"]), clip)
         optimiser.step()
         if schedule is not None:
             schedule.step()

@@ -32,6 +32,7 @@ from coset.core.files import reason, write_text
 from coset.graphs.benches.networks import BenchNetwork, bench_networks, named_networks
 from coset.graphs.data.collections import GraphPair, read_brec
 from coset.graphs.transforms import precompute
+from coset.runs.fit import descend
 from coset.runs.terminal import Console, Table, bars
 from coset.symmetry import NodePermutation
 
@@ -103,18 +104,16 @@ def _differences(outputs: Float[Tensor, "rows k"]) -> Float[Tensor, "rows//2 k"]
 def _train(network: nn.Module, graphs: Sequence[Data]) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
-    loss = nn.CosineEmbeddingLoss(margin=0.0)
+    apart = nn.CosineEmbeddingLoss(margin=0.0)
     batches = [Batch.from_data_list(list(graphs[i : i + BATCH])) for i in range(0, len(graphs), BATCH)]
     network.train()
+
+    def loss(batch: Batch) -> Tensor:
+        outputs = network(batch)
+        return apart(outputs[0::2], outputs[1::2], -torch.ones(len(outputs) // 2))
+
     for _ in range(EPOCHS):
-        total = 0.0
-        for batch in batches:
-            optimizer.zero_grad()
-            outputs = network(batch)
-            value = loss(outputs[0::2], outputs[1::2], -torch.ones(len(outputs) // 2))
-            value.backward()
-            optimizer.step()
-            total += value.item() / len(batches)
+        total = sum(value / len(batches) for value in descend(optimizer, loss, batches))
         if total < ENOUGH:
             return
         schedule.step(total)

@@ -22,6 +22,7 @@ from coset.core.errors import CosetError
 from coset.graphs.benches.networks import BenchNetwork, bench_networks, named_networks
 from coset.graphs.benches.substructures import counting_graphs
 from coset.graphs.transforms import precompute
+from coset.runs.fit import descend
 from coset.runs.terminal import Console, Table, bars
 
 WIDTH, LAYERS, BATCH, LEARNING_RATE = 32, 4, 32, 2e-3
@@ -85,14 +86,14 @@ def trained_error(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+
+    def loss(rows: Tensor) -> Tensor:
+        batch = Batch.from_data_list([train[int(row)] for row in rows])
+        return (network(batch) - (batch.y - mean) / scale).abs().mean()
+
     for _ in range(epochs):
         network.train()
-        for rows in torch.randperm(len(train), generator=generator).split(BATCH):
-            batch = Batch.from_data_list([train[int(row)] for row in rows])
-            optimizer.zero_grad()
-            (network(batch) - (batch.y - mean) / scale).abs().mean().backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
+        descend(optimizer, loss, torch.randperm(len(train), generator=generator).split(BATCH), clip=1.0)
         schedule.step()
         advance()
     predicted, true = _predictions(network, test)

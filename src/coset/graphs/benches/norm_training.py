@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import networkx
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from coset.graphs.benches.substructures import node_counts
 from coset.graphs.data.collections import graph_from_adjacency
 from coset.graphs.models.gin import GIN
+from coset.runs.fit import descend
 
 WIDTH, LAYERS, BATCH, LEARNING_RATE, DRAWS = 32, 3, 50, 3e-3, 16
 INPUT_NOISE = "rnf-pe"
@@ -93,13 +94,13 @@ def relative_error(study: Study, norm: str, seed: int, epochs: int | None = None
     mean, scale = targets.mean(), targets.std()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+
+    def loss(rows: Tensor) -> Tensor:
+        batch = Batch.from_data_list([train[int(row)] for row in rows])
+        return (model(batch) - (batch.y - mean) / scale).square().mean()
+
     for _ in range(epochs):
-        for rows in torch.randperm(len(train)).split(BATCH):
-            batch = Batch.from_data_list([train[int(row)] for row in rows])
-            optimizer.zero_grad()
-            (model(batch) - (batch.y - mean) / scale).square().mean().backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+        descend(optimizer, loss, torch.randperm(len(train)).split(BATCH), clip=1.0)
         schedule.step()
     return _error(model.eval(), train, mean, scale), _error(model, test, mean, scale)
 

@@ -29,6 +29,7 @@ from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.runs.fit import descend
 from coset.topology.benches.side_by_side import side_by_side
 from coset.topology.data.batches import CellBatch, ComplexData, disjoint_copies
 from coset.topology.data.permutations import CellPermutation
@@ -106,14 +107,15 @@ def _train(model: nn.Module, cells: CellBatch, shape: tuple[int, ...], steps: in
     """Push the outputs of the two complexes of each pair apart; ``shape`` is ([pairs,] 2, copies)."""
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
     model.train()
-    for _ in range(steps):
+
+    def loss(_: int) -> Tensor:
         first, second = model(cells).unflatten(0, shape).unbind(-3)
         first, second = first.flatten(0, -2), second.flatten(0, -2)
-        loss = F.cosine_embedding_loss(first, second, first.new_full((len(first),), -1.0), reduction="sum")
-        optimiser.zero_grad()
         # A mean over the copies of a pair, a sum over pairs: networks share no weights, so each has its own gradient.
-        (loss / shape[-1]).backward()
-        optimiser.step()
+        total = F.cosine_embedding_loss(first, second, first.new_full((len(first),), -1.0), reduction="sum")
+        return total / shape[-1]
+
+    descend(optimiser, loss, range(steps))
 
 
 def trained(
