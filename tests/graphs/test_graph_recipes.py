@@ -178,3 +178,67 @@ def test_prediction_table_keeps_missing_targets_empty():
         "id,smiles,split,target,prediction", "0,,train,0.0,0.0", "2,,train,2.0,1.0", "4,,test,4.0,2.0",
         "nan,,test,,3.0",
     ]  # fmt: skip
+
+
+WORDS = ["C", "CC", "CCC", "CCCC", "CO", "CCO", "CCCO", "CCCCO", "CN", "CCN", "CCCN", "CCCCN", "C1CC1", "OCO", "NCN"]
+
+
+@pytest.fixture
+def classes_csv(tmp_path):
+    file = tmp_path / "kinds.csv"
+    kinds = ["alcohol" if "O" in text else "amine" if "N" in text else "alkane" for text in WORDS]
+    file.write_text("smiles,kind\n" + "".join(f"{text},{kind}\n" for text, kind in zip(WORDS, kinds, strict=True)))
+    return file
+
+
+def test_words_are_classes_to_learn_and_to_predict(classes_csv, tmp_path):
+    changes = [*SMALL, f"data.path={classes_csv}", "data.target=kind", "training.task=multiclass", "seed=1"]
+    changes += ["data.fractions=[0.6,0.2,0.2]", "training.class_weights=balanced", "training.epochs=12"]
+    recipe = load("csv", changes)
+    assert recipe.training.monitor == "accuracy"
+    metrics = recipe.run(tmp_path / "run", quiet=True)
+    assert set(metrics["test"]) <= {"accuracy", "macro_f1", "macro_auroc", "cross_entropy"}
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(frame)[3:] == ["target", "prediction", *(f"probability_{c}" for c in ("alcohol", "alkane", "amine"))]
+    test = frame[frame["split"] == "test"]
+    assert metrics["test"]["accuracy"] == pytest.approx((test["target"] == test["prediction"]).mean())
+    probabilities = frame.filter(like="probability_")
+    assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1.0, abs=1e-5)
+    likeliest = probabilities.idxmax(axis=1).str.removeprefix("probability_")
+    assert (likeliest == frame["prediction"]).all()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Classes, test" in page
+    count, _ = recipe.predict(recipe.folder(tmp_path / "run"), classes_csv, tmp_path / "new.csv", quiet=True)
+    assert count == len(WORDS)
+    assert (pd.read_csv(tmp_path / "new.csv")["prediction"] == frame["prediction"]).all()
+
+
+def test_words_need_the_task_that_learns_them(classes_csv, tmp_path):
+    recipe = load("csv", [*SMALL, f"data.path={classes_csv}", "data.target=kind"])
+    with pytest.raises(
+        CosetError, match=r"classes \('alcohol', 'alkane', 'amine', ...\): use training.task=multiclass"
+    ):
+        recipe.run(tmp_path / "run", quiet=True)
+
+
+def test_numbers_are_classes_where_the_task_says_so(small_csv, tmp_path):
+    recipe = recipe_for(small_csv, "training.task=multiclass", "training.epochs=1")
+    recipe.run(tmp_path / "run", quiet=True)
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    carbons = sorted(frame["target"].unique())
+    assert [c for c in frame if c.startswith("probability_")] == [f"probability_{c:g}" for c in carbons]
+
+
+def test_a_folder_from_before_an_option_came_still_predicts(small_csv, tmp_path):
+    recipe = recipe_for(small_csv, "training.epochs=1")
+    recipe.run(tmp_path / "run", quiet=True)
+    file = tmp_path / "run" / "checkpoint.ckpt"
+    state = torch.load(file, weights_only=True)
+    del (
+        state["identity"]["recipe"]["training"]["class_weights"],
+        state["identity"]["classes"],
+        state["identity"]["level"],
+    )
+    torch.save(state, file)
+    count, _ = recipe.predict(recipe.folder(tmp_path / "run"), small_csv, tmp_path / "new.csv", quiet=True)
+    assert count == 12

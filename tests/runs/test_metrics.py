@@ -43,4 +43,21 @@ def test_nothing_known_gives_no_metric(task):
 def test_every_metric_has_a_direction():
     assert {name: direction(name) for metrics in METRICS.values() for name in metrics} == {
         "rmse": "min", "mae": "min", "r2": "max", "auroc": "max", "ap": "max", "accuracy": "max",
+        "macro_f1": "max", "macro_auroc": "max", "cross_entropy": "min",
     }  # fmt: skip
+
+
+def test_several_classes_by_hand():
+    """Rows of classes 0, 0, 1 and one unknown; the second is taken for class 2."""
+    p = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5], [0.1, 0.8, 0.1], [1.0, 0.0, 0.0]])
+    found = metrics_of("multiclass", p, torch.tensor([[0.0], [0.0], [1.0], [math.nan]]))
+    # F1: class 0 has one hit of two true and one predicted, 2/3; class 1 has 1; class 2 is predicted once, 0.
+    expected = {"accuracy": 2 / 3, "macro_f1": (2 / 3 + 1 + 0) / 3, "macro_auroc": 1.0}
+    expected["cross_entropy"] = -(math.log(0.5) + math.log(0.25) + math.log(0.8)) / 3
+    assert found == pytest.approx(expected)
+
+
+def test_classes_of_one_kind_alone_have_no_area():
+    found = metrics_of("multiclass", torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.zeros(2, 1))
+    assert "macro_auroc" not in found
+    assert found["accuracy"] == 1.0

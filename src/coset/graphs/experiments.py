@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, model_validator
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.datasets import GraphTable, node_names
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.fitting.engine import Fit, first_batch, fit, predict
@@ -21,11 +22,13 @@ from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
-from coset.graphs.prediction import predict_csv, prediction_columns
+from coset.graphs.prediction import predict_csv
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.runs.checkpoints import check_belongs, read_checkpoint
 from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
 from coset.runs.metrics import metrics_of
+from coset.runs.objective import check_task
+from coset.runs.predictions import prediction_columns, target_columns
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
 from coset.runs.training import TrainingOptions
@@ -106,16 +109,19 @@ class GraphRecipe(Recipe):
     def network(self, table: GraphTable) -> nn.Module:
         """The untrained model; its weights follow from the seed."""
         torch.manual_seed(self.seed)
-        return self.model.build(len(table.target_names), table.node_features, table.edge_features)
+        try:
+            return self.model.network(table.outputs, table.node_features, table.edge_features, table.level)
+        except ValueError as error:
+            raise CosetError(f"model.name={self.model.name}: {error}") from error
 
     def task(self, table: GraphTable) -> GraphTask:
         """The model with loss and target scale of the training set."""
         t = self.training
         targets = table.targets[table.splits["train"]]
         return GraphTask(
-            self.network(table), t.task, targets, loss=t.loss, learning_rate=t.learning_rate,
-            weight_decay=t.weight_decay, schedule=t.schedule, patience=t.patience, warmup=t.warmup, epochs=t.epochs,
-            monitor=t.monitor, seed=self.seed,
+            self.network(table), t.task, targets, classes=table.classes, class_weights=t.class_weights, loss=t.loss,
+            learning_rate=t.learning_rate, weight_decay=t.weight_decay, schedule=t.schedule, patience=t.patience,
+            warmup=t.warmup, epochs=t.epochs, monitor=t.monitor, seed=self.seed,
         )  # fmt: skip
 
     def identity_of(self, table: GraphTable) -> dict[str, Any]:
@@ -125,6 +131,8 @@ class GraphRecipe(Recipe):
             "targets": list(table.target_names),
             "node_features": table.node_features,
             "edge_features": table.edge_features,
+            "classes": list(table.classes),
+            "level": table.level,
         }
 
     def certificate(self, model: nn.Module, graphs: Graphs) -> list[EquivarianceReport]:
@@ -144,6 +152,9 @@ class GraphRecipe(Recipe):
         table = self.load(progress=not run.quiet)
         if not table.target_names:
             raise CosetError(f"{table.name} has no targets to learn")
+        if self.training.task == "multiclass":
+            table = table.with_classes()
+        check_task(self.training.task, table.targets, table.classes)
         return table
 
     @property
@@ -197,7 +208,7 @@ class GraphRecipe(Recipe):
         if not (folder / LAST).is_file():
             return False
         stored = read_checkpoint(folder / LAST).get("identity", {})
-        check_belongs(folder / LAST, stored.get("recipe", {}), self._kept())
+        check_belongs(folder / LAST, self.completed(stored.get("recipe", {})), self._kept())
         return True
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
@@ -235,7 +246,7 @@ class GraphRecipe(Recipe):
     ) -> tuple[int, Sequence[str]]:
         """See :func:`coset.graphs.prediction.predict_csv`."""
         recipe, task, described = load_task(folder.path)
-        known = (recipe, task, described.target_names)
+        known = (recipe, task, described)
         return predict_csv(*known, folder.path, data, output, progress=not quiet, **options)
 
     def _fit(self, table: GraphTable, run: Run) -> Fit:
@@ -278,23 +289,38 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     identity = state.get("identity", {})
     settled = recipe.model_dump(mode="json")
     wanted = {key: settled[key] for key in ("kind", "data", "model")}
-    check_belongs(checkpoint, identity.get("recipe", {}), {**wanted, "training": {"task": settled["training"]["task"]}})
-    table = GraphTable([], tuple(identity["targets"]))
-    table = replace(table, node_features=identity["node_features"], edge_features=identity["edge_features"])
-    task = GraphTask(recipe.network(table), recipe.training.task, torch.full((1, len(table.target_names)), torch.nan))
+    stored = recipe.completed(identity.get("recipe", {}))
+    check_belongs(checkpoint, stored, {**wanted, "training": {"task": settled["training"]["task"]}})
+    table = GraphTable([], tuple(identity["targets"]), classes=tuple(identity.get("classes", ())))
+    table = replace(
+        table,
+        node_features=identity["node_features"],
+        edge_features=identity["edge_features"],
+        level=identity.get("level", "graph"),
+    )
+    unknown = torch.full((1, len(table.target_names)), torch.nan)
+    task = GraphTask(recipe.network(table), recipe.training.task, unknown, classes=table.classes)
     task.load_state_dict(state["state_dict"])
     return recipe, task, table
 
 
 def prediction_table(table: GraphTable, predictions: Tensor) -> pd.DataFrame:
     """Rows of ``predictions.csv``: id, smiles, split, and target and prediction of each target."""
-    frame = pd.DataFrame({"id": table.ids, "smiles": table.smiles, "split": table.split_of()})
-    names, targets = table.target_names, table.targets
-    for column, (target, prediction) in enumerate(
-        zip(prediction_columns(names, "target"), prediction_columns(names), strict=True)
-    ):
-        frame[target] = targets[:, column].numpy()
-        frame[prediction] = predictions[:, column].numpy()
+    counts = table.rows_of_graphs
+    frame = pd.DataFrame({"id": np.repeat(table.ids, counts), "smiles": np.repeat(table.smiles, counts)})
+    if table.level == "node":
+        frame = frame.rename(columns={"id": "graph"}).drop(columns="smiles")
+        frame["node"] = [name for graph in table.graphs for name in node_names(graph)]
+        frame.insert(0, "id", frame["graph"] + "/" + frame["node"])
+    frame["split"] = table.split_of()
+    names, classes = table.target_names, table.classes
+    columns = [target_columns(names, classes, table.targets), prediction_columns(names, classes, predictions)]
+    if not classes:  # each target beside its prediction
+        pairs = zip(*(list(part.items()) for part in columns), strict=True)
+        columns = [dict(pair) for pair in pairs]
+    for part in columns:
+        for name, values in part.items():
+            frame[name] = values
     return frame
 
 
@@ -302,6 +328,10 @@ def metrics_by_split(task: GraphTask, table: GraphTable, predictions: Tensor) ->
     """Metrics of each split, beside those of always predicting the training mean (for a class: its share)."""
     targets = table.targets
     mean = targets[table.splits["train"]].nanmean(0).nan_to_num()
+    if table.classes:
+        known = targets[table.splits["train"]]
+        mean = torch.bincount(known[~known.isnan()].long(), minlength=len(table.classes)).float()
+        mean = mean / mean.sum()
     result: dict[str, Any] = {}
     baseline: dict[str, Any] = {}
     for name in ("train", "val", "test"):

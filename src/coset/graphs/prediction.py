@@ -5,26 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
 from coset.graphs.data import datasets
+from coset.graphs.data.datasets import GraphTable
 from coset.graphs.fitting.tasks import GraphTask
+from coset.runs.predictions import prediction_columns
 
 if TYPE_CHECKING:
     from coset.graphs.experiments import GraphRecipe
 
 
-def prediction_columns(names: tuple[str, ...], kind: str = "prediction") -> list[str]:
-    """``prediction`` for one target, ``prediction_<name>`` for several."""
-    return [kind] if len(names) == 1 else [f"{kind}_{name}" for name in names]
-
-
 def predict_csv(
     recipe: GraphRecipe,
     task: GraphTask,
-    targets: tuple[str, ...],
+    described: GraphTable,
     folder: Path,
     data: Path,
     output: Path,
@@ -39,7 +37,7 @@ def predict_csv(
     Args:
         recipe: Of the run.
         task: Its trained task.
-        targets: Names of what it predicts.
+        described: An empty table of what it predicts.
         folder: Of the run, for messages.
         data: The CSV.
         output: The CSV to write.
@@ -61,13 +59,13 @@ def predict_csv(
     except CosetError as error:
         raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
     frame = datasets.read_rows(data).loc[[int(row) for row in table.ids]]
-    columns = prediction_columns(targets)
-    for column in columns:
+    names, classes = described.target_names, described.classes
+    for column in prediction_columns(names, classes, torch.empty(0, described.outputs)):
         if column in frame:
             raise CosetError(f"{data} has a column {column!r} already; rename it first")
     values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
-    for index, column in enumerate(columns):
-        frame[column] = values[:, index].numpy()
+    for column, found in prediction_columns(names, classes, values).items():
+        frame[column] = found
     write_text(output, frame.to_csv(index=False))
     return len(frame), table.notes
 

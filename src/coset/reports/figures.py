@@ -246,11 +246,17 @@ def histogram(x: Values, bins: int) -> Mark:
     return go.Histogram(x=_values(x), nbinsx=bins)
 
 
-def heat_map(cells: Values, rows: Sequence[str], columns: Sequence[str], texts: Sequence[Sequence[str]]) -> Mark:
-    """A coloured cell a number; ``None`` is left empty. Each cell has a text that is shown when it is pointed at."""
+def heat_map(
+    cells: Values, rows: Sequence[str], columns: Sequence[str], texts: Sequence[Sequence[str]], written: bool = False
+) -> Mark:
+    """A coloured cell a number; ``None`` is left empty. Each cell has a text that is shown when it is pointed at.
+
+    With ``written`` the texts stand in the cells, too.
+    """
     return go.Heatmap(
         z=cells, y=_escaped(rows), x=_escaped(columns), text=[_escaped(row) for row in texts], colorscale="Viridis",
         hovertemplate="%{text}: %{z:.4g}<extra></extra>", hoverongaps=False,
+        texttemplate="%{text}" if written else None,
     )  # fmt: skip
 
 

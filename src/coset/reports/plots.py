@@ -12,7 +12,20 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from coset.reports.figures import CLOSE, GREY, Axis, Figure, Mark, Panel, Rule, colour, figure, line, points
+from coset.reports.figures import (
+    CLOSE,
+    GREY,
+    Axis,
+    Figure,
+    Mark,
+    Panel,
+    Rule,
+    colour,
+    figure,
+    heat_map,
+    line,
+    points,
+)
 from coset.reports.scores import label, number, roc_curve, score
 
 SPLIT_COLOURS = {"train": GREY, "val": "#2b83e2", "test": "#e0701f"}
@@ -114,6 +127,20 @@ def class_scores(pairs: Pairs, split: str, what: str) -> Panel:
     colours = {"true 0": SPLIT_COLOURS["val"], "true 1": SPLIT_COLOURS["test"]}
     title = f"predicted probability of {what}"
     return Panel(f"Predicted probability, {split}", share_histograms(classes, title, colours, span=[0, 1]))
+
+
+def confusion(true: Sequence[str], predicted: Sequence[str], classes: Sequence[str], split: str) -> Panel:
+    """What rows of each class were taken for: a row a true class, in shares of it, with counts."""
+    place = {name: at for at, name in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    for t, p in zip(true, predicted, strict=True):
+        counts[place[t], place[p]] += 1
+    shares = counts / counts.sum(1, keepdims=True).clip(min=1)
+    texts = [[str(count) for count in row] for row in counts]
+    x, y = Axis("predicted class", categories=True), Axis("true class", categories=True, reversed=True)
+    cells = heat_map(shares, classes, classes, texts, written=len(classes) <= 30)
+    made = figure(cells, x=x, y=y, height=max(TALL, 60 + 24 * len(classes)))
+    return Panel(f"Classes, {split}", made, "Colours are shares of a true class, numbers are counts.")
 
 
 def share_histograms(

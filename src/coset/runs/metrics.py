@@ -5,14 +5,21 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    multiclass_f1_score,
+)
 from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
-Task = Literal["regression", "classification"]
+Task = Literal["regression", "classification", "multiclass"]
+"""Numbers; labels 0 and 1, one or several; the number of one of several classes."""
+
 Direction = Literal["min", "max"]
 METRICS: dict[Task, dict[str, Direction]] = {
     "regression": {"rmse": "min", "mae": "min", "r2": "max"},
     "classification": {"auroc": "max", "ap": "max", "accuracy": "max"},
+    "multiclass": {"accuracy": "max", "macro_f1": "max", "macro_auroc": "max", "cross_entropy": "min"},
 }
 """Metrics of each task, and which way is better."""
 
@@ -34,13 +41,17 @@ def best(metric: str, values: Iterable[float]) -> float | None:
 
 
 def metrics_of(
-    task: Task, prediction: Float[Tensor, "graphs targets"], target: Float[Tensor, "graphs targets"]
+    task: Task, prediction: Float[Tensor, "rows columns"], target: Float[Tensor, "rows targets"]
 ) -> dict[str, float]:
     """Metrics averaged over targets; NaN is left out, and targets that a metric cannot judge are skipped.
 
     Regression: rmse, mae, r2 in the units of the target; r2 needs two different values.
     Classification (predictions are probabilities): auroc, ap, accuracy; the first two need both labels.
+    Multiclass (a column of probabilities a class, one column of class numbers): accuracy, macro_f1 and macro_auroc
+    (each class against the rest, the mean over classes that occur), cross_entropy in nats.
     """
+    if task == "multiclass":
+        return _multiclass(prediction, target.squeeze(1))
     collected: dict[str, list[float]] = {}
     for p, t in zip(prediction.T, target.T):
         known = ~t.isnan()
@@ -66,4 +77,22 @@ def _classification(p: Tensor, t: Tensor) -> dict[str, float]:
     result = {"accuracy": float(((p > 0.5) == (t > 0.5)).double().mean())}
     if 0 < float(t.sum()) < len(t):
         result |= {"auroc": float(binary_auroc(p, t.long())), "ap": float(binary_average_precision(p, t.long()))}
+    return result
+
+
+def _multiclass(p: Tensor, t: Tensor) -> dict[str, float]:
+    known = ~t.isnan()
+    p, t = p[known].double(), t[known].long()
+    if not len(t):
+        return {}
+    classes, own = p.size(1), p.gather(1, t.unsqueeze(1))
+    result = {
+        "accuracy": float((p.argmax(1) == t).double().mean()),
+        "macro_f1": float(multiclass_f1_score(p, t, classes, average="macro")),
+        "cross_entropy": float(-own.clamp(min=1e-12).log().mean()),
+    }
+    present = t.unique().tolist()
+    if len(present) > 1:
+        areas = [float(binary_auroc(p[:, label], (t == label).long())) for label in present]
+        result["macro_auroc"] = sum(areas) / len(areas)
     return result

@@ -1,9 +1,10 @@
 """What supervised learning makes small, and the units of its targets."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,11 +15,29 @@ Loss = Literal["l1", "mse"]
 
 
 def summed_loss(
-    task: Task, loss: Loss, outputs: Float[Tensor, " known"], targets: Float[Tensor, " known"]
+    task: Task,
+    loss: Loss,
+    outputs: Float[Tensor, "rows columns"],
+    targets: Float[Tensor, "rows targets"],
+    weights: Float[Tensor, " labels"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The loss summed over known labels: cross-entropy of logits for a classification, else ``l1`` or ``mse``."""
+    """The loss summed over known labels: cross-entropy of logits for classes, else ``l1`` or ``mse``.
+
+    Args:
+        task: Of the targets.
+        loss: Of a regression.
+        outputs: A column a target, or a class.
+        targets: NaN where missing.
+        weights: Of the labels of a classification (one target: 0 and 1) or multiclass task; all 1 without.
+    """
+    known: Bool[Tensor, "rows targets"] = ~targets.isnan()
+    if task == "multiclass":
+        rows = known.squeeze(1)
+        return F.cross_entropy(outputs[rows], targets[rows].squeeze(1).long(), weight=weights, reduction="sum")
+    outputs, targets = outputs[known], targets[known]
     if task == "classification":
-        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
+        each = None if weights is None else weights[targets.long()]
+        return F.binary_cross_entropy_with_logits(outputs, targets, weight=each, reduction="sum")
     return (F.l1_loss if loss == "l1" else F.mse_loss)(outputs, targets, reduction="sum")
 
 
@@ -33,9 +52,43 @@ def standard(
     return mean.float(), torch.where(spread > 1e-12 * mean.abs(), spread, torch.ones_like(spread)).float()
 
 
+def balanced_weights(targets: Float[Tensor, "rows 1"], labels: int) -> Float[Tensor, " labels"]:
+    """Weights of labels 0, 1, ... that give each as much to say: rows / (labels x rows of the label); mean 1 over rows.
+
+    >>> balanced_weights(torch.tensor([[0.0], [0.0], [0.0], [1.0]]), 2)
+    tensor([0.6667, 2.0000])
+    """
+    known = targets[~targets.isnan()].long()
+    counts = torch.bincount(known, minlength=labels)
+    return len(known) / (int((counts > 0).sum()) * counts.clamp(min=1)).float() * (counts > 0)
+
+
+def check_task(task: Task, targets: Float[Tensor, "rows targets"], classes: Sequence[str] = ()) -> None:
+    """Raise a CosetError unless these targets are such as the task learns.
+
+    Args:
+        task: Of the recipe.
+        targets: NaN where missing.
+        classes: Names of the classes whose numbers the targets are; none where targets are numbers.
+    """
+    if task == "multiclass":
+        if targets.size(1) != 1:
+            raise CosetError(f"training.task=multiclass learns one target; there are {targets.size(1)}")
+        if len(classes) < 2:
+            raise CosetError(f"training.task=multiclass: the target has {len(classes)} classes, at least 2 are needed")
+    elif classes:
+        some = ", ".join(map(repr, classes[:3]))
+        raise CosetError(f"the target has classes ({some}, ...): use training.task=multiclass")
+    elif task == "classification":
+        check_labels(targets)
+
+
 def check_labels(targets: Tensor) -> None:
     """Raise a CosetError unless all known labels are 0 or 1."""
     wrong = ~(targets.isnan() | (targets == 0) | (targets == 1))
     if wrong.any():
         value = float(targets[wrong][0])
-        raise CosetError(f"a label is {value:g}, but classification needs 0 or 1; use training.task=regression")
+        raise CosetError(
+            f"a label is {value:g}, but classification needs 0 or 1; use training.task=multiclass for "
+            "several classes, training.task=regression for numbers"
+        )

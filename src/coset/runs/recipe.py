@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import OmegaConf
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from coset.core.errors import CosetError
 from coset.core.options import Options
@@ -85,6 +85,13 @@ class Recipe(Options, ABC):
     def remarks(self, metrics: dict[str, Any]) -> Sequence[str]:
         """Lines to print below the table."""
         return ()
+
+    def completed(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe of this kind that a checkpoint carries, with the defaults of options that have come since."""
+        try:
+            return type(self).model_validate(stored).model_dump(mode="json")
+        except ValidationError:
+            return dict(stored)
 
     def run(self, folder: Path, **options: Any) -> dict[str, Any]:
         """Run this recipe into a folder, or go on with the run there: see :func:`coset.runs.run.execute`."""

@@ -59,8 +59,14 @@ class RunResults:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """``predictions.csv``: targets and predictions are numbers, all else is text."""
-        return _table(self.path / PREDICTIONS, ("id", "split"), lambda name: name.startswith(("target", "prediction")))
+        """``predictions.csv``: targets and predictions (of classes: probabilities) are numbers, all else is text."""
+        numbers = "probability_" if self.has_classes else ("target", "prediction")
+        return _table(self.path / PREDICTIONS, ("id", "split"), lambda name: name.startswith(numbers))
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether one of several classes was to be predicted."""
+        return self.recipe.get("training", {}).get("task") == "multiclass"
 
     @cached_property
     def certificate(self) -> list[dict[str, Any]]:

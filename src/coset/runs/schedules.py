@@ -13,6 +13,25 @@ THRESHOLD = 1e-4  # of the best value: a smaller gain counts as none, as in PyTo
 SMALLEST = 1e-3
 
 
+def factor(
+    schedule: str, epoch: int, watched: Sequence[float], epochs: int, warmup: int, better: Direction, patience: int
+) -> float:
+    """By what the base rate is multiplied in an epoch: 1 for ``constant``, else as the schedule of that name says.
+
+    Args:
+        schedule: ``constant``, ``cosine`` or ``plateau``.
+        epoch: From 0.
+        watched: The monitored metric after each epoch before.
+        epochs: Length of the cosine.
+        warmup: Epochs of its climb.
+        better: Which way the monitored metric is better.
+        patience: Epochs without progress before the plateau halves the rate.
+    """
+    if schedule == "cosine":
+        return cosine(epoch, epochs, warmup)
+    return plateau(watched, better, patience) if schedule == "plateau" else 1.0
+
+
 def cosine(epoch: int, epochs: int, warmup: int = 0) -> float:
     """A linear climb over the first ``warmup`` epochs, then half a cosine that would reach 0 after ``epochs``."""
     if epoch < warmup:

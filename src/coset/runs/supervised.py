@@ -11,7 +11,7 @@ page are here::
             return read_points(path or self.path)
 
         def network(self, examples):
-            return DeepSets(examples.inputs[0].size(-1), len(examples.target_names))
+            return DeepSets(examples.inputs[0].size(-1), examples.outputs)
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from coset.runs.checkpoints import read_checkpoint
 from coset.runs.fit import Loop, best_epoch, fit
 from coset.runs.folder import BEST, CERTIFICATE, HISTORY, LAST, PREDICTIONS, REPORT, RunFolder
 from coset.runs.metrics import metrics_of
-from coset.runs.objective import check_labels, standard, summed_loss
+from coset.runs.objective import check_task, standard, summed_loss
+from coset.runs.predictions import prediction_columns, target_columns
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
 from coset.runs.seeds import derived_seed
@@ -56,12 +57,19 @@ class Examples:
         targets: NaN where missing; without columns where there is only something to predict for.
         target_names: Of the columns.
         ids: Names of the examples.
+        classes: Names of the classes, where the one target is the number of a class (``training.task=multiclass``).
     """
 
     inputs: Sequence[Any]
     targets: Float[Tensor, "examples targets"]
     target_names: tuple[str, ...]
     ids: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Columns that a network gives: one a target, or one a class."""
+        return len(self.classes) or len(self.target_names)
 
 
 class SplitOptions(Options):
@@ -123,8 +131,7 @@ class SupervisedRecipe(Recipe):
         found = self.examples()
         if not found.target_names:
             raise CosetError(f"{self.name}: the examples have no targets to learn")
-        if self.training.task == "classification":
-            check_labels(found.targets)
+        check_task(self.training.task, found.targets, found.classes)
         return found
 
     def identity(self, prepared: Examples) -> str:
@@ -173,8 +180,8 @@ class SupervisedRecipe(Recipe):
         examples, saved = self.examples(str(data)), read_checkpoint(folder / BEST)
         predictions = self._predicted(self._trained(folder), examples.inputs)
         table = pd.DataFrame({"id": examples.ids})
-        for column, name in enumerate(saved["targets"]):
-            table[_column("prediction", name, saved["targets"])] = predictions[:, column].numpy()
+        for name, values in prediction_columns(saved["targets"], saved.get("classes", ()), predictions).items():
+            table[name] = values
         write_text(output, table.to_csv(index=False))
         return len(table), ()
 
@@ -226,9 +233,8 @@ class SupervisedRecipe(Recipe):
     def _loss(self, learner: Learner, examples: Examples, rows: Tensor) -> Tensor:
         outputs = learner.network(self.batch([examples.inputs[row] for row in rows.tolist()]))
         targets = (examples.targets[rows] - learner.mean) / learner.scale
-        known = ~targets.isnan()
-        total = summed_loss(self.training.task, self.training.loss, outputs[known], targets[known])
-        return total / known.sum().clamp(min=1)
+        total = summed_loss(self.training.task, self.training.loss, outputs, targets)
+        return total / (~targets.isnan()).sum().clamp(min=1)
 
     def _judged(self, learner: Learner, examples: Examples, rows: Tensor) -> dict[str, float]:
         inputs = [examples.inputs[row] for row in rows.tolist()]
@@ -246,16 +252,16 @@ class SupervisedRecipe(Recipe):
         size = 4 * self.training.batch_size
         parts = [learner.network(self.batch(inputs[i : i + size])) for i in range(0, len(inputs), size)]
         outputs = torch.cat(parts).float()
-        if self.training.task == "classification":
-            return outputs.sigmoid()
-        return outputs * learner.scale + learner.mean
+        if self.training.task == "regression":
+            return outputs * learner.scale + learner.mean
+        return outputs.sigmoid() if self.training.task == "classification" else outputs.softmax(1)
 
     def _certificate(self, network: nn.Module, examples: Examples) -> Sequence[EquivarianceReport]:
         return verify_claims(network, self.batch(list(examples.inputs[:CERTIFIED])))
 
     def _save(self, learner: Learner, examples: Examples, folder: RunFolder) -> None:
         state = {"network": learner.network.state_dict(), "mean": learner.mean, "scale": learner.scale}
-        folder.save(BEST, {**state, "targets": list(examples.target_names)})
+        folder.save(BEST, {**state, "targets": list(examples.target_names), "classes": list(examples.classes)})
 
     def _trained(self, folder: RunFolder) -> Learner:
         saved, examples = read_checkpoint(folder / BEST), self.examples()
@@ -269,11 +275,8 @@ class SupervisedRecipe(Recipe):
         table = pd.DataFrame({"id": examples.ids, "split": ""})
         for name, rows in splits.items():
             table.loc[rows.numpy(), "split"] = name
-        for column, name in enumerate(examples.target_names):
-            table[_column("target", name, examples.target_names)] = examples.targets[:, column].numpy()
-            table[_column("prediction", name, examples.target_names)] = predictions[:, column].numpy()
+        for name, values in target_columns(examples.target_names, examples.classes, examples.targets).items():
+            table[name] = values
+        for name, values in prediction_columns(examples.target_names, examples.classes, predictions).items():
+            table[name] = values
         write_text(path, table.to_csv(index=False))
-
-
-def _column(kind: str, name: str, names: Sequence[str]) -> str:
-    return kind if len(names) == 1 else f"{kind}_{name}"

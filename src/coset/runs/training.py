@@ -1,22 +1,26 @@
 """What a recipe may say about supervised training; anything else is an error before anything starts."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from coset.core.options import Options
 from coset.runs import schedules
-from coset.runs.metrics import METRICS, Direction, direction
+from coset.runs.metrics import METRICS, Direction, Task, direction
+
+USUAL: dict[Task, str] = {"regression": "mae", "classification": "auroc", "multiclass": "accuracy"}
+"""Which metric chooses the best epoch unless a recipe says."""
 
 
 class TrainingOptions(Options):
     """How to train."""
 
-    task: Literal["regression", "classification"] = "regression"
+    task: Task = Field("regression", description="multiclass: one of several classes; classification: labels 0 and 1")
     loss: Literal["l1", "mse"] = Field("l1", description="for regression; classification uses cross-entropy")
-    monitor: Literal["rmse", "mae", "r2", "auroc", "ap", "accuracy"] = Field(
-        "mae", description="validation metric that chooses the best epoch"
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count as much")
+    monitor: str = Field(
+        "", description="validation metric that chooses the best epoch: mae, auroc, accuracy by default, as the task is"
     )
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(32, ge=2)
@@ -29,6 +33,13 @@ class TrainingOptions(Options):
     early_stopping: int | None = Field(None, ge=1, description="epochs without progress before training stops")
     max_minutes: float | None = Field(None, gt=0, description="stop training then; the best epoch so far counts")
     workers: int = Field(0, ge=0, description="processes that load batches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_monitor(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("monitor") and values.get("task", "regression") in USUAL:
+            return {**values, "monitor": USUAL[values.get("task", "regression")]}
+        return values
 
     @model_validator(mode="after")
     def _monitor_fits_task(self) -> "TrainingOptions":
@@ -51,8 +62,4 @@ class TrainingOptions(Options):
             epoch: From 0.
             watched: The monitored metric after each epoch before.
         """
-        if self.schedule == "cosine":
-            return schedules.cosine(epoch, self.epochs, self.warmup)
-        if self.schedule == "plateau":
-            return schedules.plateau(watched, self.better, self.patience)
-        return 1.0
+        return schedules.factor(self.schedule, epoch, watched, self.epochs, self.warmup, self.better, self.patience)

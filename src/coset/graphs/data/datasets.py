@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,9 @@ class GraphTable:
         node_features: Table sizes of categorical node columns, number of real ones, or ``None`` for bare graphs.
         edge_features: The same for edges; ``None`` if there are no edge features.
         notes: What a reader of the results should know: rows skipped, files used.
+        classes: Names of the classes, where the one target is the number of a class.
+        level: Of what targets are: ``graph``, with y [1, T], or ``node``, with y [n, T] and splits of all nodes of all
+            graphs, numbered in their order.
     """
 
     graphs: list[Data]
@@ -57,6 +60,8 @@ class GraphTable:
     node_features: list[int] | int | None = None
     edge_features: list[int] | int | None = None
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    level: Literal["graph", "node"] = "graph"
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -81,9 +86,10 @@ class GraphTable:
         return [data.smiles if "smiles" in data else "" for data in self.graphs]
 
     @property
-    def targets(self) -> Float[Tensor, "graphs targets"]:
+    def targets(self) -> Float[Tensor, "rows targets"]:
+        """A row a graph, or a node."""
         if not self.target_names:
-            return torch.empty(len(self), 0)
+            return torch.empty(sum(self.rows_of_graphs), 0)
         return torch.cat([data.y for data in self.graphs]) if self.graphs else torch.empty(0, len(self.target_names))
 
     def subset(self, split: str) -> list[Data]:
@@ -94,11 +100,46 @@ class GraphTable:
         """
         if split not in self.splits:
             raise CosetError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits) or 'none'}")
-        return [self.graphs[row] for row in self.splits[split].tolist()]
+        if self.level == "graph":
+            return [self.graphs[row] for row in self.splits[split].tolist()]
+        wanted = torch.zeros(sum(self.rows_of_graphs), dtype=torch.bool)
+        wanted[self.splits[split]] = True
+        parts = zip(self.graphs, wanted.split(self.rows_of_graphs), strict=True)
+        return [_with_targets_of(graph, rows) for graph, rows in parts if bool(rows.any())]
+
+    @property
+    def rows_of_graphs(self) -> list[int]:
+        """How many rows of targets each graph has."""
+        return [1] * len(self) if self.level == "graph" else [int(graph.num_nodes or 0) for graph in self.graphs]
+
+    @property
+    def outputs(self) -> int:
+        """Columns that a network gives: one a target, or one a class."""
+        return len(self.classes) or len(self.target_names)
+
+    def with_classes(self) -> GraphTable:
+        """The same, with the values of its one target as classes, in their order; as it is if it has classes already.
+
+        Raises:
+            CosetError: There are several targets.
+        """
+        if self.classes:
+            return self
+        if len(self.target_names) != 1:
+            raise CosetError(f"{self.name} has {len(self.target_names)} targets; classes are values of one")
+        known = torch.cat([graph.y[~graph.y.isnan()] for graph in self.graphs])
+        values = known.unique()
+        graphs = []
+        for graph in self.graphs:
+            graph = graph.clone()
+            codes = torch.searchsorted(values, graph.y).to(graph.y)
+            graph.y = torch.where(graph.y.isnan(), graph.y, codes)
+            graphs.append(graph)
+        return replace(self, graphs=graphs, classes=tuple(f"{value:g}" for value in values.tolist()))
 
     def split_of(self) -> list[str]:
-        """Name of the split of every graph; empty for graphs in none."""
-        names = [""] * len(self)
+        """Name of the split of every row of targets; empty for those in none."""
+        names = [""] * sum(self.rows_of_graphs)
         for name, rows in self.splits.items():
             for row in rows.tolist():
                 names[row] = name
@@ -108,7 +149,8 @@ class GraphTable:
         """A hash of all that is learned from: graphs, targets, splits."""
         stored = getattr(self.graphs, "identity", None)
         graphs = [_content(data) for data in self.graphs] if stored is None else stored()
-        return digest(graphs, self.target_names, dict(self.splits))
+        classes = (self.classes, self.level) if self.classes or self.level == "node" else ()
+        return digest(graphs, self.target_names, dict(self.splits), *classes)
 
     def map(self, transform: Callable[[list[Data]], Any]) -> GraphTable:
         """The same table with other graphs, row by row: ``table.map(lambda graphs: precompute(graphs, transform))``."""
@@ -116,6 +158,18 @@ class GraphTable:
         if len(graphs) != len(self):
             raise ValueError(f"the transform returned {len(graphs)} graphs for {len(self)}")
         return replace(self, graphs=graphs)
+
+
+def node_names(graph: Data) -> list[str]:
+    """Names of the nodes: those of the file they came from, else their numbers."""
+    return list(graph.node_id) if "node_id" in graph else [str(node) for node in range(graph.num_nodes or 0)]
+
+
+def _with_targets_of(graph: Data, rows: Tensor) -> Data:
+    """The graph with the targets of some of its nodes alone."""
+    graph = graph.clone()
+    graph.y = torch.where(rows.unsqueeze(1), graph.y, torch.nan)
+    return graph
 
 
 def _content(data: Data) -> dict[str, Any]:
@@ -256,7 +310,8 @@ def csv(
     notes = [f"skipped {len(read.skipped)} unparsable rows: {listed(read.skipped)}"] if read.skipped else []
     notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
     splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, file)
-    return GraphTable(read.graphs, tuple(names), splits, file.name, list(ATOM_SIZES), list(BOND_SIZES), tuple(notes))
+    features = (list(ATOM_SIZES), list(BOND_SIZES))
+    return GraphTable(read.graphs, tuple(names), splits, file.name, *features, tuple(notes), read.classes)
 
 
 class ParsedRows(NamedTuple):
@@ -268,6 +323,7 @@ class ParsedRows(NamedTuple):
         frame: The rows that are left.
         skipped: Numbers of the rows whose SMILES do not parse.
         dropped: How many rows had no target.
+        classes: Names of the classes, where the one target is a column of words.
     """
 
     graphs: list[Data]
@@ -275,6 +331,7 @@ class ParsedRows(NamedTuple):
     frame: pd.DataFrame
     skipped: list[int]
     dropped: int
+    classes: tuple[str, ...]
 
 
 def parse_rows(
@@ -292,7 +349,7 @@ def parse_rows(
     Raises:
         CosetError: As :func:`csv`, for these rows.
     """
-    values = _numbers(frame, names, file)
+    values, classes = target_values(frame, names, file)
     missing = np.isnan(values).all(axis=1) if names else np.zeros(len(frame), dtype=bool)
     if missing.any() and not drop_missing:
         row, what = frame.index[int(missing.argmax())], f"target {names[0]!r}" if len(names) == 1 else "every target"
@@ -302,7 +359,7 @@ def parse_rows(
     kept = [position for position, mol in enumerate(mols) if mol is not None]
     frame, values, mols = frame.iloc[kept], values[kept], [mols[position] for position in kept]
     graphs = _graphs(mols, frame, smiles, id, values if names else None)
-    return ParsedRows(graphs, mols, frame, skipped, int(missing.sum()))
+    return ParsedRows(graphs, mols, frame, skipped, int(missing.sum()), classes)
 
 
 def from_pyg(
@@ -398,6 +455,22 @@ def _nearest(word: str, names: Sequence[str]) -> str:
     folded = {name.lower(): name for name in names}
     near = difflib.get_close_matches(word.lower(), list(folded), n=1)
     return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Target cells [rows, targets], NaN where empty; and the names of the classes, if the one column is of words.
+
+    Raises:
+        CosetError: A cell is no finite number though others of its column are, or one of several columns is of words.
+    """
+    if len(names) == 1:
+        cells = frame[names[0]].str.strip()
+        cells = cells.where(cells != "")
+        if cells.notna().any() and pd.to_numeric(cells, errors="coerce").isna().all():
+            classes = sorted(cells.dropna().unique())
+            codes = cells.map({name: float(code) for code, name in enumerate(classes)})
+            return codes.to_numpy(dtype=float)[:, None], tuple(classes)
+    return _numbers(frame, names, file), ()
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarray:

@@ -159,6 +159,8 @@ def _make_shard(
 ) -> None:
     frame = pd.read_csv(_part(folder, number), dtype=str, index_col=0, keep_default_na=False, na_values=[""])
     read = parse_rows(frame, Path(file), sharding.smiles, targets, sharding.id, skip_bad_rows)
+    if read.classes:
+        raise CosetError(f"{file}: target {targets[0]!r} has words; shards hold numbers, so number the classes")
     graphs = precompute(read.graphs, sharding.transform)
     write_shard(_shard(folder, number), graphs, {"file": file, "skipped": read.skipped})
 

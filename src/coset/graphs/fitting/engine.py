@@ -121,19 +121,19 @@ def predict(
     votes: int = 1,
     seed: int = 0,
     progress: bool = False,
-) -> Float[Tensor, "graphs targets"]:
+) -> Float[Tensor, "rows columns"]:
     """Predictions in evaluation mode; with a random view the mean over ``votes`` draws of it."""
     task.eval()
     views, votes = Views(graphs, view, seed), votes if view is not None else 1
-    total = torch.zeros(len(graphs), len(task.mean), dtype=torch.float64)
+    total = torch.zeros(1, task.columns, dtype=torch.float64)
     with bars(quiet=not progress) as bar:
         shown = bar.add_task("predicting", total=votes * len(graphs))
         for vote in range(votes):
-            done = 0
+            parts = [torch.empty(0, task.columns, dtype=torch.float64)]
             for batch in loader(views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
-                total[done : done + batch.num_graphs] += task(batch.to(task.device)).cpu()
-                done += batch.num_graphs
+                parts.append(task(batch.to(task.device)).cpu().double())
                 bar.advance(shown, batch.num_graphs)
+            total = total + torch.cat(parts)
     return (total / votes).float()
 
 
@@ -210,7 +210,7 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
 
 
 def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit) -> None:
-    if len(train) < 2:
+    if len(targets_of(train)) < 2:
         raise CosetError(f"{len(train)} graph{'s' * (len(train) != 1)} to train on: at least 2 are needed")
     devices = how.trainer.get("devices", 1)
     smallest = len(train) // -(-len(train) // how.batch_size)
@@ -220,12 +220,18 @@ def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit
             f"or give more than the {len(train)} graphs to train on"
         )
     target = targets_of(val)
-    if task.monitor not in metrics_of(task.task, target, target):
-        needed = "two different values" if task.task == "regression" else "both labels, 0 and 1,"
+    ideal = target if task.task != "multiclass" else _certain(target, task.columns)
+    if task.monitor not in metrics_of(task.task, ideal, target):
+        needed = "both labels, 0 and 1," if task.task == "classification" else "two different values"
         raise CosetError(
             f"training.monitor={task.monitor} cannot choose the best epoch: it needs {needed} in val "
             f"({len(val)} graphs); choose another metric or another split"
         )
+
+
+def _certain(target: Tensor, classes: int) -> Tensor:
+    """Probabilities of classes that are all right."""
+    return torch.nn.functional.one_hot(target.nan_to_num().long().squeeze(1), classes).double()
 
 
 def _in_one_line(error: Exception) -> Exception:

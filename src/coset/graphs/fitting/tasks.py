@@ -1,11 +1,11 @@
 """Supervised learning on whole graphs: regression, binary and multi-label classification, missing labels masked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -13,7 +13,7 @@ from coset.core.errors import CosetError
 from coset.graphs.fitting.loaders import place, share
 from coset.runs import schedules
 from coset.runs.metrics import Task, direction, metrics_of
-from coset.runs.objective import check_labels, standard, summed_loss
+from coset.runs.objective import balanced_weights, check_task, standard, summed_loss
 from coset.runs.seeds import seed_everything
 
 
@@ -25,8 +25,10 @@ class GraphTask(pl.LightningModule):
 
     Args:
         model: PyG batch -> ``[graphs, targets]``.
-        task: ``regression`` or ``classification`` (one logit a target).
+        task: ``regression``, ``classification`` (one logit a target) or ``multiclass`` (one logit a class).
         targets: Training targets ``[graphs, targets]``, for the scale; NaN marks missing ones.
+        classes: Names of the classes of a multiclass task, whose numbers the targets are.
+        class_weights: ``balanced``: rare labels of one target count as much as common ones in the loss.
         loss: ``l1`` or ``mse`` for regression; classification always uses cross-entropy.
         learning_rate: Of the optimiser, before the schedule.
         weight_decay: AdamW if above 0, else Adam.
@@ -38,11 +40,12 @@ class GraphTask(pl.LightningModule):
         seed: Randomness of epoch e derives from (seed, e), so a resumed run repeats an uninterrupted one.
 
     Raises:
-        CosetError: A target of a classification is neither 0 nor 1.
+        CosetError: The targets are not such as the task learns.
     """
 
     mean: Tensor
     scale: Tensor
+    weights: Tensor | None
 
     def __init__(
         self,
@@ -50,6 +53,8 @@ class GraphTask(pl.LightningModule):
         task: Task,
         targets: Float[Tensor, "graphs targets"],
         *,
+        classes: Sequence[str] = (),
+        class_weights: Literal["none", "balanced"] = "none",
         loss: Literal["l1", "mse"] = "l1",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
@@ -64,8 +69,15 @@ class GraphTask(pl.LightningModule):
         self.model, self.task, self.loss, self.monitor, self.seed = model, task, loss, monitor, seed
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.schedule, self.patience, self.warmup, self.epochs = schedule, patience, warmup, epochs
-        if task == "classification":
-            check_labels(targets)
+        check_task(task, targets, classes)
+        self.columns = len(classes) or targets.size(1)
+        """Of a prediction."""
+        weights = None
+        if class_weights == "balanced":
+            if task == "regression" or targets.size(1) > 1:
+                raise CosetError("training.class_weights=balanced weighs the labels of one target that has labels")
+            weights = balanced_weights(targets, len(classes) or 2)
+        self.register_buffer("weights", weights, persistent=False)
         mean, scale = standard(targets) if task == "regression" else (torch.zeros(1), torch.ones(1))
         self.register_buffer("mean", mean.expand(targets.size(1)).clone())
         self.register_buffer("scale", scale.expand(targets.size(1)).clone())
@@ -76,30 +88,27 @@ class GraphTask(pl.LightningModule):
         self.losses: list[Tensor] = []
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
-    def forward(self, batch: Batch) -> Float[Tensor, "graphs targets"]:
+    def forward(self, batch: Batch) -> Float[Tensor, "rows columns"]:
         """Predictions: values in the target's units, or probabilities."""
         out = self.model(batch)
-        return out * self.scale + self.mean if self.task == "regression" else out.sigmoid()
+        if self.task == "regression":
+            return out * self.scale + self.mean
+        return out.sigmoid() if self.task == "classification" else out.softmax(1)
 
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
-        known: Bool[Tensor, "graphs targets"] = ~batch.y.isnan()
         out = self.model(batch).float()
-        target = ((batch.y - self.mean) / self.scale)[known]
-        total = summed_loss(self.task, self.loss, out[known], target)
-        count, processes = known.sum(), place()[1]
+        total = summed_loss(self.task, self.loss, out, (batch.y - self.mean) / self.scale, self.weights)
+        count, processes = (~batch.y.isnan()).sum(), place()[1]
         if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
             torch.distributed.all_reduce(count)
         return total * processes / count.clamp(min=1)
 
     def learning_rate_at(self, epoch: int) -> float:
         """What the schedule says, given the validation so far."""
-        factor = 1.0
-        if self.schedule == "cosine":
-            factor = schedules.cosine(epoch, self.epochs, self.warmup)
-        elif self.schedule == "plateau":
-            factor = schedules.plateau(self.watched, direction(self.monitor), self.patience)
-        return self.learning_rate * factor
+        return self.learning_rate * schedules.factor(
+            self.schedule, epoch, self.watched, self.epochs, self.warmup, direction(self.monitor), self.patience
+        )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam

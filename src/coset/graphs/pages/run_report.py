@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from coset.graphs.pages.molecules import draw
-from coset.graphs.pages.targets import Target, is_classification, targets_of
+from coset.graphs.pages.targets import Target, classes_of, is_classification, targets_of
 from coset.graphs.pages.views import view_sections
 from coset.reports import (
     Figures,
@@ -84,6 +84,8 @@ def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[
     training = training_section(run.history, run.metrics.get("best_epoch"))
     if training.panels:
         sections.append(training)
+    if run.has_classes and targets:
+        sections.append(_classes(run))
     if targets:
         shown = [_target(run, t, classification, figures, len(targets)) for t in targets[:TARGETS]]
         table = _per_target(targets, classification) if len(targets) > 1 else None
@@ -96,6 +98,14 @@ def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[
     if len(run.predictions):
         sections.append(_table_section(run, targets[:TARGETS]))
     return sections
+
+
+def _classes(run: RunResults) -> Section:
+    """What rows of each class were taken for, on the test split or the last that there is."""
+    split, frame = run.splits[-1], run.predictions
+    rows = frame[(frame["split"] == split) & frame["target"].notna() & (frame["target"] != "")]
+    panel = plots.confusion(rows["target"].tolist(), rows["prediction"].tolist(), classes_of(run), split)
+    return Section("Classes", panels=[panel])
 
 
 def _section(title: str, macro: str, **shown: Any) -> Section:

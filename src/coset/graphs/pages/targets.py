@@ -61,8 +61,13 @@ class Target:
 
 
 def targets_of(run: RunResults) -> list[Target]:
-    """Targets in the order of the columns of ``predictions.csv``; empty if there are no true values."""
+    """Targets in the order of the columns of ``predictions.csv``; empty if there are no true values.
+
+    Each of several classes is a target of its own: whether a row is of it, and its probability.
+    """
     frame = run.predictions
+    if run.has_classes:
+        return [target for target in (_of_class(run, c) for c in classes_of(run)) if target.known.any()]
     found = []
     for column in frame.columns:
         name = str(column)
@@ -81,11 +86,28 @@ def targets_of(run: RunResults) -> list[Target]:
     return found
 
 
+def classes_of(run: RunResults) -> list[str]:
+    """Names of the classes, as the columns of ``predictions.csv`` say."""
+    return [str(c).removeprefix("probability_") for c in run.predictions.columns if str(c).startswith("probability_")]
+
+
+def _of_class(run: RunResults, name: str) -> Target:
+    frame = run.predictions
+    missing = frame["target"].isna() | (frame["target"] == "")
+    return Target(
+        name=name,
+        true=np.where(missing, np.nan, (frame["target"] == name).astype(float)),
+        predicted=frame[f"probability_{name}"].to_numpy(dtype=float),
+        split=frame["split"].to_numpy(dtype=object),
+        ids=frame["id"].to_numpy(dtype=object),
+    )
+
+
 def is_classification(run: RunResults, targets: list[Target]) -> bool:
     """By the recipe, else by the metrics, else because the targets are 0 and 1 and predictions in between."""
     task: Any = run.recipe.get("training", {}).get("task")
-    if task in ("regression", "classification"):
-        return task == "classification"
+    if task is not None:
+        return bool(task != "regression")
     metrics = {name for split in SPLITS for name in run.scores(split)}
     if metrics:
         return bool(metrics & set(CLASSIFICATION))
