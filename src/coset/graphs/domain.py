@@ -16,7 +16,7 @@ DOMAIN = Domain(
     },
     adds={
         "graph model": ("coset.graphs.models",),
-        "graph data": ("coset.graphs.data.sources",),
+        "graph data": ("coset.graphs.data.sources", "coset.graphs.data.own_graphs"),
         "norm": ("coset.graphs.models.norms",),
         "page view": ("coset.graphs.pages",),
         "coarsening": ("coset.graphs.encodings.coarsening",),

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, model_validator
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
-from coset.graphs.data.datasets import GraphTable, node_names
+from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.fitting.engine import Fit, first_batch, fit, predict
@@ -22,7 +21,7 @@ from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
-from coset.graphs.prediction import predict_csv
+from coset.graphs.prediction import predict_csv, predict_graphs, row_names
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.runs.checkpoints import check_belongs, read_checkpoint
 from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
@@ -133,6 +132,7 @@ class GraphRecipe(Recipe):
             "edge_features": table.edge_features,
             "classes": list(table.classes),
             "level": table.level,
+            "columns": table.columns,
         }
 
     def certificate(self, model: nn.Module, graphs: Graphs) -> list[EquivarianceReport]:
@@ -244,9 +244,11 @@ class GraphRecipe(Recipe):
     def predict(
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
     ) -> tuple[int, Sequence[str]]:
-        """See :func:`coset.graphs.prediction.predict_csv`."""
+        """See :func:`coset.graphs.prediction.predict_csv` and :func:`~coset.graphs.prediction.predict_graphs`."""
         recipe, task, described = load_task(folder.path)
         known = (recipe, task, described)
+        if (table := recipe.data.to_predict(data, described)) is not None:
+            return predict_graphs(*known, table, output, progress=not quiet, **options)
         return predict_csv(*known, folder.path, data, output, progress=not quiet, **options)
 
     def _fit(self, table: GraphTable, run: Run) -> Fit:
@@ -297,6 +299,7 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
         node_features=identity["node_features"],
         edge_features=identity["edge_features"],
         level=identity.get("level", "graph"),
+        columns=identity.get("columns", {}),
     )
     unknown = torch.full((1, len(table.target_names)), torch.nan)
     task = GraphTask(recipe.network(table), recipe.training.task, unknown, classes=table.classes)
@@ -306,12 +309,9 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
 
 def prediction_table(table: GraphTable, predictions: Tensor) -> pd.DataFrame:
     """Rows of ``predictions.csv``: id, smiles, split, and target and prediction of each target."""
-    counts = table.rows_of_graphs
-    frame = pd.DataFrame({"id": np.repeat(table.ids, counts), "smiles": np.repeat(table.smiles, counts)})
-    if table.level == "node":
-        frame = frame.rename(columns={"id": "graph"}).drop(columns="smiles")
-        frame["node"] = [name for graph in table.graphs for name in node_names(graph)]
-        frame.insert(0, "id", frame["graph"] + "/" + frame["node"])
+    frame = row_names(table)
+    if table.level == "graph":
+        frame["smiles"] = table.smiles
     frame["split"] = table.split_of()
     names, classes = table.target_names, table.classes
     columns = [target_columns(names, classes, table.targets), prediction_columns(names, classes, predictions)]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
 from coset.graphs.data import datasets
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.datasets import GraphTable, node_names
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.predictions import prediction_columns
 
@@ -68,6 +70,47 @@ def predict_csv(
         frame[column] = found
     write_text(output, frame.to_csv(index=False))
     return len(frame), table.notes
+
+
+def predict_graphs(
+    recipe: GraphRecipe,
+    task: GraphTask,
+    described: GraphTable,
+    table: GraphTable,
+    output: Path,
+    progress: bool = False,
+    draws: int | None = None,
+    seed: int | None = None,
+) -> tuple[int, tuple[str, ...]]:
+    """Write predictions for graphs, a row a graph or a node; returns how many rows, and notes.
+
+    Args:
+        recipe: Of the run.
+        task: Its trained task.
+        described: An empty table of what it predicts.
+        table: The graphs.
+        output: The CSV to write: ``id`` (with nodes also ``graph`` and ``node``), then predictions.
+        progress: Show progress bars.
+        draws: As of :func:`predict_csv`.
+        seed: Of these draws.
+    """
+    recipe = _redrawn(recipe, task.model, draws, seed)
+    values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
+    frame = row_names(table)
+    for column, found in prediction_columns(described.target_names, described.classes, values).items():
+        frame[column] = found
+    write_text(output, frame.to_csv(index=False))
+    return len(frame), table.notes
+
+
+def row_names(table: GraphTable) -> pd.DataFrame:
+    """What rows of predictions are called: ``id``; of nodes also ``graph`` and ``node``."""
+    if table.level == "graph":
+        return pd.DataFrame({"id": table.ids})
+    graphs = np.repeat(np.asarray(table.ids, dtype=object), table.rows_of_graphs)
+    nodes = np.asarray([name for graph in table.graphs for name in node_names(graph)], dtype=object)
+    ids = [f"{graph}/{node}" for graph, node in zip(graphs, nodes, strict=True)]
+    return pd.DataFrame({"id": ids, "graph": graphs, "node": nodes})
 
 
 def _redrawn(recipe: GraphRecipe, model: nn.Module, draws: int | None, seed: int | None) -> GraphRecipe:

@@ -49,11 +49,29 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
         read = OmegaConf.load(file)
         if not isinstance(read, DictConfig):
             raise CosetError(f"recipe {name} must hold keys and values")
-        values = OmegaConf.to_container(OmegaConf.merge(read, OmegaConf.from_dotlist(list(overrides))), resolve=True)
+        given = OmegaConf.from_dotlist(list(overrides))
+        assert isinstance(given, DictConfig)
+        values = OmegaConf.to_container(OmegaConf.merge(_kept(read, given), given), resolve=True)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, ValueError) as error:
         raise CosetError(f"recipe {name} cannot be read: {' '.join(str(error).split())}") from error
     assert isinstance(values, dict)
     return check(values, name)
+
+
+def _kept(read: DictConfig, given: DictConfig) -> DictConfig:
+    """A recipe without options that another choice does not have: of its model where ``model.name`` is another, ..."""
+    schema = _schema(kinds()[read["kind"]]) if read.get("kind") in kinds() else None
+    for key, field in ({} if schema is None else schema.model_fields).items():
+        choices = [part for part in field.metadata if isinstance(part, Choice)]
+        old, new = read.get(key), given.get(key)
+        if not choices or not isinstance(old, DictConfig) or not isinstance(new, DictConfig):
+            continue
+        name = new.get("name", old.get("name"))
+        chosen = [options for options in choices[0].registry.classes() if _is_called(options, name)]
+        if chosen and name != old.get("name"):
+            read = read.copy()
+            read[key] = {k: v for k, v in old.items() if k in chosen[0].model_fields and k != "name"}
+    return read
 
 
 def load_run(folder: Path) -> Recipe:

@@ -27,6 +27,7 @@ from torch_geometric.data import Data
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
 from coset.core.identity import digest
+from coset.graphs.data.columns import Columns
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, molecule_to_data, parse_smiles, scaffold
 from coset.graphs.data.splits import Splits, column_split, random_split, scaffold_split
 from coset.graphs.data.validation import validate_graph
@@ -51,6 +52,7 @@ class GraphTable:
         classes: Names of the classes, where the one target is the number of a class.
         level: Of what targets are: ``graph``, with y [1, T], or ``node``, with y [n, T] and splits of all nodes of all
             graphs, numbered in their order.
+        columns: What is known of feature columns of tables of ``nodes`` and ``edges``, by which new ones are read.
     """
 
     graphs: list[Data]
@@ -62,6 +64,7 @@ class GraphTable:
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     level: Literal["graph", "node"] = "graph"
+    columns: dict[str, Columns] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -394,7 +397,9 @@ def from_pyg(
         splits = dict(zip(parts, torch.arange(len(graphs)).split([len(rows) for rows in parts.values()])))
     width = graphs[0].y.size(1) if "y" in graphs[0] else 0
     targets = ("y",) if width == 1 else tuple(f"y{column}" for column in range(width))
-    return GraphTable(graphs, targets, splits, str(name), _features(graphs, "x"), _features(graphs, "edge_attr"))
+    return GraphTable(
+        graphs, targets, splits, str(name), graph_features(graphs, "x"), graph_features(graphs, "edge_attr")
+    )
 
 
 def read_rows(file: Path) -> pd.DataFrame:
@@ -575,8 +580,8 @@ def _plain(data: Data, name: str) -> Data:
     return validate_graph(data)
 
 
-def _features(graphs: Sequence[Data], key: str) -> list[int] | int | None:
-    """Table sizes that hold every id of long columns, or the number of real columns."""
+def graph_features(graphs: Sequence[Data], key: str) -> list[int] | int | None:
+    """Features as models are told of them: table sizes that hold every id of long columns, or how many are real."""
     found = [data[key] for data in graphs if key in data and data[key] is not None]
     if not found:
         return None

@@ -37,6 +37,18 @@ class GraphData(Options):
         """Read the graphs; ``seed`` is that of the run."""
         raise NotImplementedError(f"{type(self).__name__} has no load")
 
+    def to_predict(self, path: Path, described: GraphTable) -> GraphTable | None:
+        """Graphs of another file to predict for, without targets; ``None`` where such a file is a table of SMILES.
+
+        Args:
+            path: The file or folder.
+            described: An empty table of what was trained on.
+
+        Raises:
+            CosetError: It is malformed, or its graphs have other features.
+        """
+        return None
+
     @property
     def title(self) -> str:
         """What the data are called in a sentence."""
@@ -48,7 +60,8 @@ class GraphData(Options):
         return "smiles"
 
 
-def _shares(value: tuple[float, float, float]) -> tuple[float, float, float]:
+def check_shares(value: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A validator of shares of train, val and test."""
     try:
         split_sizes(1000, value)
     except CosetError as error:
@@ -56,7 +69,7 @@ def _shares(value: tuple[float, float, float]) -> tuple[float, float, float]:
     return value
 
 
-def _absolute(value: str) -> str:
+def absolute(value: str) -> str:
     """So that the resolved recipe means the same file in another working directory."""
     return str(Path(value).expanduser().absolute())
 
@@ -68,7 +81,7 @@ class SplitGraphData(GraphData):
     fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
     split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
 
-    _shares = field_validator("fractions")(_shares)
+    _shares = field_validator("fractions")(check_shares)
 
     def _how(self, seed: int, progress: bool) -> dict[str, Any]:
         seed = seed if self.split_seed is None else self.split_seed
@@ -155,7 +168,7 @@ class CSV(SplitGraphData):
             return [name.strip() for name in value.split(",") if name.strip()]
         return [str(value)] if isinstance(value, int | float) else value
 
-    _from_anywhere = field_validator("path")(_absolute)
+    _from_anywhere = field_validator("path")(absolute)
 
     @property
     def smiles_column(self) -> str:
@@ -178,8 +191,8 @@ class Shards(GraphData):
     fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
     split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
 
-    _shares = field_validator("fractions")(_shares)
-    _from_anywhere = field_validator("path")(_absolute)
+    _shares = field_validator("fractions")(check_shares)
+    _from_anywhere = field_validator("path")(absolute)
 
     def load(self, seed: int, progress: bool) -> GraphTable:
         return read_shards(self.path, self.fractions, seed if self.split_seed is None else self.split_seed)

@@ -32,6 +32,24 @@ def random_split(count: int, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed:
     return {name: rows.sort().values for name, rows in zip(NAMES, order.split(sizes))}
 
 
+def stratified_split(labels: Sequence[float], fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Splits:
+    """As :func:`random_split`, with about equal shares of every label in each part.
+
+    Raises:
+        CosetError: As :func:`random_split`.
+    """
+    sizes = split_sizes(len(labels), fractions)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.tensor(list(labels), dtype=torch.float64)
+    shuffled = torch.randperm(len(values), generator=generator)
+    order = shuffled[values[shuffled].argsort(stable=True)]  # label by label
+    parts: list[list[int]] = [[], [], []]
+    for at, row in enumerate(order.tolist(), start=1):  # each row goes to the part that is most behind its share
+        behind = [size * at / len(labels) - len(part) for size, part in zip(sizes, parts, strict=True)]
+        parts[behind.index(max(behind))].append(row)
+    return {name: torch.tensor(sorted(part), dtype=torch.long) for name, part in zip(NAMES, parts, strict=True)}
+
+
 def scaffold_split(groups: Sequence[Hashable], fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Splits:
     """Rows of one group (a molecule's scaffold) stay together; largest groups first, train before val before test.
 

@@ -86,7 +86,7 @@ class GraphTask(pl.LightningModule):
         self.identity: dict[str, Any] = {}
         """Stored in every checkpoint: what it was made with."""
         self.losses: list[Tensor] = []
-        self._outputs: list[tuple[Tensor, Tensor]] = []
+        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Float[Tensor, "rows columns"]:
         """Predictions: values in the target's units, or probabilities."""
@@ -137,7 +137,9 @@ class GraphTask(pl.LightningModule):
         self._outputs = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self._outputs.append((self(batch).float(), batch.y.float()))
+        of_graphs = batch.y.size(0) == batch.num_graphs
+        rows = torch.ones(batch.num_graphs, dtype=torch.long) if of_graphs else batch.ptr.diff().cpu()
+        self._outputs.append((self(batch).float(), batch.y.float(), rows))
 
     def on_validation_epoch_end(self) -> None:
         own = len(share(len(self.trainer.val_dataloaders.dataset)))  # type: ignore[union-attr]
@@ -155,9 +157,13 @@ class GraphTask(pl.LightningModule):
         self.watched = list(checkpoint.get("watched", []))
 
 
-def _from_all_processes(outputs: Iterable[tuple[Tensor, Tensor]], own: int) -> tuple[Tensor, Tensor]:
-    """Each row once: the first ``own`` of this process, and those of the others."""
-    prediction, target = (torch.cat(column).cpu()[:own] for column in zip(*outputs))
+def _from_all_processes(outputs: Iterable[tuple[Tensor, Tensor, Tensor]], own: int) -> tuple[Tensor, Tensor]:
+    """Each row once: those of the first ``own`` graphs of this process, and those of the others.
+
+    Outputs are predictions, targets, and how many rows each graph has.
+    """
+    *columns, rows = (torch.cat(column).cpu() for column in zip(*outputs, strict=True))
+    prediction, target = (column[: int(rows[:own].sum())] for column in columns)
     processes = place()[1]
     if processes == 1:
         return prediction, target

@@ -1,0 +1,286 @@
+"""One's own graphs, as people hold them: tables of nodes, edges and graphs; graph6; GraphML and node-link JSON; PyG.
+
+Every form but PyG's becomes three tables of text first, a row a node, an edge, a graph, and is checked and encoded from
+there. Rows in errors are counted as a spreadsheet counts them: the header is row 1.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from coset.core.errors import CosetError
+from coset.graphs.data.datasets import check_column, read_rows
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+NETWORKS = (".graphml", ".json")
+GRAPH6 = (".g6", ".graph6", ".g6.gz", ".graph6.gz")
+LABELS = "labels"
+GRAPH, NODE, SOURCE, TARGET = "graph", "node", "source", "target"
+SPELLINGS = {
+    GRAPH: ("graph", "graph_id", "graph_name"),
+    NODE: ("node", "node_id", "id"),
+    SOURCE: ("source", "src", "from", "u"),
+    TARGET: ("target", "dst", "to", "v"),
+}
+"""What the columns that say which node or graph a row is of may be called, in any case."""
+
+_ONLY = "0"  # name of the one graph of a table that names none
+
+
+@dataclass(frozen=True)
+class GraphTables:
+    """Graphs as three tables of text; the index holds row numbers.
+
+    Attributes:
+        nodes: Columns ``graph``, ``node``, then features and targets.
+        edges: Columns ``graph``, ``source``, ``target``, then features; an edge may stand once or in both directions.
+        graphs: Column ``graph``, then targets and the like; the graphs in their order.
+        place: Where they come from, for messages.
+        names: What the three tables are called in messages.
+        notes: What a reader of the results should know.
+    """
+
+    nodes: pd.DataFrame
+    edges: pd.DataFrame
+    graphs: pd.DataFrame
+    place: Path
+    names: tuple[str, str, str]
+    notes: tuple[str, ...] = ()
+
+
+def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
+    """The graphs of a file or a folder.
+
+    Args:
+        path: A folder of ``nodes``, ``edges`` and ``graphs`` (.csv, .tsv, .parquet; edges are needed, the others are
+            optional), a folder of GraphML or node-link JSON files, one such file, or a file of graph6 lines.
+        labels: Table with a row a graph and a column ``graph``; by default ``labels.csv`` beside the graphs, if there.
+
+    Raises:
+        CosetError: There is nothing of the kind, or it is malformed; the message names file and row.
+    """
+    if not path.exists():
+        raise CosetError(f"{path}: no such file or folder")
+    if path.is_dir():
+        if (edges := _table_in(path, "edges")) is not None:
+            return _from_tables(path, edges, labels)
+        files = sorted(file for file in path.iterdir() if file.suffix in NETWORKS)
+        if not files:
+            raise CosetError(
+                f"{path} holds no graphs: a table edges.csv, or files of GraphML (.graphml) or node-link JSON (.json)"
+            )
+        labels = labels or _table_in(path, LABELS)
+        return _from_networks(path, ((file.stem, file) for file in files), labels)
+    if path.name.endswith(GRAPH6):
+        return _from_graph6(path, labels or _table_beside(path))
+    if path.suffix in NETWORKS:
+        return _from_networks(path, [(path.stem, path)], labels or _table_beside(path))
+    raise CosetError(
+        f"{path} is no file of graphs that can be read: a folder with edges.csv, a file of graph6 (.g6), GraphML "
+        "(.graphml), node-link JSON (.json), or a list of PyG graphs (.pt)"
+    )
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Rows of a table as text.
+
+    Raises:
+        CosetError: It is missing, empty or no table.
+    """
+    if file.suffix != ".parquet":
+        return read_rows(file)
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError, ImportError) as error:
+        raise CosetError(f"{file} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+    frame.index = pd.RangeIndex(2, 2 + len(frame))
+    return frame.map(lambda cell: None if cell is None or cell is pd.NA or cell != cell else str(cell)).astype(object)
+
+
+def _table_in(folder: Path, stem: str) -> Path | None:
+    return next((folder / f"{stem}{ending}" for ending in TABLES if (folder / f"{stem}{ending}").is_file()), None)
+
+
+def _table_beside(file: Path) -> Path | None:
+    """``labels.csv`` in the same folder, or a table of the same name."""
+    stem = file.name.partition(".")[0]
+    return _table_in(file.parent, stem) or _table_in(file.parent, LABELS)
+
+
+def _from_tables(folder: Path, edges_file: Path, labels: Path | None) -> GraphTables:
+    nodes_file, graphs_file = _table_in(folder, "nodes"), labels or _table_in(folder, "graphs")
+    edges = _named(read_table(edges_file), (SOURCE, TARGET), edges_file)
+    nodes = None if nodes_file is None else _named(read_table(nodes_file), (NODE,), nodes_file)
+    graphs = None if graphs_file is None else _named(read_table(graphs_file), (GRAPH,), graphs_file)
+    if nodes is None:
+        ends = [edges[[GRAPH, end]].set_axis([GRAPH, NODE], axis=1) for end in (SOURCE, TARGET)]
+        nodes = pd.concat(ends, ignore_index=True).drop_duplicates(ignore_index=True)
+    if graphs is None:
+        graphs = pd.DataFrame({GRAPH: pd.concat([nodes[GRAPH], edges[GRAPH]]).drop_duplicates().to_list()})
+    files = (nodes_file or edges_file, edges_file, graphs_file or nodes_file or edges_file)
+    return GraphTables(nodes, edges, graphs, folder, (str(files[0]), str(files[1]), str(files[2])))
+
+
+def _named(frame: pd.DataFrame, needed: Sequence[str], file: Path) -> pd.DataFrame:
+    """The frame with its columns of names called as here; without a column of graphs all rows are of one."""
+    folded = {str(column).lower(): str(column) for column in frame.columns}
+    renamed = {}
+    for name in dict.fromkeys((GRAPH, *needed)):
+        spelling = next((folded[s] for s in SPELLINGS[name] if s in folded), None)
+        if spelling is not None:
+            renamed[spelling] = name
+        elif name in needed:
+            check_column(list(frame.columns), name, file)
+    frame = frame.rename(columns=renamed)
+    if GRAPH not in frame:
+        frame.insert(0, GRAPH, _ONLY)
+    for name in (GRAPH, *needed):
+        if frame[name].isna().any():
+            row = frame.index[int(frame[name].isna().to_numpy().argmax())]
+            raise CosetError(f"{file}, row {row}, column {name!r}: the cell is empty")
+        frame[name] = frame[name].astype(str).str.strip()
+    return frame
+
+
+def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path | None) -> GraphTables:
+    networks: list[tuple[str, nx.Graph]] = []
+    for name, file in files:
+        found = list(_networks(file))
+        networks += [(name if len(found) == 1 else f"{name}-{at}", network) for at, network in enumerate(found)]
+    nodes: list[dict[str, Any]] = []
+    edges: list[dict[str, Any]] = []
+    for name, network in networks:
+        if network.is_multigraph():
+            raise CosetError(f"{place}: graph {name} has parallel edges (a multigraph); merge them first")
+        nodes += [{GRAPH: name, NODE: str(node), **_texts(data)} for node, data in network.nodes(data=True)]
+        edges += [
+            {GRAPH: name, SOURCE: str(u), TARGET: str(v), **_texts(data)} for u, v, data in network.edges(data=True)
+        ]
+    own = pd.DataFrame([{GRAPH: name, **_texts(network.graph)} for name, network in networks])
+    graphs = own if labels is None else _labelled(own, labels)
+    empty = {"nodes": [GRAPH, NODE], "edges": [GRAPH, SOURCE, TARGET]}
+    tables = [pd.DataFrame(rows) if rows else pd.DataFrame(columns=empty[key])
+              for key, rows in (("nodes", nodes), ("edges", edges))]  # fmt: skip
+    where = str(labels or place)
+    directed = sum(network.is_directed() for _, network in networks)
+    notes = (f"{directed} graphs are directed; every edge is taken in both directions",) if directed else ()
+    return GraphTables(tables[0], tables[1], graphs, place, (f"nodes of {place}", f"edges of {place}", where), notes)
+
+
+def _networks(file: Path) -> Iterable[nx.Graph]:
+    try:
+        if file.suffix == ".graphml":
+            yield nx.read_graphml(file)
+            return
+        value = json.loads(file.read_text(encoding="utf-8"))
+        for entry in value if isinstance(value, list) else [value]:
+            if not isinstance(entry, dict) or "nodes" not in entry:
+                raise CosetError(f"{file}: no node-link JSON: an object with 'nodes' and 'edges' (or 'links')")
+            yield nx.node_link_graph(entry, edges="links" if "links" in entry else "edges")
+    except CosetError:
+        raise
+    except Exception as error:  # whatever networkx and the parsers below it raise
+        raise CosetError(f"{file} cannot be read as a graph: {type(error).__name__}: {error}") from None
+
+
+def _texts(values: dict[Any, Any]) -> dict[str, str]:
+    """Attributes that are single values."""
+    return {str(key): str(value) for key, value in values.items() if isinstance(value, str | int | float | bool)}
+
+
+def _from_graph6(file: Path, labels: Path | None) -> GraphTables:
+    opened = gzip.open if file.suffix == ".gz" else open
+    edges: list[tuple[str, str, str]] = []
+    nodes: list[tuple[str, str]] = []
+    try:
+        with opened(file, "rb") as lines:
+            for number, line in enumerate(lines):
+                network = nx.from_graph6_bytes(line.strip().removeprefix(b">>graph6<<"))
+                name = str(number)
+                nodes += [(name, str(node)) for node in network]
+                edges += [(name, str(u), str(v)) for u, v in network.edges]
+    except (OSError, nx.NetworkXError, ValueError, IndexError) as error:
+        raise CosetError(f"{file}, line {len({n for n, _ in nodes}) + 1}: not graph6 ({error})") from None
+    own = pd.DataFrame({GRAPH: list(dict.fromkeys(name for name, _ in nodes))})
+    graphs = own if labels is None else _labelled(own, labels)
+    node_table = pd.DataFrame(nodes, columns=[GRAPH, NODE])
+    edge_table = pd.DataFrame(edges, columns=[GRAPH, SOURCE, TARGET])
+    return GraphTables(node_table, edge_table, graphs, file, (str(file), str(file), str(labels or file)))
+
+
+def _labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
+    """The graphs with the columns of a table of labels: by its column of graphs, or row by row without one.
+
+    Raises:
+        CosetError: The table has other graphs, or one of them twice.
+    """
+    table = read_table(labels)
+    folded = {str(column).lower(): str(column) for column in table.columns}
+    spelling = next((folded[s] for s in SPELLINGS[GRAPH] if s in folded), None)
+    if spelling is None:
+        if len(table) != len(own):
+            raise CosetError(
+                f"{labels} has {len(table)} rows for {len(own)} graphs, and no column 'graph' to tell them"
+            )
+        table[GRAPH] = own[GRAPH].to_list()
+    else:
+        table = table.rename(columns={spelling: GRAPH})
+        table[GRAPH] = table[GRAPH].astype(str).str.strip().str.removesuffix(".graphml").str.removesuffix(".json")
+    if (double := table[GRAPH].duplicated()).any():
+        row = table.index[int(double.to_numpy().argmax())]
+        raise CosetError(f"{labels}, row {row}: graph {table[GRAPH][row]!r} is there twice")
+    missing = [name for name in own[GRAPH] if name not in set(table[GRAPH])]
+    if missing:
+        raise CosetError(f"{labels} has no row for graph {missing[0]!r} ({len(missing)} are missing)")
+    kept = own[[GRAPH, *(column for column in own.columns if column not in table)]]
+    merged = kept.merge(table, on=GRAPH, how="left")
+    rows: list[int] = pd.Index(table[GRAPH]).get_indexer(pd.Index(own[GRAPH])).tolist()
+    merged.index = pd.Index(rows) + 2
+    return merged
+
+
+def numbered(tables: GraphTables) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the graphs of all nodes, and of the nodes at both ends of all edges [2, edges].
+
+    Raises:
+        CosetError: A graph or a node is named that is not there, or is there twice.
+    """
+    nodes, edges, graphs = tables.nodes, tables.edges, tables.graphs
+    place = pd.Series(np.arange(len(graphs)), index=graphs[GRAPH])
+    if not place.index.is_unique:
+        double = place.index[place.index.duplicated()][0]
+        raise CosetError(f"{tables.names[2]}: graph {double!r} is there twice")
+    of_nodes = _places(nodes[GRAPH], place, nodes.index, tables.names[0], "graph")
+    keys = pd.MultiIndex.from_arrays([nodes[GRAPH], nodes[NODE]])
+    if not keys.is_unique:
+        at = int(keys.duplicated().argmax())
+        raise CosetError(f"{tables.names[0]}, row {nodes.index[at]}: node {nodes[NODE].iloc[at]!r} is there twice")
+    number = pd.Series(np.arange(len(nodes)), index=keys)
+    ends = []
+    for end in (SOURCE, TARGET):
+        wanted = pd.MultiIndex.from_arrays([edges[GRAPH], edges[end]])
+        found = number.index.get_indexer(wanted) if len(edges) else np.empty(0, dtype=np.int64)
+        if (found < 0).any():
+            at = int((found < 0).argmax())
+            which = f"node {edges[end].iloc[at]!r}"
+            which += f" of graph {edges[GRAPH].iloc[at]!r}" if len(graphs) > 1 else ""
+            raise CosetError(f"{tables.names[1]}, row {edges.index[at]}: {tables.names[0]} has no {which}")
+        ends.append(found)
+    return of_nodes, np.stack(ends)
+
+
+def _places(names: pd.Series, place: pd.Series, rows: pd.Index, what: str, kind: str) -> np.ndarray:
+    found = place.index.get_indexer(pd.Index(names))
+    if (found < 0).any():
+        at = int((found < 0).argmax())
+        raise CosetError(f"{what}, row {rows[at]}: there is no {kind} {names.iloc[at]!r}")
+    return found

@@ -1,0 +1,347 @@
+"""``data.name=files``: one's own graphs with what is to be learned of them, a row a graph or a row a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch_geometric.data import Data
+
+from coset.core.errors import CosetError
+from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
+from coset.graphs.data.datasets import GraphTable, check_column, target_values
+from coset.graphs.data.graph_files import GRAPH, NODE, SOURCE, TARGET, GraphTables, numbered, read_graph_tables
+from coset.graphs.data.pyg_files import read_pyg_file
+from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares
+from coset.graphs.data.splits import Splits, column_split, random_split, stratified_split
+from coset.graphs.data.validation import validate_graph
+
+MOST_WORDS = 1000  # of a column of features
+
+
+class Split(NamedTuple):
+    """How rows are split.
+
+    Attributes:
+        kind: ``random``, ``stratified`` or ``column``.
+        column: Of train, val and test, for ``column``.
+        fractions: Shares of train, val and test.
+        seed: Of the order.
+    """
+
+    kind: str
+    column: str
+    fractions: Sequence[float]
+    seed: int
+
+
+@GRAPH_DATA.add
+class GraphFiles(GraphData):
+    """One's own graphs: tables, graph6, GraphML, node-link JSON, or a list of PyG graphs."""
+
+    not_smiles: ClassVar[str] = "which are no molecules in SMILES"
+
+    name: Literal["files"] = "files"
+    path: str = Field(description="folder with edges.csv (nodes.csv, graphs.csv), or a file: .g6, .graphml, .json, .pt")
+    target: list[str] = Field([], description="column to predict, of graphs or of nodes, or several: a,b")
+    labels: str | None = Field(None, description="table with a row a graph; by default labels.csv beside the graphs")
+    level: Literal["auto", "graph", "node"] = Field(
+        "auto", description="of what targets are; auto: where the column is"
+    )
+    ignore: list[str] = Field([], description="columns that are no features")
+    split: Literal["random", "stratified", "column"] = "random"
+    split_column: str = Field("split", description="column of train, val and test, for split=column")
+    fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
+    split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
+
+    _shares = field_validator("fractions")(check_shares)
+    _from_anywhere = field_validator("path")(absolute)
+
+    @field_validator("target", "ignore", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_from_anywhere(cls, value: str | None) -> str | None:
+        return None if value is None else absolute(value)
+
+    @property
+    def title(self) -> str:
+        return Path(self.path).name
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        seed = seed if self.split_seed is None else self.split_seed
+        split = Split(self.split, self.split_column, self.fractions, seed)
+        if self.path.endswith(".pt"):
+            return self._from_pyg(split)
+        tables = read_graph_tables(Path(self.path), None if self.labels is None else Path(self.labels))
+        if not self.target:
+            raise CosetError(f"{self.path}: say what to learn, data.target=COLUMN; {_columns_of(tables)}")
+        return graphs_of(tables, self.target, self.level, self.ignore, split)
+
+    def to_predict(self, path: Path, described: GraphTable) -> GraphTable:
+        """Graphs of another file of the same form, without targets."""
+        if path.suffix == ".pt":
+            table = read_pyg_file(path, described.level)
+            return _like(replace(table, target_names=(), splits={}), described, path)
+        return graphs_of(read_graph_tables(path), (), described.level, self.ignore, None, described.columns)
+
+    def _from_pyg(self, split: Split) -> GraphTable:
+        table = read_pyg_file(Path(self.path), self.level)
+        if self.target:
+            raise CosetError(f"data.target={','.join(self.target)}: graphs of a .pt file have their targets in y")
+        if not table.target_names:
+            raise CosetError(f"{self.path}: its graphs have no y to learn")
+        if table.splits:
+            return table
+        if table.level == "node" and len(table) > 1:
+            return replace(table, splits=_of_nodes(_split(len(table), None, split, None, self.path), table))
+        values = table.targets.numpy()
+        known = np.flatnonzero(~np.isnan(values).all(1))
+        rows = _split(len(known), None, split, values[known, 0], self.path)
+        return replace(table, splits={name: torch.from_numpy(known)[part] for name, part in rows.items()})
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """Tables with nodes of a graph together, and everything counted.
+
+    Attributes:
+        tables: The same, nodes in the new order.
+        of_nodes: Number of the graph of each node.
+        ends: Nodes at both ends of each edge [2, edges].
+        counts: Nodes of each graph.
+    """
+
+    tables: GraphTables
+    of_nodes: np.ndarray
+    ends: np.ndarray
+    counts: np.ndarray
+
+
+def graphs_of(
+    tables: GraphTables,
+    targets: Sequence[str],
+    level: str = "auto",
+    ignore: Sequence[str] = (),
+    split: Split | None = None,
+    columns: dict[str, Columns] | None = None,
+) -> GraphTable:
+    """Graphs of three tables, checked and encoded.
+
+    Args:
+        tables: As they were read.
+        targets: Columns to predict; none for prediction.
+        level: ``graph``, ``node``, or ``auto``: of the table that has the columns.
+        ignore: Columns that are no features.
+        split: How rows are split; not at all with ``None``.
+        columns: What is known of feature columns from training; learned from these rows if ``None``.
+
+    Raises:
+        CosetError: The tables do not fit together, or a cell is wrong; the message names file, row and column.
+    """
+    found = _numbered(tables)
+    tables, level = found.tables, _level(tables, targets, level)
+    of_targets = (tables.nodes, tables.names[0]) if level == "node" else (tables.graphs, tables.names[2])
+    values, classes = _targets(*of_targets, targets)
+    splits = {} if split is None else _splits(*of_targets, values, split, found, level)
+    if columns is None:
+        skipped = {*targets, *ignore, *([split.column] if split is not None and split.kind == "column" else [])}
+        columns = _learned(found, skipped, _seen_in_training(splits, level, found.of_nodes))
+    graphs, loops = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
+    if targets:
+        parts = np.split(values, np.cumsum(found.counts)[:-1]) if level == "node" else values[:, None]
+        for graph, y in zip(graphs, parts, strict=True):
+            graph.y = torch.from_numpy(np.array(y)).float()
+    notes = tables.notes + ((f"left out {loops} edges from a node to itself",) if loops else ())
+    node_features, edge_features = (features(columns[key]) for key in ("nodes", "edges"))
+    return GraphTable(
+        graphs, tuple(targets), splits, tables.place.name, node_features, edge_features, notes, classes,
+        "node" if level == "node" else "graph", columns,
+    )  # fmt: skip
+
+
+def _numbered(tables: GraphTables) -> _Numbered:
+    of_nodes, ends = numbered(tables)
+    order = np.argsort(of_nodes, kind="stable")
+    new = np.empty_like(order)
+    new[order] = np.arange(len(order))
+    counts = np.bincount(of_nodes, minlength=len(tables.graphs))
+    if (counts == 0).any():
+        graph = tables.graphs[GRAPH].iloc[int((counts == 0).argmax())]
+        raise CosetError(f"{tables.names[2]}: graph {graph!r} has no node in {tables.names[0]}")
+    return _Numbered(replace(tables, nodes=tables.nodes.iloc[order]), of_nodes[order], new[ends], counts)
+
+
+def _columns_of(tables: GraphTables) -> str:
+    of = {"graphs": tables.graphs, "nodes": tables.nodes}
+    listed = {key: [str(c) for c in frame.columns if c not in (GRAPH, NODE)] for key, frame in of.items()}
+    return "; ".join(f"columns of {key}: {', '.join(names) or 'none'}" for key, names in listed.items())
+
+
+def _level(tables: GraphTables, targets: Sequence[str], level: str) -> str:
+    """The table that has the targets."""
+    if level == "auto":
+        held = {"graph": tables.graphs, "node": tables.nodes}
+        level = next((key for key, frame in held.items() if all(t in frame for t in targets)), "")
+        if not level:
+            missing = next((t for t in targets if t not in tables.graphs), targets[0])
+            raise CosetError(f"{tables.place} has no column {missing!r} to learn; {_columns_of(tables)}")
+    frame, name = (tables.nodes, tables.names[0]) if level == "node" else (tables.graphs, tables.names[2])
+    for target in targets:
+        check_column([str(c) for c in frame.columns], target, Path(name))
+    return level
+
+
+def _targets(rows: pd.DataFrame, name: str, targets: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    if not targets:
+        return np.empty((len(rows), 0)), ()
+    values, classes = target_values(rows, targets, Path(name))
+    if np.isnan(values).all():
+        raise CosetError(f"{name}: column {targets[0]!r} is empty")
+    return values, classes
+
+
+def _splits(
+    rows: pd.DataFrame, name: str, values: np.ndarray, split: Split, found: _Numbered, level: str
+) -> Splits:  # fmt: skip
+    """Rows of targets by split: of one graph its nodes, of several graphs whole graphs."""
+    graphs = found.tables.graphs
+    by_node = split.kind == "column" and split.column in rows
+    if level == "node" and len(graphs) > 1 and not by_node:
+        parts = _split(len(graphs), graphs, split, None, found.tables.names[2])
+        graph_of = torch.from_numpy(found.of_nodes)
+        return {key: torch.isin(graph_of, part).nonzero().squeeze(1) for key, part in parts.items()}
+    unknown = np.isnan(values).all(1)
+    if level == "graph" and unknown.any():
+        row = rows.index[int(unknown.argmax())]
+        raise CosetError(f"{name}, row {row}: the target is missing; leave out such graphs")
+    known = np.flatnonzero(~unknown)
+    parts = _split(len(known), rows.iloc[known], split, values[known, 0], name)
+    return {key: torch.from_numpy(known)[part] for key, part in parts.items()}
+
+
+def _split(
+    count: int, rows: pd.DataFrame | None, split: Split, labels: np.ndarray | None, what: str
+) -> Splits:  # fmt: skip
+    if split.kind == "column":
+        if rows is None:
+            raise CosetError(f"{what}: split=column needs a table with such a column; its graphs may carry masks")
+        check_column([str(c) for c in rows.columns], split.column, Path(what))
+    if split.kind == "stratified" and labels is None:
+        raise CosetError(f"{what}: split=stratified shares out rows with labels of their own; choose split=random")
+    try:
+        if split.kind == "column":
+            assert rows is not None
+            return column_split(rows[split.column].tolist(), rows.index.tolist(), split.column)
+        if split.kind == "stratified":
+            assert labels is not None
+            return stratified_split(labels.tolist(), split.fractions, split.seed)
+        return random_split(count, split.fractions, split.seed)
+    except CosetError as error:
+        raise CosetError(f"{what}: {error}") from None
+
+
+def _of_nodes(parts: Splits, table: GraphTable) -> Splits:
+    """Rows of nodes of splits that hold whole graphs."""
+    graph_of = torch.repeat_interleave(torch.arange(len(table)), torch.tensor(table.rows_of_graphs))
+    return {name: torch.isin(graph_of, part).nonzero().squeeze(1) for name, part in parts.items()}
+
+
+def _seen_in_training(splits: Splits, level: str, of_nodes: np.ndarray) -> np.ndarray:
+    """Which nodes are: all of a graph that is learned from."""
+    if not splits:
+        return np.ones(len(of_nodes), dtype=bool)
+    rows = splits["train"].numpy()
+    return np.isin(of_nodes, of_nodes[rows] if level == "node" else rows)
+
+
+def _learned(found: _Numbered, skipped: set[str], training: np.ndarray) -> dict[str, Columns]:
+    """What is known of the feature columns: all that say neither what a row is of nor what is to be learned."""
+    tables = found.tables
+    keys = {"nodes": (GRAPH, NODE), "edges": (GRAPH, SOURCE, TARGET)}
+    rows = {"nodes": training, "edges": training[found.ends].all(0)}
+    columns = {}
+    for key, table, name in (("nodes", tables.nodes, tables.names[0]), ("edges", tables.edges, tables.names[1])):
+        chosen = [str(column) for column in table.columns if column not in keys[key] and column not in skipped]
+        columns[key] = learned_columns(table, chosen, rows[key], name)
+        check_words(columns[key], MOST_WORDS, name)
+    return columns
+
+
+def _feature_tables(
+    tables: GraphTables, columns: dict[str, Columns]
+) -> tuple[tuple[pd.DataFrame, Columns, str], tuple[pd.DataFrame, Columns, str]]:
+    return (tables.nodes, columns["nodes"], tables.names[0]), (tables.edges, columns["edges"], tables.names[1])
+
+
+def _graphs(found: _Numbered, x: Tensor | None, attributes: Tensor | None) -> tuple[list[Data], int]:
+    """One ``Data`` a graph, every edge in both directions, once; and how many loops were left out.
+
+    Raises:
+        CosetError: An edge is there twice with different features.
+    """
+    tables, counts = found.tables, found.counts
+    kept, loops = _simple_edges(found, attributes)
+    low, high = found.ends[:, kept].min(0), found.ends[:, kept].max(0)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    edge_starts = np.concatenate([[0], np.cumsum(np.bincount(found.of_nodes[low], minlength=len(counts)))])
+    graphs, names = [], tables.nodes[NODE].to_numpy()
+    for at, name in enumerate(tables.graphs[GRAPH]):
+        part = slice(int(edge_starts[at]), int(edge_starts[at + 1]))
+        of_graph = slice(int(starts[at]), int(starts[at + 1]))
+        pair = torch.from_numpy(np.stack([low[part], high[part]]) - starts[at])
+        data = Data(edge_index=torch.cat([pair, pair.flip(0)], 1), num_nodes=int(counts[at]), id=str(name))
+        data.node_id = names[of_graph].tolist()
+        if x is not None:
+            data.x = x[of_graph]
+        if attributes is not None:
+            data.edge_attr = attributes[torch.from_numpy(kept[part])].repeat(2, 1)
+        graphs.append(validate_graph(data))
+    return graphs, loops
+
+
+def _simple_edges(found: _Numbered, attributes: Tensor | None) -> tuple[np.ndarray, int]:
+    """Rows of edges, each edge once, by graph; and how many loops there are."""
+    proper = found.ends[0] != found.ends[1]
+    rows = np.flatnonzero(proper)
+    low, high = found.ends[:, rows].min(0), found.ends[:, rows].max(0)
+    codes = low * len(found.of_nodes) + high
+    order = np.argsort(codes, kind="stable")
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = codes[order][1:] != codes[order][:-1]
+    if attributes is not None and not fresh.all():
+        first = rows[order][np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))]
+        wrong = (attributes[torch.from_numpy(rows[order])] != attributes[torch.from_numpy(first)]).any(1).numpy()
+        if wrong.any():
+            row = found.tables.edges.index[rows[order][int(wrong.argmax())]]
+            raise CosetError(f"{found.tables.names[1]}, row {row}: the edge is there twice, with different features")
+    return rows[order[fresh]], int((~proper).sum())
+
+
+def _like(table: GraphTable, described: GraphTable, path: Path) -> GraphTable:
+    """The table, if its graphs have the features of training.
+
+    Raises:
+        CosetError: They have others.
+    """
+    for key, known in (("x", described.node_features), ("edge_attr", described.edge_features)):
+        sizes = known if isinstance(known, list) else None
+        for graph in table.graphs:
+            width = graph[key].size(1) if key in graph else None
+            wanted = known if sizes is None else len(sizes)
+            if width != wanted:
+                raise CosetError(f"{path}, graph {graph.id}: {key} has {width} columns; training had {wanted}")
+            if sizes is not None:
+                node_sizes, edge_sizes = (sizes, None) if key == "x" else (None, sizes)
+                validate_graph(graph, node_sizes, edge_sizes)
+    return table

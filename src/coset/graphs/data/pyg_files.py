@@ -1,0 +1,156 @@
+"""Files of PyG graphs: a list of ``Data`` that ``torch.save`` wrote, or what an ``InMemoryDataset`` keeps.
+
+They are pickles. Only tensors, containers and PyG's own classes of data are built from them; anything else is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.separate import separate
+from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
+
+from coset.core.errors import CosetError
+from coset.graphs.data.datasets import GraphTable, graph_features
+from coset.graphs.data.splits import NAMES, Splits
+from coset.graphs.data.validation import validate_graph
+
+ALLOWED: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, NodeStorage, EdgeStorage]
+
+
+def read_pyg_file(path: Path, level: str = "auto") -> GraphTable:
+    """Graphs of a ``.pt`` file, with splits only where one graph has masks of its nodes.
+
+    Args:
+        path: The file.
+        level: ``graph``, ``node``, or ``auto``: of nodes if every ``y`` has a row a node (and some graph has several).
+
+    Raises:
+        CosetError: It holds something else, or a graph is malformed.
+    """
+    return table_of_graphs(_load(path), str(path), level)
+
+
+def table_of_graphs(given: list[Data], name: str, level: str = "auto") -> GraphTable:
+    """A table of PyG graphs, whose ``y`` are targets of graphs or of nodes.
+
+    Args:
+        given: The graphs; they stay as they are.
+        name: What they are called in messages; the table has its last part.
+        level: As of :func:`read_pyg_file`.
+
+    Raises:
+        CosetError: A graph is malformed, or graphs differ in their features or targets.
+    """
+    if not given:
+        raise CosetError(f"{name} has no graphs")
+    graphs = [_simple(data, str(row), name) for row, data in enumerate(given)]
+    of_nodes = all(_rows(data) == data.num_nodes for data in graphs) and any((g.num_nodes or 0) > 1 for g in graphs)
+    if level == "auto":
+        level = "node" if of_nodes else "graph"
+    if level == "node" and not of_nodes and any(_rows(data) is not None for data in graphs):
+        raise CosetError(f"{name}: data.level=node, but y has not a row a node")
+    for data in graphs:
+        _shape_targets(data, level)
+    width = _same_columns(graphs, name)
+    targets = () if not width else ("y",) if width == 1 else tuple(f"y{column}" for column in range(width))
+    splits = _masks(graphs[0], name) if level == "node" and len(graphs) == 1 else {}
+    for data in graphs:
+        for mask in (f"{split}_mask" for split in NAMES):
+            if mask in data:
+                del data[mask]
+    node_features, edge_features = (graph_features(graphs, key) for key in ("x", "edge_attr"))
+    return GraphTable(
+        graphs, targets, splits, Path(name).name, node_features, edge_features,
+        level="node" if level == "node" else "graph",
+    )  # fmt: skip
+
+
+def _load(path: Path) -> list[Data]:
+    try:
+        with torch.serialization.safe_globals(ALLOWED):
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CosetError(f"{path}: no such file") from None
+    except Exception as error:  # whatever the reader of a broken pickle meets
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CosetError(f"{path} cannot be read as PyG graphs: {why}") from None
+    if isinstance(value, Data):
+        return [value]
+    if isinstance(value, list | tuple) and value and all(isinstance(entry, Data) for entry in value):
+        return list(value)
+    if isinstance(value, tuple) and len(value) >= 2 and isinstance(value[0], dict | Data):
+        return _separated(value[0], value[1], path)
+    raise CosetError(f"{path} holds {type(value).__name__}, not a list of torch_geometric.data.Data")
+
+
+def _separated(stored: dict[str, Any] | Data, slices: Any, path: Path) -> list[Data]:
+    """The graphs of an ``InMemoryDataset``, which keeps them concatenated."""
+    whole = Data.from_dict(stored) if isinstance(stored, dict) else stored
+    if slices is None:
+        return [whole]
+    try:
+        count = max(len(part) - 1 for part in slices.values())
+        return [separate(cls=Data, batch=whole, idx=row, slice_dict=slices, decrement=False) for row in range(count)]
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise CosetError(f"{path}: its slices do not fit its graphs ({type(error).__name__}: {error})") from None
+
+
+def _simple(data: Data, number: str, name: str) -> Data:
+    """A copy with columns for features and an id, edges sorted and simple."""
+    data, what = data.clone(), f"{name}, graph {number}"
+    for key in ("x", "edge_attr"):
+        if key not in data:
+            continue
+        if data[key] is None:
+            del data[key]
+            continue
+        if not isinstance(data[key], Tensor) or data[key].dim() not in (1, 2):
+            raise CosetError(f"{what}: {key} must be a tensor of rows and columns")
+        value = data[key].unsqueeze(1) if data[key].dim() == 1 else data[key]
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CosetError(f"{what}: {key} has cells that are no finite numbers")
+        data[key] = value.float() if value.is_floating_point() else value.long()
+    if "id" not in data or not isinstance(data.id, str):
+        data.id = number
+    if "x" not in data:
+        data.num_nodes = data.num_nodes  # otherwise guessed from edges, which miss isolated nodes at the end
+    return validate_graph(data, name=what)
+
+
+def _rows(data: Data) -> int | None:
+    y = data.y if "y" in data else None
+    return y.size(0) if isinstance(y, Tensor) and y.dim() else None
+
+
+def _shape_targets(data: Data, level: str) -> None:
+    """``y`` becomes float, [1, T] or [nodes, T]."""
+    if "y" in data and data.y is not None:
+        y = torch.as_tensor(data.y).float()
+        data.y = y.reshape(data.num_nodes, -1) if level == "node" else y.reshape(1, -1)
+
+
+def _same_columns(graphs: list[Data], name: str) -> int:
+    """How many targets all graphs have."""
+    widths = {data.y.size(1) if "y" in data and data.y is not None else 0 for data in graphs}
+    if len(widths) > 1:
+        raise CosetError(f"{name}: graphs have different numbers of targets: {', '.join(map(str, sorted(widths)))}")
+    for key in ("x", "edge_attr"):
+        forms = {(data[key].size(1), data[key].is_floating_point()) if key in data else None for data in graphs}
+        if len(forms) > 1:
+            raise CosetError(f"{name}: {key} differs between graphs in width or kind; all must have the same columns")
+    return widths.pop()
+
+
+def _masks(data: Data, name: str) -> Splits:
+    if not all(f"{split}_mask" in data for split in NAMES):
+        return {}
+    masks = {split: data[f"{split}_mask"] for split in NAMES}
+    if any(mask.dim() != 1 for mask in masks.values()):
+        raise CosetError(f"{name}: masks of several splits [nodes, splits]; keep one column of each")
+    return {split: mask.nonzero().squeeze(1) for split, mask in masks.items()}

@@ -1,0 +1,294 @@
+import json
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch_geometric.data import Data, InMemoryDataset
+
+from coset import CosetError
+from coset.graphs.data.columns import encoded, features, learned_columns
+from coset.graphs.data.own_graphs import GraphFiles, graphs_of
+from coset.graphs.data.splits import stratified_split
+from coset.runs.recipes import load
+
+QUICK = ["model.layers=1", "model.width=16", "training.epochs=2", "training.batch_size=4"]
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """Twelve rings, chains and stars in three tables; features of nodes are a word and a number, of edges a word."""
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    nodes, edges, graphs = ["graph,node,kind,weight"], ["graph,source,target,bond"], ["graph,shape,size"]
+    made = {"ring": nx.cycle_graph, "chain": nx.path_graph, "star": lambda n: nx.star_graph(n - 1)}
+    for number in range(12):
+        shape = list(made)[number % 3]
+        graph = made[shape](4 + number % 2)
+        nodes += [f"g{number},n{v},{'AB'[v % 2]},{v * 1000}" for v in graph]
+        edges += [f"g{number},n{u},n{v},{'xy'[u % 2]}" for u, v in graph.edges]
+        graphs.append(f"g{number},{shape},{len(graph)}")
+    for name, rows in (("nodes", nodes), ("edges", edges), ("graphs", graphs)):
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def club(tmp_path):
+    """One graph whose nodes are to be told apart."""
+    folder, graph = tmp_path / "club", nx.karate_club_graph()
+    folder.mkdir()
+    rows = [f"{v},{graph.nodes[v]['club']},{graph.degree[v]}" for v in graph]
+    (folder / "nodes.csv").write_text("\n".join(["node,club,friends", *rows]) + "\n")
+    (folder / "edges.csv").write_text("\n".join(["source,target", *(f"{u},{v}" for u, v in graph.edges)]) + "\n")
+    return folder
+
+
+def rewrite(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_tables_by_hand(tmp_path):
+    (tmp_path / "edges.csv").write_text("graph_id,from,to,w\nb,y,x,1\nb,z,y,3\na,p,q,2\n")
+    (tmp_path / "nodes.csv").write_text("graph,id,colour\na,p,red\nb,x,red\nb,y,blue\na,q,blue\nb,z,red\n")
+    (tmp_path / "graphs.csv").write_text("graph,t\nb,5\na,7\n")
+    table = GraphFiles(path=str(tmp_path), target="t", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    b, a = table.graphs
+    assert (b.id, a.id) == ("b", "a")
+    assert b.node_id == ["x", "y", "z"]
+    assert b.x.tolist() == [[1], [0], [1]]  # blue 0, red 1
+    assert table.node_features == [2]
+    assert b.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    deviation = np.std([1, 3, 2])
+    assert b.edge_attr[:, 0].tolist() == pytest.approx([-1 / deviation, -1 / deviation, 1 / deviation, 1 / deviation])
+    assert table.targets.tolist() == [[5.0], [7.0]]
+
+
+def test_an_edge_in_both_directions_is_one_edge_and_loops_are_left_out(tmp_path):
+    (tmp_path / "edges.csv").write_text("source,target,w\na,b,1\nb,a,1\nb,c,2\nc,c,9\n")
+    (tmp_path / "nodes.csv").write_text("node,y\na,1\nb,2\nc,3\n")
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
+    assert table.graphs[0].edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    assert table.notes == ("left out 1 edges from a node to itself",)
+    rewrite(tmp_path / "edges.csv", "b,a,1", "b,a,4")
+    with pytest.raises(CosetError, match=r"edges.csv, row 3: the edge is there twice, with different features"):
+        GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("edges", "g0,n0,n1", "g0,n0,n9", r"edges.csv, row 2: .*nodes.csv has no node 'n9' of graph 'g0'"),
+        ("edges", "g0,n0,n1", "h,n0,n1", r"edges.csv, row 2: .*nodes.csv has no node 'n0' of graph 'h'"),
+        ("nodes", "g0,n1,B", "g0,n0,B", r"nodes.csv, row 3: node 'n0' is there twice"),
+        ("nodes", "g0,n1,B", "h,n1,B", r"nodes.csv, row 3: there is no graph 'h'"),
+        ("nodes", "n1,B,1000", "n1,,1000", r"nodes.csv, row 3, column 'kind': the cell is empty"),
+        ("nodes", "n1,B,1000", "n1,B,many", r"nodes.csv, row 3, column 'weight': 'many' is no finite number"),
+        ("nodes", "n1,B,1000", "n1,B,inf", r"nodes.csv, row 3, column 'weight': 'inf' is no finite number"),
+        ("graphs", "g1,chain", "g0,chain", r"graphs.csv: graph 'g0' is there twice"),
+        ("graphs", "g1,chain,5", "g1,,5", r"graphs.csv, row 3: the target is missing"),
+        ("graphs", "shape", "form", r"has no column 'shape' to learn; columns of graphs: form, size; columns of nodes"),
+        ("edges", "source", "begin", r"edges.csv has no column 'source': its columns are 'graph', 'begin'"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(shapes, file, old, new, message):
+    rewrite(shapes / f"{file}.csv", old, new)
+    with pytest.raises(CosetError, match=message):
+        GraphFiles(path=str(shapes), target="shape").load(0, False)
+
+
+def test_names_are_no_features(tmp_path):
+    (tmp_path / "edges.csv").write_text("source,target\n" + "".join(f"{k},{k + 1}\n" for k in range(1100)))
+    (tmp_path / "nodes.csv").write_text("node,y,name\n" + "".join(f"{k},{k % 7},person{k}\n" for k in range(1101)))
+    with pytest.raises(CosetError, match=r"'name' has 1101 different words.*data.ignore=\[name\]"):
+        GraphFiles(path=str(tmp_path), target="y").load(0, False)
+    assert GraphFiles(path=str(tmp_path), target="y", ignore="name").load(0, False).node_features is None
+
+
+def test_classes_of_graphs_from_tables_to_predictions(shapes, tmp_path):
+    changes = [f"data.path={shapes}", "data.target=shape", "training.task=multiclass", "data.split=stratified"]
+    recipe = load("graphs", [*changes, "data.ignore=size", "data.fractions=[0.5,0.25,0.25]", *QUICK])
+    metrics = recipe.run(tmp_path / "run", quiet=True)
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert frame.groupby(["split", "target"]).size().to_dict() == {
+        (split, shape): count for split, count in (("train", 2), ("val", 1), ("test", 1)) for shape in
+        ("chain", "ring", "star")
+    }  # fmt: skip
+    assert metrics["baseline"]["test"]["accuracy"] == pytest.approx(1 / 3)
+    assert all(report.passed for report in recipe.verify(tmp_path / "run"))
+    output = tmp_path / "new.csv"
+    recipe.predict(recipe.folder(tmp_path / "run"), shapes, output, quiet=True)
+    assert list(pd.read_csv(output)) == ["id", "prediction", *(f"probability_{c}" for c in ("chain", "ring", "star"))]
+    assert (pd.read_csv(output)["prediction"] == frame["prediction"]).all()
+    rewrite(shapes / "nodes.csv", ",A,", ",C,")
+    with pytest.raises(CosetError, match=r"column 'kind': 'C' is none of the values of training \('A', 'B'\)"):
+        recipe.predict(recipe.folder(tmp_path / "run"), shapes, output, quiet=True)
+
+
+@pytest.mark.parametrize("model", ["gin", "epnn", "csgnn", "subgraphormer", "gnn-sswl-plus"])
+def test_nodes_of_one_graph_by_every_model_that_can(club, tmp_path, model):
+    changes = [f"data.path={club}", "data.target=club", "training.task=multiclass", f"model.name={model}"]
+    recipe = load("graphs", [*changes, "data.fractions=[0.4,0.3,0.3]", *QUICK])
+    metrics = recipe.run(tmp_path / "run", quiet=True)
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert list(frame)[:4] == ["id", "graph", "node", "split"]
+    assert frame["split"].value_counts().to_dict() == {"train": 14, "val": 10, "test": 10}
+    for split in ("train", "test"):
+        rows = frame[frame["split"] == split]
+        assert metrics[split]["accuracy"] == pytest.approx((rows["target"] == rows["prediction"]).mean())
+    reports = recipe.verify(tmp_path / "run")
+    assert all(report.passed for report in reports)
+    assert "node rows" in str(reports[0])
+    recipe.predict(recipe.folder(tmp_path / "run"), club, tmp_path / "new.csv", quiet=True)
+    assert (pd.read_csv(tmp_path / "new.csv")["prediction"] == frame["prediction"]).all()
+
+
+def test_models_without_outputs_of_nodes_say_so(club, tmp_path):
+    recipe = load("graphs", [f"data.path={club}", "data.target=friends", "model.name=grit", *QUICK])
+    with pytest.raises(CosetError, match=r"model.name=grit: grit has outputs of graphs, none of nodes"):
+        recipe.run(tmp_path / "run", quiet=True)
+
+
+def test_training_sees_no_target_of_other_nodes(club):
+    table = GraphFiles(path=str(club), target="friends", fractions=(0.4, 0.3, 0.3)).load(0, False)
+    (seen,) = table.subset("train")
+    known = ~seen.y.isnan().squeeze(1)
+    assert known.nonzero().squeeze(1).tolist() == table.splits["train"].tolist()
+    assert not table.graphs[0].y.isnan().any()
+
+
+def test_nodes_of_several_graphs_are_split_by_graph(shapes):
+    table = GraphFiles(path=str(shapes), target="weight", fractions=(0.5, 0.25, 0.25)).load(0, False)
+    assert table.level == "node"
+    owner = np.repeat(np.arange(12), table.rows_of_graphs)
+    parts = [set(owner[rows.numpy()]) for rows in table.splits.values()]
+    assert [len(part) for part in parts] == [6, 3, 3]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_numbers_are_standardised_by_what_is_seen_in_training():
+    table = pd.DataFrame({"w": ["1", "3", "100"], "k": ["a", "b", "a"]})
+    columns = learned_columns(table, ["w", "k"], np.array([True, True, False]), "t.csv")
+    assert columns == {"w": {"mean": 2.0, "scale": 1.0}, "k": {"values": ["a", "b"]}}
+    assert features(columns) == 3
+    assert encoded(table, columns, "t.csv").tolist() == [[-1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [98.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("form", ["graphml", "json", "one json", "g6"])
+def test_other_forms_give_the_same_graphs(tmp_path, form):
+    given = [nx.cycle_graph(5), nx.path_graph(4), nx.star_graph(3), nx.complete_graph(4)]
+    labels = "".join(f"{k},{graph.number_of_edges()}\n" for k, graph in enumerate(given))
+    if form == "g6":
+        path = tmp_path / "all.g6"
+        path.write_bytes(b"".join(nx.to_graph6_bytes(graph, header=False) for graph in given))
+        (tmp_path / "all.csv").write_text("edges\n" + "".join(f"{line.split(',')[1]}\n" for line in labels.split()))
+    elif form == "one json":
+        path = tmp_path / "all.json"
+        path.write_text(json.dumps([nx.node_link_data(graph, edges="links") for graph in given]))
+        (tmp_path / "labels.csv").write_text("graph,edges\n" + "".join(f"all-{line}\n" for line in labels.split()))
+    else:
+        path = tmp_path
+        for k, graph in enumerate(given):
+            if form == "graphml":
+                nx.write_graphml(graph, tmp_path / f"{k}.graphml")
+            else:
+                (tmp_path / f"{k}.json").write_text(json.dumps(nx.node_link_data(graph, edges="edges")))
+        (tmp_path / "labels.csv").write_text("graph,edges\n" + labels)
+    table = GraphFiles(path=str(path), target="edges", fractions=(0.5, 0.25, 0.25)).load(0, False)
+    assert table.targets.squeeze(1).tolist() == [5.0, 3.0, 3.0, 6.0]
+    for data, graph in zip(table.graphs, given, strict=True):
+        assert {tuple(pair) for pair in data.edge_index.t().tolist()} == set(graph.to_directed().edges)
+
+
+def pyg(number, nodes=5):
+    ring = torch.tensor([[k, (k + 1) % nodes] for k in range(nodes)]).t()
+    return Data(x=torch.randn(nodes, 3), edge_index=torch.cat([ring, ring.flip(0)], 1), y=torch.tensor([number % 2]))
+
+
+class Stored(InMemoryDataset):
+    def __init__(self, graphs):
+        super().__init__()
+        self.data, self.slices = self.collate(graphs)
+
+
+@pytest.mark.parametrize("form", ["list", "dataset"])
+def test_pyg_graphs_from_a_file(tmp_path, form):
+    graphs, file = [pyg(k, 5 + k % 3) for k in range(16)], tmp_path / "mine.pt"
+    if form == "list":
+        torch.save(graphs, file)
+    else:
+        Stored(graphs).save(graphs, file)
+    recipe = load("graphs", [f"data.path={file}", "training.task=classification", "data.split=stratified", *QUICK])
+    recipe.run(tmp_path / "run", quiet=True)
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert frame["target"].tolist() == [k % 2 for k in range(16)]
+    recipe.predict(recipe.folder(tmp_path / "run"), file, tmp_path / "new.csv", quiet=True)
+    assert pd.read_csv(tmp_path / "new.csv")["prediction"].to_numpy() == pytest.approx(frame["prediction"].to_numpy())
+    torch.save([Data(x=torch.randn(3, 4), edge_index=torch.tensor([[0, 1], [1, 0]]))], tmp_path / "other.pt")
+    with pytest.raises(CosetError, match=r"x has 4 columns; training had 3"):
+        recipe.predict(recipe.folder(tmp_path / "run"), tmp_path / "other.pt", tmp_path / "new.csv", quiet=True)
+
+
+def test_masks_of_nodes_are_the_split(tmp_path):
+    data = pyg(0, 9)
+    data.y = torch.arange(9) % 3
+    for at, split in enumerate(("train", "val", "test")):
+        data[f"{split}_mask"] = torch.arange(9) // 3 == at
+    torch.save(data, tmp_path / "one.pt")
+    table = GraphFiles(path=str(tmp_path / "one.pt")).load(0, False)
+    assert table.level == "node"
+    assert {name: rows.tolist() for name, rows in table.splits.items()} == {
+        "train": [0, 1, 2], "val": [3, 4, 5], "test": [6, 7, 8]
+    }  # fmt: skip
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("this must not be printed",)
+
+
+def test_pickles_of_anything_else_are_refused(tmp_path, capsys):
+    torch.save([Evil()], tmp_path / "evil.pt")
+    with pytest.raises(CosetError, match=r"evil.pt cannot be read as PyG graphs"):
+        GraphFiles(path=str(tmp_path / "evil.pt")).load(0, False)
+    assert "must not" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", "a", "is no file of graphs that can be read"),
+        ("x.json", "[1]", "no node-link JSON"),
+        ("x.json", "{", "cannot be read as a graph"),
+        ("x.graphml", "<a>", "cannot be read as a graph"),
+        ("x.g6", "\x01", "line 1: not graph6"),
+        ("x.pt", "abc", "cannot be read as PyG graphs"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CosetError, match=message):
+        GraphFiles(path=str(tmp_path / name), target=[] if name.endswith("pt") else "y").load(0, False)
+
+
+def test_stratified_parts_have_equal_shares_of_labels():
+    labels = [0.0] * 40 + [1.0] * 20 + [2.0] * 10
+    parts = stratified_split(labels, (0.7, 0.2, 0.1), seed=3)
+    counts = {name: np.bincount(np.array(labels, dtype=int)[rows.numpy()]).tolist() for name, rows in parts.items()}
+    assert [sum(count) for count in counts.values()] == [49, 14, 7]
+    for name, share in (("train", 0.7), ("val", 0.2), ("test", 0.1)):
+        assert all(abs(count - share * whole) <= 1 for count, whole in zip(counts[name], (40, 20, 10), strict=True))
+    assert torch.cat(list(parts.values())).sort().values.tolist() == list(range(70))
+
+
+def test_graphs_of_needs_targets_where_they_are():
+    from coset.graphs.data.graph_files import GraphTables
+
+    nodes = pd.DataFrame({"graph": ["0"], "node": ["a"]})
+    tables = GraphTables(nodes, pd.DataFrame(columns=["graph", "source", "target"]), pd.DataFrame({"graph": ["0"]}),
+                         Path("here"), ("nodes", "edges", "graphs"))  # fmt: skip
+    assert graphs_of(tables, ()).graphs[0].num_nodes == 1
