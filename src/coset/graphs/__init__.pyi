@@ -1,4 +1,5 @@
 from .encodings.spectra import GraphSpectra, Spectrum
+from .learner import Learner
 from .models.bags import BagGraph
 from .models.csgnn import CSGNN, BagBlock
 from .models.epnn import EPNN
@@ -22,6 +23,7 @@ __all__ = [
     "GNNSSWLPlus",
     "GranolaNorm",
     "GraphSpectra",
+    "Learner",
     "NormSlot",
     "PairEncoder",
     "PairGraph",

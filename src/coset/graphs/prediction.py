@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
@@ -101,6 +102,53 @@ def predict_graphs(
         frame[column] = found
     write_text(output, frame.to_csv(index=False))
     return len(frame), table.notes
+
+
+def graphs_to_predict(
+    recipe: GraphRecipe,
+    described: GraphTable,
+    data: Path,
+    smiles: str | None = None,
+    skip_bad_rows: bool = False,
+    progress: bool = False,
+) -> GraphTable:
+    """Graphs of a file that a run can predict for: of the form it was trained on, or a table of SMILES.
+
+    Raises:
+        CosetError: The file holds something that cannot be predicted.
+    """
+    table = recipe.data.to_predict(data, described)
+    if table is not None:
+        return table
+    if recipe.data.not_smiles:
+        raise CosetError(f"{recipe.name} was trained on {recipe.data.title}, {recipe.data.not_smiles}")
+    smiles = smiles or recipe.data.smiles_column
+    return datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+
+
+def predictions_for(recipe: GraphRecipe, task: GraphTask, table: GraphTable, progress: bool = False) -> Tensor:
+    """Predictions [rows, columns] for graphs as they were read."""
+    return recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
+
+
+@torch.inference_mode()
+def embeddings(recipe: GraphRecipe, task: GraphTask, table: GraphTable, batch_size: int = 64) -> Tensor:
+    """What the last linear layer of the network reads, [rows, columns]; of several draws of noise the mean."""
+    task.eval()
+    last: list[tuple[nn.Module, Tensor]] = []
+    linear = [module for module in task.model.modules() if isinstance(module, nn.Linear)]
+    hooks = [m.register_forward_pre_hook(lambda module, given: last.append((module, given[0]))) for m in linear]
+    graphs, parts = recipe.encode(table.graphs), []
+    try:
+        for start in range(0, len(graphs), batch_size):
+            last.clear()
+            task(Batch.from_data_list([graphs[at] for at in range(start, min(start + batch_size, len(graphs)))]))
+            final = last[-1][0]
+            parts.append(torch.stack([given for module, given in last if module is final]).mean(0))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(parts)
 
 
 def row_names(table: GraphTable) -> pd.DataFrame:

@@ -81,9 +81,9 @@ def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
         labels = labels or _table_in(path, LABELS)
         return _from_networks(path, ((file.stem, file) for file in files), labels)
     if path.name.endswith(GRAPH6):
-        return _from_graph6(path, labels or _table_beside(path))
+        return _from_graph6(path, labels or table_beside(path))
     if path.suffix in NETWORKS:
-        return _from_networks(path, [(path.stem, path)], labels or _table_beside(path))
+        return _from_networks(path, [(path.stem, path)], labels or table_beside(path))
     raise CosetError(
         f"{path} is no file of graphs that can be read: a folder with edges.csv, a file of graph6 (.g6), GraphML "
         "(.graphml), node-link JSON (.json), or a list of PyG graphs (.pt)"
@@ -110,7 +110,7 @@ def _table_in(folder: Path, stem: str) -> Path | None:
     return next((folder / f"{stem}{ending}" for ending in TABLES if (folder / f"{stem}{ending}").is_file()), None)
 
 
-def _table_beside(file: Path) -> Path | None:
+def table_beside(file: Path) -> Path | None:
     """``labels.csv`` in the same folder, or a table of the same name."""
     stem = file.name.partition(".")[0]
     return _table_in(file.parent, stem) or _table_in(file.parent, LABELS)
@@ -166,7 +166,7 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
             {GRAPH: name, SOURCE: str(u), TARGET: str(v), **_texts(data)} for u, v, data in network.edges(data=True)
         ]
     own = pd.DataFrame([{GRAPH: name, **_texts(network.graph)} for name, network in networks])
-    graphs = own if labels is None else _labelled(own, labels)
+    graphs = own if labels is None else labelled(own, labels)
     empty = {"nodes": [GRAPH, NODE], "edges": [GRAPH, SOURCE, TARGET]}
     tables = [pd.DataFrame(rows) if rows else pd.DataFrame(columns=empty[key])
               for key, rows in (("nodes", nodes), ("edges", edges))]  # fmt: skip
@@ -211,13 +211,13 @@ def _from_graph6(file: Path, labels: Path | None) -> GraphTables:
     except (OSError, nx.NetworkXError, ValueError, IndexError) as error:
         raise CosetError(f"{file}, line {len({n for n, _ in nodes}) + 1}: not graph6 ({error})") from None
     own = pd.DataFrame({GRAPH: list(dict.fromkeys(name for name, _ in nodes))})
-    graphs = own if labels is None else _labelled(own, labels)
+    graphs = own if labels is None else labelled(own, labels)
     node_table = pd.DataFrame(nodes, columns=[GRAPH, NODE])
     edge_table = pd.DataFrame(edges, columns=[GRAPH, SOURCE, TARGET])
     return GraphTables(node_table, edge_table, graphs, file, (str(file), str(file), str(labels or file)))
 
 
-def _labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
+def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
     """The graphs with the columns of a table of labels: by its column of graphs, or row by row without one.
 
     Raises:

@@ -17,7 +17,17 @@ from torch_geometric.data import Data
 from coset.core.errors import CosetError
 from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
 from coset.graphs.data.datasets import GraphTable, check_column, target_values
-from coset.graphs.data.graph_files import GRAPH, NODE, SOURCE, TARGET, GraphTables, numbered, read_graph_tables
+from coset.graphs.data.graph_files import (
+    GRAPH,
+    NODE,
+    SOURCE,
+    TARGET,
+    GraphTables,
+    labelled,
+    numbered,
+    read_graph_tables,
+    table_beside,
+)
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares
 from coset.graphs.data.splits import Splits, column_split, random_split, stratified_split
@@ -98,7 +108,7 @@ class GraphFiles(GraphData):
     def _from_pyg(self, split: Split) -> GraphTable:
         table = read_pyg_file(Path(self.path), self.level)
         if self.target:
-            raise CosetError(f"data.target={','.join(self.target)}: graphs of a .pt file have their targets in y")
+            table = with_labels(table, Path(self.path), None if self.labels is None else Path(self.labels), self.target)
         if not table.target_names:
             raise CosetError(f"{self.path}: its graphs have no y to learn")
         if table.splits:
@@ -109,6 +119,26 @@ class GraphFiles(GraphData):
         known = np.flatnonzero(~np.isnan(values).all(1))
         rows = _split(len(known), None, split, values[known, 0], self.path)
         return replace(table, splits={name: torch.from_numpy(known)[part] for name, part in rows.items()})
+
+
+def with_labels(table: GraphTable, path: Path, labels: Path | None, targets: Sequence[str]) -> GraphTable:
+    """The graphs with targets of a table beside them, a row a graph, instead of their own.
+
+    Raises:
+        CosetError: There is no such table, or it does not fit.
+    """
+    file = labels or table_beside(path)
+    if file is None:
+        raise CosetError(f"data.target={','.join(targets)}: there is no table labels.csv beside {path}; name one by "
+                         "data.labels, or leave the target out: graphs of a .pt file have theirs in y")  # fmt: skip
+    rows = labelled(pd.DataFrame({GRAPH: table.ids}), file)
+    for target in targets:
+        check_column([str(c) for c in rows.columns], target, file)
+    values, classes = _targets(rows, str(file), targets)
+    graphs = [graph.clone() for graph in table.graphs]
+    for graph, y in zip(graphs, torch.from_numpy(values).float(), strict=True):
+        graph.y = y.unsqueeze(0)
+    return replace(table, graphs=graphs, target_names=tuple(targets), classes=classes, level="graph", splits={})
 
 
 @dataclass(frozen=True)

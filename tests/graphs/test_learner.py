@@ -1,0 +1,97 @@
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from coset import CosetError
+from coset.graphs import Learner
+from coset.graphs.data.molecules import smiles_to_data
+from coset.runs.recipes import load, load_run
+
+SMILES = ["C", "CC", "CCC", "CCCC", "CO", "CCO", "CCCO", "CCCCO", "CN", "CCN", "CCCN", "CCCCN"]
+QUICK = {"width": 16, "layers": 1, "epochs": 2, "batch_size": 4}
+PARTS = (0.5, 0.25, 0.25)
+
+
+def rings(count=12):
+    return [nx.cycle_graph(4 + k % 3) if k % 2 else nx.path_graph(4 + k % 3) for k in range(count)]
+
+
+def test_molecules_from_words_to_a_saved_folder(tmp_path):
+    learner = Learner("gin", **QUICK).fit(SMILES, [text.count("C") / 2 for text in SMILES], fractions=PARTS)
+    predicted = learner.predict(SMILES)
+    assert predicted.shape == (12,)
+    assert learner.embed(SMILES).shape == (12, 32)
+    assert set(learner.metrics["test"]) >= {"rmse", "mae"}
+    assert all(report.passed for report in learner.verify())
+    assert "mae" in learner._repr_html_()
+    assert learner.plot().data[0].name == "test"
+    saved = learner.save(tmp_path / "kept")
+    assert np.array_equal(Learner.load(saved).predict(SMILES), predicted)
+    with pytest.raises(CosetError, match="is there already"):
+        learner.save(saved)
+
+
+def test_an_embedding_followed_by_the_last_layer_is_the_prediction():
+    learner = Learner("subgraphormer", heads=2, **QUICK).fit(SMILES, np.arange(12.0), fractions=PARTS)
+    _, task, _ = learner._loaded()
+    last = [module for module in task.model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        again = last(torch.from_numpy(learner.embed(SMILES))) * task.scale + task.mean
+    assert again.squeeze(1).numpy() == pytest.approx(learner.predict(SMILES), rel=1e-5)
+
+
+def test_classes_of_networkx_graphs_by_name():
+    graphs = rings()
+    kinds = ["ring" if k % 2 else "chain" for k in range(12)]
+    learner = Learner("gin", **QUICK).fit(graphs, kinds, split="stratified", fractions=PARTS)
+    assert learner.recipe.training.task == "multiclass"
+    assert set(learner.predict(graphs)) <= {"ring", "chain"}
+    assert learner.predict_proba(graphs).sum(1) == pytest.approx(np.ones(12), rel=1e-5)
+    assert learner.plot().data[0].type == "heatmap"
+
+
+@pytest.mark.parametrize("given", ["inside", "beside"])
+def test_pyg_graphs_with_targets_inside_or_beside(given):
+    graphs = [smiles_to_data(text) for text in SMILES]
+    graphs = [Data(x=g.x, edge_index=g.edge_index, edge_attr=g.edge_attr) for g in graphs]
+    labels = np.array([int("O" in text) for text in SMILES])
+    if given == "inside":
+        for graph, label in zip(graphs, labels, strict=True):
+            graph.y = torch.tensor([label])
+    learner = Learner("epnn", **QUICK).fit(graphs, None if given == "inside" else labels, split="stratified",
+                                           fractions=PARTS)  # fmt: skip
+    assert learner.recipe.training.task == "classification"
+    assert set(learner.predict(graphs)) <= {0, 1}
+    assert learner.predict_proba(graphs).shape == (12, 2)
+
+
+def test_the_folder_of_a_learner_is_that_of_a_run(tmp_path):
+    Learner("gin", folder=tmp_path / "mine", **QUICK).fit(rings(), np.linspace(0, 1, 12), fractions=PARTS)
+    recipe = load_run(tmp_path / "mine")
+    assert all(report.passed for report in recipe.verify(tmp_path / "mine"))
+    assert Learner.load(tmp_path / "mine").predict(rings()).shape == (12,)
+
+
+def test_a_run_of_the_command_line_is_a_learner(small_csv, tmp_path):
+    changes = [f"data.path={small_csv}", "data.target=carbons", "data.fractions=[0.5,0.25,0.25]", "model.name=gin"]
+    recipe = load("csv", [*changes, "model.width=16", "model.layers=1", "training.epochs=1"])
+    recipe.run(tmp_path / "run", quiet=True)
+    assert Learner.load(str(tmp_path / "run")).predict(small_csv).shape == (12,)
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(CosetError, match="call fit first"):
+        Learner("gin").predict(SMILES)
+    with pytest.raises(CosetError, match="2 targets for 12 graphs"):
+        Learner("gin").fit(SMILES, [1.0, 2.0])
+    with pytest.raises(CosetError, match="there are no graphs"):
+        Learner("gin").fit([], [])
+    with pytest.raises(CosetError, match=r"unknown key model.widht"):
+        Learner("gin", widht=3).fit(SMILES, [1.0] * 12)
+    with pytest.raises(CosetError, match="graphs are int; give PyG Data, SMILES, NetworkX graphs, or a path"):
+        Learner("gin").fit([1, 2], [1.0, 2.0])
+    learner = Learner("gin", **QUICK).fit(SMILES, np.arange(12.0), fractions=PARTS)
+    with pytest.raises(CosetError, match="predicts values, not classes"):
+        learner.predict_proba(SMILES)
