@@ -1,12 +1,61 @@
 """Large sets of graphs."""
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from coset.core.commands import COMMANDS
-from coset.runs.terminal import console, print_notes
+from coset.runs.terminal import console, print_notes, print_table
+
+
+@COMMANDS.register("embed")
+def embed(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run on graphs.")],
+    data: Annotated[Path, typer.Argument(help="Graphs of the form that the run was trained on, or a CSV of SMILES.")],
+    output: Annotated[Path, typer.Option(help="CSV to write: a row a graph or a node.")],
+    smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
+) -> None:
+    """Write what the last layer of a trained network reads: vectors to search, cluster or draw.
+
+    Example: coset embed runs/mine new.csv --output embeddings.csv
+    """
+    import pandas as pd
+
+    from coset.core.files import write_text
+    from coset.graphs.experiments import load_task
+    from coset.graphs.prediction import embeddings, graphs_to_predict, row_names
+
+    recipe, task, described = load_task(run_folder)
+    table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows)
+    found = embeddings(recipe, task, table).numpy()
+    columns = pd.DataFrame(found, columns=[f"e{column}" for column in range(found.shape[1])])
+    write_text(output, pd.concat([row_names(table), columns], axis=1).to_csv(index=False))
+    print_notes(table.notes)
+    console.print(f"{len(found)} rows of {found.shape[1]} numbers written to {output}", highlight=False, soft_wrap=True)
+
+
+@COMMANDS.register("data check")
+def check(
+    path: Annotated[Path, typer.Argument(help="A CSV of SMILES, or graphs: a folder, .g6, .graphml, .json, .pt.")],
+    target: Annotated[str | None, typer.Option(help="Column to learn, or several: a,b.")] = None,
+    smiles: Annotated[str, typer.Option(help="Column of SMILES.")] = "smiles",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is understood of a file of graphs: sizes, features, targets, doubles, splits, and what looks wrong.
+
+    Example: coset data check mine.csv --target solubility
+    """
+    from coset.graphs.data.checking import described_file
+
+    facts, warnings = described_file(path, target, smiles)
+    if json:
+        typer.echo(json_module.dumps({"facts": facts, "warnings": warnings}, indent=2))
+        return
+    print_table(["what", "found"], [[name, str(value)] for name, value in facts.items()])
+    print_notes(warnings)
 
 
 @COMMANDS.register("preprocess")

@@ -1,0 +1,138 @@
+"""What a file of graphs is taken for, before anything is learned of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from coset.core.identity import digest
+from coset.graphs.data import datasets
+from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.own_graphs import GraphFiles
+
+MANY = 5  # examples of a kind in a warning
+FEW = 10  # different whole numbers that look like classes
+
+
+def described_file(
+    path: Path, target: str | None = None, smiles: str = "smiles"
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Facts about a file of graphs, and what looks wrong with it.
+
+    Args:
+        path: A CSV of SMILES, or what :class:`~coset.graphs.data.own_graphs.GraphFiles` reads.
+        target: Column to learn, or several.
+        smiles: Column of SMILES.
+
+    Raises:
+        CosetError: The file cannot be read at all; the message names the row.
+    """
+    if path.is_file() and path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        table = datasets.csv(path, smiles, target or (), skip_bad_rows=True, drop_missing=True)
+        form = "molecules"
+    else:
+        given: dict[str, Any] = {"name": "files", "path": str(path), "target": target or []}
+        table = GraphFiles.model_validate(given).load(0, False)
+        form = "graphs"
+    return _facts(table, form), table.notes + tuple(_warnings(table))
+
+
+def _facts(table: GraphTable, form: str) -> dict[str, Any]:
+    nodes = [int(graph.num_nodes or 0) for graph in table.graphs]
+    edges = [graph.edge_index.size(1) // 2 for graph in table.graphs]
+    facts: dict[str, Any] = {
+        form: len(table),
+        "nodes": f"{min(nodes)} to {max(nodes)}, {sum(nodes):,} in all",
+        "edges": f"{min(edges)} to {max(edges)}, {sum(edges):,} in all",
+        "features of nodes": _features(table.node_features, table.columns.get("nodes")),
+        "features of edges": _features(table.edge_features, table.columns.get("edges")),
+    }
+    for column, name in enumerate(table.target_names):
+        facts[f"target {name} (of {table.level}s)"] = _target(table, column)
+    if table.target_names:
+        shares = {name: len(rows) for name, rows in table.splits.items()}
+        facts["a split"] = ", ".join(f"{count} {name}" for name, count in shares.items())
+    return facts
+
+
+def _features(features: list[int] | int | None, columns: dict[str, Any] | None) -> str:
+    if columns:
+        kinds = [f"{name} ({len(known['values'])} words)" if "values" in known else f"{name} (number)"
+                 for name, known in columns.items()]  # fmt: skip
+        return ", ".join(kinds)
+    if features is None:
+        return "none"
+    return f"{features} numbers" if isinstance(features, int) else f"{len(features)} categories"
+
+
+def _target(table: GraphTable, column: int) -> str:
+    values = table.targets[:, column]
+    known = values[~values.isnan()]
+    missing = f", {len(values) - len(known)} missing" if len(known) < len(values) else ""
+    if table.classes:
+        counts = torch.bincount(known.long(), minlength=len(table.classes)).tolist()
+        classes = ", ".join(f"{name} {count}" for name, count in zip(table.classes, counts, strict=True))
+        return f"classes: {classes}{missing} (training.task=multiclass)"
+    distinct = known.unique().tolist()
+    if set(distinct) <= {0.0, 1.0}:
+        return f"labels 0 and 1: {int((known == 0).sum())} and {int((known == 1).sum())}{missing} (classification)"
+    hint = "; training.task=multiclass if these are classes" if len(distinct) <= FEW and _whole(distinct) else ""
+    return f"{float(known.min()):.4g} to {float(known.max()):.4g}, mean {float(known.mean()):.4g}{missing}{hint}"
+
+
+def _whole(values: Sequence[float]) -> bool:
+    return all(value == int(value) for value in values)
+
+
+def _warnings(table: GraphTable) -> list[str]:
+    found = []
+    for column, name in enumerate(table.target_names):
+        values = table.targets[:, column]
+        known = values[~values.isnan()].double()
+        if len(known) and float(known.max()) == float(known.min()):
+            found.append(f"target {name} is the same everywhere ({float(known[0]):g}): there is nothing to learn")
+        elif not table.classes and len(known) > 8:
+            deviation = (known - known.median()).abs() / (known.std() + 1e-30)
+            far = int((deviation > 8).sum())
+            if far:
+                rows = values.nan_to_num().double().sub(known.median()).abs().topk(min(far, MANY)).values
+                found.append(f"target {name}: {far} values lie more than 8 deviations from the median, up to "
+                             f"{float(rows[0]):.4g} away")  # fmt: skip
+    doubles = Counter(_content(graph) for graph in table.graphs)
+    repeated = sum(count - 1 for count in doubles.values() if count > 1)
+    if repeated:
+        found.append(f"{repeated} graphs are exact copies of others" + _across(table))
+    if len({graph.edge_index.size(1) for graph in table.graphs}) == 1 and not table.graphs[0].edge_index.size(1):
+        found.append("no graph has an edge")
+    return found
+
+
+def _content(graph: Data) -> str:
+    """What a copy of a graph shares with it: its SMILES in a molecule, else all features and edges, not the target."""
+    if graph.get("smiles"):
+        return str(_canonical(graph.smiles))
+    parts = [graph[key] for key in ("x", "edge_index", "edge_attr") if key in graph and graph[key] is not None]
+    return digest([int(graph.num_nodes or 0), *parts])
+
+
+def _canonical(smiles: str) -> str:
+    from rdkit import Chem
+
+    molecule = Chem.MolFromSmiles(smiles)
+    return smiles if molecule is None else str(Chem.MolToSmiles(molecule))
+
+
+def _across(table: GraphTable) -> str:
+    """How many graphs of other splits are copies of one to train on."""
+    if table.level == "node" or "train" not in table.splits:
+        return ""
+    names = np.asarray(table.split_of())
+    seen = {_content(graph) for graph, name in zip(table.graphs, names, strict=True) if name == "train"}
+    held = sum(_content(g) in seen for g, name in zip(table.graphs, names, strict=True) if name in ("val", "test"))
+    return f"; in a random split {held} of val and test are copies of graphs in train" if held else ""
