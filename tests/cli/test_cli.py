@@ -152,7 +152,7 @@ def test_mistyped_commands_get_one_line_and_code_2(mistake, arguments, start, co
          "FILE, row 3: target 'carbons' is missing; fill it in or drop such rows (data.drop_missing=true)"),
         ("smiles,carbons\nCC,2\nC,NaN\nCO,1\n", [],
          "FILE, row 3: target 'carbons' is missing; fill it in or drop such rows (data.drop_missing=true)"),
-        ("smiles,carbons\nCC,two\n", [], "FILE, row 2, column 'carbons': 'two' is not a finite number"),
+        ("smiles,carbons\nC,1\nCC,two\n", [], "FILE, row 3, column 'carbons': 'two' is not a finite number"),
         ("", [], "FILE is empty: the first row must name the columns"),
         ("smiles,carbons\n", [], "FILE has no rows below its header (smiles, carbons)"),
         ("smiles,carbons\nCC,2\n", [],
@@ -162,7 +162,8 @@ def test_mistyped_commands_get_one_line_and_code_2(mistake, arguments, start, co
         ("smiles,carbons,part\nCC,2,train\n", ["data.split=column"],
          "FILE has no column 'split': its columns are 'smiles', 'carbons', 'part'"),
         ("smiles,carbons\nCC,2\nC,1\nCO,1\nCCC,3\n", ["training.task=classification", "training.monitor=auroc"],
-         "a label is 2, but classification needs 0 or 1; use training.task=regression"),
+         "a label is 2, but classification needs 0 or 1; use training.task=multiclass for several classes, "
+         "training.task=regression for numbers"),
         ("smiles,carbons\nCC,1\nC,1\nCO,0\nCCC,1\n", ["training.task=classification", "training.monitor=auroc"],
          "training.monitor=auroc cannot choose the best epoch: it needs both labels, 0 and 1, in val (1 graphs); "
          "choose another metric or another split"),
