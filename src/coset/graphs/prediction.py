@@ -9,6 +9,7 @@ from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.core.outside import escaped, read_table
 from coset.graphs.data import datasets
 from coset.graphs.fitting.tasks import GraphTask
 
@@ -60,7 +61,7 @@ def predict_csv(
         table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
     except CosetError as error:
         raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
-    frame = datasets.read_rows(data).loc[[int(row) for row in table.ids]]
+    frame = read_table(data).loc[[int(row) for row in table.ids]]
     columns = prediction_columns(targets)
     for column in columns:
         if column in frame:
@@ -68,7 +69,7 @@ def predict_csv(
     values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
     for index, column in enumerate(columns):
         frame[column] = values[:, index].numpy()
-    write_text(output, frame.to_csv(index=False))
+    write_text(output, escaped(frame).to_csv(index=False))
     return len(frame), table.notes
 
 
