@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
-from yaml import YAMLError
 
 from coset.core.choices import Choice
 from coset.core.domains import domains, merged
 from coset.core.errors import CosetError
+from coset.core.outside import parse_tree, read_settings
 from coset.core.registry import nearest
 from coset.runs.folder import RECIPE, RunFolder
 from coset.runs.listing import names, path_of, show
@@ -45,14 +43,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         if not re.match(r"[^=\s]+=", override):
             raise CosetError(f"override {override!r} must read key=value, e.g. training.epochs=20")
-    try:
-        read = OmegaConf.load(file)
-        if not isinstance(read, DictConfig):
-            raise CosetError(f"recipe {name} must hold keys and values")
-        values = OmegaConf.to_container(OmegaConf.merge(read, OmegaConf.from_dotlist(list(overrides))), resolve=True)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise CosetError(f"recipe {name} cannot be read: {' '.join(str(error).split())}") from error
-    assert isinstance(values, dict)
+    values = read_settings(file, overrides)
     return check(values, name)
 
 
@@ -81,8 +72,7 @@ def execute_part(recipe: str, name: str, folder: str) -> None:
         name: Of the recipe.
         folder: Of the run.
     """
-    values = OmegaConf.to_container(OmegaConf.create(recipe))
-    assert isinstance(values, dict)
+    values = parse_tree(recipe, name, dict[str, Any], "YAML")
     execute(check(values, name), Path(folder), quiet=True)
 
 

@@ -18,31 +18,6 @@ unpacking, than the limit; shapes that the file has no room for; nesting that is
 of a stranger's is run, no resolver is called, no regular expression of a stranger's is matched.
 """
 
-from coset.core.outside.arrays import read_arrays
-from coset.core.outside.arrow import ArrowTable, read_arrow
-from coset.core.outside.files import check_regular, inside, lines_of, read_bytes, read_text, refusing
-from coset.core.outside.tables import escaped, read_table, table_chunks
-from coset.core.outside.tensors import read_saved, read_tensors, tensor_file, tensors_with_metadata
-from coset.core.outside.trees import parse_tree, read_settings, read_tree
+import lazy_loader
 
-__all__ = [
-    "ArrowTable",
-    "check_regular",
-    "escaped",
-    "inside",
-    "lines_of",
-    "parse_tree",
-    "read_arrays",
-    "read_arrow",
-    "read_bytes",
-    "read_saved",
-    "read_settings",
-    "read_table",
-    "read_tensors",
-    "read_text",
-    "read_tree",
-    "refusing",
-    "table_chunks",
-    "tensor_file",
-    "tensors_with_metadata",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

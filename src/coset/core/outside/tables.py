@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -26,6 +27,38 @@ MISSING = frozenset(
 """What cells say that hold nothing."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)", re.IGNORECASE)
+
+
+def read_numbers(path: Path | str, required: Sequence[str] = (), *, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """A table whose columns are numbers, or truth values, where all of their cells are; the index counts from 0.
+
+    Args:
+        path: Of the file.
+        required: Columns that must be there.
+        texts: Columns that stay text, e.g. names such as 007.
+
+    Raises:
+        CosetError: As :func:`read_table`.
+    """
+    frame = read_table(path, required).reset_index(drop=True)
+    for name in frame.columns:
+        if name not in texts:
+            frame[name] = _typed(frame[name])
+    return frame
+
+
+def _typed(column: pd.Series) -> pd.Series:
+    known = [cell for cell in column if isinstance(cell, str)]
+    if known and set(known) <= {"True", "False"} and len(known) == len(column):
+        return column == "True"
+    if not all(_NUMBER.fullmatch(cell.strip()) for cell in known):
+        return column
+    if len(known) == len(column) and all(cell.strip().lstrip("+-").isdigit() for cell in known):
+        numbers = [int(cell) for cell in known]
+        if max(map(abs, numbers)) < 1 << 63:
+            return pd.Series(numbers, column.index, dtype="int64")
+    cells = [float(cell) if isinstance(cell, str) else math.nan for cell in column]
+    return pd.Series(cells, column.index, dtype="float64")
 
 
 def read_table(path: Path | str, required: Sequence[str] = (), *, missing: frozenset[str] = MISSING) -> pd.DataFrame:

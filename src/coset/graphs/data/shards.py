@@ -141,8 +141,8 @@ class Shard:
         self._length = 0 if table.batch is None else table.batch.num_rows
         self._ragged: dict[str, _Ragged] = {}
         self._plain: dict[str, Any] = {}
-        for index, field in enumerate(table.fields if table.batch is not None else ()):
-            column = table.batch.column(index)
+        columns = table.batch.columns if table.batch is not None else ()
+        for field, column in zip(table.fields, columns):
             if not field.metadata:
                 self._plain[field.name] = column
                 continue

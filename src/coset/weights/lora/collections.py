@@ -14,6 +14,7 @@ from torch import Tensor
 from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
 from coset.core.options import Options
+from coset.core.outside import read_numbers
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
@@ -121,7 +122,7 @@ class ZooData(AdapterData):
         labels = Path(self.labels) if self.labels else folder / TABLE
         if not labels.is_file():
             raise CosetError(f"no table of labels {labels} (data.labels=FILE, a CSV with a column id)")
-        table = pd.read_csv(labels, dtype={"id": str})
+        table = read_numbers(labels, texts=["id"])
         if "id" not in table:
             raise CosetError(f"{labels} has no column id; it has {', '.join(map(str, table.columns))}")
         zoo = opened(folder, self.layers, self.skip_bad)
