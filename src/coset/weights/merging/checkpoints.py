@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError, require
-from coset.core.files import write_json
+from coset.core.files import replacing, write_json
 from coset.core.outside import inside, read_bytes, read_tree, tensor_file
 from coset.weights.merging import mlp_files
 from coset.weights.merging.encoders import Encoder, MLPEncoder
@@ -276,8 +277,6 @@ def save_merged(
 
     Without heads, what leads from merged features to each teacher's goes to ``heads.safetensors``.
     """
-    from safetensors.torch import save_file
-
     if isinstance(encoder, MLPEncoder):
         return _save_mlp(folder, encoder, heads, labels, dtype=dtype, max_shard_size=max_shard_size)
     transformers = require("transformers", "weights")
@@ -295,8 +294,10 @@ def save_merged(
             model = encoder.model
         model.config.dtype = dtype
         model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    for file in folder.glob("*.safetensors"):  # the package makes them for their owner alone
+        file.chmod(stat.S_IMODE((folder / "config.json").stat().st_mode))
     if not labels[0]:
-        save_file({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
+        _save({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
 
 
 def _save_mlp(
@@ -334,8 +335,6 @@ def write_shards(
         sizes: Bytes of each, so that the number of shards is known before the first is written.
         max_shard_size: Such as ``5GB``.
     """
-    from safetensors.torch import save_file
-
     limit, used, shard_of = parse_size(max_shard_size), 0, {}
     number = 0
     for name, size in sizes.items():
@@ -348,15 +347,22 @@ def write_shards(
     current = 0
     for name, value in tensors:
         if shard_of[name] != current:
-            save_file(held, folder / files[current], metadata={"format": "pt"})
+            _save(held, folder / files[current])
             held, current = {}, shard_of[name]
         held[name] = value.contiguous()
-    save_file(held, folder / files[current], metadata={"format": "pt"})
+    _save(held, folder / files[current])
     if not single:
         weight_map = {name: files[i] for name, i in shard_of.items()}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", index)
     return {name: folder / files[i] for name, i in shard_of.items()}
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
 
 
 def parse_size(text: str) -> int:
