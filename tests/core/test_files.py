@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 from contextlib import suppress
 
 import pytest
@@ -44,3 +46,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "a").touch()
     with pytest.raises(CosetError, match=r"cannot make .*a/b: Not a directory"):
         make_folder(tmp_path / "a" / "b")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640)])
+def test_files_are_as_private_as_the_user_wants_them(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a", "")
+        with replacing(tmp_path / "b") as part:  # as safetensors does: another file takes its place
+            part.unlink()
+            part.touch(0o600)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [mode, mode]

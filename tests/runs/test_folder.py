@@ -125,7 +125,7 @@ def test_a_folder_without_a_run_or_with_a_damaged_one(tmp_path):
     with pytest.raises(CosetError, match=r"holds no finished run: metrics.json is missing"):
         folder.metrics()
     (folder / METRICS).write_text("{")
-    with pytest.raises(CosetError, match=r"metrics.json cannot be read"):
+    with pytest.raises(CosetError, match=r"metrics.json is not valid JSON"):
         folder.metrics()
     assert folder.status() == {}
 

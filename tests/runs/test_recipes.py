@@ -92,7 +92,7 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("csv", ["data.name=pyg"], "data.dataset is missing: ZINC, MoleculeNet/ESOL"),
         (ZINC, ["width"], "override 'width' must read key=value, e.g. training.epochs=20"),
         (ZINC, ["kind=graph"], "kind='graph' is unknown; choose from graphs, "),
-        (ZINC, ["data.path=${nothing}"], "cannot be read: "),
+        (ZINC, ["data.path=${nothing}"], "that can be read: Interpolation key 'nothing' not found"),
     ],
 )
 def test_mistakes_are_named_with_what_would_be_right(name, overrides, message):

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,15 +25,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         CosetError: Its folder is missing or cannot be written.
     """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise CosetError(f"cannot write {path}: {reason(error)}") from error
-    part = Path(name)
+    part, mode = _beside(path)
     try:
         yield part
-        part.chmod(0o644)
+        part.chmod(mode)  # a library may have put a file of its own in its place
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
@@ -41,6 +37,22 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(known, OSError):
             raise CosetError(f"cannot write {path}: {reason(known)}") from error
         raise
+
+
+def _beside(path: Path) -> tuple[Path, int]:
+    """A new empty file beside a path, and its mode: as the user's umask has it, which not every user may read."""
+    while True:
+        part = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+        try:
+            handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CosetError(f"cannot write {path}: {reason(error)}") from error
+        try:
+            return part, stat.S_IMODE(os.fstat(handle).st_mode)
+        finally:
+            os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

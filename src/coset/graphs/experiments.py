@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
+from coset.core.outside import read_table
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
@@ -196,7 +197,7 @@ class GraphRecipe(Recipe):
         return metrics_by_split(task, table, predictions) | {
             "params": size,
             "best_epoch": best,
-            "epochs": len(pd.read_csv(folder / HISTORY)),
+            "epochs": len(read_table(folder / HISTORY)),
         }
 
     def _resumes(self, folder: RunFolder) -> bool:

@@ -13,6 +13,7 @@ from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.core.outside import escaped, read_table
 from coset.graphs.data import datasets
 from coset.graphs.data.datasets import GraphTable, node_names
 from coset.graphs.fitting.tasks import GraphTask
@@ -61,7 +62,7 @@ def predict_csv(
         table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
     except CosetError as error:
         raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
-    frame = datasets.read_rows(data).loc[[int(row) for row in table.ids]]
+    frame = read_table(data).loc[[int(row) for row in table.ids]]
     names, classes = described.target_names, described.classes
     for column in prediction_columns(names, classes, torch.empty(0, described.outputs)):
         if column in frame:
@@ -69,7 +70,7 @@ def predict_csv(
     values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
     for column, found in prediction_columns(names, classes, values).items():
         frame[column] = found
-    write_text(output, frame.to_csv(index=False))
+    write_text(output, escaped(frame).to_csv(index=False))
     return len(frame), table.notes
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from omegaconf import OmegaConf
 from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError
+from coset.core.outside import read_settings
 from coset.graphs.experiments import GraphRecipe
 from coset.runs.recipes import check, path_of
 
@@ -20,12 +20,10 @@ def transform_of(recipe: str, changes: Sequence[str] = ()) -> BaseTransform:
     Raises:
         CosetError: It is no recipe of kind ``graphs``, or a change is wrong.
     """
-    written = OmegaConf.load(path_of(recipe))
-    kind = OmegaConf.select(written, "kind")
+    values = read_settings(path_of(recipe), changes)
+    kind = values.get("kind")
     if kind != "graphs":
         raise CosetError(f"{recipe} is of kind {kind}: structure is added for models of kind graphs")
-    values = OmegaConf.to_container(OmegaConf.merge(written, OmegaConf.from_dotlist(list(changes))), resolve=True)
-    assert isinstance(values, dict)
     # What the graphs will be read from has no say here, and need not be there yet.
     checked = check({**values, "data": {"name": "shards", "path": "."}}, recipe)
     assert isinstance(checked, GraphRecipe)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from coset.core.outside import read_numbers
 from coset.reports import Axis, Panel, Section, Table, box, figure, line, write_sections
 from coset.runs.folder import CERTIFICATE, HISTORY, PREDICTIONS, REPORT, RunFolder
 
@@ -22,8 +23,8 @@ def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """Write ``report.html`` of a run; returns its path."""
     sections = [
         _results(metrics),
-        _scenes(pd.read_csv(folder / PREDICTIONS)),
-        *([_training(pd.read_csv(folder / HISTORY))] if metrics["steps"] else []),
+        _scenes(read_numbers(folder / PREDICTIONS)),
+        *([_training(read_numbers(folder / HISTORY))] if metrics["steps"] else []),
         _symmetry(folder.read_json(CERTIFICATE)),
     ]
     facts = {"parameters": f"{metrics['params']:,}", "seed": str(metrics["seed"]), "seconds": str(metrics["seconds"])}

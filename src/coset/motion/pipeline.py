@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from coset.core.errors import CosetError, require
-from coset.core.files import json_text, make_folder, write_text
+from coset.core.files import json_text, make_folder, write_bytes, write_text
+from coset.core.outside import parse_tree, read_text
 from coset.motion.data import tracks as track_files
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.export import write_all
@@ -152,8 +152,10 @@ def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None
     numbers: Any
     try:
         if Path(value).is_file():
-            text = Path(value).read_text(encoding="utf-8")
-            numbers = json.loads(text) if text.lstrip().startswith(("[", "{")) else np.loadtxt(text.splitlines())
+            text = read_text(Path(value), 1 << 20)
+            rows = (line.split("#")[0].replace(",", " ").split() for line in text.splitlines())
+            words = parse_tree(text, value) if text.lstrip().startswith(("[", "{")) else [row for row in rows if row]
+            numbers = words if not isinstance(words, list) or len(words) > 1 else words[0]
             numbers = numbers.get("K", numbers.get("intrinsics")) if isinstance(numbers, dict) else numbers
         else:
             numbers = [float(part) for part in value.split(",")]
@@ -175,7 +177,7 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
         good, content = cv2.imencode(path.suffix or ".png", picture[..., ::-1])
         if not good:
             raise OSError("unknown format")
-        path.write_bytes(content.tobytes())
+        write_bytes(path, content.tobytes())
     except (OSError, cv2.error) as error:
         raise CosetError(
             f"cannot write {path}: give a name that ends in .png or .jpg in a folder that exists"

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from coset.core.errors import CosetError, require
+from coset.core.outside import check_regular
 from coset.motion.data.tracks import Intrinsics, Tracks
 
 # Decoders complain about every damaged block on the terminal; what matters is said once, by read_video. OpenCV looks at
@@ -64,6 +65,10 @@ class TrackerOptions:
     least_length: int = 8
 
 
+MOST_BYTES = 1 << 33
+"""Of all frames in memory."""
+
+
 def read_video(path: Path, most_frames: int | None = None, stride: int = 1, longest_side: int = 960) -> Video:
     """Decode a video, turned as its rotation flag says, at most ``longest_side`` pixels wide or high.
 
@@ -71,8 +76,7 @@ def read_video(path: Path, most_frames: int | None = None, stride: int = 1, long
         CosetError: There is no such file, or no picture can be decoded from it.
     """
     cv2 = require("cv2", "motion")
-    if not path.is_file():
-        raise CosetError(f"{path} does not exist" if not path.exists() else f"{path} is a folder, not a video")
+    check_regular(path)
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         capture = cv2.VideoCapture(str(path))
@@ -89,6 +93,8 @@ def read_video(path: Path, most_frames: int | None = None, stride: int = 1, long
                     break
                 scale = min(1.0, longest_side / max(frame.shape[:2]))
                 frames.append(_fitted(cv2, frame, scale))
+                if len(frames) * frames[0].nbytes > MOST_BYTES:
+                    raise CosetError(f"{path}: {len(frames)} frames fill {MOST_BYTES >> 30} GiB; take a part of them")
             index += 1
         capture.release()
     finally:

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from coset.core.errors import CosetError, require
+from coset.core.errors import CosetError
+from coset.core.outside import read_arrays, read_tensors
 from coset.privacy.attribution import Attribution, attribute, explained_by_shuffled_labels, membership_auc
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
@@ -237,13 +238,10 @@ def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[Inv
     Raises:
         CosetError: The file cannot be read, or its layers do not fit together or the inputs.
     """
-    files = require("safetensors.torch", "weights")
-    if not weights.is_file():
-        raise CosetError(f"{weights} does not exist")
-    try:
-        state = files.load_file(str(weights))
-    except Exception as error:
-        raise CosetError(f"{weights} is no readable safetensors file: {' '.join(str(error).split())}") from error
+    state = read_tensors(weights)
+    for name, value in state.items():
+        if value.is_complex() or not bool(value.isfinite().all()):
+            raise CosetError(f"{weights}: {name} holds numbers that are not finite")
     matrices = [value for _, value in sorted(state.items()) if value.dim() == 2]
     biases = [value for _, value in sorted(state.items()) if value.dim() == 1]
     sizes = [matrices[0].size(1), *(m.size(0) for m in matrices)] if matrices else []
@@ -274,14 +272,13 @@ def load_inputs(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor
         CosetError: An array is missing or misshapen, or labels are none.
     """
     names = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = [name for name in names if name not in arrays]
-            if missing:
-                raise CosetError(f"{path} holds no array {missing[0]}; it needs {', '.join(names)}")
-            parts = {name: np.asarray(arrays[name], dtype=np.float64) for name in names}
-    except (OSError, ValueError) as error:
-        raise CosetError(f"{path} is no readable NPZ file: {' '.join(str(error).split())}") from error
+    arrays = read_arrays(path, names)
+    for name in names:
+        if arrays[name].dtype.kind not in "biuf" or not arrays[name].ndim:
+            raise CosetError(f"{path}: {name} has type {arrays[name].dtype}; an array of numbers was expected")
+        if not np.isfinite(arrays[name]).all():
+            raise CosetError(f"{path}: {name} holds numbers that are not finite")
+    parts = {name: arrays[name].astype(np.float64) for name in names}
     shape = parts["x_train"].shape[1:]
     several = any((parts[f"y_{kind}"] > 1).any() for kind in ("train", "test"))
     pairs = []

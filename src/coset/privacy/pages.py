@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coset.core.outside import read_arrays
 from coset.reports import Axis, Figure, Panel, Picture, Section, Table, figure, line, write_sections
 from coset.runs.folder import CURVES, REPORT, RunFolder
 
@@ -84,11 +85,11 @@ def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]
 
 
 def _pictures(folder: RunFolder, shape: Sequence[int], attacks: Mapping[str, Any]) -> list[Picture]:
-    with np.load(folder / RECONSTRUCTIONS) as arrays:
-        return [
-            Picture(_grid(shape, arrays[name], arrays["truth"], arrays[f"{name}, held out"]), f"{name}: {GRID}", 4)
-            for name in attacks
-        ]
+    arrays = read_arrays(folder / RECONSTRUCTIONS)
+    return [
+        Picture(_grid(shape, arrays[name], arrays["truth"], arrays[f"{name}, held out"]), f"{name}: {GRID}", 4)
+        for name in attacks
+    ]
 
 
 def _grid(shape: Sequence[int], *parts: np.ndarray) -> np.ndarray:

@@ -1,13 +1,11 @@
 """Checkpoints: written whole or not at all, and sure of which recipe they belong to."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from coset.core.errors import CosetError
+from coset.core.outside import read_saved
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -18,14 +16,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CosetError(f"{path} is missing: the run has not finished an epoch")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
-        raise CosetError(f"{path} is no checkpoint that can be read: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    found = read_saved(path)
+    if not isinstance(found, dict):
+        raise CosetError(f"{path} is no checkpoint: it holds a {type(found).__name__}")
+    return found
 
 
 def check_belongs(path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

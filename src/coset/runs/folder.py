@@ -6,9 +6,7 @@ Every file is written whole or not at all. ``metrics.json`` comes last: where it
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import pickle
 import re
 import shutil
 import socket
@@ -22,6 +20,7 @@ from filelock import FileLock, Timeout
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, reason, replacing, write_json, write_text
 from coset.core.identity import digest
+from coset.core.outside import read_saved, read_text, read_tree
 
 RECIPE, METRICS, STATUS, REPORT = "recipe.yaml", "metrics.json", "status.json", "report.html"
 HISTORY, PREDICTIONS, CERTIFICATE, CURVES = "history.csv", "predictions.csv", "certificate.json", "curves.json"
@@ -87,7 +86,7 @@ class RunFolder:
         Raises:
             CosetError: The folder holds no run.
         """
-        return (self.check_holds_run() / RECIPE).read_text(encoding="utf-8")
+        return read_text(self.check_holds_run() / RECIPE)
 
     def metrics(self) -> dict[str, Any]:
         """What the run measured.
@@ -110,12 +109,9 @@ class RunFolder:
         Raises:
             CosetError: It is missing or damaged.
         """
-        try:
-            return json.loads((self / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CosetError(f"{self / name} is missing") from None
-        except (OSError, ValueError) as error:
-            raise CosetError(f"{self / name} cannot be read: {error}") from error
+        if not (self / name).exists():
+            raise CosetError(f"{self / name} is missing")
+        return read_tree(self / name)
 
     def write_json(self, name: str, value: Any) -> None:
         """Strict JSON, whole or not at all."""
@@ -150,13 +146,11 @@ class RunFolder:
         Raises:
             CosetError: What was kept is damaged.
         """
-        import torch
-
         file = self / PARTS / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)[:80]}.{digest(name)[:8]}.pt"
         if file.is_file():
             try:
-                return torch.load(file, weights_only=True)
-            except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+                return read_saved(file)
+            except CosetError as error:
                 raise CosetError(f"{file} is damaged: remove it, and this piece of work is done again") from error
         found = compute()
         make_folder(file.parent)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from coset.core.domains import domains, merged
 from coset.core.errors import CosetError
+from coset.core.outside import read_text
 from coset.core.registry import nearest
 
 
@@ -39,10 +40,10 @@ def path_of(name: str) -> Path:
 
 def show(name: str) -> str:
     """The text of a recipe."""
-    return path_of(name).read_text(encoding="utf-8")
+    return read_text(path_of(name))
 
 
 def _description(file: Path) -> str:
     """The value of the key ``description``; YAML's own reader takes a hundred times as long for a hundred files."""
-    found = re.search(r"^description:[ \t]*(.*(?:\n[ \t]+.*)*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r"^description:[ \t]*(.*(?:\n[ \t]+.*)*)", read_text(file), re.MULTILINE)
     return " ".join(found[1].split()).strip("\"'") if found else ""

@@ -2,18 +2,16 @@
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
-from yaml import YAMLError
 
 from coset.core.choices import Choice
 from coset.core.domains import domains, merged
 from coset.core.errors import CosetError
+from coset.core.outside import parse_tree, read_settings
 from coset.core.registry import nearest
 from coset.runs.folder import RECIPE, RunFolder
 from coset.runs.listing import names, path_of, show
@@ -45,32 +43,23 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         if not re.match(r"[^=\s]+=", override):
             raise CosetError(f"override {override!r} must read key=value, e.g. training.epochs=20")
-    try:
-        read = OmegaConf.load(file)
-        if not isinstance(read, DictConfig):
-            raise CosetError(f"recipe {name} must hold keys and values")
-        given = OmegaConf.from_dotlist(list(overrides))
-        assert isinstance(given, DictConfig)
-        values = OmegaConf.to_container(OmegaConf.merge(_kept(read, given), given), resolve=True)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise CosetError(f"recipe {name} cannot be read: {' '.join(str(error).split())}") from error
-    assert isinstance(values, dict)
+    values = read_settings(file, overrides, _kept)
     return check(values, name)
 
 
-def _kept(read: DictConfig, given: DictConfig) -> DictConfig:
+def _kept(read: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without options that another choice does not have: of its model where ``model.name`` is another, ..."""
-    schema = _schema(kinds()[read["kind"]]) if read.get("kind") in kinds() else None
+    kind = read.get("kind")
+    schema = _schema(kinds()[kind]) if isinstance(kind, str) and kind in kinds() else None
     for key, field in ({} if schema is None else schema.model_fields).items():
         choices = [part for part in field.metadata if isinstance(part, Choice)]
         old, new = read.get(key), given.get(key)
-        if not choices or not isinstance(old, DictConfig) or not isinstance(new, DictConfig):
+        if not choices or not isinstance(old, dict) or not isinstance(new, dict):
             continue
         name = new.get("name", old.get("name"))
         chosen = [options for options in choices[0].registry.classes() if _is_called(options, name)]
         if chosen and name != old.get("name"):
-            read = read.copy()
-            read[key] = {k: v for k, v in old.items() if k in chosen[0].model_fields and k != "name"}
+            read = {**read, key: {k: v for k, v in old.items() if k in chosen[0].model_fields and k != "name"}}
     return read
 
 
@@ -99,8 +88,7 @@ def execute_part(recipe: str, name: str, folder: str) -> None:
         name: Of the recipe.
         folder: Of the run.
     """
-    values = OmegaConf.to_container(OmegaConf.create(recipe))
-    assert isinstance(values, dict)
+    values = parse_tree(recipe, name, dict[str, Any], "YAML")
     execute(check(values, name), Path(folder), quiet=True)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-import yaml
 
 from coset.core.errors import CosetError
+from coset.core.outside import parse_tree, read_table, read_text
 from coset.runs.folder import CERTIFICATE, HISTORY, METRICS, PREDICTIONS, RECIPE
 
 SPLITS = ("train", "val", "test")
@@ -134,17 +133,11 @@ def _numbers(value: Any) -> dict[str, float]:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise CosetError(f"{path} cannot be read: {error}") from error
+    return read_text(path) if path.is_file() else ""
 
 
 def _yaml(path: Path, text: str) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise CosetError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    value: Any = parse_tree(text, path, Any, "YAML") if text.strip() else {}
     if not isinstance(value, dict):
         raise CosetError(f"{path} must hold keys and values, not a {type(value).__name__}")
     return value
@@ -152,10 +145,7 @@ def _yaml(path: Path, text: str) -> dict[str, Any]:
 
 def _json(path: Path, kind: type) -> Any:
     text = _text(path)
-    try:
-        value = json.loads(text) if text.strip() else kind()
-    except json.JSONDecodeError as error:
-        raise CosetError(f"{path} is not valid JSON: line {error.lineno}, {error.msg}") from error
+    value: Any = parse_tree(text, path) if text.strip() else kind()
     if not isinstance(value, kind):
         raise CosetError(f"{path} must hold a JSON {kind.__name__}, not a {type(value).__name__}")
     return value
@@ -164,14 +154,8 @@ def _json(path: Path, kind: type) -> Any:
 def _table(path: Path, required: tuple[str, ...], numeric: Callable[[str], bool]) -> pd.DataFrame:
     if not path.is_file() or path.stat().st_size == 0:
         return pd.DataFrame()
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise CosetError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    missing = [name for name in required if name not in frame]
-    if missing:
-        raise CosetError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(map(str, frame.columns))}")
     # Rows may be called "NA", "nan" or "007"; in columns of numbers only numbers count.
+    frame = read_table(path, required, missing=frozenset()).reset_index(drop=True)
     for name in filter(numeric, map(str, frame.columns)):
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
     return frame

@@ -18,12 +18,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from omegaconf import OmegaConf
 from pydantic import ValidationError
 from rich.console import Console
 
 from coset.core.errors import CosetError
-from coset.runs.folder import CERTIFICATE, METRICS, RunFolder
+from coset.core.outside import parse_tree
+from coset.runs.folder import CERTIFICATE, METRICS, RECIPE, RunFolder
 from coset.runs.launch import processes
 from coset.runs.signals import Stopped
 
@@ -159,8 +159,7 @@ def _settle(run: Run) -> bool:
 
 def _settled(run: Run) -> dict[str, Any]:
     """The settings of the folder's recipe by dotted keys; what this version has added since has its default."""
-    values = OmegaConf.to_container(OmegaConf.create(run.folder.recipe()))
-    assert isinstance(values, dict)
+    values = parse_tree(run.folder.recipe(), run.folder / RECIPE, dict[str, Any], "YAML")
     with suppress(ValidationError):
         values = type(run.recipe).model_validate(values).model_dump(mode="json")
     return _flat({str(key): value for key, value in values.items()})

@@ -32,6 +32,7 @@ from coset.core.errors import CosetError
 from coset.core.files import write_text
 from coset.core.identity import digest
 from coset.core.options import Options
+from coset.core.outside import read_numbers
 from coset.reports import Section, Table, certificate_section, training_section, write_sections
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.fit import Loop, best_epoch, fit
@@ -189,7 +190,7 @@ class SupervisedRecipe(Recipe):
         columns, rows = self.summary(metrics)
         sections = [
             Section("Result", tables=[Table(columns, rows)]),
-            training_section(pd.read_csv(folder / HISTORY), metrics["best_epoch"]),
+            training_section(read_numbers(folder / HISTORY), metrics["best_epoch"]),
             certificate_section(folder.read_json(CERTIFICATE)),
         ]
         facts = {key: str(metrics[key]) for key in ("params", "epochs", "seed", "seconds")}

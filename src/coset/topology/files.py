@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import networkx as nx
+from pydantic import BaseModel, Field, ValidationError
 
 from coset.core.errors import CosetError, require
 from coset.core.files import write_text
+from coset.core.outside import lines_of, read_text, read_tree
 from coset.topology.data.adapters import from_toponetx
 from coset.topology.data.complexes import Complex
 from coset.topology.data.meshes import SUFFIXES, read_mesh
 from coset.topology.liftings import LIFTINGS, LiftingOptions, from_networkx
+
+
+class _Written(BaseModel):
+    vertices: Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
+    cells: dict[Annotated[int, Field(ge=0, lt=64)], list[list[Annotated[int, Field(strict=True)]]]]
+    kind: Literal["combinatorial", "cell", "simplicial"] = "combinatorial"
 
 
 def read_complex(source: str, lift: str = "ring", longest: int = 6) -> Complex:
@@ -57,18 +64,15 @@ def write_complex(path: str | Path, complex_: Complex) -> None:
 
 
 def _from_json(path: Path) -> Complex:
-    form = 'expected {"kind": "cell", "vertices": 3, "cells": {"1": [[0, 1], ...], "2": [[0, 1, 2]]}}'
+    value: Any = read_tree(path)
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CosetError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, Mapping) or not isinstance(value.get("cells"), Mapping):
-        raise CosetError(f"{path} holds no complex: {form}")
-    try:
-        cells = {int(rank): own for rank, own in value["cells"].items()}
-        return Complex(int(value["vertices"]), cells, value.get("kind", "combinatorial"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CosetError(f"{path} holds no complex: {form}") from error
+        said = _Written.model_validate(value)
+        return Complex(said.vertices, dict(said.cells), said.kind)
+    except ValidationError as error:
+        form = 'expected {"kind": "cell", "vertices": 3, "cells": {"1": [[0, 1], ...], "2": [[0, 1, 2]]}}'
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise CosetError(f"{path} holds no complex: {place}: {first['msg']}; {form}") from error
     except CosetError as error:
         raise CosetError(f"{path}: {error}") from error
 
@@ -77,6 +81,7 @@ def _from_atomlist(path: Path) -> Complex:
     require("toponetx", "topology")
     from toponetx.readwrite.atomlist import load_from_atomlist
 
+    _check_atoms(path)
     kind = "simplicial" if path.name.lower().endswith(".simplicial.atomlist") else "cell"
     try:
         return from_toponetx(load_from_atomlist(str(path), kind))[0]
@@ -86,10 +91,18 @@ def _from_atomlist(path: Path) -> Complex:
         raise CosetError(f"{path} is no atom list of TopoNetX: {' '.join(str(error).split())}") from error
 
 
+def _check_atoms(path: Path) -> None:
+    """That no vertex has a number which cells up to it would not fit into memory, as TopoNetX would have it."""
+    for number, line in enumerate(lines_of(path), start=1):
+        wrong = next((word for word in line.split() if len(word) > 12), None)
+        if wrong is not None and wrong.lstrip("-").isdigit():
+            raise CosetError(f"{path}, line {number}: {wrong[:40]} is no number of a vertex")
+
+
 def _graph6(source: str) -> nx.Graph:
     path = Path(source)
     try:
-        text = path.read_text(encoding="ascii").strip() if path.suffix.lower() == ".g6" else source
+        text = read_text(path, encoding="ascii").strip() if path.suffix.lower() == ".g6" else source
         if "\n" in text:
             raise CosetError(f"{source} holds {len(text.splitlines())} graphs; give one")
         return nx.from_graph6_bytes(text.removeprefix(">>graph6<<").encode("ascii"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from coset.core.errors import CosetError, require
+from coset.core.errors import require
 from coset.core.files import replacing
+from coset.core.outside import read_tensors
 
 
 def save_state(model: nn.Module, path: Path) -> Path:
@@ -41,17 +41,4 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CosetError: The file is missing, or holds something else.
     """
-    if not path.is_file():
-        raise CosetError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return require("safetensors.torch", "weights").load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except CosetError:
-        raise
-    except Exception as error:  # a broken or dangerous file, whatever the reader calls it
-        raise CosetError(f"{path} holds no state dict that can be read safely: {str(error).splitlines()[0]}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
-        raise CosetError(f"{path} holds no state dict: a dictionary of tensors is needed")
-    return state
+    return read_tensors(path)

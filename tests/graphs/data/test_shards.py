@@ -110,7 +110,7 @@ def test_what_cannot_be_kept_is_named(graphs, tmp_path):
         write_shard(tmp_path / "a", [Data(x=torch.zeros(1, 1)), Data(x=torch.zeros(1, 2))])
     assert not list(tmp_path.iterdir())
     (tmp_path / "a").write_bytes(b"half")
-    with pytest.raises(CosetError, match="is no shard that can be read"):
+    with pytest.raises(CosetError, match="is no Arrow file that can be read"):
         Shard(tmp_path / "a")
     with pytest.raises(CosetError, match=r"shards\.json is missing"):
         ShardedGraphs(tmp_path)

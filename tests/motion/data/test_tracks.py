@@ -87,7 +87,7 @@ def test_visibility_may_be_probabilities_and_have_another_axis(tmp_path):
             {"tracks": np.ones((30, 4, 2)), "visibles": np.ones((30, 4)), "started_at": np.zeros(3)},
             "started_at has 3 entries for 30 points",
         ),
-        ({"tracks": np.array([{}], dtype=object), "visibles": np.zeros(1)}, "no readable NPZ of tracks"),
+        ({"tracks": np.array([{}], dtype=object), "visibles": np.zeros(1)}, "holds Python objects"),
     ],
 )
 def test_files_that_hold_no_tracks(tmp_path, arrays, message):
@@ -99,9 +99,9 @@ def test_files_that_hold_no_tracks(tmp_path, arrays, message):
 
 def test_files_that_are_none(tmp_path):
     (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(CosetError, match="no readable NPZ"):
+    with pytest.raises(CosetError, match="is no NPZ or NPY file"):
         files.load(tmp_path / "text.npz")
-    with pytest.raises(CosetError, match="does not exist"):
+    with pytest.raises(CosetError, match="no such file"):
         files.load(tmp_path / "missing.npz")
     with pytest.raises(CosetError, match="is a folder"):
         files.load(tmp_path)

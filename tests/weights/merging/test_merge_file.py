@@ -183,7 +183,7 @@ def poison(path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (corrupt, "is damaged or no safetensors file"),
+        (corrupt, "is no safetensors file that can be read"),
         (lose_shard, "is missing, which its index names"),
         (lose_tensor, "lacks .*cls_token, which the index says"),
         (poison, "cls_token holds numbers that are not finite"),

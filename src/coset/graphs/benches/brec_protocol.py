@@ -29,6 +29,7 @@ from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError
 from coset.core.files import reason, write_text
+from coset.core.outside import read_text
 from coset.graphs.benches.networks import BenchNetwork, bench_networks, named_networks
 from coset.graphs.data.collections import GraphPair, read_brec
 from coset.graphs.transforms import precompute
@@ -128,7 +129,7 @@ def read_verdicts(path: Path) -> list[tuple[dict[str, Any], PairVerdict]]:
         CosetError: The file cannot be read, or one of its lines is something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if text and not text.endswith("\n"):
             text = text[: text.rfind("\n") + 1]
             write_text(path, text)

@@ -32,6 +32,7 @@ from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.core.outside import read_numbers
 from coset.graphs.benches.norm_studies import depth_profile, pairs, separation
 from coset.graphs.benches.norm_training import INPUT_NOISE, STUDIES, relative_error
 from coset.graphs.benches.substructures import node_counts
@@ -203,7 +204,7 @@ def trained_study(
 ) -> tuple[Rows, Statements]:
     """Errors of trained networks, a row a normalisation and seed, taken from ``scores`` where they are there."""
     there = scores is not None and scores.is_file()
-    rows: Rows = [dict(row) for row in pd.read_csv(scores).to_dict("records")] if there else []  # type: ignore[arg-type]
+    rows: Rows = [dict(row) for row in read_numbers(scores).to_dict("records")] if there else []  # type: ignore[arg-type]
     chosen: Rows = []
     for seed in range(seeds):
         for name in _tracked(norms):

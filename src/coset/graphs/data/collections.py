@@ -8,7 +8,6 @@ elsewhere, so nothing in them is ever unpickled: BREC's arrays hold plain string
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch_geometric.data import Data
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
+from coset.core.outside import lines_of, read_arrays
 
 BREC_CATEGORIES = {
     "basic": range(0, 60),
@@ -161,10 +161,10 @@ def _graph6_size(values: UInt8[np.ndarray, " length"]) -> tuple[int, int]:
 def _brec_category(path: str | Path | None, category: str) -> list[GraphPair]:
     """Pairs are items 2k and 2k + 1 of the flat files, row k of the two-column ones: the same once flattened."""
     file = data_file(f"expressivity/brec/{category}.npy", path)
-    try:
-        stored = np.load(file, allow_pickle=False).reshape(-1)
-    except (ValueError, EOFError) as error:
-        raise CosetError(f"{file} is not an array of graph6 strings: {error}") from None
+    found = read_arrays(file)
+    if list(found) != [""]:
+        raise CosetError(f"{file} holds several arrays; one of graph6 strings was expected")
+    stored = found[""].reshape(-1)
     numbers = BREC_CATEGORIES[category]
     if stored.dtype.kind not in "SU" or stored.size != 2 * len(numbers):
         expected = f"expected {2 * len(numbers)} graph6 strings"
@@ -189,14 +189,9 @@ def _exp_graph(line: str, where: str) -> Data:
 
 def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Non-empty lines of a text file, plain or gzipped, numbered from 1."""
-    opener = gzip.open if str(path).endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding="ascii") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, line
-    except (OSError, UnicodeDecodeError) as error:
-        raise CosetError(f"cannot read {path}: {error}") from None
+    for number, line in enumerate(lines_of(path, encoding="ascii"), start=1):
+        if line.strip():
+            yield number, line
 
 
 def _parse_at(line: str | bytes, where: str) -> Data:

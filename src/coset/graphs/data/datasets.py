@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +26,7 @@ from torch_geometric.data import Data
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
 from coset.core.identity import digest
+from coset.core.outside import read_table
 from coset.graphs.data.columns import Columns
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, molecule_to_data, parse_smiles, scaffold
 from coset.graphs.data.splits import Splits, column_split, random_split, scaffold_split
@@ -303,7 +303,7 @@ def csv(
             or no number, or the rows cannot be split. The message names file, row and column.
     """
     file = Path(path)
-    frame = read_rows(file)
+    frame = read_table(file)
     names = target_columns(targets, list(frame.columns))
     for column in [smiles, *names, *([id] if id else []), *([split_column] if split == "column" else [])]:
         check_column(list(frame.columns), column, file)
@@ -402,41 +402,6 @@ def from_pyg(
     )
 
 
-def read_rows(file: Path) -> pd.DataFrame:
-    """All cells as text; the index counts rows as a spreadsheet does, and wholly blank rows are gone."""
-    return next(read_chunks(file, None))
-
-
-def read_chunks(file: Path, rows: int | None) -> Generator[pd.DataFrame, None, None]:
-    """The same in chunks of so many rows, of which only one is in memory; all at once with ``None``.
-
-    Raises:
-        CosetError: The file is missing, empty, or no table.
-    """
-    if not file.is_file():
-        raise CosetError(f"{file}: no such file")
-    separator, above, some = "\t" if ".tsv" in file.suffixes else ",", 2, False
-    try:
-        options: dict[str, Any] = {"dtype": str, "skip_blank_lines": False, "encoding": "utf-8-sig"}
-        opened: Any = pd.read_csv(file, sep=separator, index_col=False, chunksize=rows, **options)
-        with nullcontext([opened]) if rows is None else opened as chunks:
-            for chunk in chunks:
-                chunk.columns = chunk.columns.str.strip()
-                chunk.index = pd.RangeIndex(above, above + len(chunk))
-                above += len(chunk)
-                full = chunk.dropna(how="all")
-                if not full.empty:
-                    some = True
-                    yield full
-    except pd.errors.EmptyDataError as error:
-        raise CosetError(f"{file} is empty: the first row must name the columns") from error
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise CosetError(f"{file} cannot be read as a table: {reason}") from error
-    if not some:
-        raise CosetError(f"{file} has no rows below its header ({', '.join(chunk.columns)})")
-
-
 def target_columns(targets: str | Sequence[str], columns: Sequence[str]) -> list[str]:
     """The names of the targets: ``"a,b"`` means two, unless there is a column of that name."""
     if not isinstance(targets, str):
@@ -471,8 +436,11 @@ def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tupl
     if len(names) == 1:
         cells = frame[names[0]].str.strip()
         cells = cells.where(cells != "")
-        if cells.notna().any() and pd.to_numeric(cells, errors="coerce").isna().all():
-            classes = sorted(cells.dropna().unique())
+        words = cells.dropna()
+        numbers = pd.to_numeric(words, errors="coerce")
+        # Without a letter it is a number written in another way (0,5 or <5): no class, but an error.
+        if len(words) and numbers.isna().all() and words.str.contains(r"[^\W\d_]").all():
+            classes = sorted(words.unique())
             codes = cells.map({name: float(code) for code, name in enumerate(classes)})
             return codes.to_numpy(dtype=float)[:, None], tuple(classes)
     return _numbers(frame, names, file), ()

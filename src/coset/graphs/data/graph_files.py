@@ -6,8 +6,6 @@ there. Rows in errors are counted as a spreadsheet counts them: the header is ro
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from coset.core.errors import CosetError
-from coset.graphs.data.datasets import check_column, read_rows
+from coset.core.outside import lines_of, read_table, read_text, read_tree, refusing
+from coset.graphs.data.datasets import check_column
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 NETWORKS = (".graphml", ".json")
@@ -88,22 +87,6 @@ def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
         f"{path} is no file of graphs that can be read: a folder with edges.csv, a file of graph6 (.g6), GraphML "
         "(.graphml), node-link JSON (.json), or a list of PyG graphs (.pt)"
     )
-
-
-def read_table(file: Path) -> pd.DataFrame:
-    """Rows of a table as text.
-
-    Raises:
-        CosetError: It is missing, empty or no table.
-    """
-    if file.suffix != ".parquet":
-        return read_rows(file)
-    try:
-        frame = pd.read_parquet(file)
-    except (OSError, ValueError, ImportError) as error:
-        raise CosetError(f"{file} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-    frame.index = pd.RangeIndex(2, 2 + len(frame))
-    return frame.map(lambda cell: None if cell is None or cell is pd.NA or cell != cell else str(cell)).astype(object)
 
 
 def _table_in(folder: Path, stem: str) -> Path | None:
@@ -177,19 +160,19 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
 
 
 def _networks(file: Path) -> Iterable[nx.Graph]:
-    try:
-        if file.suffix == ".graphml":
-            yield nx.read_graphml(file)
-            return
-        value = json.loads(file.read_text(encoding="utf-8"))
-        for entry in value if isinstance(value, list) else [value]:
-            if not isinstance(entry, dict) or "nodes" not in entry:
-                raise CosetError(f"{file}: no node-link JSON: an object with 'nodes' and 'edges' (or 'links')")
+    if file.suffix == ".graphml":
+        text = read_text(file)
+        if "<!ENTITY" in text or "<!DOCTYPE" in text:
+            raise CosetError(f"{file}: GraphML with a DOCTYPE or entities is not read")
+        with refusing(file, "GraphML"):
+            yield nx.parse_graphml(text)
+        return
+    value = read_tree(file)
+    for entry in value if isinstance(value, list) else [value]:
+        if not isinstance(entry, dict) or "nodes" not in entry:
+            raise CosetError(f"{file}: no node-link JSON: an object with 'nodes' and 'edges' (or 'links')")
+        with refusing(file, "node-link JSON"):
             yield nx.node_link_graph(entry, edges="links" if "links" in entry else "edges")
-    except CosetError:
-        raise
-    except Exception as error:  # whatever networkx and the parsers below it raise
-        raise CosetError(f"{file} cannot be read as a graph: {type(error).__name__}: {error}") from None
 
 
 def _texts(values: dict[Any, Any]) -> dict[str, str]:
@@ -198,18 +181,14 @@ def _texts(values: dict[Any, Any]) -> dict[str, str]:
 
 
 def _from_graph6(file: Path, labels: Path | None) -> GraphTables:
-    opened = gzip.open if file.suffix == ".gz" else open
     edges: list[tuple[str, str, str]] = []
     nodes: list[tuple[str, str]] = []
-    try:
-        with opened(file, "rb") as lines:
-            for number, line in enumerate(lines):
-                network = nx.from_graph6_bytes(line.strip().removeprefix(b">>graph6<<"))
-                name = str(number)
-                nodes += [(name, str(node)) for node in network]
-                edges += [(name, str(u), str(v)) for u, v in network.edges]
-    except (OSError, nx.NetworkXError, ValueError, IndexError) as error:
-        raise CosetError(f"{file}, line {len({n for n, _ in nodes}) + 1}: not graph6 ({error})") from None
+    for number, line in enumerate(lines_of(file, encoding="ascii")):
+        with refusing(f"{file}, line {number + 1},", "graph6"):
+            network = nx.from_graph6_bytes(line.strip().removeprefix(">>graph6<<").encode("ascii"))
+        name = str(number)
+        nodes += [(name, str(node)) for node in network]
+        edges += [(name, str(u), str(v)) for u, v in network.edges]
     own = pd.DataFrame({GRAPH: list(dict.fromkeys(name for name, _ in nodes))})
     graphs = own if labels is None else labelled(own, labels)
     node_table = pd.DataFrame(nodes, columns=[GRAPH, NODE])

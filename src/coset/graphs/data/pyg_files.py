@@ -16,6 +16,7 @@ from torch_geometric.data.separate import separate
 from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
 from coset.core.errors import CosetError
+from coset.core.outside import read_saved
 from coset.graphs.data.datasets import GraphTable, graph_features
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
@@ -72,14 +73,7 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto") -> GraphT
 
 
 def _load(path: Path) -> list[Data]:
-    try:
-        with torch.serialization.safe_globals(ALLOWED):
-            value = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CosetError(f"{path}: no such file") from None
-    except Exception as error:  # whatever the reader of a broken pickle meets
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CosetError(f"{path} cannot be read as PyG graphs: {why}") from None
+    value = read_saved(path, ALLOWED)
     if isinstance(value, Data):
         return [value]
     if isinstance(value, list | tuple) and value and all(isinstance(entry, Data) for entry in value):

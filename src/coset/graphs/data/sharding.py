@@ -8,7 +8,6 @@ on where an earlier one was stopped, and whoever makes the shards, they come out
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -17,21 +16,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch_geometric.transforms import BaseTransform
+from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, write_json, write_text
-from coset.graphs.data.datasets import check_column, listed, parse_rows, read_chunks, target_columns
+from coset.core.outside import read_table, read_tree, table_chunks
+from coset.graphs.data.datasets import check_column, listed, parse_rows, target_columns
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
-from coset.graphs.data.shards import MANIFEST, Shard, write_shard
+from coset.graphs.data.shards import MANIFEST, Shard, read_manifest, write_shard
 from coset.graphs.transforms import precompute
 from coset.runs.launch.jobs import ENGINES, Job, over_ray_data, run_jobs
 from coset.runs.terminal import bars
 
 PLAN, PARTS, ROWS = "plan.json", "parts.json", "rows"
 _SHARE = 20  # shards a process makes before another takes over: what its start costs, and what a progress bar shows
+
+
+class _Part(TypedDict):
+    """Rows of one file that become one shard."""
+
+    file: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Sharding:
         """
         names: list[str] = []
         for file in self.files:
-            with closing(read_chunks(file, 1)) as chunks:
+            with closing(table_chunks(file, 1)) as chunks:
                 columns = list(next(chunks).columns)
             names = target_columns(self.targets, columns)
             for column in [self.smiles, *names, *([self.id] if self.id else [])]:
@@ -141,7 +148,7 @@ def make_shards(
     threads, errors, began = torch.get_num_threads(), [], time.process_time()
     torch.set_num_threads(1)
     try:
-        parts = json.loads((Path(folder) / PARTS).read_text(encoding="utf-8"))
+        parts = read_tree(Path(folder) / PARTS, list[_Part])
         for number in numbers:
             if _shard(Path(folder), number).is_file():
                 continue
@@ -157,7 +164,8 @@ def make_shards(
 def _make_shard(
     folder: Path, sharding: Sharding, targets: Sequence[str], skip_bad_rows: bool, number: int, file: str
 ) -> None:
-    frame = pd.read_csv(_part(folder, number), dtype=str, index_col=0, keep_default_na=False, na_values=[""])
+    frame = read_table(_part(folder, number), missing=frozenset({""})).set_index("row")
+    frame.index = frame.index.astype(int)
     read = parse_rows(frame, Path(file), sharding.smiles, targets, sharding.id, skip_bad_rows)
     if read.classes:
         raise CosetError(f"{file}: target {targets[0]!r} has words; shards hold numbers, so number the classes")
@@ -183,7 +191,7 @@ def _shared_out(
 def _settle(folder: Path, plan: dict[str, Any]) -> None:
     file = folder / PLAN
     if file.is_file():
-        earlier = json.loads(file.read_text(encoding="utf-8"))
+        earlier = read_tree(file, dict[str, Any])
         changed = [key for key in plan if earlier.get(key) != plan[key]]
         if changed:
             raise CosetError(
@@ -197,16 +205,16 @@ def _settle(folder: Path, plan: dict[str, Any]) -> None:
     write_json(file, plan)
 
 
-def _cut(sharding: Sharding, plan: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+def _cut(sharding: Sharding, plan: dict[str, Any], folder: Path) -> list[_Part]:
     """Parts of the rows, each a file of its own until its shard is made; what parts there are, in order."""
     file = folder / PARTS
     if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_tree(file, list[_Part])
     make_folder(folder / ROWS)
     columns = list(dict.fromkeys([sharding.smiles, *plan["targets"], *([sharding.id] if sharding.id else [])]))
-    parts: list[dict[str, Any]] = []
+    parts: list[_Part] = []
     for table in sharding.files:
-        for chunk in read_chunks(table, sharding.shard_rows):
+        for chunk in table_chunks(table, sharding.shard_rows):
             write_text(_part(folder, len(parts)), chunk[columns].to_csv(index_label="row"))
             parts.append({"file": str(table), "rows": len(chunk)})
     write_json(file, parts)
@@ -216,7 +224,7 @@ def _cut(sharding: Sharding, plan: dict[str, Any], folder: Path) -> list[dict[st
 def _finish(folder: Path, plan: dict[str, Any], parts: Sequence[Any]) -> dict[str, Any]:
     file = folder / MANIFEST
     if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return dict(read_manifest(file))
     shards: list[list[Any]] = []
     skipped: dict[str, list[int]] = {}
     for number in range(len(parts)):

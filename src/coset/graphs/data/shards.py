@@ -8,6 +8,7 @@ folder of shards is finished when it has ``shards.json``; :mod:`coset.graphs.dat
 from __future__ import annotations
 
 import json
+import math
 import operator
 from bisect import bisect_right
 from collections import OrderedDict
@@ -15,17 +16,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex, overload
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, SupportsIndex, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
+from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError, require
 from coset.core.files import replacing
+from coset.core.outside import inside, parse_tree, read_arrow, read_tree, refusing
 from coset.graphs.data.datasets import FRACTIONS, GraphTable
 from coset.graphs.data.splits import random_split
 
@@ -100,6 +104,28 @@ class _Ragged(NamedTuple):
     dtype: np.dtype
 
 
+_Kind = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+
+
+def _ragged(field: Any, column: Any, where: str) -> _Ragged:
+    """The entries of a tensor of each graph, as views of the file.
+
+    Raises:
+        CosetError: Shape, type and entries do not go together.
+    """
+    if column.null_count or not hasattr(column, "offsets"):
+        raise CosetError(f"{where}: lists without gaps were expected")
+    said = field.metadata
+    shape = parse_tree(said[b"shape"].decode(), where, tuple[Annotated[int, Field(ge=-1)], ...])
+    kind = np.dtype(parse_tree(json.dumps(said[b"dtype"].decode()), where, _Kind))
+    ends, values = column.offsets.to_numpy(), column.values.to_numpy()
+    counts, fixed = np.diff(ends), math.prod(side for side in shape if side >= 0)
+    fits = counts % fixed == 0 if fixed and -1 in shape else counts == fixed
+    if shape.count(-1) > 1 or not fits.all():
+        raise CosetError(f"{where}: rows of {counts[~fits][:1].tolist()} entries are no tensors of shape {list(shape)}")
+    return _Ragged(ends, values, shape, kind)
+
+
 class Shard:
     """One file of graphs, mapped.
 
@@ -108,25 +134,20 @@ class Shard:
     """
 
     def __init__(self, path: Path):
-        pa = require("pyarrow", "shards")
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self.about: dict[str, Any] = json.loads((reader.schema.metadata or {})[b"coset"])
-            batch: Any = reader.get_batch(0) if reader.num_record_batches else None
-        except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
-            raise CosetError(f"{path} is no shard that can be read: {' '.join(str(error).split())}") from error
-        self._length = 0 if batch is None else batch.num_rows
+        table = read_arrow(path)
+        if b"coset" not in table.metadata:
+            raise CosetError(f"{path} is no shard that can be read: its schema says nothing of coset")
+        self.about: dict[str, Any] = parse_tree(table.metadata[b"coset"].decode(), path, dict[str, Any])
+        self._length = 0 if table.batch is None else table.batch.num_rows
         self._ragged: dict[str, _Ragged] = {}
         self._plain: dict[str, Any] = {}
-        for index, field in enumerate(reader.schema if batch is not None else ()):
-            column = batch.column(index)
+        columns = table.batch.columns if table.batch is not None else ()
+        for field, column in zip(table.fields, columns):
             if not field.metadata:
                 self._plain[field.name] = column
                 continue
-            shape = tuple(json.loads(field.metadata[b"shape"]))
-            kind = np.dtype(field.metadata[b"dtype"].decode())
-            # Zero copies: these arrays are views of the file.
-            self._ragged[field.name] = _Ragged(column.offsets.to_numpy(), column.values.to_numpy(), shape, kind)
+            with refusing(path, "shard"):
+                self._ragged[field.name] = _ragged(field, column, f"{path}, {field.name}")
 
     def __len__(self) -> int:
         return self._length
@@ -155,6 +176,28 @@ class Shard:
         return np.array([self[row].num_nodes for row in range(len(self))], dtype=np.int64)
 
 
+class Manifest(TypedDict):
+    """What ``shards.json`` says: files with their number of graphs, what is predicted, and what graphs look like."""
+
+    name: str
+    shards: list[tuple[str, Annotated[int, Field(ge=0)]]]
+    target_names: list[str]
+    transform: str
+    node_features: list[int] | int | None
+    edge_features: list[int] | int | None
+    notes: list[str]
+    skipped: NotRequired[dict[str, list[int]]]
+
+
+def read_manifest(file: Path) -> Manifest:
+    """What ``shards.json`` says.
+
+    Raises:
+        CosetError: It cannot be read, or says something else.
+    """
+    return read_tree(file, Manifest)
+
+
 class ShardedGraphs(Dataset, Sequence[Data]):
     """All graphs of a folder of shards, in order; nothing but the counts is in memory. Can be pickled, sliced, shared.
 
@@ -169,7 +212,7 @@ class ShardedGraphs(Dataset, Sequence[Data]):
             raise CosetError(
                 f"{self.folder} holds no finished shards: {MANIFEST} is missing (coset preprocess makes them)"
             )
-        self.about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        self.about = read_manifest(file)
         self.counts: list[int] = [count for _, count in self.about["shards"]]
         self._starts = [0, *accumulate(self.counts)]
         self._mapped: OrderedDict[int, Shard] = OrderedDict()
@@ -200,7 +243,11 @@ class ShardedGraphs(Dataset, Sequence[Data]):
     def shard(self, number: int) -> Shard:
         """A shard, mapped if it is not yet."""
         if number not in self._mapped:
-            self._mapped[number] = Shard(self.folder / self.about["shards"][number][0])
+            name, count = self.about["shards"][number]
+            shard = Shard(inside(self.folder, name, self.folder / MANIFEST))
+            if len(shard) != count:
+                raise CosetError(f"{self.folder / name} holds {len(shard)} graphs; {MANIFEST} says {count}")
+            self._mapped[number] = shard
             while len(self._mapped) > _OPEN:
                 self._mapped.popitem(last=False)
         self._mapped.move_to_end(number)

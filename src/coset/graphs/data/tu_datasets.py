@@ -9,7 +9,6 @@ class; fold k is tested on, fold k + 1 chooses the epoch, the rest is trained on
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch_geometric.data import Data
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, check_choice
+from coset.core.outside import lines_of
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.splits import Splits
 from coset.graphs.data.validation import validate_graph
@@ -81,11 +81,7 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
     Raises:
         CosetError: The file is malformed or has other than two classes.
     """
-    try:
-        with gzip.open(file, "rt", encoding="ascii") as lines:
-            rows = [line.split() for line in lines]
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise CosetError(f"cannot read {file}: {error}") from None
+    rows = [line.split() for line in lines_of(file, encoding="ascii")]
     at, graphs, tags = 1, [], []
     try:
         for number in range(int(rows[0][0])):

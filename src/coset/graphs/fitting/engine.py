@@ -20,6 +20,7 @@ from torch_geometric.data import Batch, Data
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.core.outside import read_numbers
 from coset.graphs.fitting.callbacks import AtomicFiles, Checkpoints, Patience
 from coset.graphs.fitting.loaders import (
     FIRST_VOTE,
@@ -157,7 +158,7 @@ class History(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch and self.path.exists():  # a row may be ahead of the checkpoint that was resumed
-            rows = pd.read_csv(self.path).to_dict("records")
+            rows = read_numbers(self.path).to_dict("records")
             self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]  # type: ignore[misc]
         self.started = {name: clock() for name, clock in CLOCKS.items()}
         self.before = {name: self.rows[-1].get(name, 0.0) if self.rows else 0.0 for name in CLOCKS}

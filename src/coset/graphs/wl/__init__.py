@@ -145,7 +145,7 @@ def read_one_graph(source: str | Path) -> Data:
     Raises:
         CosetError: The file holds no graph or several, or there is no such file and the text is no graph6.
     """
-    if Path(source).is_file():
+    if _is_file(source):
         graphs = read_graph6(source)
         if len(graphs) != 1:
             raise CosetError(f"{source} holds {len(graphs)} graphs: give a file with one graph6 line")
@@ -153,6 +153,14 @@ def read_one_graph(source: str | Path) -> Data:
     if Path(source).suffix:
         raise CosetError(f"{source} does not exist: give a graph6 file, or a graph6 string")
     return as_data(str(source))
+
+
+def _is_file(source: str | Path) -> bool:
+    """graph6 strings may be longer than any name of a file."""
+    try:
+        return Path(source).is_file()
+    except OSError:
+        return False
 
 
 def _verdict(name: str, first: Data, second: Data) -> Verdict:

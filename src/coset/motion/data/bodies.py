@@ -6,8 +6,6 @@ on it: the same row is the same material point in every frame.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from coset.core.data_files import data_file
+from coset.core.outside import read_arrays, read_tree
 from coset.motion.data.gltf_bodies import opened, rotations_of
 
 Points = Float[np.ndarray, "points frames 3"]
@@ -65,7 +64,7 @@ def key_shape_mesh(name: str) -> Maker:
     """An animated mesh ``mesh_<name>.npz``: base vertices and offsets of key shapes, blended in a loop."""
 
     def make(points: int, frames: int, rng: np.random.Generator) -> Points:
-        data = np.load(data_file(f"motion/mesh_{name}.npz"))
+        data = read_arrays(data_file(f"motion/mesh_{name}.npz"), ["vertices", "key_shape_offsets", "faces"])
         vertices, offsets = data["vertices"].astype(float), data["key_shape_offsets"].astype(float)
         phase = (rng.uniform() + np.arange(frames) / rng.uniform(14, 40)) % 1 * len(offsets)
         low = phase.astype(int) % len(offsets)
@@ -210,8 +209,7 @@ def _from_quaternions(q: np.ndarray) -> np.ndarray:
 
 @cache
 def _json(name: str) -> Any:
-    with gzip.open(data_file(f"motion/{name}"), "rt", encoding="utf-8") as file:
-        return json.load(file)
+    return read_tree(data_file(f"motion/{name}"))
 
 
 PROCEDURAL: dict[str, Maker] = {"rod": bending_rod, "boxes": rigid_bodies}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from coset.core.errors import CosetError
+from coset.core.outside import parse_tree, read_bytes
 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 TYPES = {5121: "u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -26,11 +26,11 @@ class AnimatedFile:
     """
 
     def __init__(self, path: Path):
-        raw = path.read_bytes()
+        raw = read_bytes(path)
         if len(raw) < 20 or struct.unpack_from("<4sI", raw) != (b"glTF", 2):
             raise CosetError(f"{path} is no binary glTF 2.0 file")
         length = struct.unpack_from("<I", raw, 12)[0]
-        self.content, self.buffer = json.loads(raw[20 : 20 + length]), raw[28 + length :]
+        self.content, self.buffer = parse_tree(raw[20 : 20 + length].decode(), path, dict[str, Any]), raw[28 + length :]
         self.nodes = self.content["nodes"]
         self.parents = {child: n for n, node in enumerate(self.nodes) for child in node.get("children", ())}
 

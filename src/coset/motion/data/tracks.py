@@ -6,7 +6,6 @@ A point that is not seen has no place: its coordinates are kept if a file gives 
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.core.files import write_bytes
+from coset.core.outside import read_arrays
 
 LEAST_FRAMES, LEAST_POINTS = 3, 20
 
@@ -203,17 +203,13 @@ def load(path: Path, intrinsics: Intrinsics | None = None) -> Tracks:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise CosetError(f"{path} holds a single array; expected an NPZ with pred_tracks and pred_visibility")
-            return {key: file[key] for key in file.files}
-    except FileNotFoundError as error:
-        raise CosetError(f"{path} does not exist") from error
-    except IsADirectoryError as error:
-        raise CosetError(f"{path} is a folder; expected an NPZ of tracks or a video") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CosetError(f"{path} is no readable NPZ of tracks: {' '.join(str(error).split())}") from error
+    arrays = read_arrays(path)
+    if list(arrays) == [""]:
+        raise CosetError(f"{path} holds a single array; expected an NPZ with pred_tracks and pred_visibility")
+    wrong = next((name for name, array in arrays.items() if array.dtype.kind not in "biufUS"), None)
+    if wrong is not None:
+        raise CosetError(f"{path}: {wrong} has type {arrays[wrong].dtype}; numbers were expected")
+    return arrays
 
 
 def _cotracker(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray]:

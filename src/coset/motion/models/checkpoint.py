@@ -11,6 +11,7 @@ import torch
 
 from coset.core.errors import CosetError, require
 from coset.core.files import write_bytes
+from coset.core.outside import parse_tree, tensors_with_metadata
 from coset.motion.models.trackster4d import TracksTo4D
 
 PRETRAINED = "trackster4d-small.safetensors"
@@ -36,23 +37,24 @@ def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
     Raises:
         CosetError: The file is missing or holds no TracksTo4D network.
     """
-    safetensors = require("safetensors", "motion")
-    if not path.is_file():
-        raise CosetError(f"{path} does not exist")
+    require("safetensors", "motion")
+    state, metadata = tensors_with_metadata(path)
+    about = parse_tree(metadata.get("about", "{}"), path, dict[str, Any])
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-        model = TracksTo4D(**{**BEFORE_ENCODINGS, **json.loads(metadata["model"])})
+        said = parse_tree(metadata["model"], path, dict[str, int | float | bool | str | None])
+        wanted = sum(tensor.numel() for tensor in state.values())
+        with torch.device("meta"):  # a size that the file does not hold would fill memory
+            asked = TracksTo4D(**{**BEFORE_ENCODINGS, **said})  # type: ignore[arg-type]
+        if sum(tensor.numel() for tensor in asked.state_dict().values()) > wanted:
+            raise ValueError(f"its sizes {said} need more numbers than the {wanted:,} that it holds")
+        model = TracksTo4D(**{**BEFORE_ENCODINGS, **said})  # type: ignore[arg-type]
         model.load_state_dict(state)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CosetError(f"{path} is no readable safetensors file: {' '.join(str(error).split())}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise CosetError(f"{path} holds no TracksTo4D network: {text[:200]}") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise CosetError(f"{path} holds weights that are not finite")
-    return model.eval(), json.loads(metadata.get("about", "{}"))
+    return model.eval(), about
 
 
 def pretrained() -> tuple[TracksTo4D, dict[str, Any]]:

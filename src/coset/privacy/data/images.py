@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
+from coset.core.outside import read_arrays
 
 VEHICLES = (0, 1, 8, 9)  # airplane, automobile, ship, truck
 
@@ -55,11 +56,8 @@ def cifar10_vehicles_animals(count: int, held_out: int, path: str | None = None,
         CosetError: ``cifar10_small.npz`` is not found, lacks its arrays, or has too few images.
     """
     file = data_file("images/cifar10_small.npz", path)
-    with np.load(file, allow_pickle=False) as arrays:
-        missing = [name for name in ("train_images", "train_labels") if name not in arrays]
-        if missing:
-            raise CosetError(f"{file} holds no array {missing[0]}; it has {', '.join(arrays.files)}")
-        pixels, labels = arrays["train_images"], arrays["train_labels"].reshape(-1)
+    arrays = read_arrays(file, ["train_images", "train_labels"])
+    pixels, labels = arrays["train_images"], arrays["train_labels"].reshape(-1)
     if pixels.shape[1:] != (32, 32, 3):
         raise CosetError(f"{file}: train_images has shape {pixels.shape}; expected (images, 32, 32, 3)")
     grey = pixels.astype(np.float64).mean(-1) / 255

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coset.core.errors import CosetError, require
+from coset.core.errors import CosetError
+from coset.core.outside import read_tensors
 
 
 class OnFlatInputs(nn.Module):
@@ -43,7 +44,6 @@ def load_module(source: str, weights: Path, shape: Sequence[int]) -> OnFlatInput
     Raises:
         CosetError: The file does not hold the function, makes no network, or the weights are others.
     """
-    files = require("safetensors.torch", "weights")
     name, _, factory = source.rpartition(":")
     path = Path(name)
     if not factory or path.suffix != ".py" or not path.is_file():
@@ -63,10 +63,9 @@ def load_module(source: str, weights: Path, shape: Sequence[int]) -> OnFlatInput
         raise CosetError(f"{source}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
         raise CosetError(f"{source} makes a {type(model).__name__}, no torch.nn.Module")
-    if not weights.is_file():
-        raise CosetError(f"{weights} does not exist")
+    state = read_tensors(weights)
     try:
-        model.load_state_dict(files.load_file(str(weights)))
+        model.load_state_dict(state)
     except Exception as error:
         raise CosetError(f"{weights} does not go with {source}: {' '.join(str(error).split())}") from error
     model = OnFlatInputs(model.double().eval(), shape)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.core.outside import read_text
 
 ON_RAY = "COSET_ON_RAY"
 """Environment variable: set in the processes that Ray Train started."""
@@ -75,7 +76,7 @@ def mistake_was_made() -> bool:
 def raise_mistake(file: Path) -> None:
     """Raise what one of the processes has noted, if one has."""
     if file.is_file():
-        raise CosetError(file.read_text(encoding="utf-8"))
+        raise CosetError(read_text(file))
 
 
 def follow_launcher(every: float = 1.0) -> None:

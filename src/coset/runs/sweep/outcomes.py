@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import pandas as pd
-
+from coset.core.errors import CosetError
+from coset.core.outside import read_numbers
 from coset.runs.folder import HISTORY, RunFolder
 from coset.runs.launch.jobs import Outcome
 from coset.runs.recipe import Recipe
@@ -60,6 +60,6 @@ def numbers(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _column(folder: RunFolder, name: str) -> list[float]:
-    with suppress(OSError, pd.errors.EmptyDataError, KeyError):
-        return [float(value) for value in pd.read_csv(folder / HISTORY)[name]]
+    with suppress(CosetError, KeyError, ValueError):
+        return [float(value) for value in read_numbers(folder / HISTORY)[name]]
     return []

@@ -15,11 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
 from pydantic import Field
 
 from coset.core.errors import CosetError
 from coset.core.options import Options
+from coset.core.outside import parse_tree
 from coset.runs.folder import RUNS, RunFolder
 from coset.runs.launch.jobs import Job, Outcome, run_jobs
 from coset.runs.recipe import Recipe
@@ -144,8 +144,7 @@ def run_trial(recipe: str, name: str, folder: str, follow: Follow | None) -> dic
     """
     from coset.runs.recipes import check
 
-    values = OmegaConf.to_container(OmegaConf.create(recipe))
-    assert isinstance(values, dict)
+    values = parse_tree(recipe, name, dict[str, Any], "YAML")
     checked, path = check(values, name), Path(folder)
     _wait_for(RunFolder(path))
     try:

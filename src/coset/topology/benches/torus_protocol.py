@@ -29,6 +29,7 @@ from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.core.outside import read_numbers
 from coset.runs.fit import descend
 from coset.topology.benches.side_by_side import side_by_side
 from coset.topology.data.batches import CellBatch, ComplexData, disjoint_copies
@@ -173,10 +174,7 @@ def summarise(table: pd.DataFrame, kinds: Sequence[str], seeds: Sequence[int]) -
 
 
 def _read(file: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(file)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CosetError(f"{file} is no table of torus scores: {error}") from error
+    table = read_numbers(file)
     if list(table.columns) != COLUMNS:
         raise CosetError(f"{file} is no table of torus scores: it needs the columns {', '.join(COLUMNS)}")
     return table

@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError, require
+from coset.core.outside import check_regular, read_text
 from coset.topology.data.batches import ComplexData, to_data
 from coset.topology.data.cells import Array, Cells
 from coset.topology.data.complexes import Complex, from_faces, from_simplices
@@ -74,6 +75,8 @@ def mesh(faces: Cells | Any, positions: Num[Array, "vertices 3"]) -> Mesh:
     return Mesh(polygons, positions[used])
 
 
+MOST_BYTES = 1 << 28
+"""Of a mesh file that trimesh reads."""
 CGAL = Path("/usr/share/doc/libcgal-dev/data.tar.gz")
 """Where Debian's ``libcgal-demo`` puts the example meshes of CGAL."""
 
@@ -204,7 +207,7 @@ def _from_simplex_tree(tree: Any, vertices: int) -> Complex:
 
 
 def _read_off(path: Path) -> tuple[Cells, Array]:
-    return _parse_off(path.read_text(encoding="latin-1"))
+    return _parse_off(read_text(path, encoding="latin-1"))
 
 
 def _parse_off(text: str) -> tuple[Cells, Array]:
@@ -227,5 +230,6 @@ def _parse_off(text: str) -> tuple[Cells, Array]:
 
 
 def _read_with_trimesh(path: Path) -> tuple[Cells, Array]:
+    check_regular(path, MOST_BYTES)
     loaded = require("trimesh", "topology").load(path, process=False, force="mesh")
     return Cells.of(np.asarray(loaded.faces, dtype=np.int64).reshape(-1, 3)), np.asarray(loaded.vertices, dtype=float)

@@ -16,6 +16,7 @@ from coset.core.choices import OptionsRegistry
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
 from coset.core.options import Options
+from coset.core.outside import read_arrays
 
 
 @dataclass(frozen=True)
@@ -237,11 +238,11 @@ def shift_and_flip(
 
 def _images(name: str, path: str | None, rows: int | None) -> list[tuple[Tensor, Tensor]]:
     file = data_file(name, path)
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            parts = [(archive[f"{part}_images"], archive[f"{part}_labels"]) for part in ("train", "test")]
-    except (KeyError, ValueError, OSError) as error:
-        raise CosetError(f"{file} must hold train_images, train_labels, test_images, test_labels: {error}") from error
+    arrays = read_arrays(file, ["train_images", "train_labels", "test_images", "test_labels"])
+    parts = [(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test")]
+    for images, labels in parts:
+        if images.dtype.kind not in "buif" or labels.dtype.kind not in "bui" or len(images) != labels.size:
+            raise CosetError(f"{file}: images must be numbers, and labels as many whole numbers")
     tensors = [(torch.from_numpy(x).float(), torch.from_numpy(y).long()) for x, y in parts]
     (x, y), test = tensors
     return [(x[:rows], y[:rows]), test]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json
+from coset.core.outside import read_arrays
 from coset.runs.folder import CURVES, METRICS
 from coset.runs.recipes import load_run
 from coset.weights.asymmetric.asymmetrize import fingerprint
@@ -191,11 +192,7 @@ def read_data(name: str) -> Classification:
     path = Path(name)
     if not path.is_file():
         raise CosetError(f"--data {name}: no such file, and none of {', '.join(data_without_graph())}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, AttributeError) as error:
-        raise CosetError(f"--data {name} is not an .npz of plain arrays: {error}") from error
+    arrays = read_arrays(path)
     if missing := {"inputs", "targets"} - set(arrays):
         raise CosetError(f"--data {name} lacks {sorted(missing)[0]}: it must hold inputs and targets (classes)")
     test = _rows(name, arrays["inputs"], arrays["targets"], "")

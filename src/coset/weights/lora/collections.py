@@ -1,6 +1,7 @@
 """Collections of adapters as recipes name them: the digits, made on the spot, or a folder with a table of labels."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,12 +14,17 @@ from torch import Tensor
 
 from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
+from coset.core.files import write_json
+from coset.core.identity import digest
 from coset.core.options import Options
+from coset.core.outside import read_numbers, read_tree
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
 from coset.weights.lora.finetuning.digits import LAYOUT, make_digits_zoo
 
+SOURCES = "sources.json"
+"""Which files a collection beside adapters was made of."""
 TABLE = "labels.csv"
 """Of the adapters of a folder, beside them: a row an adapter."""
 
@@ -121,7 +127,7 @@ class ZooData(AdapterData):
         labels = Path(self.labels) if self.labels else folder / TABLE
         if not labels.is_file():
             raise CosetError(f"no table of labels {labels} (data.labels=FILE, a CSV with a column id)")
-        table = pd.read_csv(labels, dtype={"id": str})
+        table = read_numbers(labels, texts=["id"])
         if "id" not in table:
             raise CosetError(f"{labels} has no column id; it has {', '.join(map(str, table.columns))}")
         zoo = opened(folder, self.layers, self.skip_bad)
@@ -154,19 +160,33 @@ def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZo
     # Beside the adapters that ``coset lora zoo`` makes lies the model they were finetuned from.
     made = folder / "adapters"
     sources = find_adapters(made if made.is_dir() else folder)
-    index = folder / ".zoo" / INDEX
-    if index.is_file():
+    seen, mark = _fingerprint(sources), folder / ".zoo" / SOURCES
+    if (folder / ".zoo" / INDEX).is_file() and mark.is_file() and read_tree(mark) == seen:
         built = open_zoo(folder / ".zoo")
         held = {*built.names, *(name for name, _ in built.skipped)}
-        newest = max(f.stat().st_mtime for p in sources for f in (p, *(p.iterdir() if p.is_dir() else ())))
         same_rule = skip_bad or not built.skipped
-        if held == {str(p.relative_to(folder)) for p in sources} and newest <= index.stat().st_mtime and same_rule:
+        if held == {str(p.relative_to(folder)) for p in sources} and same_rule:
             return built
     if not os.access(folder, os.W_OK):
         raise CosetError(
             f"cannot write to {folder} itself: coset lora collect {folder} ZOO makes a collection elsewhere"
         )
-    return build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
+    mark.unlink(missing_ok=True)
+    zoo = build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
+    write_json(mark, seen)
+    return zoo
+
+
+def _fingerprint(sources: Sequence[Path]) -> str:
+    """Of the files of adapters: sizes and times, also that of the last change of the file itself, which keeps going
+    when an older time of writing is put back."""
+    files = [file for path in sources for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return digest([[str(file), *_facts(file)] for file in files if file.is_file()])
+
+
+def _facts(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def columns_of(table: pd.DataFrame, wanted: list[str]) -> list[str]:

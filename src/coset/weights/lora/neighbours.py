@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from coset.core.errors import CosetError
+from coset.core.outside import read_numbers
 from coset.weights.lora.collections import TABLE, opened
 from coset.weights.lora.data.factors import Factors, count, stack
 from coset.weights.lora.data.reading import load_lora
@@ -82,7 +82,7 @@ def map_folder(collection: Path, output: Path, labels: Path | None = None, colou
     if colour is not None:
         if not file.is_file():
             raise CosetError(f"no table of labels {file} (--labels FILE)")
-        table = pd.read_csv(file, dtype={"id": str}).set_index("id")
+        table = read_numbers(file, ["id"], texts=["id"]).set_index("id")
         if colour not in table:
             raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, table.columns))}")
         colours = table[colour].reindex([n if n in table.index else Path(n).name for n in zoo.names])

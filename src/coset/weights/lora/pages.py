@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from coset.core.outside import read_numbers
 from coset.reports import (
     Axis,
     Figure,
@@ -36,7 +37,7 @@ def write_run_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -
     """Scores of all models, before and after their factors were changed; predictions of the best."""
     columns, rows = recipe.summary(metrics)
     key = "accuracy" if metrics["task"] == "classification" else "r2"
-    predictions = pd.read_csv(folder / PREDICTIONS, dtype={"id": str})
+    predictions = read_numbers(folder / PREDICTIONS, texts=["id"])
     changes = [[n, r["change under O(r)"], r["change under GL(r)"]] for n, r in metrics["models"].items()]
     sections = [
         Section(
@@ -81,7 +82,7 @@ def _model_panels(models: dict[str, Any], key: str) -> list[Panel]:
 
 def write_zoo_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -> Path:
     """Distributions of the labels of a collection."""
-    labels = pd.read_csv(folder / TABLE, dtype={"id": str})
+    labels = read_numbers(folder / TABLE, texts=["id"])
     score = metrics["score"]
     drawn = figure(histogram(labels[score], bins=30), x=score, y="adapters")
     table = Table(["label", "mean"], [[name, value] for name, value in metrics["mean"].items()])

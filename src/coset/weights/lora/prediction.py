@@ -11,6 +11,7 @@ from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import replacing, write_text
+from coset.core.outside import escaped, read_saved
 from coset.runs.folder import BEST, HISTORY, PREDICTIONS, RunFolder
 from coset.runs.run import write_certificate
 from coset.symmetry import EquivarianceReport, verify_claims
@@ -117,7 +118,7 @@ def load_best(folder: RunFolder, *, task: Task, sizes: ModelSizes, seed: int) ->
     """
     if not (folder / BEST).is_file():
         raise CosetError(f"{folder} holds no finished run on a collection of LoRAs: {BEST} is missing")
-    saved = torch.load(folder / BEST, weights_only=True)
+    saved = read_saved(folder / BEST)
     layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in saved["groups"]))
     example: Factors = tuple((u, v) for u, v in saved["example"])
     reference, full = None, layout
@@ -155,5 +156,5 @@ def predict_adapters(saved: SavedRun, data: Path, output: Path, skip_bad: bool =
         if missing:
             notes.append(f"{name} lacks {len(missing)} of {len(saved.layout.names)} layers: taken as zero updates")
     table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved.targets)])
-    write_text(output, table.to_csv(index=False))
+    write_text(output, escaped(table).to_csv(index=False))
     return len(rows), tuple(notes)

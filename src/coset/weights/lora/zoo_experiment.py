@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json
+from coset.core.outside import read_tree
 from coset.runs.folder import RunFolder
 from coset.runs.launch.jobs import Job, run_jobs
 from coset.runs.recipe import Recipe
@@ -97,7 +97,7 @@ class LoraZooRecipe(Recipe):
             )
 
     def _collect(self, folder: RunFolder, places: Sequence[Path]) -> dict[str, Any]:
-        rows = [{"id": p.name, **json.loads((p / LABELS).read_text(encoding="utf-8"))} for p in places]
+        rows = [{"id": p.name, **read_tree(p / LABELS, dict[str, Any])} for p in places]
         table = io.StringIO()
         writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -6,16 +6,19 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError, require
-from coset.core.files import write_json
+from coset.core.files import replacing, write_json
+from coset.core.outside import inside, read_bytes, read_tree, tensor_file
 from coset.weights.merging import mlp_files
 from coset.weights.merging.encoders import Encoder, MLPEncoder
 from coset.weights.merging.teachers import Teacher
@@ -29,6 +32,14 @@ MUST_AGREE = (
 WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
 FLOATS = ("F64", "F32", "F16", "BF16")
 HEAD = ("classifier.weight", "classifier.bias")
+
+
+class _Index(BaseModel):
+    weight_map: dict[str, str]
+
+
+class _Tokenizer(BaseModel):
+    model: dict[str, Any] = {}
 
 
 class Checkpoint:
@@ -45,19 +56,19 @@ class Checkpoint:
         self.folder = folder
         if not folder.is_dir():
             raise CosetError(f"{folder} is not a folder")
-        self.config: dict[str, Any] = _read_json(folder / "config.json")
+        self.config: dict[str, Any] = read_tree(folder / "config.json", dict[str, Any])
         self.files = self._find()
 
     def _find(self) -> dict[str, Path]:
         index, single = self.folder / "model.safetensors.index.json", self.folder / "model.safetensors"
         if index.is_file():
-            listed = _read_json(index).get("weight_map", {})
+            listed = read_tree(index, _Index).weight_map
         elif single.is_file():
             listed = dict.fromkeys(_names(single), single.name)
         else:
             raise CosetError(f"{self.folder} holds no model.safetensors (nor an index of shards)")
         for shard in sorted(set(listed.values())):
-            path = self.folder / shard
+            path = inside(self.folder, shard, index)
             if not path.is_file():
                 raise CosetError(f"{self.folder}: shard {shard} is missing, which its index names")
             held = set(_names(path))
@@ -74,7 +85,7 @@ class Checkpoint:
         """
         if name not in self.files:
             raise CosetError(f"{self.folder} lacks {name}")
-        with opened(self.files[name]) as file:
+        with tensor_file(self.files[name]) as file:
             value = file.get_tensor(name)
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CosetError(f"{self.files[name]}: {name} holds numbers that are not finite")
@@ -84,7 +95,7 @@ class Checkpoint:
         """Of all tensors, from the headers alone."""
         found: dict[str, tuple[int, ...]] = {}
         for path in sorted(set(self.files.values())):
-            with opened(path) as file:
+            with tensor_file(path) as file:
                 found |= {n: tuple(file.get_slice(n).get_shape()) for n, at in self.files.items() if at == path}
         return found
 
@@ -92,7 +103,7 @@ class Checkpoint:
         """Of all tensors, as safetensors names them (``F32``, ``BF16``), from the headers alone."""
         found: dict[str, str] = {}
         for path in sorted(set(self.files.values())):
-            with opened(path) as file:
+            with tensor_file(path) as file:
                 found |= {n: file.get_slice(n).get_dtype() for n, at in self.files.items() if at == path}
         return found
 
@@ -200,9 +211,9 @@ def _check_tokenizers(first: Checkpoint, other: Checkpoint) -> None:
 
 def _vocabulary(path: Path) -> str:
     if path.suffix == ".json":
-        vocabulary = _read_json(path).get("model", {}).get("vocab")
+        vocabulary = read_tree(path, _Tokenizer).model.get("vocab")
         return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def load_teacher(checkpoint: Checkpoint, name: str) -> Teacher:
@@ -226,7 +237,12 @@ def load_teacher(checkpoint: Checkpoint, name: str) -> Teacher:
     with _quiet(transformers):
         try:
             model, facts = kind.from_pretrained(
-                checkpoint.folder, dtype=torch.float32, output_loading_info=True, local_files_only=True, **options
+                checkpoint.folder,
+                dtype=torch.float32,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                **options,
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise CosetError(f"{checkpoint.folder} cannot be loaded: {error}") from error
@@ -261,8 +277,6 @@ def save_merged(
 
     Without heads, what leads from merged features to each teacher's goes to ``heads.safetensors``.
     """
-    from safetensors.torch import save_file
-
     if isinstance(encoder, MLPEncoder):
         return _save_mlp(folder, encoder, heads, labels, dtype=dtype, max_shard_size=max_shard_size)
     transformers = require("transformers", "weights")
@@ -280,8 +294,10 @@ def save_merged(
             model = encoder.model
         model.config.dtype = dtype
         model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    for file in folder.glob("*.safetensors"):  # the package makes them for their owner alone
+        file.chmod(stat.S_IMODE((folder / "config.json").stat().st_mode))
     if not labels[0]:
-        save_file({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
+        _save({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
 
 
 def _save_mlp(
@@ -319,8 +335,6 @@ def write_shards(
         sizes: Bytes of each, so that the number of shards is known before the first is written.
         max_shard_size: Such as ``5GB``.
     """
-    from safetensors.torch import save_file
-
     limit, used, shard_of = parse_size(max_shard_size), 0, {}
     number = 0
     for name, size in sizes.items():
@@ -333,15 +347,22 @@ def write_shards(
     current = 0
     for name, value in tensors:
         if shard_of[name] != current:
-            save_file(held, folder / files[current], metadata={"format": "pt"})
+            _save(held, folder / files[current])
             held, current = {}, shard_of[name]
         held[name] = value.contiguous()
-    save_file(held, folder / files[current], metadata={"format": "pt"})
+    _save(held, folder / files[current])
     if not single:
         weight_map = {name: files[i] for name, i in shard_of.items()}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", index)
     return {name: folder / files[i] for name, i in shard_of.items()}
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
 
 
 def parse_size(text: str) -> int:
@@ -381,35 +402,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, of which nothing is read yet.
-
-    Raises:
-        CosetError: It is damaged, also if this shows only while it is read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise CosetError(f"{path} is damaged or no safetensors file: {error}") from error
-
-
 def _names(path: Path) -> list[str]:
-    with opened(path) as file:
+    with tensor_file(path) as file:
         return list(file.keys())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CosetError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise CosetError(f"{path} must hold an object")
-    return found
 
 
 @contextmanager

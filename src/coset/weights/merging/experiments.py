@@ -17,6 +17,7 @@ from coset.core.errors import CosetError
 from coset.core.files import replacing
 from coset.core.identity import digest
 from coset.core.options import Options
+from coset.core.outside import read_saved
 from coset.runs.folder import RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run
@@ -170,7 +171,7 @@ class MergingRecipe(Recipe):
                 with replacing(cached) as part:
                     torch.save({"encoder": made.encoder.state_dict(), "heads": states}, part)
             return made
-        state = torch.load(cached, weights_only=True)
+        state = read_saved(cached)
         encoder.load_state_dict(state["encoder"])
         heads = {t.name: torch.nn.Linear(wiring.widths[wiring.output], t.classes) for t in tasks}
         for name, head in heads.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import resource
 import shutil
 import sys
 import time
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
+from coset.core.outside import read_text
 from coset.weights.merging import checkpoints
 from coset.weights.merging.checkpoints import Checkpoint
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
@@ -259,7 +259,7 @@ def _training_state(merge: MergeFile, kept: Path) -> Path:
     kept.mkdir(parents=True, exist_ok=True)
     text = hashlib.sha256(json.dumps(merge.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     mark, state = kept / "merge.sha256", kept / STATE
-    if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
+    if not mark.is_file() or read_text(mark) != text:
         state.unlink(missing_ok=True)
     write_text(mark, text)
     return state
@@ -284,5 +284,9 @@ def _peak_memory() -> int:
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows tells it in another way
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

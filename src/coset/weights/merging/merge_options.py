@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, field_validator
-from yaml import YAMLError
 
 from coset.core.errors import CosetError
 from coset.core.options import Options
+from coset.core.outside import read_settings
 from coset.weights.merging.methods import MERGE_METHODS, MergeMethod
 from coset.weights.merging.operators import Kind
 from coset.weights.merging.trained import Init
@@ -96,16 +94,11 @@ def load(path: Path) -> MergeFile:
     if not path.is_file():
         raise CosetError(f"merge file {path} does not exist")
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        if not isinstance(values, dict):
-            raise CosetError(f"{path} must hold keys and values")
-        made = MergeFile.model_validate(values)
+        made = MergeFile.model_validate(read_settings(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise CosetError(f"{path}: {where}: {first['msg']}, not {first['input']!r}") from error
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise CosetError(f"{path} cannot be read: {error}") from error
     here = path.parent
 
     def place(name: str | None) -> str | None:

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from coset.core.errors import CosetError, require
-from coset.weights.merging.checkpoints import Checkpoint, load_teacher, opened
+from coset.core.outside import lines_of, read_arrays, read_tensors
+from coset.weights.merging.checkpoints import Checkpoint, load_teacher
 from coset.weights.merging.encoders import Inputs, count_samples
 from coset.weights.merging.merge_options import MergeFile
 from coset.weights.merging.teachers import Originals, Teacher
@@ -25,23 +26,25 @@ def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor |
     """
     if path.suffix == ".txt":
         transformers = require("transformers", "weights")
-        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts = [line for line in lines_of(path) if line.strip()]
         if not texts:
             raise CosetError(f"{path} holds no text")
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise CosetError(f"{folder} has no tokenizer for the texts of {path}: {error}") from error
         read = tokenizer(texts, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
         return dict(read), None
     if path.suffix == ".npz":
-        import numpy as np
-
-        with np.load(path) as arrays:
-            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        arrays = read_arrays(path)
+        wrong = next((name for name, array in arrays.items() if array.dtype.kind not in "biuf"), None)
+        if wrong is not None:
+            raise CosetError(f"{path}: {wrong!r} has type {arrays[wrong].dtype}; numbers were expected")
+        found = {name: torch.from_numpy(array) for name, array in arrays.items()}
     else:
-        with opened(path) as file:
-            found = {name: file.get_tensor(name) for name in list(file.keys())}
+        found = read_tensors(path)
     labels = found.pop("labels", None)
     if not found or len({len(v) for v in found.values()}) > 1:
         raise CosetError(f"{path} must hold tensors such as pixel_values or input_ids with as many samples each")

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from coset.weights.merging.checkpoints import opened, write_shards
+from coset.core.outside import tensor_file
+from coset.weights.merging.checkpoints import write_shards
 from coset.weights.merging.encoders import Encoder
 from coset.weights.merging.wiring import Wiring
 
@@ -30,7 +31,7 @@ class StoredWeights(Mapping[str, Tensor]):
         self.files = dict(files)
 
     def __getitem__(self, name: str) -> Tensor:
-        with opened(self.files[name]) as file:
+        with tensor_file(self.files[name]) as file:
             return file.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:

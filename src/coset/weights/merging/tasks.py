@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
+from coset.core.outside import read_arrays, read_bytes, refusing
 from coset.runs.fit import descend
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 from coset.weights.merging.teachers import Merged
@@ -90,12 +90,12 @@ def _read_images(data: str, generator: torch.Generator) -> tuple[tuple[Tensor, T
     if data not in IMAGES:
         raise CosetError(f"no images {data!r}; choose from {', '.join(IMAGES)}")
     file = "images/mnist.npz" if data == "mnist" else "images/cifar10_small.npz"
-    with np.load(data_file(file)) as arrays:
-        parts = []
-        for part in ("train", "test"):
-            x = torch.from_numpy(arrays[f"{part}_images"])
-            x = x[:, None] if x.dim() == 3 else x.movedim(-1, 1)
-            parts.append((x, torch.from_numpy(arrays[f"{part}_labels"]).long().flatten()))
+    arrays = read_arrays(data_file(file), ["train_images", "train_labels", "test_images", "test_labels"])
+    parts = []
+    for part in ("train", "test"):
+        x = torch.from_numpy(arrays[f"{part}_images"])
+        x = x[:, None] if x.dim() == 3 else x.movedim(-1, 1)
+        parts.append((x, torch.from_numpy(arrays[f"{part}_labels"]).long().flatten()))
     return parts[0], parts[1]
 
 
@@ -105,9 +105,10 @@ def _read_idx(part: str) -> tuple[Tensor, Tensor]:
         path = FASHION / name
         if not path.is_file():
             raise CosetError(f"{path} is missing: install the package dataset-fashion-mnist")
-        with gzip.open(path) as file:
-            shape = struct.unpack(f">{dimensions + 1}I", file.read(4 * (dimensions + 1)))[1:]
-            arrays.append(torch.from_numpy(np.frombuffer(file.read(), dtype=np.uint8).reshape(shape).copy()))
+        content, start = read_bytes(path), 4 * (dimensions + 1)
+        with refusing(path, "file of images or labels"):
+            shape = struct.unpack_from(f">{dimensions + 1}I", content)[1:]
+            arrays.append(torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()))
     return arrays[0][:, None], arrays[1].long()
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.weights.lora import LoraAdapter, LoraPair, cosine, gauge, load_lora, save_peft
+from coset.weights.lora.collections import opened
 from coset.weights.lora.data.factors import Layout, stack
 from coset.weights.lora.data.zoo import build_zoo, find_adapters, open_zoo
 from coset.weights.lora.neighbours import duplicates, map_of, search
@@ -158,3 +160,33 @@ def test_a_refactorised_copy_is_the_nearest_and_a_duplicate():
     torch.testing.assert_close(places[2], places[5], atol=1e-3, rtol=0)
     with pytest.raises(CosetError, match="threshold"):
         duplicates(collection, names, 1.5)
+
+
+def test_a_changed_number_is_noticed_when_a_collection_is_opened(folder, tmp_path):
+    build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    content = bytearray((tmp_path / "zoo" / "u_0.npy").read_bytes())
+    content[-4:] = bytes(4)
+    (tmp_path / "zoo" / "u_0.npy").write_bytes(content)
+    with pytest.raises(CosetError, match=r"u_0\.npy is not what was written: its checksum differs"):
+        open_zoo(tmp_path / "zoo")
+
+
+def test_an_adapter_put_in_with_its_old_time_is_noticed(folder):
+    before = opened(folder).factors([2])[0][0]
+    assert torch.equal(opened(folder).factors([2])[0][0], before)
+    file = folder / "a2" / "adapter_model.safetensors"
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    save_peft(adapter(77, rank=3), folder / "a2")
+    os.utime(file, ns=times)
+    assert file.stat().st_mtime_ns == times[1]
+    assert not torch.equal(opened(folder).factors([2])[0][0], before)
+
+
+@pytest.mark.parametrize("key", ["names", "groups", "rank", "checksums"])
+def test_an_index_that_says_something_else_is_named(folder, tmp_path, key):
+    build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    index = json.loads((tmp_path / "zoo" / "zoo.json").read_text())
+    wrong = {"checksums": {"../../secret": "0"}}.get(key, [[{}]])
+    (tmp_path / "zoo" / "zoo.json").write_text(json.dumps(index | {key: wrong}))
+    with pytest.raises(CosetError, match=r"zoo\.json"):
+        open_zoo(tmp_path / "zoo")

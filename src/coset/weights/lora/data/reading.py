@@ -6,19 +6,21 @@ with safetensors, or with PyTorch's loader for plain weights, so that reading a 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError, require
+from coset.core.outside import read_tree, tensors_with_metadata
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.keys import Key, parse_key
+from coset.weights.lora.data.patterns import matches
 
 FILES = (
     "adapter_model.safetensors",
@@ -27,6 +29,27 @@ FILES = (
     "pytorch_lora_weights.bin",
 )
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva_pissa")
+
+
+V = TypeVar("V")
+_Patterns = Annotated[dict[str, V], Field(max_length=10_000)]
+
+
+class AdapterConfig(BaseModel):
+    """What is used of ``adapter_config.json``; the rest is kept as it stands."""
+
+    model_config = ConfigDict(extra="allow")
+
+    peft_type: str = "LORA"
+    r: Annotated[int, Field(ge=1)] | None = None
+    lora_alpha: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    rank_pattern: _Patterns[Annotated[int, Field(ge=0)] | list[bool]] | None = None
+    alpha_pattern: _Patterns[Annotated[float, Field(allow_inf_nan=False)]] | None = None
+    use_rslora: bool | None = None
+    init_lora_weights: bool | str | None = None
+    modules_to_save: list[str] | None = None
+    target_parameters: list[str] | None = None
+    base_model_name_or_path: str | None = None
 
 
 def load_lora(
@@ -56,7 +79,7 @@ def load_lora(
         state, name = source, name or adapter or "adapter"
     else:
         file, found = _locate(Path(source), adapter)
-        state, metadata = _open(file)
+        state, metadata = tensors_with_metadata(file)
         config = config or found
         name = name or str(source)
         notes += _metadata_notes(metadata)
@@ -107,30 +130,7 @@ def _locate(path: Path, adapter: str | None) -> tuple[Path, dict[str, Any]]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CosetError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(read, dict):
-        raise CosetError(f"{path} must hold a JSON object")
-    return read
-
-
-def _open(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file, without unpickling anything but tensors."""
-    try:
-        if file.suffix == ".safetensors":
-            with require("safetensors", "weights").safe_open(str(file), "pt") as handle:
-                return {key: handle.get_tensor(key) for key in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except CosetError:
-        raise
-    except Exception as error:  # each library has errors of its own for a damaged file
-        # What they say is about their own options, not about the file.
-        raise CosetError(f"{file} cannot be read: it is truncated, or not a file of tensors") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CosetError(f"{file} holds no state dict: names and tensors were expected")
-    return state, {}
+    return read_tree(path, AdapterConfig, 1 << 22).model_dump(exclude_unset=True)
 
 
 def _metadata_notes(metadata: Mapping[str, str]) -> list[str]:
@@ -265,7 +265,7 @@ def _both(layer: str, parts: dict[str, Tensor], first: str, second: str) -> tupl
 def _setting(layer: str, config: dict[str, Any], key: str, pattern: str) -> Any:
     """A value of the configuration for a layer: the first pattern that matches it, or the general one."""
     for expression, value in (config.get(pattern) or {}).items():
-        if re.match(rf"(.*\.)?({expression})$", layer):
+        if matches(expression, layer):
             return value
     return config.get(key)
 

@@ -14,14 +14,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import torch
 from filelock import FileLock
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, write_text
+from coset.core.outside import check_regular, inside, read_arrays, read_tree
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, padded
 from coset.weights.lora.data.magnitudes import Magnitudes
@@ -29,6 +32,7 @@ from coset.weights.lora.data.reading import load_lora, natural_key
 from coset.weights.lora.data.survey import Progress, common_layout, common_magnitudes, survey
 
 INDEX, PARTIAL = "zoo.json", "building.json"
+Size = Annotated[int, Field(ge=0)]
 STRIDE = 256
 """Adapters that an interrupted build may have to read again."""
 
@@ -62,14 +66,14 @@ class LoraZoo:
         chosen: Any = slice(None) if rows is None else np.asarray(rows)
         groups = []
         for i in range(len(self.layout.groups)):
-            u, v = (np.load(self.folder / f"{side}_{i}.npy", mmap_mode="r")[chosen] for side in "uv")
+            u, v = (_array(self.folder / f"{side}_{i}.npy")[chosen] for side in "uv")
             groups.append((torch.from_numpy(np.array(u, np.float32)), torch.from_numpy(np.array(v, np.float32))))
         return tuple(groups)
 
     def magnitudes(self, rows: Sequence[int] | None = None) -> Magnitudes:
         """DoRA's magnitudes of some adapters, or of all; without groups if there are none."""
         chosen: Any = slice(None) if rows is None else np.asarray(rows)
-        arrays = [np.load(self.folder / f"m_{i}.npy", mmap_mode="r") for i in range(len(self.magnitude_groups))]
+        arrays = [_array(self.folder / f"m_{i}.npy") for i in range(len(self.magnitude_groups))]
         values = tuple(torch.from_numpy(np.array(array[chosen], np.float32)) for array in arrays)
         return Magnitudes(self.magnitude_groups, values)
 
@@ -79,32 +83,52 @@ class LoraZoo:
         Raises:
             CosetError: A file has changed since it was written.
         """
-        for name, wanted in _index(self.folder / INDEX)["checksums"].items():
-            if _checksum(self.folder / name) != wanted:
+        for name, wanted in read_tree(self.folder / INDEX, Index)["checksums"].items():
+            if _checksum(inside(self.folder, name, self.folder / INDEX)) != wanted:
                 raise CosetError(f"{self.folder / name} is not what was written: its checksum differs; build it again")
 
 
-def open_zoo(folder: Path) -> LoraZoo:
+class Index(TypedDict):
+    """What ``zoo.json`` says."""
+
+    names: list[str]
+    groups: list[tuple[tuple[Size, Size], list[str]]]
+    rank: Size
+    dtype: Literal["float32", "float16"]
+    magnitudes: NotRequired[list[tuple[Size, list[str]]]]
+    notes: list[str]
+    skipped: list[tuple[str, str]]
+    checksums: dict[str, str]
+
+
+def open_zoo(folder: Path, *, check: bool = True) -> LoraZoo:
     """Open a collection that :func:`build_zoo` wrote.
 
+    Args:
+        folder: Of the collection.
+        check: Read all arrays once and hold them to their checksums.
+
     Raises:
-        CosetError: It is not one, or was not finished.
+        CosetError: It is not one, was not finished, or is not what was written.
     """
     if not (folder / INDEX).is_file():
         unfinished = (folder / PARTIAL).is_file()
         raise CosetError(f"{folder} {'is not finished: build it again to go on' if unfinished else 'has no zoo.json'}")
-    index = _index(folder / INDEX)
+    index = read_tree(folder / INDEX, Index)
     layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in index["groups"]))
     magnitudes = tuple((n, tuple(names)) for n, names in index.get("magnitudes", []))
     for name, wanted in _shapes(len(index["names"]), layout, index["rank"], magnitudes).items():
         file = folder / name
         if not file.is_file():
             raise CosetError(f"{folder} lacks {name}")
-        shape = np.load(file, mmap_mode="r").shape
+        shape = _array(file).shape
         if shape != wanted:
             raise CosetError(f"{file} has shape {shape}; zoo.json says {wanted}")
     skipped = tuple((name, reason) for name, reason in index["skipped"])
-    return LoraZoo(folder, tuple(index["names"]), layout, index["rank"], tuple(index["notes"]), skipped, magnitudes)
+    zoo = LoraZoo(folder, tuple(index["names"]), layout, index["rank"], tuple(index["notes"]), skipped, magnitudes)
+    if check:
+        zoo.verify()
+    return zoo
 
 
 def _shapes(
@@ -168,10 +192,10 @@ def build_zoo(
     make_folder(output)
     with FileLock(output / ".lock"):
         if _built_since(output, plan, began):
-            return open_zoo(output)
+            return open_zoo(output, check=False)
         _fill(output, good, plan, shapes, layout, magnitudes, progress)
         _put_in_place(output, list(shapes), {**plan, "notes": notes, "skipped": bad})
-    return open_zoo(output)
+    return open_zoo(output, check=False)
 
 
 def _put_in_place(output: Path, arrays: Sequence[str], index: dict[str, Any]) -> None:
@@ -212,7 +236,7 @@ def _built_since(output: Path, plan: Mapping[str, Any], began: float) -> bool:
     file = output / INDEX
     if not file.is_file() or file.stat().st_mtime < began:
         return False
-    index = _index(file)
+    index: Mapping[str, Any] = read_tree(file)
     return all(index.get(key) == value for key, value in plan.items())
 
 
@@ -221,7 +245,7 @@ def _fill(
     magnitudes: tuple[tuple[int, tuple[str, ...]], ...], progress: Progress,
 ) -> None:  # fmt: skip
     """Write the arrays row by row; every so often it notes how far it has come."""
-    before = _index(output / PARTIAL) if (output / PARTIAL).is_file() else {}
+    before = read_tree(output / PARTIAL, dict[str, Any]) if (output / PARTIAL).is_file() else {}
     kept = before.get("plan") == plan and all(_part(output, name).is_file() for name in shapes)
     done = int(before.get("done", 0)) if kept else 0
     arrays = {}
@@ -256,15 +280,17 @@ def _write_row(adapter: LoraAdapter, row: int, arrays: dict[str, Any], layout: L
             u[row, place], v[row, place] = left.numpy(), right.numpy()
 
 
-def _index(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CosetError(f"{path} cannot be read: {error}") from error
+def _array(path: Path) -> np.ndarray:
+    """An array of a collection, mapped into memory."""
+    array = read_arrays(path, mapped=True).get("")
+    if array is None or array.dtype.kind != "f":
+        raise CosetError(f"{path} holds no array of floating point numbers")
+    return array
 
 
 def _checksum(path: Path) -> str:
     digest = hashlib.sha256()
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 22):

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder, replacing
+from coset.core.outside import read_arrays, read_tensors
 from coset.runs.fit import descend
 from coset.weights.lora.finetuning.finetune import Draw, draw
 from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource, Maker
@@ -229,7 +230,7 @@ def _kept(model: nn.Module, file: Path, train: Any) -> None:
         with replacing(file) as part:
             safetensors.save_file({name: t.contiguous() for name, t in model.state_dict().items()}, str(part))
     try:
-        model.load_state_dict(safetensors.load_file(str(file)))
+        model.load_state_dict(read_tensors(file))
     except Exception as error:
         raise CosetError(f"{file} is damaged, or of another size: remove it, and it is made again") from error
 
@@ -243,7 +244,7 @@ def _classifier() -> nn.Sequential:
 
 def _mnist(path: str | None) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Images at 14 x 14 in [-1, 1] and labels to train on; the 10,000 test images are the classifier's."""
-    data = np.load(data_file("images/mnist.npz", path))
+    data = read_arrays(data_file("images/mnist.npz", path))
     parts = []
     for split in ("train", "test"):
         x = torch.from_numpy(data[f"{split}_images"]).float()[:, None] / 127.5 - 1

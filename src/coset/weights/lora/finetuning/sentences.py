@@ -41,8 +41,8 @@ def minilm(
     drawn = {name: _read(texts, name, training + testing, seed) for name in tasks}
     folder = str(path or _installed())
     transformers = quiet_transformers()
-    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     read = []
     for name, (sentences, labels) in drawn.items():
         found = tokenizer(sentences, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")

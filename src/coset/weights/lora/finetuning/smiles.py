@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from pydantic import Field, field_validator
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
+from coset.core.outside import read_numbers, read_text
 from coset.weights.lora.finetuning.finetune import AdaptableBert, EncoderSource, TokenisedTask, quiet_transformers
 from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, check_known
 
@@ -73,7 +73,9 @@ def rxnfp_bert(
         smiles, labels = _balanced(name, molecules, training + testing, seed)
         read.append(TokenisedTask(name, *tokenise(smiles, vocabulary, tokens), labels, 2))
     transformers = quiet_transformers()
-    model = transformers.BertModel.from_pretrained(str(folder), attn_implementation="eager", add_pooling_layer=False)
+    model = transformers.BertModel.from_pretrained(
+        str(folder), attn_implementation="eager", add_pooling_layer=False, trust_remote_code=False
+    )
     return AdaptableBert(model, "rxnfp/bert_pretrained", read, layers=layers, training=training)
 
 
@@ -119,7 +121,8 @@ def _balanced(name: str, folder: str | None, count: int, seed: int) -> tuple[lis
     """Random molecules in random order, half of them of each class."""
     wanted = PROPERTIES[name]
     file = data_file(wanted.file, folder)
-    table = pd.read_csv(file)[["smiles", wanted.column]].dropna().drop_duplicates("smiles")
+    read = read_numbers(file, ["smiles", wanted.column], texts=["smiles"])
+    table = read[["smiles", wanted.column]].dropna().drop_duplicates("smiles")
     values = table[wanted.column].to_numpy()
     labels = values > np.median(values) if wanted.numbers else values == 1
     generator = np.random.default_rng(seed)
@@ -135,7 +138,7 @@ def _balanced(name: str, folder: str | None, count: int, seed: int) -> tuple[lis
 def _vocabulary(file: Path) -> dict[str, int]:
     if not file.is_file():
         raise CosetError(f"{file} does not exist: source.model must be the folder of a BERT for SMILES with vocab.txt")
-    vocabulary = {token: i for i, token in enumerate(file.read_text(encoding="utf-8").split("\n")) if token}
+    vocabulary = {token: i for i, token in enumerate(read_text(file).split("\n")) if token}
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
     if missing:
         raise CosetError(f"{file} lacks {', '.join(missing)}: it is no vocabulary of a BERT")

@@ -1,0 +1,124 @@
+"""Files of tensors: safetensors, and PyTorch's own read without unpickling anything but tensors."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coset.core.errors import CosetError, require
+from coset.core.outside.files import check_regular, refusing
+
+if TYPE_CHECKING:  # opening other files should not import PyTorch
+    from torch import Tensor
+
+State = "dict[str, Tensor]"
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Tensors by name: ``.safetensors``, or a ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` of tensors alone.
+
+    A dictionary with ``state_dict`` in it, as Lightning writes it, stands for that.
+
+    Raises:
+        CosetError: The file is missing, damaged, or holds something else.
+    """
+    return tensors_with_metadata(path)[0]
+
+
+def tensors_with_metadata(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same with the texts that a safetensors file keeps beside them."""
+    path = Path(path)
+    if path.suffix.lower() == ".safetensors":
+        with tensor_file(path) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    from torch import Tensor
+
+    state = read_saved(path)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    ):
+        raise CosetError(f"{path} holds no state dict: names and tensors were expected")
+    return state, {}
+
+
+@contextmanager
+def tensor_file(path: Path | str) -> Iterator[Any]:
+    """A safetensors file, of which nothing is read yet; it has ``keys``, ``get_tensor``, ``get_slice``, ``metadata``.
+
+    Raises:
+        CosetError: It is missing or damaged, also if this shows only while it is read.
+    """
+    path = check_regular(path)
+    safetensors = require("safetensors", "weights")
+    with refusing(path, "safetensors file"), safetensors.safe_open(str(path), framework="pt") as file:
+        yield file
+
+
+def read_saved(path: Path | str, classes: Sequence[type] = ()) -> Any:
+    """What ``torch.save`` wrote of tensors, numbers, texts, lists and dictionaries; nothing in it is executed.
+
+    Args:
+        path: Of the file.
+        classes: Further ones of which objects may be in it; they are made without calling their constructors.
+
+    Raises:
+        CosetError: The file is missing or damaged, holds something else, or claims more than there is.
+    """
+    import torch
+
+    path = check_regular(path)
+    _check_archive(path)
+    with refusing(path, "file of tensors"):
+        try:
+            with torch.serialization.safe_globals(list(classes)):
+                value = torch.load(path, map_location="cpu", weights_only=True)
+        except CosetError:
+            raise
+        except Exception as error:
+            # What PyTorch says is about its own options, not about the file.
+            more = "".join(f", {each.__name__}" for each in classes[:1])
+            raise CosetError(
+                f"{path} cannot be read: it is damaged, or holds more than tensors, numbers and texts{more}"
+            ) from error
+        _check_tensors(value, path, tuple(classes))
+    return value
+
+
+def _check_archive(path: Path) -> None:
+    """PyTorch stores tensors as they are: an archive that would be larger unpacked is none of its own."""
+    if not zipfile.is_zipfile(path):
+        return
+    with refusing(path, "file of tensors"), zipfile.ZipFile(path) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+    if total > path.stat().st_size:
+        raise CosetError(f"{path} claims {total:,} bytes of tensors and has {path.stat().st_size:,}")
+
+
+def _check_tensors(value: Any, path: Path, classes: tuple[type, ...]) -> None:
+    """That no tensor repeats a small storage over a shape that memory does not hold; nothing is nested in itself."""
+    import torch
+
+    waiting, seen = [value], 0
+    while waiting:
+        each = waiting.pop()
+        seen += 1
+        if seen > 10_000_000:
+            raise CosetError(f"{path} holds itself, or more entries than are read")
+        if isinstance(each, dict):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple):
+            waiting += each
+        elif isinstance(each, classes):
+            waiting += vars(each).values()
+        elif isinstance(each, torch.Tensor) and each.layout == torch.strided:
+            claimed, there = each.numel() * each.element_size(), each.untyped_storage().nbytes()
+            if claimed > max(there, 1 << 20):
+                raise CosetError(f"{path} claims a tensor of shape {tuple(each.shape)}; {there:,} bytes are there")
+        elif isinstance(each, torch.Tensor):
+            raise CosetError(f"{path} holds a sparse tensor: save dense ones")
