@@ -3,9 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from coset.core.errors import CosetError
-from coset.runs.comparison import group_runs, write_comparison
+from coset.runs.comparison import group_runs, paired_differences, subjects_of, write_comparison
 from coset.runs.results import RunResults
 
 
@@ -33,6 +34,39 @@ def test_runs_of_one_name_are_told_apart_by_what_differs(make_run: Callable[...,
     names = [group.name for group in groups]
     assert names == ["subgraphormer/made-up, model.layers=3", "subgraphormer/made-up, model.layers=6"]
     assert [len(group.runs) for group in groups] == [2, 1]
+
+
+def of_other_data(run: Path, name: str) -> Path:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["data"] = {**recipe.get("data", {}), "name": name, "split_seed": 3}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return run
+
+
+def test_runs_of_different_data_are_not_ranked_against_each_other(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    runs = [make_run("a"), of_other_data(make_run("b", error=0.1), "esol"), make_run("c", seed=1)]
+    subjects = subjects_of([RunResults(run) for run in runs])
+    assert [[len(group.runs) for group in subject.groups] for subject in subjects] == [[2], [1]]
+    assert subjects[1].name.startswith("esol")
+    shown = text(write_comparison(runs, tmp_path / "all.html").read_text())
+    assert "about 2 different things, which are not ranked against one another" in shown
+    assert f"Summary: {subjects[0].name}" in shown
+    assert "Summary: esol" in shown
+
+
+def test_differences_are_paired_by_seed(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    runs = [make_run(f"a{seed}", seed=seed, error=error) for seed, error in enumerate((0.4, 0.6, 0.5))]
+    worse = [(0, 0.5), (1, 0.7), (2, 0.61), (9, 9.0)]
+    runs += [make_run(f"b{seed}", recipe="gin/made-up", seed=seed, error=error) for seed, error in worse]
+    (subject,) = subjects_of([RunResults(run) for run in runs])
+    table = paired_differences(subject)
+    assert table is not None
+    # Test MAE is 2.4 * error: differences 0.24, 0.24, 0.264; t(0.975, 2) = 4.3027, half = 4.3027 * 0.013856 / 3 ** 0.5.
+    assert table.rows == [["gin/made-up", "3", "+0.248", "+0.2136 to +0.2824", "differs"]]
+    shown = text(write_comparison(runs, tmp_path / "all.html").read_text())
+    assert "95 % interval" in shown
 
 
 def test_one_folder_named_twice_is_one_run(run_dir: Path, tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from coset.core.errors import CosetError
-from coset.reports import Panel, Section, Widget, colour, fragment, plots, write_sections
+from coset.reports import Panel, Section, Table, Widget, colour, fragment, plots, write_sections
 from coset.reports.scores import HIGHER_IS_BETTER, label
 from coset.runs.results import RunResults
 
 NOT_THE_RECIPE = ("seed", "description", "output")
+OF_A_SEED = ("split_seed", "fold", "data_seed")
+"""Of ``data``: what may differ between runs about the same thing."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,25 @@ class Group:
         return {"mean": float(np.mean(values)), "deviation": deviation, "count": len(values)}
 
 
+@dataclass(frozen=True)
+class Subject:
+    """Runs that are about the same thing: the same data, split, targets and task. Only these are ranked.
+
+    Attributes:
+        name: What they are about; empty where the recipes do not say.
+        groups: The recipes, best first.
+        split: Whose metrics are compared.
+        metrics: The one that chose the epoch first.
+    """
+
+    name: str
+    groups: list[Group]
+    split: str
+    metrics: list[str]
+
+
 def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
-    """Write one page about several runs.
+    """Write one page about several runs; those of different data stand in parts of their own.
 
     Args:
         run_dirs: Folders of runs.
@@ -56,32 +76,99 @@ def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path
         raise CosetError("nothing to compare: name at least one run's folder")
     # The same folder named twice is one run, not a second seed.
     runs = [RunResults(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in run_dirs)]
-    split = "test" if any(run.scores("test") for run in runs) else "val"
-    metrics = list(dict.fromkeys(m for run in runs for m in [run.monitor, *run.scores(split)] if m))
-    metrics = [metric for metric in metrics if any(metric in run.scores(split) for run in runs)]
-    groups = _best_first(group_runs(runs), metrics, split)
-    title = f"{_counted(len(groups), 'recipe')}, {_counted(len(runs), 'run')}"
-    return write_sections(Path(output), title, _sections(groups, metrics, split), kind="comparison")
+    subjects = subjects_of(runs)
+    title = f"{_counted(sum(len(s.groups) for s in subjects), 'recipe')}, {_counted(len(runs), 'run')}"
+    sections = []
+    for number, subject in enumerate(subjects):
+        sections += _sections(subject, number, len(subjects) > 1)
+    lead = ""
+    if len(subjects) > 1:
+        lead = f"These runs are about {len(subjects)} different things, which are not ranked against one another."
+    return write_sections(Path(output), title, sections, lead=lead, kind="comparison")
 
 
-def _sections(groups: list[Group], metrics: list[str], split: str) -> list[Section]:
+def subjects_of(runs: Sequence[RunResults]) -> list[Subject]:
+    """The runs by what they are about, in order of first appearance."""
+    members: dict[str, list[RunResults]] = {}
+    for run in runs:
+        members.setdefault(json.dumps(_about(run), sort_keys=True, default=str), []).append(run)
+    described = [_about(its[0]) for its in members.values()]
+    subjects = []
+    for about, its in zip(described, members.values(), strict=True):
+        split = "test" if any(run.scores("test") for run in its) else "val"
+        metrics = list(dict.fromkeys(m for run in its for m in [run.monitor, *run.scores(split)] if m))
+        metrics = [metric for metric in metrics if any(metric in run.scores(split) for run in its)]
+        groups = _best_first(group_runs(its), metrics, split)
+        subjects.append(Subject(_subject_name(about, described), groups, split, metrics))
+    return subjects
+
+
+def _about(run: RunResults) -> dict[str, Any]:
+    """What the metrics of a run are about: all that its recipe says of data and task, but for what seeds change."""
+    recipe = run.recipe
+    data = {f"data.{key}": value for key, value in _flat(recipe.get("data") or {}).items() if key not in OF_A_SEED}
+    task = (recipe.get("training") or {}).get("task")
+    return {"kind": recipe.get("kind"), **data, **({"task": task} if task else {})}
+
+
+def _subject_name(about: dict[str, Any], others: Sequence[dict[str, Any]]) -> str:
+    """The name of the data, with what tells it from others."""
+    name = str(about.get("data.name") or about.get("kind") or "")
+    differing = [key for key in about if len({str(other.get(key)) for other in others}) > 1 and key != "data.name"]
+    return ", ".join([name, *(f"{key.removeprefix('data.')}={about[key]}" for key in differing)])
+
+
+def paired_differences(subject: Subject) -> Table | None:
+    """The best recipe against each other one over the seeds that both have; ``None`` where no two share two seeds.
+
+    Runs of one seed share the split, so the spread of their differences is smaller than that of the recipes. The
+    interval is Student's, of 95 %.
+    """
+    if not subject.metrics:
+        return None
+    metric, (first, *rest) = subject.metrics[0], subject.groups
+    best = {run.seed: run.scores(subject.split).get(metric) for run in first.runs}
+    rows = []
+    for group in rest:
+        found = [(best.get(run.seed), run.scores(subject.split).get(metric)) for run in group.runs]
+        differences = np.array([b - a for a, b in found if a is not None and b is not None])
+        if len(differences) < 2:
+            continue
+        mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+        half = float(student.ppf(0.975, len(differences) - 1)) * deviation / len(differences) ** 0.5
+        verdict = "differs" if abs(mean) > half else "tie"
+        rows.append([group.name, str(len(differences)), f"{mean:+.4g}", f"{mean - half:+.4g} to {mean + half:+.4g}",
+                     verdict])  # fmt: skip
+    columns = ["recipe", "seeds in common", f"{label(metric)} minus that of {first.name}", "95 % interval", "verdict"]
+    return Table(columns, rows) if rows else None
+
+
+def _sections(subject: Subject, number: int, several: bool) -> list[Section]:
     """Summary, spread over seeds, curves, and every run."""
+    groups, metrics, split = subject.groups, subject.metrics, subject.split
     colours = [colour(i) for i in range(len(groups))]
+    of, place = (f": {subject.name}", f"-{number}") if several else ("", "")
     first = f"; best mean {label(metrics[0])} first" if metrics else ""
     text = f"Metrics on {split}, mean ± sample deviation over runs that differ in nothing but the seed{first}."
     shown = {"groups": groups, "metrics": metrics, "split": split, "colours": colours}
-    sections = [Section("Summary", text, widget=_widget("summary", **shown), anchor="summary")]
+    pairs = paired_differences(subject)
+    sections = [Section(
+        f"Summary{of}", text, widget=_widget("summary", **shown), anchor=f"summary{place}",
+        tables=[] if pairs is None else [pairs],
+    )]  # fmt: skip
     if metrics:
         dots = [_dots(metric, groups, split) for metric in metrics]
         text = "A dot a run; the upright bar is the mean, with one deviation to either side."
-        sections.append(Section("Spread over seeds", text, panels=dots, anchor="spread", short="Spread"))
+        sections.append(
+            Section(f"Spread over seeds{of}", text, panels=dots, anchor=f"spread{place}", short=f"Spread{of}")
+        )
     if curves := plots.overlaid_curves(_histories(groups)):
         swatches = _widget("swatches", groups=groups, colours=colours)
         sections.append(Section(
-            "Training curves", "A line a run, a colour a recipe.", panels=curves, widget=swatches, anchor="training",
-            short="Training",
+            f"Training curves{of}", "A line a run, a colour a recipe.", panels=curves, widget=swatches,
+            anchor=f"training{place}", short=f"Training{of}",
         ))  # fmt: skip
-    return [*sections, Section("Runs", widget=_widget("runs", **shown), anchor="runs")]
+    return [*sections, Section(f"Runs{of}", widget=_widget("runs", **shown), anchor=f"runs{place}")]
 
 
 def _widget(macro: str, **shown: Any) -> Widget:

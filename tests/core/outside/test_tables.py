@@ -71,3 +71,17 @@ def test_formulas_are_escaped_and_numbers_are_not():
     safe = escaped(frame)
     assert list(safe) == ["'=a", "n"]
     assert safe["'=a"].tolist() == ["'=1+1", "+1", "-2.5e3", "'@x", "'-abc", "C-C", "-inf"]
+
+
+def test_parquet_is_a_table_of_text(tmp_path):
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "a.parquet"
+    pd.DataFrame({"n": [1, 2], "x": [0.5, None], "w": ["a", None]}).to_parquet(file)
+    frame = read_table(file)
+    assert frame.index.tolist() == [2, 3]
+    assert frame["n"].tolist() == ["1", "2"]
+    assert frame["x"].isna().tolist() == [False, True]
+    assert frame["w"].isna().tolist() == [False, True]
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(CosetError, match=r"a\.parquet is no Parquet file that can be read"):
+        read_table(file)

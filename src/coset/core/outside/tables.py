@@ -63,7 +63,8 @@ def _typed(column: pd.Series) -> pd.Series:
 
 def read_table(path: Path | str, required: Sequence[str] = (), *, missing: frozenset[str] = MISSING) -> pd.DataFrame:
     """All cells as text, missing ones as NaN; the index counts rows as a spreadsheet does (the header is row 1), and
-    wholly blank rows are gone. ``.tsv`` is tab-separated; ``.gz``, ``.bz2``, ``.xz``, ``.zip`` are unpacked, ``.parquet`` read.
+    wholly blank rows are gone. ``.tsv`` is tab-separated; ``.gz``, ``.bz2``, ``.xz``, ``.zip`` are unpacked; Parquet is
+    read, too.
 
     Args:
         path: Of the file.
