@@ -61,7 +61,7 @@ def test_folds_cover_every_row_once_and_keep_the_shares_of_the_classes(labels, f
         ("x\n", "line 2: not a graph"),
         ("1\n2 0\n0 3 1\n0 1 0\n", "node 0 has 1 of 3 neighbours"),
         ("1\n2 0\n0 1 1\n0 0\n", "no reverse"),
-        ("2\n1 0\n0 0\n1 0\n0 0\n", "has 1 classes: two can be learnt"),
+        ("2\n1 0\n0 0\n1 0\n0 0\n", "has 1 classes: at least two can be learnt"),
     ],
 )
 def test_malformed_files_are_explained(tmp_path, text, message):
@@ -95,3 +95,23 @@ def test_the_collection_itself():
         pytest.skip("MUTAG is not at hand")
     table = tu_dataset("mutag", file)
     assert (len(table), table.node_features, int(table.targets.sum())) == (188, [7], 125)
+
+
+def test_several_classes_have_names(tmp_path):
+    parts = (PATH.format(label=5 * (k % 3), tag=9) for k in range(30))
+    file = written(tmp_path, "30\n" + "".join(parts), "ENZYMES")
+    table = tu_dataset("enzymes", file)
+    assert table.classes == ("0", "1", "2")
+    assert table.targets.squeeze(1).tolist() == [float(k % 3) for k in range(30)]
+    recipe = load("gin/enzymes", [f"data.path={file}", "training.epochs=1", "model.width=8", "model.layers=1"])
+    assert "macro_f1" in recipe.run(tmp_path / "run", quiet=True)["test"]
+
+
+@pytest.mark.parametrize(("name", "graphs", "classes"), [("enzymes", 600, 6), ("imdb-m", 1500, 3)])
+def test_collections_with_several_classes(name, graphs, classes):
+    try:
+        table = tu_dataset(name)
+    except CosetError:
+        pytest.skip(f"{name} is not at hand")
+    assert (len(table), len(table.classes)) == (graphs, classes)
+    assert torch.bincount(table.targets.squeeze(1).long()).tolist() == [graphs // classes] * classes

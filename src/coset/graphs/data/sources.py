@@ -127,7 +127,7 @@ class TU(GraphData):
 
     not_smiles: ClassVar[str] = "whose graphs are no molecules in SMILES"
 
-    name: Literal["mutag", "ptc", "nci1", "proteins", "imdb-b"]
+    name: Literal["mutag", "ptc", "nci1", "proteins", "imdb-b", "enzymes", "imdb-m"]
     path: str | None = Field(None, description="file, or the folder that holds it")
     folds: int = Field(10, ge=3, description="of the cross-validation")
     fold: int | None = Field(None, ge=0, description="the one to test on; the run's seed by default")

@@ -23,14 +23,17 @@ from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.splits import Splits
 from coset.graphs.data.validation import validate_graph
 
-FILES = {"mutag": "MUTAG", "ptc": "PTC", "nci1": "NCI1", "proteins": "PROTEINS", "imdb-b": "IMDBBINARY"}
-"""Data sets with two classes, and their files."""
+FILES = {
+    "mutag": "MUTAG", "ptc": "PTC", "nci1": "NCI1", "proteins": "PROTEINS", "imdb-b": "IMDBBINARY",
+    "enzymes": "ENZYMES", "imdb-m": "IMDBMULTI",
+}  # fmt: skip
+"""Data sets and their files; the last two have six and three classes (``training.task=multiclass``)."""
 
 
 def tu_dataset(
     name: str, path: str | Path | None = None, folds: int = 10, fold: int = 0, split_seed: int = 0
 ) -> GraphTable:
-    """A data set with two classes, split for one round of cross-validation.
+    """A data set, split for one round of cross-validation; with more than two classes these have names.
 
     Args:
         name: One of :data:`FILES`.
@@ -52,7 +55,8 @@ def tu_dataset(
     labels = [int(graph.y) for graph in graphs]
     note = f"fold {fold} of {folds} is tested on, fold {(fold + 1) % folds} chooses the epoch"
     splits = fold_split(labels, folds, fold, split_seed)
-    return GraphTable(graphs, ("label",), splits, FILES[name], sizes, None, (note,))
+    classes = tuple(str(k) for k in range(max(labels) + 1)) if max(labels) > 1 else ()
+    return GraphTable(graphs, ("label",), splits, FILES[name], sizes, None, (note,), classes)
 
 
 def fold_split(labels: Sequence[int], folds: int = 10, fold: int = 0, seed: int = 0) -> Splits:
@@ -79,7 +83,7 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
     values; and how many different tags there are.
 
     Raises:
-        CosetError: The file is malformed or has other than two classes.
+        CosetError: The file is malformed or has a single class.
     """
     rows = [line.split() for line in lines_of(file, encoding="ascii")]
     at, graphs, tags = 1, [], []
@@ -97,10 +101,10 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
     for graph, x in zip(graphs, inverse.split([graph.num_nodes for graph in graphs])):
         graph.x = x.unsqueeze(1)
     classes = sorted({int(graph.y) for graph in graphs})
-    if len(classes) != 2:
-        raise CosetError(f"{file} has {len(classes)} classes: two can be learnt")
+    if len(classes) < 2:
+        raise CosetError(f"{file} has {len(classes)} classes: at least two can be learnt")
     for graph in graphs:
-        graph.y = (graph.y == classes[1]).float()
+        graph.y = torch.tensor([[float(classes.index(int(graph.y)))]])
     return graphs, len(values)
 
 
