@@ -12,7 +12,7 @@ DOMAIN = Domain(
     },
     adds={
         "graph model": ("coset.topology.models",),
-        "graph data": ("coset.topology.sources",),
+        "graph data": ("coset.topology.sources", "coset.topology.own_complexes"),
         "lifting": ("coset.topology.liftings",),
         "page view": ("coset.topology.pages",),
     },

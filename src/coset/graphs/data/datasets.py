@@ -442,7 +442,7 @@ def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tupl
         if len(words) and numbers.isna().all() and words.str.contains(r"[^\W\d_]").all():
             classes = sorted(words.unique())
             codes = cells.map({name: float(code) for code, name in enumerate(classes)})
-            return codes.to_numpy(dtype=float)[:, None], tuple(classes)
+            return codes.to_numpy(dtype=float, copy=True)[:, None], tuple(classes)
     return _numbers(frame, names, file), ()
 
 

@@ -25,7 +25,7 @@ GRAPH6 = (".g6", ".graph6", ".g6.gz", ".graph6.gz")
 LABELS = "labels"
 GRAPH, NODE, SOURCE, TARGET = "graph", "node", "source", "target"
 SPELLINGS = {
-    GRAPH: ("graph", "graph_id", "graph_name"),
+    GRAPH: ("graph", "graph_id", "graph_name", "complex", "mesh", "file"),
     NODE: ("node", "node_id", "id"),
     SOURCE: ("source", "src", "from", "u"),
     TARGET: ("target", "dst", "to", "v"),
@@ -70,14 +70,14 @@ def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
     if not path.exists():
         raise CosetError(f"{path}: no such file or folder")
     if path.is_dir():
-        if (edges := _table_in(path, "edges")) is not None:
+        if (edges := table_in(path, "edges")) is not None:
             return _from_tables(path, edges, labels)
         files = sorted(file for file in path.iterdir() if file.suffix in NETWORKS)
         if not files:
             raise CosetError(
                 f"{path} holds no graphs: a table edges.csv, or files of GraphML (.graphml) or node-link JSON (.json)"
             )
-        labels = labels or _table_in(path, LABELS)
+        labels = labels or table_in(path, LABELS)
         return _from_networks(path, ((file.stem, file) for file in files), labels)
     if path.name.endswith(GRAPH6):
         return _from_graph6(path, labels or table_beside(path))
@@ -89,18 +89,19 @@ def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
     )
 
 
-def _table_in(folder: Path, stem: str) -> Path | None:
+def table_in(folder: Path, stem: str) -> Path | None:
+    """The table of this name in a folder, whatever its ending."""
     return next((folder / f"{stem}{ending}" for ending in TABLES if (folder / f"{stem}{ending}").is_file()), None)
 
 
 def table_beside(file: Path) -> Path | None:
     """``labels.csv`` in the same folder, or a table of the same name."""
     stem = file.name.partition(".")[0]
-    return _table_in(file.parent, stem) or _table_in(file.parent, LABELS)
+    return table_in(file.parent, stem) or table_in(file.parent, LABELS)
 
 
 def _from_tables(folder: Path, edges_file: Path, labels: Path | None) -> GraphTables:
-    nodes_file, graphs_file = _table_in(folder, "nodes"), labels or _table_in(folder, "graphs")
+    nodes_file, graphs_file = table_in(folder, "nodes"), labels or table_in(folder, "graphs")
     edges = _named(read_table(edges_file), (SOURCE, TARGET), edges_file)
     nodes = None if nodes_file is None else _named(read_table(nodes_file), (NODE,), nodes_file)
     graphs = None if graphs_file is None else _named(read_table(graphs_file), (GRAPH,), graphs_file)
@@ -213,7 +214,9 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
         table[GRAPH] = own[GRAPH].to_list()
     else:
         table = table.rename(columns={spelling: GRAPH})
-        table[GRAPH] = table[GRAPH].astype(str).str.strip().str.removesuffix(".graphml").str.removesuffix(".json")
+        table[GRAPH] = table[GRAPH].astype(str).str.strip()
+        if not set(table[GRAPH]) & set(own[GRAPH]):  # names of files, with their endings
+            table[GRAPH] = table[GRAPH].map(lambda name: Path(name).stem)
     if (double := table[GRAPH].duplicated()).any():
         row = table.index[int(double.to_numpy().argmax())]
         raise CosetError(f"{labels}, row {row}: graph {table[GRAPH][row]!r} is there twice")

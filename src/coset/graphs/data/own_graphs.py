@@ -114,10 +114,10 @@ class GraphFiles(GraphData):
         if table.splits:
             return table
         if table.level == "node" and len(table) > 1:
-            return replace(table, splits=_of_nodes(_split(len(table), None, split, None, self.path), table))
+            return replace(table, splits=_of_nodes(split_rows(len(table), None, split, None, self.path), table))
         values = table.targets.numpy()
         known = np.flatnonzero(~np.isnan(values).all(1))
-        rows = _split(len(known), None, split, values[known, 0], self.path)
+        rows = split_rows(len(known), None, split, values[known, 0], self.path)
         return replace(table, splits={name: torch.from_numpy(known)[part] for name, part in rows.items()})
 
 
@@ -248,7 +248,7 @@ def _splits(
     graphs = found.tables.graphs
     by_node = split.kind == "column" and split.column in rows
     if level == "node" and len(graphs) > 1 and not by_node:
-        parts = _split(len(graphs), graphs, split, None, found.tables.names[2])
+        parts = split_rows(len(graphs), graphs, split, None, found.tables.names[2])
         graph_of = torch.from_numpy(found.of_nodes)
         return {key: torch.isin(graph_of, part).nonzero().squeeze(1) for key, part in parts.items()}
     unknown = np.isnan(values).all(1)
@@ -256,13 +256,25 @@ def _splits(
         row = rows.index[int(unknown.argmax())]
         raise CosetError(f"{name}, row {row}: the target is missing; leave out such graphs")
     known = np.flatnonzero(~unknown)
-    parts = _split(len(known), rows.iloc[known], split, values[known, 0], name)
+    parts = split_rows(len(known), rows.iloc[known], split, values[known, 0], name)
     return {key: torch.from_numpy(known)[part] for key, part in parts.items()}
 
 
-def _split(
+def split_rows(
     count: int, rows: pd.DataFrame | None, split: Split, labels: np.ndarray | None, what: str
 ) -> Splits:  # fmt: skip
+    """Rows 0 .. count - 1 by split.
+
+    Args:
+        count: How many.
+        rows: Their table, for ``split=column``.
+        split: How.
+        labels: Of the rows, for ``split=stratified``.
+        what: The table, in messages.
+
+    Raises:
+        CosetError: They cannot be split so.
+    """
     if split.kind == "column":
         if rows is None:
             raise CosetError(f"{what}: split=column needs a table with such a column; its graphs may carry masks")

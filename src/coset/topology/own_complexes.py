@@ -1,0 +1,144 @@
+"""``data.name=complexes``: a folder of one's own complexes or meshes, with a table of what is to be learned of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, field_validator
+from torch_geometric.data import Data
+
+from coset.core.errors import CosetError
+from coset.core.outside import read_tree
+from coset.graphs.data.datasets import GraphTable, check_column, graph_features, target_values
+from coset.graphs.data.graph_files import GRAPH, labelled, table_in
+from coset.graphs.data.own_graphs import Split, split_rows
+from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares
+from coset.runs.terminal import track
+from coset.topology.data.batches import ComplexData, to_data
+from coset.topology.data.meshes import SUFFIXES
+from coset.topology.files import read_complex
+
+ENDINGS = (".json", ".atomlist", *SUFFIXES)
+RANKS = 3  # vertices, edges, faces: what the models of complexes read
+FEATURES = "features"
+"""Key of a JSON file: rows of numbers by rank, ``{"0": [[...], ...], "1": [...]}``."""
+
+
+@GRAPH_DATA.add
+class ComplexFiles(GraphData):
+    """One's own complexes: JSON, TopoNetX atom lists, meshes; with ``model.lift=none``."""
+
+    not_smiles: ClassVar[str] = "which are no molecules in SMILES"
+
+    name: Literal["complexes"] = "complexes"
+    path: str = Field(description="folder of complexes (.json, .atomlist, .off, .obj, ...) with labels.csv")
+    target: list[str] = Field(description="column of the labels to predict, or several: a,b", min_length=1)
+    labels: str | None = Field(None, description="table with a row a file; by default labels.csv in the folder")
+    split: Literal["random", "stratified", "column"] = "random"
+    split_column: str = Field("split", description="column of train, val and test, for split=column")
+    fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
+    split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
+
+    _shares = field_validator("fractions")(check_shares)
+    _from_anywhere = field_validator("path")(absolute)
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @property
+    def title(self) -> str:
+        return Path(self.path).name
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        folder, seed = Path(self.path), seed if self.split_seed is None else self.split_seed
+        files = complex_files(folder)
+        labels = Path(self.labels) if self.labels else table_in(folder, "labels")
+        if labels is None:
+            raise CosetError(
+                f"{folder} has no labels.csv: a table with a row a file and a column 'graph' of their names"
+            )
+        rows = labelled(pd.DataFrame({GRAPH: [file.stem for file in files]}), labels)
+        for target in self.target:
+            check_column([str(c) for c in rows.columns], target, labels)
+        values, classes = target_values(rows, self.target, labels)
+        if (missing := np.isnan(values).all(1)).any():
+            raise CosetError(f"{labels}, row {rows.index[int(missing.argmax())]}: the target is missing")
+        split = Split(self.split, self.split_column, self.fractions, seed)
+        splits = split_rows(len(files), rows, split, values[:, 0], str(labels))
+        graphs = read_complexes(files, progress)
+        for graph, y in zip(graphs, torch.from_numpy(values).float(), strict=True):
+            graph.y = y.unsqueeze(0)
+        features = graph_features(graphs, "x"), graph_features(graphs, "x_1")
+        return GraphTable(graphs, tuple(self.target), splits, folder.name, *features, classes=classes)
+
+    def to_predict(self, path: Path, described: GraphTable) -> GraphTable:
+        """Complexes of another folder, or of one file."""
+        graphs = read_complexes([path] if path.is_file() else complex_files(path))
+        features = graph_features(graphs, "x"), graph_features(graphs, "x_1")
+        if features != (described.node_features, described.edge_features):
+            raise CosetError(
+                f"{path}: features of vertices and edges are {features[0]} and {features[1]} columns; training had "
+                f"{described.node_features} and {described.edge_features}"
+            )
+        return GraphTable(graphs, (), {}, path.name, *features)
+
+
+def complex_files(folder: Path) -> list[Path]:
+    """Files of complexes in a folder, by name.
+
+    Raises:
+        CosetError: There are none, or two have one name.
+    """
+    if not folder.is_dir():
+        raise CosetError(f"{folder}: no such folder")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
+    if not files:
+        raise CosetError(f"{folder} holds no complexes: files of {', '.join(ENDINGS)}")
+    stems = [file.stem for file in files]
+    if (double := next((stem for stem in stems if stems.count(stem) > 1), None)) is not None:
+        raise CosetError(f"{folder} has two complexes of the name {double!r}")
+    return files
+
+
+def read_complexes(files: list[Path], progress: bool = False) -> list[Data]:
+    """Complexes with features of vertices ``x`` and of edges ``x_1``, where their files have some.
+
+    Raises:
+        CosetError: A file holds no complex, cells beyond faces, or some have features and others not.
+    """
+    found = [_read(file) for file in track(files, "complexes", quiet=not progress)]
+    for key in ("x", "x_1"):
+        widths = {data[key].size(1) if key in data else None for data in found}
+        if len(widths) > 1:
+            raise CosetError(f"{files[0].parent}: complexes differ in {key}: all must have equally many features")
+    return found
+
+
+def _read(file: Path) -> ComplexData:
+    complex_ = read_complex(str(file))
+    if complex_.top >= RANKS:
+        raise CosetError(
+            f"{file} has cells of rank {complex_.top}; models read vertices, edges and faces (ranks 0 to 2)"
+        )
+    given: Any = read_tree(file).get(FEATURES, {}) if file.suffix.lower() == ".json" else {}
+    features: dict[str, Any] = {}
+    for rank, rows in given.items() if isinstance(given, dict) else ():
+        if rank not in ("0", "1"):
+            raise CosetError(f"{file}: features of rank {rank}; models read those of vertices (0) and edges (1)")
+        try:
+            values = torch.tensor(rows, dtype=torch.float32)
+        except (TypeError, ValueError) as error:
+            raise CosetError(f"{file}: features of rank {rank} are no rows of numbers ({error})") from None
+        if values.dim() != 2 or not torch.isfinite(values).all():
+            raise CosetError(f"{file}: features of rank {rank} must be rows of finite numbers")
+        features["x" if rank == "0" else f"x_{rank}"] = values
+    try:
+        return to_data(complex_, ranks=RANKS, id=file.stem, **features)
+    except CosetError as error:
+        raise CosetError(f"{file}: {error}") from None
