@@ -64,6 +64,8 @@ class GraphRecipe(Recipe):
                 self.model.build(1, None, None)
             except ValueError as error:
                 raise ValueError(f"model.{error}") from error
+            except (RuntimeError, TypeError, OverflowError) as error:  # no memory has room for so many numbers
+                raise ValueError(f"model cannot be built: {str(error).splitlines()[0][:120]}") from error
         return self
 
     def load(self, progress: bool = False) -> GraphTable:
@@ -282,8 +284,13 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     check_belongs(checkpoint, identity.get("recipe", {}), {**wanted, "training": {"task": settled["training"]["task"]}})
     table = GraphTable([], tuple(identity["targets"]))
     table = replace(table, node_features=identity["node_features"], edge_features=identity["edge_features"])
-    task = GraphTask(recipe.network(table), recipe.training.task, torch.full((1, len(table.target_names)), torch.nan))
-    task.load_state_dict(state["state_dict"])
+    weights = state["state_dict"]
+    wrong = next((name for name, w in weights.items() if w.is_floating_point() and not bool(w.isfinite().all())), None)
+    if wrong is not None:
+        raise CosetError(f"{checkpoint}: {wrong} holds numbers that are not finite; train the model again")
+    unknown = torch.full((1, len(table.target_names)), torch.nan, dtype=weights["mean"].dtype)
+    task = GraphTask(recipe.network(table), recipe.training.task, unknown)
+    task.load_state_dict(weights)
     return recipe, task, table
 
 

@@ -67,6 +67,12 @@ def predict_csv(
         if column in frame:
             raise CosetError(f"{data} has a column {column!r} already; rename it first")
     values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
+    wrong = ~values.isfinite().all(1)
+    if wrong.any():
+        row = frame.index[int(wrong.int().argmax())]
+        raise CosetError(
+            f"{folder} predicts {int(wrong.sum())} numbers that are not finite (row {row} of {data} first)"
+        )
     for index, column in enumerate(columns):
         frame[column] = values[:, index].numpy()
     write_text(output, escaped(frame).to_csv(index=False))

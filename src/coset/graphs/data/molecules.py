@@ -95,6 +95,11 @@ def smiles_to_data(smiles: str, id: str = "") -> Data:
     return molecule_to_data(parse_smiles(smiles), smiles.strip(), id)
 
 
+def canonical_smiles(mol: Any) -> str:
+    """One text for all ways to write a molecule."""
+    return require("rdkit.Chem", "molecules").MolToSmiles(mol)
+
+
 def scaffold(mol: Any) -> str:
     """SMILES of the Bemis-Murcko scaffold: ring systems and the chains that join them, without stereochemistry.
 

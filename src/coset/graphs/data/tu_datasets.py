@@ -86,6 +86,8 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
     try:
         for number in range(int(rows[0][0])):
             nodes, label = map(int, rows[at])
+            if nodes < 1:
+                raise ValueError(f"it has {nodes} nodes")
             found, edges = _nodes(rows, at + 1, nodes)
             tags.append(found)
             graph = Data(edge_index=edges, y=torch.tensor([[float(label)]]), num_nodes=nodes, id=str(number))

@@ -135,7 +135,7 @@ def predict(
                 total[done : done + batch.num_graphs] += task(batch.to(task.device)).cpu()
                 done += batch.num_graphs
                 bar.advance(shown, batch.num_graphs)
-    return (total / votes).float()
+    return (total / votes).to(task.mean.dtype)
 
 
 def first_batch(graphs: Sequence[Data], size: int = 8) -> Batch:

@@ -66,7 +66,7 @@ class GraphTask(pl.LightningModule):
         self.schedule, self.patience, self.warmup, self.epochs = schedule, patience, warmup, epochs
         if task == "classification":
             check_labels(targets)
-        mean, scale = standard(targets) if task == "regression" else (torch.zeros(1), torch.ones(1))
+        mean, scale = standard(targets) if task == "regression" else (targets.new_zeros(1), targets.new_ones(1))
         self.register_buffer("mean", mean.expand(targets.size(1)).clone())
         self.register_buffer("scale", scale.expand(targets.size(1)).clone())
         self.watched: list[float] = []
@@ -85,7 +85,7 @@ class GraphTask(pl.LightningModule):
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
         known: Bool[Tensor, "graphs targets"] = ~batch.y.isnan()
         out = self.model(batch).float()
-        target = ((batch.y - self.mean) / self.scale)[known]
+        target = ((batch.y - self.mean) / self.scale)[known].float()
         total = summed_loss(self.task, self.loss, out[known], target)
         count, processes = known.sum(), place()[1]
         if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
@@ -128,7 +128,7 @@ class GraphTask(pl.LightningModule):
         self._outputs = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self._outputs.append((self(batch).float(), batch.y.float()))
+        self._outputs.append((self(batch).to(self.mean.dtype), batch.y.to(self.mean.dtype)))
 
     def on_validation_epoch_end(self) -> None:
         own = len(share(len(self.trainer.val_dataloaders.dataset)))  # type: ignore[union-attr]
