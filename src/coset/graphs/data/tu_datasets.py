@@ -93,7 +93,7 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
             graph = Data(edge_index=edges, y=torch.tensor([[float(label)]]), num_nodes=nodes, id=str(number))
             graphs.append(validate_graph(graph))
             at += 1 + nodes
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise CosetError(f"{file}, line {at + 1}: not a graph of this format ({error})") from None
     values, inverse = torch.cat(tags).unique(return_inverse=True) if tags else (torch.empty(0), torch.empty(0))
     for graph, x in zip(graphs, inverse.split([graph.num_nodes for graph in graphs])):
