@@ -1,5 +1,6 @@
 import pandas as pd
 import pytest
+import torch
 
 from coset import CosetError
 from coset.graphs.models.subgraphormer import Subgraphormer
@@ -111,3 +112,47 @@ def test_draws_of_noise_and_their_seed_are_chosen_at_prediction(small_csv, tmp_p
 def test_draws_without_anything_to_draw_are_refused(run, small_csv, tmp_path):
     with pytest.raises(CosetError, match="has neither noise nor sampled roots"):
         predict_csv(run, small_csv, tmp_path / "out.csv", draws=2)
+
+
+def test_weights_or_predictions_that_are_not_finite_are_refused(run, small_csv, tmp_path, monkeypatch):
+    unbounded = torch.tensor([[1.0]] * 11 + [[torch.inf]])
+    monkeypatch.setattr("coset.graphs.experiments.predict", lambda *_, **__: unbounded)
+    with pytest.raises(CosetError, match=r"predicts 1 values that are not finite \(row 13 first\)"):
+        predict_csv(run, small_csv, tmp_path / "out.csv")
+    whole = torch.load(run / "checkpoint.ckpt", weights_only=True)
+    state = whole["state_dict"]
+    name = next(name for name in state if name.endswith("weight"))
+    torch.save(whole | {"state_dict": state | {name: torch.full_like(state[name], torch.nan)}}, run / "checkpoint.ckpt")
+    with pytest.raises(CosetError, match=f"{name} holds numbers that are not finite"):
+        predict_csv(run, small_csv, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_formulas_come_back_as_text(run, tmp_path):
+    (tmp_path / "new.csv").write_text('smiles,name\nCCO,"=cmd|x"\n')
+    predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv")["name"].to_list() == ["'=cmd|x"]
+
+
+def test_total_energies_keep_their_differences(tmp_path):
+    smiles = ["C" * n for n in range(1, 13)]
+    rows = "".join(f"{text},{-1e9 + 1e-3 * n}\n" for n, text in enumerate(smiles))
+    (tmp_path / "energies.csv").write_text("smiles,carbons\n" + rows)
+    made = load("csv", [f"data.path={tmp_path / 'energies.csv'}", *SMALL]).run(tmp_path / "run", quiet=True)
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert table["target"].nunique() == 12
+    assert 0 < made["test"]["rmse"] < 1
+    predict_csv(tmp_path / "run", tmp_path / "energies.csv", tmp_path / "out.csv")
+    ours = pd.read_csv(tmp_path / "out.csv")["prediction"]
+    assert ours.to_list() == pytest.approx(table["prediction"].to_list(), abs=1e-5)
+    assert ours.nunique() > 1
+
+
+def test_what_views_leave_is_removed_with_the_rest(small_csv, tmp_path):
+    recipe = load("csv", [f"data.path={small_csv}", *SMALL])
+    recipe.run(tmp_path / "run", quiet=True)
+    folder = recipe.folder(tmp_path / "run")
+    for name in ("cells.json", "attention.json"):
+        (folder / name).write_text("[]")
+    folder.clear()
+    assert {path.name for path in folder.path.iterdir()} <= {".lock"}

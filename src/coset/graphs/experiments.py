@@ -66,6 +66,8 @@ class GraphRecipe(Recipe):
                 self.model.build(1, None, None)
             except ValueError as error:
                 raise ValueError(f"model.{error}") from error
+            except (RuntimeError, TypeError, OverflowError) as error:  # no memory has room for so many numbers
+                raise ValueError(f"model cannot be built: {str(error).splitlines()[0][:120]}") from error
         return self
 
     def load(self, progress: bool = False) -> GraphTable:
@@ -302,9 +304,13 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
         level=identity.get("level", "graph"),
         columns=identity.get("columns", {}),
     )
-    unknown = torch.full((1, len(table.target_names)), torch.nan)
+    weights = state["state_dict"]
+    wrong = next((name for name, w in weights.items() if w.is_floating_point() and not bool(w.isfinite().all())), None)
+    if wrong is not None:
+        raise CosetError(f"{checkpoint}: {wrong} holds numbers that are not finite; train the model again")
+    unknown = torch.full((1, len(table.target_names)), torch.nan, dtype=weights["mean"].dtype)
     task = GraphTask(recipe.network(table), recipe.training.task, unknown, classes=table.classes)
-    task.load_state_dict(state["state_dict"])
+    task.load_state_dict(weights)
     return recipe, task, table
 
 

@@ -68,6 +68,10 @@ def predict_csv(
         if column in frame:
             raise CosetError(f"{data} has a column {column!r} already; rename it first")
     values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
+    wrong = ~values.isfinite().all(1)
+    if wrong.any():
+        row = frame.index[int(wrong.int().argmax())]
+        raise CosetError(f"{folder} predicts {int(wrong.sum())} values that are not finite (row {row} first)")
     for column, found in prediction_columns(names, classes, values).items():
         frame[column] = found
     write_text(output, escaped(frame).to_csv(index=False))

@@ -155,7 +155,7 @@ def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None
             text = read_text(Path(value), 1 << 20)
             rows = (line.split("#")[0].replace(",", " ").split() for line in text.splitlines())
             words = parse_tree(text, value) if text.lstrip().startswith(("[", "{")) else [row for row in rows if row]
-            numbers = words if not isinstance(words, list) or len(words) > 1 else words[0]
+            numbers = words[0] if isinstance(words, list) and len(words) == 1 else words
             numbers = numbers.get("K", numbers.get("intrinsics")) if isinstance(numbers, dict) else numbers
         else:
             numbers = [float(part) for part in value.split(",")]

@@ -44,12 +44,12 @@ def summed_loss(
 def standard(
     targets: Float[Tensor, "rows targets"],
 ) -> tuple[Float[Tensor, " targets"], Float[Tensor, " targets"]]:
-    """Mean and deviation of each target over its known labels; 0 and 1 where they say nothing."""
-    targets = targets.double()
+    """Mean and deviation of each target over its known labels, in the targets' type; 0 and 1 where they say nothing."""
+    kind, targets = targets.dtype, targets.double()
     mean = targets.nanmean(0).nan_to_num()
     spread = ((targets - mean) ** 2).nanmean(0).sqrt().nan_to_num()
     # A constant target leaves rounding, not spread.
-    return mean.float(), torch.where(spread > 1e-12 * mean.abs(), spread, torch.ones_like(spread)).float()
+    return mean.to(kind), torch.where(spread > 1e-12 * mean.abs(), spread, torch.ones_like(spread)).to(kind)
 
 
 def balanced_weights(targets: Float[Tensor, "rows 1"], labels: int) -> Float[Tensor, " labels"]:

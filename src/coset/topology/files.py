@@ -17,10 +17,13 @@ from coset.topology.data.complexes import Complex
 from coset.topology.data.meshes import SUFFIXES, read_mesh
 from coset.topology.liftings import LIFTINGS, LiftingOptions, from_networkx
 
+MOST_VERTICES = 10_000_000
+"""Of a complex in JSON, which may claim any number with a few letters."""
+
 
 class _Written(BaseModel):
-    vertices: Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
-    cells: dict[Annotated[int, Field(ge=0, lt=64)], list[list[Annotated[int, Field(strict=True)]]]]
+    vertices: Annotated[int, Field(ge=0, le=MOST_VERTICES, strict=True)]
+    cells: dict[Annotated[int, Field(ge=0, lt=64)], list[list[Annotated[int, Field(strict=True, lt=1 << 62)]]]]
     kind: Literal["combinatorial", "cell", "simplicial"] = "combinatorial"
 
 

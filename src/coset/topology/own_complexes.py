@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.outside import read_tree
-from coset.graphs.data.datasets import GraphTable, check_column, graph_features, target_values
+from coset.graphs.data.datasets import GraphTable, as_targets, check_column, graph_features, target_values
 from coset.graphs.data.graph_files import GRAPH, labelled, table_in
 from coset.graphs.data.own_graphs import Split, split_rows
 from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares
@@ -72,7 +72,7 @@ class ComplexFiles(GraphData):
         split = Split(self.split, self.split_column, self.fractions, seed)
         splits = split_rows(len(files), rows, split, values[:, 0], str(labels))
         graphs = read_complexes(files, progress)
-        for graph, y in zip(graphs, torch.from_numpy(values).float(), strict=True):
+        for graph, y in zip(graphs, as_targets(values), strict=True):
             graph.y = y.unsqueeze(0)
         features = graph_features(graphs, "x"), graph_features(graphs, "x_1")
         return GraphTable(graphs, tuple(self.target), splits, folder.name, *features, classes=classes)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,12 +30,23 @@ from coset.core.errors import CosetError
 from coset.core.identity import digest
 from coset.core.outside import read_table
 from coset.graphs.data.columns import Columns
-from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, molecule_to_data, parse_smiles, scaffold
+from coset.graphs.data.molecules import (
+    ATOM_SIZES,
+    BOND_SIZES,
+    canonical_smiles,
+    molecule_to_data,
+    parse_smiles,
+    scaffold,
+)
 from coset.graphs.data.splits import Splits, column_split, random_split, scaffold_split
 from coset.graphs.data.validation import validate_graph
 from coset.runs.terminal import track
 
 FRACTIONS = (0.8, 0.1, 0.1)
+RESOLUTION = 1e-5
+"""Of targets in float32, against their spread: what is coarser stays in float64."""
+LARGEST = 1e100
+"""Of targets: squares of anything larger leave float64."""
 
 
 @dataclass
@@ -42,7 +55,7 @@ class GraphTable:
 
     Attributes:
         graphs: One ``Data`` a graph, each with ``id`` and, if there are targets, ``y`` float [1, T] (NaN where
-            missing).
+            missing; float64 where float32 cannot tell targets apart).
         target_names: The T names.
         splits: Rows of ``train``, ``val``, ``test``; a split may be absent, and is empty without training (prediction).
         name: What the data set is called.
@@ -313,8 +326,41 @@ def csv(
     notes = [f"skipped {len(read.skipped)} unparsable rows: {listed(read.skipped)}"] if read.skipped else []
     notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
     splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, file)
+    notes += [*_repeats(read.mols, read.frame, splits), *_constants(read.graphs, names, splits)] if names else []
     features = (list(ATOM_SIZES), list(BOND_SIZES))
     return GraphTable(read.graphs, tuple(names), splits, file.name, *features, tuple(notes), read.classes)
+
+
+def _repeats(mols: Sequence[Any], frame: pd.DataFrame, splits: Splits) -> list[str]:
+    """Notes on molecules that are there more than once, and on those of one split that another has too."""
+    if not splits:
+        return []
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(map(canonical_smiles, mols)):
+        rows.setdefault(name, []).append(row)
+    twice = [found for found in rows.values() if len(found) > 1]
+    if not twice:
+        return []
+    first = listed([int(frame.index[row]) for row in twice[0]])
+    notes = [f"{len(twice)} molecules are there more than once (rows {first}{', ...' if len(twice) > 1 else ''})"]
+    part = {row: name for name, chosen in splits.items() for row in chosen.tolist()}
+    for name in splits:
+        if name != "train":
+            shared = sum({"train", name} <= {part.get(row) for row in found} for found in twice)
+            notes += [f"{shared} molecules of {name} are in train, too"] if shared else []
+    return notes
+
+
+def _constants(graphs: Sequence[Data], names: Sequence[str], splits: Splits) -> list[str]:
+    """Notes on targets with one value only, among the rows to train on."""
+    rows = splits["train"].tolist() if "train" in splits else range(len(graphs))
+    values = torch.cat([graphs[row].y for row in rows]) if len(rows) else torch.empty(0, len(names))
+    notes = []
+    for column, name in enumerate(names):
+        known = values[:, column][~values[:, column].isnan()]
+        if len(known) > 1 and bool((known == known[0]).all()):
+            notes.append(f"the target {name!r} is {float(known[0]):g} in all of {len(known)} rows to train on")
+    return notes
 
 
 class ParsedRows(NamedTuple):
@@ -438,8 +484,8 @@ def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tupl
         cells = cells.where(cells != "")
         words = cells.dropna()
         numbers = pd.to_numeric(words, errors="coerce")
-        # Without a letter it is a number written in another way (0,5 or <5): no class, but an error.
-        if len(words) and numbers.isna().all() and words.str.contains(r"[^\W\d_]").all():
+        # What begins with no letter is a number written in another way (0,5 or <5 or 1.5 kcal): no class, but an error.
+        if len(words) and numbers.isna().all() and words.str.match(r"[^\W\d_]").all():
             classes = sorted(words.unique())
             codes = cells.map({name: float(code) for code, name in enumerate(classes)})
             return codes.to_numpy(dtype=float, copy=True)[:, None], tuple(classes)
@@ -455,8 +501,16 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarra
         wrong = (np.isnan(numbers) & cells.notna().to_numpy()) | np.isinf(numbers)
         if wrong.any():
             position = int(wrong.argmax())
+            cell = cells.iloc[position]
+            hint = "; write 1.5 for 1,5" if re.fullmatch(r"[+-]?\d+,\d+", cell.strip()) else ""
             raise CosetError(
-                f"{file}, row {frame.index[position]}, column {name!r}: {cells.iloc[position]!r} is not a finite number"
+                f"{file}, row {frame.index[position]}, column {name!r}: {cell!r} is not a finite number{hint}"
+            )
+        if len(numbers) and (beyond := np.abs(numbers) > LARGEST).any():
+            position = int(beyond.argmax())
+            raise CosetError(
+                f"{file}, row {frame.index[position]}, column {name!r}: {cells.iloc[position]} is beyond {LARGEST:g}; "
+                "give the target in another unit"
             )
         values[:, column] = numbers
     return values
@@ -481,9 +535,21 @@ def _graphs(mols: list[Any], frame: pd.DataFrame, smiles: str, id: str | None, v
     names = [str(row) for row in frame.index] if id is None else frame[id].fillna("").tolist()
     graphs = [molecule_to_data(mol, text.strip(), name) for mol, text, name in zip(mols, frame[smiles], names)]
     if values is not None:
-        for data, row in zip(graphs, torch.from_numpy(values).float()):
+        for data, row in zip(graphs, as_targets(values)):
             data.y = row.clone().unsqueeze(0)
     return graphs
+
+
+def as_targets(values: Float[np.ndarray, "rows targets"]) -> Float[Tensor, "rows targets"]:
+    """Targets in float32 where that keeps them apart, else in float64 until they are standardised.
+
+    Total energies of -1000000.123 and -1000000.124 are one number in float32, and 1e39 is infinite.
+    """
+    exact = torch.from_numpy(values)
+    rounded = exact.float()
+    off = (rounded.double() - exact).abs().nan_to_num(posinf=math.inf)
+    spread = ((exact - exact.nanmean(0)) ** 2).nanmean(0).sqrt().nan_to_num()
+    return rounded if bool((off <= RESOLUTION * spread).all()) or bool((off == 0).all()) else exact
 
 
 def _splits(

@@ -49,6 +49,10 @@ _ZINC_MEAN = (2.4570953396190123, -3.0525811293166134, -0.0485696876403053)
 _ZINC_DEVIATION = (1.434324401111988, 0.8335207024513095, 0.2860212110245455)
 
 
+LONGEST_SMILES = 10_000
+"""Letters of a molecule: RDKit's time grows with their square, and beyond."""
+
+
 def parse_smiles(smiles: str) -> Any:
     """The RDKit molecule of a SMILES string, without RDKit's messages on stderr.
 
@@ -59,10 +63,13 @@ def parse_smiles(smiles: str) -> Any:
     text = smiles.strip() if isinstance(smiles, str) else ""
     if not text:
         raise CosetError("empty SMILES: every row needs a molecule, e.g. CCO")
+    if len(text) > LONGEST_SMILES:
+        raise CosetError(f"SMILES {text[:40]!r}... has {len(text):,} letters; at most {LONGEST_SMILES:,} are read")
     with _quiet():
         mol = chem.MolFromSmiles(text)
         if mol is None:
-            raise CosetError(f"unparsable SMILES {text!r}: {_reason(text)}")
+            shown = repr(text) if len(text) <= 200 else f"{text[:200]!r}..."
+            raise CosetError(f"unparsable SMILES {shown}: {_reason(text)}")
     if mol.GetNumAtoms() == 0:
         raise CosetError(f"SMILES {text!r} has no atoms")
     return mol
@@ -93,6 +100,11 @@ def smiles_to_data(smiles: str, id: str = "") -> Data:
         CosetError: The string is no molecule.
     """
     return molecule_to_data(parse_smiles(smiles), smiles.strip(), id)
+
+
+def canonical_smiles(mol: Any) -> str:
+    """One text for all ways to write a molecule."""
+    return require("rdkit.Chem", "molecules").MolToSmiles(mol)
 
 
 def scaffold(mol: Any) -> str:

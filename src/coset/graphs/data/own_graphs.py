@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import GraphTable, check_column, target_values
+from coset.graphs.data.datasets import GraphTable, as_targets, check_column, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,
@@ -136,7 +136,7 @@ def with_labels(table: GraphTable, path: Path, labels: Path | None, targets: Seq
         check_column([str(c) for c in rows.columns], target, file)
     values, classes = _targets(rows, str(file), targets)
     graphs = [graph.clone() for graph in table.graphs]
-    for graph, y in zip(graphs, torch.from_numpy(values).float(), strict=True):
+    for graph, y in zip(graphs, as_targets(values), strict=True):
         graph.y = y.unsqueeze(0)
     return replace(table, graphs=graphs, target_names=tuple(targets), classes=classes, level="graph", splits={})
 
@@ -189,9 +189,9 @@ def graphs_of(
         columns = _learned(found, skipped, _seen_in_training(splits, level, found.of_nodes))
     graphs, loops = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
     if targets:
-        parts = np.split(values, np.cumsum(found.counts)[:-1]) if level == "node" else values[:, None]
-        for graph, y in zip(graphs, parts, strict=True):
-            graph.y = torch.from_numpy(np.array(y)).float()
+        rows = found.counts.tolist() if level == "node" else [1] * len(graphs)
+        for graph, y in zip(graphs, as_targets(values).split(rows), strict=True):
+            graph.y = y.clone()
     notes = tables.notes + ((f"left out {loops} edges from a node to itself",) if loops else ())
     node_features, edge_features = (features(columns[key]) for key in ("nodes", "edges"))
     return GraphTable(

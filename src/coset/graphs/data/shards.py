@@ -180,7 +180,7 @@ class Manifest(TypedDict):
     """What ``shards.json`` says: files with their number of graphs, what is predicted, and what graphs look like."""
 
     name: str
-    shards: list[tuple[str, Annotated[int, Field(ge=0)]]]
+    shards: list[tuple[str, Annotated[int, Field(ge=0, lt=1 << 40)]]]
     target_names: list[str]
     transform: str
     node_features: list[int] | int | None

@@ -90,12 +90,14 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
     try:
         for number in range(int(rows[0][0])):
             nodes, label = map(int, rows[at])
+            if nodes < 1:
+                raise ValueError(f"it has {nodes} nodes")
             found, edges = _nodes(rows, at + 1, nodes)
             tags.append(found)
             graph = Data(edge_index=edges, y=torch.tensor([[float(label)]]), num_nodes=nodes, id=str(number))
             graphs.append(validate_graph(graph))
             at += 1 + nodes
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise CosetError(f"{file}, line {at + 1}: not a graph of this format ({error})") from None
     values, inverse = torch.cat(tags).unique(return_inverse=True) if tags else (torch.empty(0), torch.empty(0))
     for graph, x in zip(graphs, inverse.split([graph.num_nodes for graph in graphs])):

@@ -135,7 +135,7 @@ def predict(
                 parts.append(task(batch.to(task.device)).cpu().double())
                 bar.advance(shown, batch.num_graphs)
             total = total + torch.cat(parts)
-    return (total / votes).float()
+    return (total / votes).to(task.mean.dtype)
 
 
 def first_batch(graphs: Sequence[Data], size: int = 8) -> Batch:

@@ -78,7 +78,7 @@ class GraphTask(pl.LightningModule):
                 raise CosetError("training.class_weights=balanced weighs the labels of one target that has labels")
             weights = balanced_weights(targets, len(classes) or 2)
         self.register_buffer("weights", weights, persistent=False)
-        mean, scale = standard(targets) if task == "regression" else (torch.zeros(1), torch.ones(1))
+        mean, scale = standard(targets) if task == "regression" else (targets.new_zeros(1), targets.new_ones(1))
         self.register_buffer("mean", mean.expand(targets.size(1)).clone())
         self.register_buffer("scale", scale.expand(targets.size(1)).clone())
         self.watched: list[float] = []
@@ -98,7 +98,7 @@ class GraphTask(pl.LightningModule):
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
         out = self.model(batch).float()
-        total = summed_loss(self.task, self.loss, out, (batch.y - self.mean) / self.scale, self.weights)
+        total = summed_loss(self.task, self.loss, out, ((batch.y - self.mean) / self.scale).float(), self.weights)
         count, processes = (~batch.y.isnan()).sum(), place()[1]
         if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
             torch.distributed.all_reduce(count)
@@ -139,7 +139,7 @@ class GraphTask(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         of_graphs = batch.y.size(0) == batch.num_graphs
         rows = torch.ones(batch.num_graphs, dtype=torch.long) if of_graphs else batch.ptr.diff().cpu()
-        self._outputs.append((self(batch).float(), batch.y.float(), rows))
+        self._outputs.append((self(batch).to(self.mean.dtype), batch.y.to(self.mean.dtype), rows))
 
     def on_validation_epoch_end(self) -> None:
         own = len(share(len(self.trainer.val_dataloaders.dataset)))  # type: ignore[union-attr]

@@ -232,4 +232,5 @@ def _parse_off(text: str) -> tuple[Cells, Array]:
 def _read_with_trimesh(path: Path) -> tuple[Cells, Array]:
     check_regular(path, MOST_BYTES)
     loaded = require("trimesh", "topology").load(path, process=False, force="mesh")
-    return Cells.of(np.asarray(loaded.faces, dtype=np.int64).reshape(-1, 3)), np.asarray(loaded.vertices, dtype=float)
+    faces, vertices = np.asarray(loaded.faces, dtype=np.int64), np.asarray(loaded.vertices, dtype=float)
+    return Cells.of(faces.reshape(-1, 3)), vertices.reshape(-1, 3)

@@ -1,5 +1,6 @@
 """What a comparison on LoRAs leaves behind, and predictions from it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,10 @@ def predict_adapters(saved: SavedRun, data: Path, output: Path, skip_bad: bool =
             missing = [layer for layer in saved.layout.names if layer not in adapter.layers]
             if len(missing) == len(saved.layout.names):
                 raise CosetError(f"{name} has none of the layers that the run was trained on ({missing[0]}, ...)")
-            rows.append([name, *saved.predict(adapter)])
+            values = saved.predict(adapter)
+            if not all(map(math.isfinite, values)):
+                raise CosetError(f"{name}: the prediction is not a finite number")
+            rows.append([name, *values])
         except CosetError as error:
             if not skip_bad:
                 raise CosetError(f"{error} (--skip-bad-rows leaves it out)") from error
