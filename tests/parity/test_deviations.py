@@ -10,10 +10,10 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.utils import from_networkx
 
 from coset.core.errors import CosetError
-from coset.graphs import EPNN, GIN, BagGraph, GranolaNorm, PairGraph, Subgraphormer
+from coset.graphs import CSGNN, EPNN, GIN, BagGraph, GranolaNorm, PairGraph, Subgraphormer
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.encodings.spectra import eigenspace_sizes
-from coset.graphs.models.csgnn import BagEncoder
+from coset.graphs.models.csgnn import BagEncoder, SetPoint
 from coset.graphs.models.product import product_encoding
 from coset.graphs.transforms import (
     Coarsen,
@@ -114,6 +114,17 @@ def test_as_many_clusters_as_nodes_are_the_nodes():
     graph = from_networkx(networkx.random_labeled_tree(23, seed=0))
     first, second = (Coarsen("spectral", size=5)(graph.clone()).set_member_index for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_point_terms_are_sums_beside_attention_too():
+    """The released code attends there as well, and from receiver to sender."""
+    layer = CSGNN(1, width=12, layers=1, attention="gat").layers[0]
+    assert isinstance(layer.gather["point"], SetPoint)
+
+
+def test_widths_are_kept():
+    """The released code takes the multiple of 12 below."""
+    assert CSGNN(1, width=50, layers=1).layers[0].norm.num_features == 50
 
 
 # GRANOLA
