@@ -7,7 +7,7 @@ import torch
 
 from coset import CosetError
 from coset.graphs.data.datasets import csv
-from coset.runs.recipes import load
+from coset.runs.recipes import check, load
 from coset.topology import classify_surfaces
 from coset.topology.data.meshes import CGAL, Mesh, cgal_meshes
 from coset.topology.targets import grid_surfaces, random_surfaces, real_surfaces, ring_property
@@ -27,6 +27,21 @@ def test_a_run_from_a_csv(small_csv, tmp_path, model):
     assert certificate
     assert all(claim["passed"] for claim in certificate)
     assert recipe.report(tmp_path / "run").exists()
+
+
+def test_the_published_network_for_zinc_from_end_to_end(tmp_path):
+    """Its recipe, but for its data and its sizes. Batch norms of rings need two rings a batch."""
+    smiles = [f"{tail}{ring}" for tail in ("C", "CC", "CO", "CN") for ring in ("c1ccccc1", "C1CC1", "C1CCC2CC2C1")]
+    file = tmp_path / "rings.csv"
+    file.write_text("smiles,carbons\n" + "".join(f"{s},{s.upper().count('C')}\n" for s in smiles))
+    values = load("smcn/zinc-paper", ["model.width=8", "model.pair_width=6", "model.layers=2", "training.epochs=2"])
+    values = values.model_dump(mode="json") | {"data": {"name": "csv", "path": str(file), "target": "carbons"}}
+    values["training"]["batch_size"] = 4
+    recipe = check(values, "tiny")
+    metrics = recipe.run(tmp_path / "run", quiet=True)
+    assert metrics["epochs"] == 2
+    assert metrics["test"]["mae"] >= 0
+    assert all(claim["passed"] for claim in json.loads((tmp_path / "run" / "certificate.json").read_text()))
 
 
 def test_topological_targets(small_csv):

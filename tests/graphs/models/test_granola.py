@@ -19,6 +19,8 @@ from coset.graphs.benches.norms import degree_survives, explained_triangles, mai
 from coset.graphs.data.collections import graph_from_adjacency
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.relations import IndexSet, Relation
+from coset.runs.listing import names
+from coset.runs.recipes import load
 from coset.symmetry import verify_claims
 from precisions import PRECISIONS
 
@@ -151,6 +153,15 @@ def test_batch_norms_inside_the_mlps_and_in_the_head_beside_the_norm():
 
     assert batch_norms() == []
     assert batch_norms(inner_norm=True, head_norm=True) == ["mlps.0.norm", "mlps.1.norm", "head.1"]
+
+
+def test_recipes_and_leagues_have_the_batch_norms_of_the_authors_networks():
+    granola = [name for name in names() if name.startswith("granola/")]
+    assert len(granola) == 11
+    for name in granola:
+        recipe = load(name)
+        models = [recipe.model] if recipe.kind == "graphs" else [trial.recipe.model for trial in recipe.trials()]
+        assert all(model.inner_norm and model.head_norm for model in models), name
 
 
 def test_a_graph_by_itself_in_training_takes_the_running_statistics_of_the_head():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
+from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
 from coset.runs.recipes import load
 from coset.symmetry import check_equivariance, verify_claims
 from coset.topology import (
@@ -39,6 +40,8 @@ MODELS = {
     "smcn 12": lambda: SMCN(3, width=8, ranks=(1, 2)),
     "smcn all terms": lambda: SMCN(3, width=8, ranks=(0, 2), terms=ALL, norm="batch"),
     "smcn of ZINC": lambda: SMCN(3, width=8, ranks=(0, 1), norm="batch", merge="sum", fresh_marks=True),
+    "smcn narrow pairs": lambda: SMCN(3, width=8, pair_width=6, ranks=(0, 1), after=1, merge="sum", fresh_marks=True),
+    "smcn narrow pairs 00": lambda: SMCN(3, width=8, pair_width=6, ranks=(0, 0)),
     "smcn fresh marks": lambda: SMCN(3, width=8, ranks=(0, 2), marking="binary", fresh_marks=True),
 }
 
@@ -249,3 +252,13 @@ def test_the_papers_network_has_its_parameters(task):
     model = load(f"smcn/{task}-paper", []).model.build(1, None, None)
     count = sum(p.numel() for p in model.parameters())
     assert count + (12 - 2) * 108 - 12 == 502_093
+
+
+def test_the_published_network_for_zinc_has_its_widths():
+    """85 on cells and 70 on pairs, within the budget of half a million; published 500,114 with another head."""
+    model = load("smcn/zinc-paper", []).model.build(1, list(ATOM_SIZES), list(BOND_SIZES))
+    assert sum(p.numel() for p in model.parameters()) == 488_354
+    assert [layer.head for layer in model.layers] == [None] * 5
+    assert {layer.marks.weight.shape for layer in model.layers} == {(12, 70)}
+    assert model.layers[0].bridges["low"].weight.shape == (70, 85)
+    assert model.before[0].heads[0][0].weight.shape == (85, 85)

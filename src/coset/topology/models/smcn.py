@@ -57,11 +57,12 @@ class BagInit(nn.Module):
     """X(x, s) = Linear - norm - ReLU of [h_x | h_s | emb(mark)].
 
     Args:
-        width: Columns of all features.
+        width: Columns of X.
         ranks: (r1, r2).
         marking: ``distance`` (12 entries) or ``binary`` (x in s or not).
         norm: ``batch``, ``layer`` or ``none``.
         use_marked: Whether h_s is among the inputs.
+        cell_width: Columns of h; ``width`` by default.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class BagInit(nn.Module):
         marking: Marking = "distance",
         norm: Norm = "layer",
         use_marked: bool = True,
+        cell_width: int | None = None,
     ):
         super().__init__()
         self.ranks, self.marking, self.use_marked = ranks, marking, use_marked
         self.marks = mark_table(marking, width)
-        self.merge = dense((3 if use_marked else 2) * width, width, norm)
+        cell_width = width if cell_width is None else cell_width
+        self.merge = dense((1 + use_marked) * cell_width + width, width, norm)
 
     def forward(self, h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
         first, second = self.ranks
@@ -118,7 +121,7 @@ class SCL(nn.Module):
     """One subcomplex layer.
 
     Args:
-        width: Columns of all features.
+        width: Columns of X.
         ranks: (r1, r2).
         terms: Any of ``low``, ``inc``, ``high`` (above), and means ``row`` (over s), ``column`` (over x), ``total``.
         bridge: Rank that low messages run through; r1 + 1 by default.
@@ -130,6 +133,7 @@ class SCL(nn.Module):
         merge: ``concat``: Linear - norm - ReLU of the terms side by side; ``sum``: their sum, nothing after it.
         marking: Kind of a mark with a table of this layer's own that is one term more; None for no marks. The published
             network for ZINC has ``merge="sum"`` and ``marking="distance"``, others have neither.
+        bridge_width: Columns of the features of bridge cells; ``width`` by default.
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class SCL(nn.Module):
         dropout: float = 0.0,
         merge: Merge = "concat",
         marking: Marking | None = None,
+        bridge_width: int | None = None,
     ):
         super().__init__()
         check_choice("merge", merge, ("concat", "sum"))
@@ -159,7 +164,8 @@ class SCL(nn.Module):
         }
         bridged = [term for term in self.terms if term in self.between and use_bridge]
         self.messages = nn.ModuleDict({term: nn.Linear(width, width, bias=False) for term in bridged})
-        self.bridges = nn.ModuleDict({term: nn.Linear(width, width) for term in bridged})
+        bridge_width = width if bridge_width is None else bridge_width
+        self.bridges = nn.ModuleDict({term: nn.Linear(bridge_width, width) for term in bridged})
         self.own = nn.ModuleDict({term: OwnWeight() for term in self.terms})
         self.mlps = nn.ModuleDict({term: dense(width, width, norm, layers=2) for term in self.terms})
         self.marking = marking
@@ -210,7 +216,9 @@ class SMCN(nn.Module):
         outputs: Columns out.
         features: Of each rank, as for :class:`coset.topology.CellEncoder`.
         ranks: (r1, r2): what is marked is a modelling choice. (0, 1) sees twists that (0, 2) does not.
-        width: Columns of the features.
+        width: Columns of the features of cells.
+        pair_width: Columns of the features of pairs; ``width`` by default. Where it differs, what the pool gives a rank
+            goes back to ``width`` by Linear - norm - ReLU.
         layers: Subcomplex layers.
         before: HOMP layers before the bag.
         after: HOMP layers after the pool.
@@ -233,6 +241,7 @@ class SMCN(nn.Module):
         *,
         ranks: tuple[int, int] = (0, 2),
         width: int = 64,
+        pair_width: int | None = None,
         layers: int = 3,
         before: int = 1,
         after: int = 0,
@@ -253,14 +262,16 @@ class SMCN(nn.Module):
         self.ranks, self.reduce = (ranks[0], ranks[1]), reduce
         self.encoder = CellEncoder(features, width)
         self.before = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(before))
-        self.bag = BagInit(width, self.ranks, marking, norm, use_marked)
+        inner = width if pair_width is None else pair_width
+        self.bag = BagInit(inner, self.ranks, marking, norm, use_marked, width)
         self.layers = nn.ModuleList(
             SCL(
-                width, self.ranks, terms, norm=norm, reduce=reduce, use_bridge=use_bridge, dropout=dropout, merge=merge,
-                marking=marking if fresh_marks else None,
+                inner, self.ranks, terms, norm=norm, reduce=reduce, use_bridge=use_bridge, dropout=dropout, merge=merge,
+                marking=marking if fresh_marks else None, bridge_width=width,
             )
             for _ in range(layers)
         )  # fmt: skip
+        self.widen = nn.ModuleDict({str(r): dense(inner, width, norm) for r in set(self.ranks) if inner != width})
         self.after = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(after))
         ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))
         self.readout = CellReadout(width, outputs, ranks_read, readout, dropout)
@@ -278,14 +289,21 @@ class SMCN(nn.Module):
 
     def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "complexes outputs"]:
         x, h, cells = self.bag_features(data)
-        product, (first, second) = cells.pairs(*self.ranks), self.ranks
-        pooled = list(h)
-        pooled[first] = marginalise(x, product, along=1, reduce=self.reduce)
-        second_pool = marginalise(x, product, along=0, reduce=self.reduce)
-        pooled[second] = pooled[second] + second_pool if first == second else second_pool
+        pooled = self._pooled(x, h, cells)
         for layer in self.after:
             pooled = layer(pooled, cells)
         return self.readout(pooled, cells)
+
+    def _pooled(self, x: Float[Tensor, "pairs width"], h: Cochains, cells: CellBatch) -> Cochains:
+        """The cochains, with what X gives to the two ranks in place of theirs."""
+        product, (first, second) = cells.pairs(*self.ranks), self.ranks
+        pools = {first: marginalise(x, product, along=1, reduce=self.reduce)}
+        second_pool = marginalise(x, product, along=0, reduce=self.reduce)
+        pools[second] = pools[second] + second_pool if first == second else second_pool
+        pooled = list(h)
+        for rank, features in pools.items():
+            pooled[rank] = self.widen[str(rank)](features) if self.widen else features
+        return pooled
 
     def symmetry(self) -> tuple[Claim, ...]:
         statement = "renumbering the cells of each rank changes no prediction"
@@ -297,6 +315,7 @@ class SMCNOptions(ComplexModel):
     """Options of :class:`SMCN`."""
 
     name: Literal["smcn"] = "smcn"
+    pair_width: int | None = Field(None, ge=1, description="columns of the features of pairs; width by default")
     ranks: tuple[Literal[0, 1, 2], Literal[0, 1, 2]] = Field(
         (0, 2), description="rank of the cells, of the marked cells"
     )
