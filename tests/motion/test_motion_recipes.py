@@ -43,11 +43,14 @@ def test_a_run_leaves_network_metrics_certificate_and_page(finished):
 def test_every_method_is_measured_on_every_scene(finished):
     folder, recipe, metrics = finished
     rows = pd.read_csv(folder / "predictions.csv")
-    assert rows.groupby("group").method.nunique().tolist() == [6, 6, 6]
+    assert rows.groupby("group").method.nunique().tolist() == [8, 8, 8]
     assert (rows.seconds > 0).all()
+    frozen = metrics["test"]["unseen shapes"]["truth, moving points frozen"]
+    assert frozen["static_points"] < 1e-9 < frozen["moving_points"]
+    assert (round(frozen["phantom_motion"], 9), frozen["motion_cosine"]) == (0, 0)
     columns, table = recipe.summary(metrics)
     assert len(columns) == len(table[0]) == 2 + len(SHOWN)
-    assert len(table) == 18
+    assert len(table) == 24
 
 
 def test_the_symmetry_of_a_run_and_of_a_recipe_holds(finished):

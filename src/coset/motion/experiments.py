@@ -13,7 +13,14 @@ import torch
 from pydantic import Field, model_validator
 
 from coset.core.options import Options
-from coset.motion.baselines import FreeReconstruction, optimise_scene, rigid_factorisation, trajectory_factorisation
+from coset.motion.baselines import (
+    FreeReconstruction,
+    frozen_truth,
+    optimise_scene,
+    rigid_factorisation,
+    standing_still,
+    trajectory_factorisation,
+)
 from coset.motion.bundle_adjustment import bundle_adjust
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
 from coset.motion.data.scenes import Scene, SceneOptions, make_scene, make_scenes
@@ -227,26 +234,32 @@ class MotionRecipe(Recipe):
         return {"state": model.state_dict(), "history": history, "about": about}
 
 
-def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[torch.Tensor], Prediction]]:
-    """Everything that is compared, from tracks [P, N, 3] to a prediction."""
+def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[Scene], Prediction]]:
+    """Everything that is compared, from the tracks of a scene to a prediction; only the last looks at the truth."""
 
-    def start(tracks: torch.Tensor) -> Prediction:
-        return Prediction(*(part.detach() for part in FreeReconstruction(tracks)()))
+    def start(scene: Scene) -> Prediction:
+        return Prediction(*(part.detach() for part in FreeReconstruction(scene.tracks.tensor())()))
 
-    def forward(tracks: torch.Tensor) -> Prediction:
+    def forward(scene: Scene) -> Prediction:
         with torch.no_grad():
-            return model(tracks)
+            return model(scene.tracks.tensor())
 
-    methods: dict[str, Callable[[torch.Tensor], Prediction]] = {
+    methods: dict[str, Callable[[Scene], Prediction]] = {
         "feed-forward": forward,
-        "feed-forward + bundle adjustment": lambda tracks: bundle_adjust(forward(tracks), tracks),
-        "bundle adjustment from scratch": lambda tracks: bundle_adjust(start(tracks), tracks),
-        "rigid factorisation": rigid_factorisation,
-        "trajectory factorisation, rank 3K": trajectory_factorisation,
+        "feed-forward + bundle adjustment": lambda scene: bundle_adjust(forward(scene), scene.tracks.tensor()),
+        "bundle adjustment from scratch": lambda scene: bundle_adjust(start(scene), scene.tracks.tensor()),
+        "rigid factorisation": lambda scene: rigid_factorisation(scene.tracks.tensor()),
+        "trajectory factorisation, rank 3K": lambda scene: trajectory_factorisation(scene.tracks.tensor()),
     }
     for steps in test.optimise:
-        methods[f"per-scene optimisation, {steps} steps"] = partial(optimise_scene, steps=steps)
+        methods[f"per-scene optimisation, {steps} steps"] = partial(_optimise, steps=steps)
+    methods["feed-forward, B_k = 0"] = lambda scene: standing_still(forward(scene))
+    methods["truth, moving points frozen"] = frozen_truth
     return methods
+
+
+def _optimise(scene: Scene, steps: int) -> Prediction:
+    return optimise_scene(scene.tracks.tensor(), steps)
 
 
 def evaluate(model: TracksTo4D, groups: dict[str, list[Scene]], test: TestOptions, run: Run) -> pd.DataFrame:
@@ -263,9 +276,9 @@ def evaluate(model: TracksTo4D, groups: dict[str, list[Scene]], test: TestOption
     return pd.DataFrame(rows)
 
 
-def _measure(scene: Scene, method: Callable[[torch.Tensor], Prediction]) -> dict[str, float]:
+def _measure(scene: Scene, method: Callable[[Scene], Prediction]) -> dict[str, float]:
     started = time.process_time()
-    prediction = method(scene.tracks.tensor())
+    prediction = method(scene)
     return {"seconds": time.process_time() - started} | scene_metrics(prediction, scene)
 
 
