@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -165,3 +166,15 @@ def test_no_motion_at_all_is_told(network):
     tracks = seen_by(np.eye(3)[None].repeat(10, 0), np.zeros((10, 3)))
     with pytest.raises(CosetError, match=r"the points move by 0\.00 pixels"):
         reconstruct(tracks, network)
+
+
+def test_networks_that_read_guesses_get_them(scene, network):
+    """What a tracker guesses for points that are not seen changes such a network's result, and no other's."""
+    reading = type(network)(**{**network.options, "read_unseen": True}).eval()
+    reading.load_state_dict(network.state_dict())
+    moved = replace(scene.tracks, xy=np.where(scene.tracks.visible[..., None], scene.tracks.xy, 7.0))
+    options = Options(refine="none")
+    plain, other = (reconstruct(tracks, network, options).prediction for tracks in (scene.tracks, moved))
+    assert torch.equal(plain.basis, other.basis)
+    plain, other = (reconstruct(tracks, reading, options).prediction for tracks in (scene.tracks, moved))
+    assert (plain.basis - other.basis).abs().max() > 1e-6

@@ -1,4 +1,4 @@
-"""Videos: follow points, reconstruct."""
+"""Camera and moving 3D of videos: networks from elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -70,3 +70,25 @@ def reconstruct(
         ["measured", ""], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
     )
     console.print(f"look at {output / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+@COMMANDS.register("motion convert")
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint .pt of the authors' code (NVlabs/tracks-to-4d).")],
+    output: Annotated[Path, typer.Argument(help="model.safetensors to write.")],
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads; 16 in the released code.")] = 16,
+    predict_focal: Annotated[
+        bool, typer.Option(help="Correct the focal length, as their --predict_focal_length 1 does.")
+    ] = False,
+) -> None:
+    """A checkpoint of TracksTo4D's authors as a network for coset reconstruct --model.
+
+    Example: coset motion convert TracksTo4D_pretrained_cats_dogs.pt cats-dogs.safetensors
+    """
+    from coset.motion.models.checkpoint import save_model
+    from coset.motion.models.published import read_published
+
+    model, about = read_published(checkpoint, heads, predict_focal)
+    save_model(model, output, about)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    console.print(f"{count:,} parameters written to {output}", highlight=False, markup=False, soft_wrap=True)

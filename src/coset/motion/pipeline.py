@@ -16,7 +16,7 @@ from coset.motion.data import tracks as track_files
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.export import write_all
 from coset.motion.models.checkpoint import load_model, pretrained
-from coset.motion.reconstruct import Options, Reconstruction, reconstruct
+from coset.motion.reconstruct import WINDOW, Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
 from coset.motion.viewer import write_viewer
 from coset.runs.folder import METRICS
@@ -110,8 +110,8 @@ def _reconstruct(
     source: Input, output: Path, options: Options, model: Path | None, progress: bool
 ) -> tuple[Reconstruction, list[str]]:
     network, about = pretrained() if model is None else load_model(model)
-    options = replace(options, window=min(options.window, int(about.get("window", options.window))))
-    options = replace(options, overlap=min(options.overlap, options.window - 1))
+    window = options.window or int(about.get("window", WINDOW))
+    options = replace(options, window=window, overlap=min(options.overlap, window - 1))
     tracks, frames, notes = read_input(source, progress)
     with _bar(progress, "reconstructing", None) as each:
         result = reconstruct(tracks, network, options, lambda stage: each(stage))

@@ -26,6 +26,7 @@ from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 PARALLAX = 1.0  # pixels: what a turning camera leaves unexplained, below which nothing can be said of depth
 SHARED = 12  # observations that two windows must share
+WINDOW = 32  # frames of one pass if nobody says how many
 Refine = Literal["none", "bundle", "finetune"]
 
 
@@ -78,7 +79,7 @@ class Options:
 
     Attributes:
         refine: Nothing, bundle adjustment, or fine-tuning of the network on this video.
-        window: Most frames of one pass.
+        window: Most frames of one pass; None: as many as the network's file says it was trained on, 32 if it says none.
         overlap: Frames that neighbouring windows share at least.
         steps: Updates of fine-tuning.
         learning_rate: Of fine-tuning.
@@ -88,7 +89,7 @@ class Options:
     """
 
     refine: Refine = "bundle"
-    window: int = 32
+    window: int | None = None
     overlap: int = 12
     steps: int = 300
     learning_rate: float = 3e-4
@@ -129,7 +130,9 @@ def reconstruct(
         tracks = tracks.select(kept.numpy())
     seconds["network"], started = time.perf_counter() - started, time.perf_counter()
     if windows > 1:
-        notes.append(f"{windows} windows of at most {options.window} frames were aligned on the points they share")
+        notes.append(
+            f"{windows} windows of at most {options.window or WINDOW} frames were aligned on the points they share"
+        )
     if options.refine == "bundle":
         prediction, start = best_bundle(
             prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment")
@@ -143,8 +146,8 @@ def feed_forward(
     tracks: Tracks, model: TracksTo4D, options: Options, each: Callable[[], object] = lambda: None
 ) -> tuple[Prediction, Bool[Tensor, " points"], int]:
     """One pass, or one a window: the prediction of the points that could be placed, which these are, and how many."""
-    runs = window_runs(tracks.frames, options.window, options.overlap)
-    whole = tracks.tensor()
+    runs = window_runs(tracks.frames, options.window or WINDOW, options.overlap)
+    whole = tracks.tensor(model.read_unseen)
     parts = []
     for run in runs:
         clip = whole[:, run]
@@ -266,8 +269,8 @@ def finetune(
     import copy
 
     tuned, best, least = copy.deepcopy(model).train(), copy.deepcopy(model.state_dict()), float("inf")
-    whole = tracks.tensor()
-    runs = window_runs(tracks.frames, options.window, options.overlap)
+    whole = tracks.tensor(model.read_unseen)
+    runs = window_runs(tracks.frames, options.window or WINDOW, options.overlap)
     optimizer = torch.optim.Adam(tuned.parameters(), lr=options.learning_rate)
     recent: list[float] = []
     for step in range(options.steps):

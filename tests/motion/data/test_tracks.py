@@ -22,6 +22,13 @@ def test_normalised_coordinates_by_hand():
     assert tracks.tensor().tolist() == [[[pytest.approx(0.1), 0.0, 1.0], [0.0, 0.0, 0.0]]]
 
 
+def test_coordinates_of_unseen_points_are_given_to_those_who_ask():
+    xy = np.array([[[60.0, 40.0], [150.0, 40.0], [np.nan, 1.0]]])
+    tracks = Tracks(xy, np.array([[True, False, False]]), (100, 80), intrinsics=Intrinsics(100, 50, 40))
+    assert np.allclose(tracks.tensor(), [[[0.1, 0, 1], [0, 0, 0], [0, 0, 0]]])
+    assert np.allclose(tracks.tensor(unseen=True), [[[0.1, 0, 1], [1, 0, 0], [0, 0, 0]]])
+
+
 def test_assumed_intrinsics_are_half_the_size_and_its_mean():
     k = some().intrinsics
     assert (k.focal, k.cx, k.cy, k.source) == (95, 50, 45, "assumed")

@@ -1,6 +1,6 @@
 """Point tracks of a video: where each point is seen in each frame, in files of CoTracker's or TAPIR's form.
 
-A point that is not seen has no place: its coordinates are kept if a file gives them, and nothing here looks at them.
+A point that is not seen has no place: its coordinates are kept if a file gives them, for networks that look at them.
 """
 
 from __future__ import annotations
@@ -103,12 +103,18 @@ class Tracks:
     def frames(self) -> int:
         return self.xy.shape[1]
 
-    def tensor(self) -> Float[Tensor, "points frames 3"]:
-        """(x, y, visible) in normalised coordinates; zeros where a point is not seen."""
+    def tensor(self, unseen: bool = False) -> Float[Tensor, "points frames 3"]:
+        """(x, y, visible) in normalised coordinates; zeros where a point is not seen.
+
+        Args:
+            unseen: Keep the coordinates of points that are not seen, where there are any: what networks with
+                ``read_unseen`` look at.
+        """
         k = self.intrinsics
         normalised = (self.xy - np.array([k.cx, k.cy])) / k.focal
-        stacked = np.concatenate([normalised, np.ones_like(normalised[..., :1])], -1)
-        return torch.from_numpy(np.where(self.visible[..., None], stacked, 0.0).astype(np.float32))
+        kept = np.isfinite(normalised).all(-1) if unseen else self.visible
+        stacked = np.concatenate([np.where(kept[..., None], normalised, 0.0), self.visible[..., None]], -1)
+        return torch.from_numpy(stacked.astype(np.float32))
 
     def select(self, points: np.ndarray | slice | None = None, frames: slice | None = None) -> Tracks:
         """Some of the points, in a run of the frames."""
