@@ -1,8 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from coset.motion.data.truth import Truth
 from coset.motion.geometry import Similarity, rotation_from_vector
 from coset.motion.metrics import (
     camera_errors,
@@ -12,6 +14,7 @@ from coset.motion.metrics import (
     motion_errors,
     reprojection_error,
     scene_metrics,
+    truth_metrics,
 )
 
 
@@ -149,3 +152,19 @@ def test_reprojection_error_is_in_pixels(clean_scene, truth):
     assert float(reprojection_error(prediction, tracks, focal).median()) < 1e-3
     tracks[..., 0] += 2 / focal * (tracks[..., 2] > 0.5)
     assert float(reprojection_error(prediction, tracks, focal).median()) == pytest.approx(2, rel=1e-3)
+
+
+def test_a_test_set_is_measured_as_a_scene_is(scene, network):
+    """Depths, cameras and moving points beside the tracks, or some of them."""
+    with torch.no_grad():
+        prediction = network(scene.tracks.tensor())
+    known = Truth(scene.depth(), scene.rotations, scene.positions, scene.moving)
+    found = truth_metrics(prediction, replace(scene.tracks, truth=known))
+    expected = scene_metrics(prediction, scene)
+    assert found == {name: pytest.approx(expected[name]) for name in found}
+    assert {"ate", "rpe_translation", "abs_rel", "dynamic_abs_rel"} <= found.keys()
+    cameras = truth_metrics(prediction, replace(scene.tracks, truth=replace(known, depth=None)))
+    depths = truth_metrics(prediction, replace(scene.tracks, truth=Truth(scene.depth())))
+    assert set(cameras) == {"rotation", "rpe_rotation", "rpe_translation", "ate", "camera_path"}
+    assert set(depths) == {"abs_rel", "delta1", "delta2", "delta3"}
+    assert truth_metrics(prediction, scene.tracks) == {}

@@ -7,6 +7,7 @@ import torch
 
 from coset import CosetError
 from coset.motion.data.tracks import Intrinsics, Tracks
+from coset.motion.data.truth import Truth
 from coset.motion.geometry import to_camera
 from coset.motion.metrics import camera_errors, scene_metrics
 from coset.motion.reconstruct import (
@@ -178,3 +179,17 @@ def test_networks_that_read_guesses_get_them(scene, network):
     assert torch.equal(plain.basis, other.basis)
     plain, other = (reconstruct(tracks, reading, options).prediction for tracks in (scene.tracks, moved))
     assert (plain.basis - other.basis).abs().max() > 1e-6
+
+
+def test_tracks_of_a_test_set_are_measured_against_its_truth(scene, network):
+    """Points that are left out take their truth along."""
+    truth = Truth(scene.depth(), scene.rotations, scene.positions, scene.moving)
+    seen = scene.tracks.visible.copy()
+    seen[4, 1:] = False
+    tracks = replace(scene.tracks, visible=seen, truth=truth)
+    result = reconstruct(tracks, network, Options(refine="bundle"))
+    assert result.tracks.points == scene.tracks.points - 1
+    metrics = result.metrics()
+    assert metrics["rotation"] < 1
+    assert metrics["abs_rel"] < 0.1
+    assert {"rpe_translation", "dynamic_abs_rel"} <= metrics.keys()

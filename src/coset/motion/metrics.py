@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from coset.motion.data.scenes import Scene
+from coset.motion.data.tracks import Tracks
 from coset.motion.geometry import align, align_robustly, rotation_angle, to_camera
 from coset.motion.losses import observed
 from coset.motion.models.trackster4d import Prediction
@@ -190,6 +191,28 @@ def scene_metrics(prediction: Prediction, scene: Scene) -> dict[str, float]:
         **depth_errors(depth, torch.from_numpy(scene.depth()), seen, moving),
         "auroc": motion_auroc(prediction.gamma, moving),
     }
+
+
+def truth_metrics(prediction: Prediction, tracks: Tracks) -> dict[str, float]:
+    """What a test set's truth tells of a reconstruction: :func:`camera_errors` and :func:`depth_errors`.
+
+    Args:
+        prediction: Of these points and frames.
+        tracks: With their truth; without one, or where a part of it is unknown, what needs it is left out.
+    """
+    truth = tracks.truth
+    errors: dict[str, float] = {}
+    if truth is None:
+        return errors
+    prediction = Prediction(*(part.detach().double() for part in prediction))
+    if truth.rotations is not None and truth.positions is not None:
+        cameras = (torch.from_numpy(truth.rotations), torch.from_numpy(truth.positions))
+        errors |= camera_errors(prediction.rotations, prediction.positions, *cameras)
+    if truth.depth is not None:
+        depth = to_camera(prediction.points(), prediction.rotations, prediction.positions)[..., 2]
+        moving = None if truth.moving is None else torch.from_numpy(truth.moving)
+        errors |= depth_errors(depth, torch.from_numpy(truth.depth), torch.from_numpy(tracks.visible), moving)
+    return errors
 
 
 def motion_auroc(gamma: Float[Tensor, " points"], moving: Bool[Tensor, " points"]) -> float:

@@ -22,6 +22,9 @@ from coset.motion.viewer import write_viewer
 from coset.runs.folder import METRICS
 from coset.runs.terminal import bars
 
+NO_TRACKS = (".pkl", ".pickle", ".npy", ".pt", ".pth", ".mat", ".h5")
+"""Endings under which trackers and test sets keep tracks that are not read."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -127,6 +130,11 @@ def _reconstruct(
 
 def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None, list[str]]:
     """Tracks of an NPZ, or of the longest (or chosen) shot of a video with its frames; notes."""
+    if source.path.suffix.lower() in NO_TRACKS:
+        raise CosetError(
+            f"{source.path}: tracks are read from NPZ alone, since pickles may run code; save its arrays by name with "
+            "numpy.savez"
+        )
     if source.path.suffix.lower() == ".npz":
         found = track_files.load(source.path, read_intrinsics(source.intrinsics, None))
         return found, None, []

@@ -21,7 +21,7 @@ from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, adjust
 from coset.motion.data.tracks import Tracks
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
-from coset.motion.metrics import mean_rotation, reprojection_error
+from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 PARALLAX = 1.0  # pixels: what a turning camera leaves unexplained, below which nothing can be said of depth
@@ -56,7 +56,7 @@ class Reconstruction:
         return (pixels > 3.0) & (pixels > 3 * pixels.median())
 
     def metrics(self) -> dict[str, float | int | str]:
-        """What can be measured without truth: how far reprojections are from tracks, in pixels; sizes; times."""
+        """How far reprojections are from tracks, in pixels; sizes; times; errors against a test set's truth."""
         k = self.tracks.intrinsics
         error = reprojection_error(self.prediction, self.tracks.tensor().double(), k.focal)
         return {
@@ -69,6 +69,7 @@ class Reconstruction:
             "moving_points": int(self.moving().sum()),
             "focal_px": k.focal,
             "focal_source": k.source,
+            **truth_metrics(self.prediction, self.tracks),
             **{f"seconds_{stage}": value for stage, value in self.seconds.items()},
         }
 
