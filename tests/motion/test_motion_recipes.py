@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from coset import CosetError
-from coset.motion.experiments import SHOWN
 from coset.motion.models.checkpoint import load_model
+from coset.motion.pages import BRIEF, SHOWN
 from coset.runs.recipes import load, verify
 
 TINY = ["test.optimise=[3]", "training.steps=4", "data.count=2"]
@@ -49,7 +49,8 @@ def test_every_method_is_measured_on_every_scene(finished):
     assert frozen["static_points"] < 1e-9 < frozen["moving_points"]
     assert (round(frozen["phantom_motion"], 9), frozen["motion_cosine"]) == (0, 0)
     columns, table = recipe.summary(metrics)
-    assert len(columns) == len(table[0]) == 2 + len(SHOWN)
+    assert len(columns) == len(table[0]) == 2 + len(BRIEF)
+    assert set(BRIEF) < set(SHOWN) < set(rows.columns)
     assert len(table) == 24
 
 

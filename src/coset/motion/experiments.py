@@ -29,7 +29,7 @@ from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import load_model, pretrained, save_model
 from coset.motion.models.trackster4d import Encoding, Prediction, TracksTo4D
-from coset.motion.pages import SHOWN, write
+from coset.motion.pages import BRIEF, write
 from coset.runs.folder import HISTORY, PREDICTIONS, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
@@ -187,8 +187,8 @@ class MotionRecipe(Recipe):
         rows = []
         for group, methods in metrics["test"].items():
             for method, values in methods.items():
-                rows.append([group, method, *(_rounded(values.get(name)) for name in SHOWN)])
-        return ["scenes", "method", *SHOWN.values()], rows
+                rows.append([group, method, *(_rounded(values.get(name)) for name in BRIEF)])
+        return ["scenes", "method", *BRIEF.values()], rows
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """Equivariance to renumbering of points, of the trained network of a run or of an untrained one."""
@@ -292,4 +292,4 @@ def table_of(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else "0" if abs(value) < 1e-9 else f"{value:.3g}"

@@ -18,6 +18,11 @@ SHOWN = {
     "dynamic_abs_rel": "moving depth abs-rel", "auroc": "motion AUROC", "seconds": "CPU seconds",
 }  # fmt: skip
 """Metrics of a scene that tables show, and what they are called."""
+BRIEF = {
+    "rotation": "rotation", "points": "points", "moving_points": "moving", "phantom_motion": "phantom",
+    "motion_cosine": "cosine", "abs_rel": "depth", "seconds": "seconds",
+}  # fmt: skip
+"""Those for which a terminal has room."""
 
 
 def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
@@ -79,4 +84,5 @@ def _symmetry(certificate: list[dict]) -> Section:
 
 
 def _round(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")
+    """Three digits; what rounding left of nothing is nothing."""
+    return None if value is None else 0.0 if abs(value) < 1e-9 else float(f"{value:.3g}")
