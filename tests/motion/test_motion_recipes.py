@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from coset import CosetError
+from coset.motion.losses import LossWeights
 from coset.motion.models.checkpoint import load_model
 from coset.motion.pages import BRIEF, SHOWN
 from coset.runs.recipes import load, verify
@@ -58,6 +59,12 @@ def test_the_symmetry_of_a_run_and_of_a_recipe_holds(finished):
     folder, _, _ = finished
     assert all(report.passed for report in verify(str(folder)))
     assert all(report.passed for report in verify("trackster4d/tiny"))
+
+
+def test_weights_of_the_losses_come_from_the_recipe():
+    schedule = load("trackster4d/tiny", ["training.motion=0.05", "training.sparse=0"]).training.schedule()
+    assert schedule.weights == LossWeights(sparse=0.0, motion=0.05)
+    assert load("trackster4d/tiny").training.schedule().weights == LossWeights()
 
 
 @pytest.mark.parametrize(

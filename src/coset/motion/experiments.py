@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -103,10 +104,12 @@ class LearningOptions(Options):
     static: float = Field(1.0, ge=0)
     negative: float = Field(1.0, ge=0)
     sparse: float = Field(0.001, ge=0)
+    motion: float = Field(0.0, ge=0, description="weight of how far points move, over gamma and depth; not published")
 
     def schedule(self) -> Schedule:
-        weights = LossWeights(self.reprojection, self.static, self.negative, self.sparse)
-        kept = self.model_dump(exclude={"reprojection", "static", "negative", "sparse"})
+        names = {field.name for field in fields(LossWeights)}
+        weights = LossWeights(**self.model_dump(include=names))
+        kept = self.model_dump(exclude=names)
         return Schedule(**kept, weights=weights)
 
 
