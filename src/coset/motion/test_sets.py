@@ -48,7 +48,7 @@ def evaluate_clips(
     rows, notes = [], []
     for path in paths:
         try:
-            tracks = selected(load(path).checked(str(path)))
+            tracks = selected(load(path)).checked(str(path))
             if tracks.truth is None:
                 raise CosetError(f"{path} has no truth: Ms_all, GT_depth_tracks_all or the like")
             started = time.process_time()
