@@ -267,16 +267,11 @@ def _frames_first(
         CosetError: Nothing tells.
     """
     first, second = visible.shape
-    for name, of_frames in (("intrinsics", True), ("extrinsics", True), ("video", True), ("queries", False)):
+    for name, (axes, of_frames) in LENGTHS.items():
         shape = file.shape(name) if name in file else ()
-        shape = shape[1:] if len(shape) > 2 and shape[0] == 1 else shape
-        if (
-            first != second
-            and len(shape) > 1
-            and shape[0] in (first, second)
-            and (name != "intrinsics" or len(shape) > 2)
-        ):
-            return (shape[0] == first) == of_frames
+        length = shape[-axes] if len(shape) >= axes else 0
+        if first != second and length in (first, second):
+            return (length == first) == of_frames
     steps = [_step(xy.swapaxes(0, 1), visible.T), _step(xy, visible)]  # along the first axis, along the second
     if steps[0] * CLEARER < steps[1]:
         return True
@@ -286,9 +281,8 @@ def _frames_first(
         return True  # with an axis of batches in front: the form of CoTracker
     raise CosetError(
         f"{file.path}: tracks {file.shape('tracks')} with visibility may be (points, frames, 2) or "
-        "(frames, points, 2); "
-        "save them as pred_tracks (1, frames, points, 2) and pred_visibility, or as tracks (points, frames, 2) and "
-        "visibles"
+        "(frames, points, 2); save them as pred_tracks (1, frames, points, 2) and pred_visibility, or as tracks "
+        "(points, frames, 2) and visibles"
     )
 
 
