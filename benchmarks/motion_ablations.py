@@ -23,7 +23,7 @@ from coset.motion.metrics import scene_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D, frame_encoding
 
 SIZES = {"width": 64, "blocks": 3, "heads": 4, "head_width": 16, "hidden": 128, "octaves": 6, "orbit": True}
-SHOWN = ("reprojection", "rotation", "ate", "points", "moving_points", "abs_rel", "auroc")
+SHOWN = ("reprojection", "rotation", "camera_path", "points", "moving_points", "phantom_motion", "abs_rel", "auroc")
 
 
 class OneMotionLevel(TracksTo4D):

@@ -1,10 +1,17 @@
 import pytest
 import torch
 
-from coset.motion.baselines import FreeReconstruction, optimise_scene, rigid_factorisation, trajectory_factorisation
+from coset.motion.baselines import (
+    FreeReconstruction,
+    frozen_truth,
+    optimise_scene,
+    rigid_factorisation,
+    standing_still,
+    trajectory_factorisation,
+)
 from coset.motion.geometry import project, rotation_from_vector, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
-from coset.motion.metrics import camera_errors, reprojection_error
+from coset.motion.metrics import camera_errors, reprojection_error, scene_metrics
 
 
 def distant(moving=0.0, points=60, frames=15, hidden=0.2, seed=0):
@@ -66,3 +73,20 @@ def test_the_free_start_looks_at_its_points():
     where = project(to_camera(start.static[:, None], start.rotations, start.positions))
     mean = tracks[..., :2].mean(1).float()
     assert (where[:, 0] - mean).norm(dim=1).max() < 0.01
+
+
+def test_the_frozen_truth_lacks_motion_alone(clean_scene):
+    found = scene_metrics(frozen_truth(clean_scene), clean_scene)
+    assert max(found["rotation"], found["ate"], found["static_points"], found["phantom_motion"]) < 1e-5
+    assert found["moving_points"] > 1e-3
+    assert (found["motion_cosine"], round(found["motion_size"], 9)) == (0, 0)
+    assert found["auroc"] == 1
+
+
+def test_what_stands_still_keeps_cameras_and_the_static_cloud(scene, network):
+    with torch.no_grad():
+        moving = network(scene.tracks.tensor())
+    still = standing_still(moving)
+    assert torch.equal(still.points(), moving.static[:, None].expand_as(still.points()))
+    assert all(torch.equal(getattr(still, name), getattr(moving, name)) for name in ("rotations", "positions", "gamma"))
+    assert scene_metrics(moving, scene)["phantom_motion"] > 1e-6 > scene_metrics(still, scene)["phantom_motion"]

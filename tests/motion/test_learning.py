@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from coset.motion.learning import (
     untaught,
     warm_up,
 )
-from coset.motion.losses import warm_up_loss
+from coset.motion.losses import LossWeights, warm_up_loss
 from coset.motion.metrics import camera_errors
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
@@ -103,6 +105,18 @@ def test_training_learns_and_repeats_itself(scene, teacher):
     assert history[-1]["share"] == 1
     assert history[-1]["total"] < history[0]["total"]
     assert ("teacher" in history[0]) == (teacher > 0)
+
+
+def test_a_loss_on_displacement_is_there_if_asked_for_and_holds_points_still(scene):
+    def trained(weights):
+        torch.manual_seed(0)
+        model = TracksTo4D(width=16, blocks=1, heads=2, head_width=8, hidden=16, basis=3, octaves=3, kernel=5)
+        schedule = replace(SMALL, steps=60, learning_rate=3e-3, teacher=0.0, weights=weights)
+        return train(model, [untaught(scene.tracks.tensor())], schedule, seed=1)
+
+    assert "motion" not in trained(LossWeights())[0]
+    history = trained(LossWeights(reprojection=0.0, sparse=0.0, motion=10.0))
+    assert history[-1]["motion"] < 0.5 * history[0]["motion"]
 
 
 def test_every_video_is_taught_or_kept_without():

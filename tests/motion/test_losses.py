@@ -7,6 +7,7 @@ from coset.motion.geometry import rotation_from_vector
 from coset.motion.losses import (
     LossWeights,
     losses,
+    motion_loss,
     negative_depth_loss,
     reprojection_loss,
     sparse_loss,
@@ -146,3 +147,31 @@ def test_the_warm_up_adds_positions_up_over_frames():
     assert float(warm_up_loss(apart)) == pytest.approx(0.15)
     both = Prediction(*(torch.stack([part, part]) for part in apart))
     assert float(warm_up_loss(both)) == pytest.approx(0.15)
+
+
+def test_motion_loss_by_hand():
+    """A point at depth 5 that moves by (3, 4, 0) in frame 1 and not in frame 0, gamma 2: (0 + 5 / (2 * 5)) / 2.
+
+    In a third frame it is not seen and does not count; a point behind the camera counts at the least depth.
+    """
+    eye = torch.eye(3).expand(3, 3, 3)
+    basis = torch.tensor([[[0.0, 0, 5], [3.0, 4, 0]]])
+    c = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 9.0]])
+    found = Prediction(eye, torch.zeros(3, 3), c, torch.ones(3), basis, torch.tensor([2.0]))
+    tracks = torch.tensor([[[0.0, 0, 1], [0.6, 0.8, 1], [0.0, 0, 0]]])
+    assert float(motion_loss(found, tracks)) == pytest.approx(0.25)
+    behind = found._replace(basis=basis * torch.tensor([[[1.0], [1.0]]]) - torch.tensor([[[0.0, 0, 9], [0, 0, 0]]]))
+    assert float(motion_loss(behind, tracks)) == pytest.approx(5 / (2 * 0.01) / 2)
+    assert float(motion_loss(found._replace(basis=basis[:, :1], coefficients=c[:, :1]), tracks)) == 0
+
+
+def test_motion_loss_teaches_only_the_motion():
+    prediction, tracks = scene(grad=True)
+    motion_loss(prediction, tracks).backward()
+    for name in ("rotations", "positions", "gamma"):
+        slope = getattr(prediction, name).grad
+        assert slope is None or not slope.any(), name
+    assert not prediction.basis.grad[:, 0].any()
+    assert prediction.basis.grad[:, 1:].any()
+    assert not prediction.coefficients.grad[:, 0].any()
+    assert prediction.coefficients.grad[:, 1:].any()

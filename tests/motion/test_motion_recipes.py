@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from coset import CosetError
-from coset.motion.experiments import SHOWN
+from coset.motion.losses import LossWeights
 from coset.motion.models.checkpoint import load_model
+from coset.motion.pages import BRIEF, SHOWN
 from coset.runs.recipes import load, verify
 
 TINY = ["test.optimise=[3]", "training.steps=4", "data.count=2"]
@@ -43,17 +44,27 @@ def test_a_run_leaves_network_metrics_certificate_and_page(finished):
 def test_every_method_is_measured_on_every_scene(finished):
     folder, recipe, metrics = finished
     rows = pd.read_csv(folder / "predictions.csv")
-    assert rows.groupby("group").method.nunique().tolist() == [6, 6, 6]
+    assert rows.groupby("group").method.nunique().tolist() == [8, 8, 8]
     assert (rows.seconds > 0).all()
+    frozen = metrics["test"]["unseen shapes"]["truth, moving points frozen"]
+    assert frozen["static_points"] < 1e-9 < frozen["moving_points"]
+    assert (round(frozen["phantom_motion"], 9), frozen["motion_cosine"]) == (0, 0)
     columns, table = recipe.summary(metrics)
-    assert len(columns) == len(table[0]) == 2 + len(SHOWN)
-    assert len(table) == 18
+    assert len(columns) == len(table[0]) == 2 + len(BRIEF)
+    assert set(BRIEF) < set(SHOWN) < set(rows.columns)
+    assert len(table) == 24
 
 
 def test_the_symmetry_of_a_run_and_of_a_recipe_holds(finished):
     folder, _, _ = finished
     assert all(report.passed for report in verify(str(folder)))
     assert all(report.passed for report in verify("trackster4d/tiny"))
+
+
+def test_weights_of_the_losses_come_from_the_recipe():
+    schedule = load("trackster4d/tiny", ["training.motion=0.05", "training.sparse=0"]).training.schedule()
+    assert schedule.weights == LossWeights(sparse=0.0, motion=0.05)
+    assert load("trackster4d/tiny").training.schedule().weights == LossWeights()
 
 
 @pytest.mark.parametrize(

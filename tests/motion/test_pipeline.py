@@ -109,3 +109,10 @@ def test_mistakes_get_one_line(coset, video, tmp_path, checkpoint, number, monke
     assert lines[-1].startswith("error: ")
     assert message in lines[-1]
     assert "Traceback" not in err + out
+
+
+def test_tracks_in_pickles_are_not_read(coset, tmp_path):
+    (tmp_path / "davis.pkl").write_bytes(b"")
+    code, _, err = coset("reconstruct", tmp_path / "davis.pkl", "--output", tmp_path / "scene", "--quiet")
+    assert (code, "tracks are read from NPZ alone, since pickles may run code" in err) == (1, True)
+    assert not (tmp_path / "scene").exists()

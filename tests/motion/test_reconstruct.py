@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 
 from coset import CosetError
 from coset.motion.data.tracks import Intrinsics, Tracks
+from coset.motion.data.truth import Truth
 from coset.motion.geometry import to_camera
 from coset.motion.metrics import camera_errors, scene_metrics
 from coset.motion.reconstruct import (
@@ -165,3 +167,29 @@ def test_no_motion_at_all_is_told(network):
     tracks = seen_by(np.eye(3)[None].repeat(10, 0), np.zeros((10, 3)))
     with pytest.raises(CosetError, match=r"the points move by 0\.00 pixels"):
         reconstruct(tracks, network)
+
+
+def test_networks_that_read_guesses_get_them(scene, network):
+    """What a tracker guesses for points that are not seen changes such a network's result, and no other's."""
+    reading = type(network)(**{**network.options, "read_unseen": True}).eval()
+    reading.load_state_dict(network.state_dict())
+    moved = replace(scene.tracks, xy=np.where(scene.tracks.visible[..., None], scene.tracks.xy, 7.0))
+    options = Options(refine="none")
+    plain, other = (reconstruct(tracks, network, options).prediction for tracks in (scene.tracks, moved))
+    assert torch.equal(plain.basis, other.basis)
+    plain, other = (reconstruct(tracks, reading, options).prediction for tracks in (scene.tracks, moved))
+    assert (plain.basis - other.basis).abs().max() > 1e-6
+
+
+def test_tracks_of_a_test_set_are_measured_against_its_truth(scene, network):
+    """Points that are left out take their truth along."""
+    truth = Truth(scene.depth(), scene.rotations, scene.positions, scene.moving)
+    seen = scene.tracks.visible.copy()
+    seen[4, 1:] = False
+    tracks = replace(scene.tracks, visible=seen, truth=truth)
+    result = reconstruct(tracks, network, Options(refine="bundle"))
+    assert result.tracks.points == scene.tracks.points - 1
+    metrics = result.metrics()
+    assert metrics["rotation"] < 1
+    assert metrics["abs_rel"] < 0.1
+    assert {"rpe_translation", "dynamic_abs_rel"} <= metrics.keys()

@@ -4,6 +4,9 @@ Factorisation takes the camera for weakly perspective, w_ip = M_i X_p + m_i (Tom
 entries by alternating least squares, and makes M_i scaled rows of rotations by an affine-to-metric upgrade. The mirror
 image that no affine camera can tell is chosen by perspective reprojection. Moving scenes: trajectories in K cosines
 given those cameras (rank 3K; Akhter et al. 2008).
+
+Two marks tell what a motion that is found is worth: the prediction without it (:func:`standing_still`), and the truth
+with every moving point frozen at its mean place (:func:`frozen_truth`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from coset.motion.data.scenes import Scene
 from coset.motion.geometry import project, rotation_from_6d, to_camera
 from coset.motion.losses import START, LossWeights, losses, total_loss
 from coset.motion.models.trackster4d import Prediction
@@ -130,6 +134,25 @@ def optimise_scene(
         if done(step, best):
             break
     return Prediction(*(part.detach() for part in best))
+
+
+def standing_still(prediction: Prediction) -> Prediction:
+    """The prediction with B_k = 0 for k >= 2: the static cloud alone."""
+    return prediction._replace(basis=torch.cat((prediction.basis[..., :1, :], 0 * prediction.basis[..., 1:, :]), -2))
+
+
+def frozen_truth(scene: Scene) -> Prediction:
+    """The true scene with every point frozen at its true mean place while visible: only motion is missing.
+
+    gamma is how far a point strays from there, in the camera's normalised coordinates.
+    """
+    points, seen = torch.from_numpy(scene.points), torch.from_numpy(scene.tracks.visible)
+    rotations, positions = torch.from_numpy(scene.rotations), torch.from_numpy(scene.positions)
+    mean = (points * seen.unsqueeze(-1)).sum(1) / seen.sum(1).clamp(min=1).unsqueeze(-1)
+    ones = torch.ones(len(rotations), 1).to(points)
+    frozen = Prediction(rotations, positions, ones, ones[:, 0], mean.unsqueeze(1), torch.ones(len(points)).to(points))
+    away = (_seen_at(frozen) - project(to_camera(points, rotations, positions))).norm(dim=-1)
+    return frozen._replace(gamma=(away * seen).sum(1) / seen.sum(1).clamp(min=1) + 1e-5)
 
 
 def _affine(

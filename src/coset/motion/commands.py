@@ -1,4 +1,4 @@
-"""Videos: follow points, reconstruct."""
+"""Camera and moving 3D of videos: networks from elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,12 @@ import typer
 from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
 from coset.runs.terminal import console, print_notes, print_table
+
+BRIEF = {
+    "reprojection_mean_px": "pixels", "ate": "ATE", "rpe_translation": "RPE", "rpe_rotation": "degrees",
+    "abs_rel": "abs-rel", "delta1": "< 1.25", "dynamic_abs_rel": "moving", "seconds": "seconds",
+}  # fmt: skip
+"""Errors of a clip for which a terminal has room."""
 
 
 @COMMANDS.register("track")
@@ -70,3 +76,60 @@ def reconstruct(
         ["measured", ""], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
     )
     console.print(f"look at {output / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+@COMMANDS.register("motion convert")
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint .pt of the authors' code (NVlabs/tracks-to-4d).")],
+    output: Annotated[Path, typer.Argument(help="model.safetensors to write.")],
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads; 16 in the released code.")] = 16,
+    predict_focal: Annotated[
+        bool, typer.Option(help="Correct the focal length, as their --predict_focal_length 1 does.")
+    ] = False,
+) -> None:
+    """A checkpoint of TracksTo4D's authors as a network for coset reconstruct --model.
+
+    Example: coset motion convert TracksTo4D_pretrained_cats_dogs.pt cats-dogs.safetensors
+    """
+    from coset.motion.models.checkpoint import save_model
+    from coset.motion.models.published import read_published
+
+    model, about = read_published(checkpoint, heads, predict_focal)
+    save_model(model, output, about)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    console.print(f"{count:,} parameters written to {output}", highlight=False, markup=False, soft_wrap=True)
+
+
+@COMMANDS.register("motion evaluate")
+def evaluate(
+    clips: Annotated[list[Path], typer.Argument(help="NPZ of tracks with their truth, or folders of them.")],
+    model: Annotated[Path | None, typer.Option(help="model.safetensors; the package's own network by default.")] = None,
+    refine: Annotated[str, typer.Option(help="none, bundle or finetune.")] = "none",
+    steps: Annotated[int, typer.Option(min=1, help="Updates of --refine finetune.")] = 500,
+    output: Annotated[Path | None, typer.Option(help="JSON of every clip, means and medians.")] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
+) -> None:
+    """Depths and cameras of a test set, measured as TracksTo4D's authors do.
+
+    Example: coset motion evaluate our_data_format_4_validation_rgbd --model cats-dogs.safetensors
+    """
+    from coset.core.files import write_json
+    from coset.motion.models.checkpoint import load_model, pretrained
+    from coset.motion.reconstruct import WINDOW, Options
+    from coset.motion.test_sets import averages, evaluate_clips
+    from coset.runs.terminal import progress
+
+    if refine not in ("none", "bundle", "finetune"):
+        raise CosetError(f"--refine {refine}: choose none, bundle or finetune")
+    paths = [path for clip in clips for path in (sorted(clip.glob("*.npz")) if clip.is_dir() else [clip])]
+    network, about = pretrained() if model is None else load_model(model)
+    options = Options(refine=refine, steps=steps, window=int(about.get("window", WINDOW)))  # type: ignore[arg-type]
+    with progress("clips", len(paths), quiet) as each:
+        table, notes = evaluate_clips(paths, network, options, each)
+    means, measured = averages(table), table.to_dict("records")
+    print_notes(notes)
+    lines: list[dict] = [*measured, *({"clip": kind, **values} for kind, values in means.items())]
+    rows = [[str(line["clip"]), *(f"{line[name]:.3g}" if name in line else "" for name in BRIEF)] for line in lines]
+    print_table(["clip", *BRIEF.values()], rows)
+    if output is not None:
+        write_json(output, {"clips": measured, **means, "refine": refine, "notes": notes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,7 +14,14 @@ import torch
 from pydantic import Field, model_validator
 
 from coset.core.options import Options
-from coset.motion.baselines import FreeReconstruction, optimise_scene, rigid_factorisation, trajectory_factorisation
+from coset.motion.baselines import (
+    FreeReconstruction,
+    frozen_truth,
+    optimise_scene,
+    rigid_factorisation,
+    standing_still,
+    trajectory_factorisation,
+)
 from coset.motion.bundle_adjustment import bundle_adjust
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
 from coset.motion.data.scenes import Scene, SceneOptions, make_scene, make_scenes
@@ -22,7 +30,7 @@ from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import load_model, pretrained, save_model
 from coset.motion.models.trackster4d import Encoding, Prediction, TracksTo4D
-from coset.motion.pages import SHOWN, write
+from coset.motion.pages import BRIEF, write
 from coset.runs.folder import HISTORY, PREDICTIONS, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
@@ -96,10 +104,12 @@ class LearningOptions(Options):
     static: float = Field(1.0, ge=0)
     negative: float = Field(1.0, ge=0)
     sparse: float = Field(0.001, ge=0)
+    motion: float = Field(0.0, ge=0, description="weight of how far points move, over gamma and depth; not published")
 
     def schedule(self) -> Schedule:
-        weights = LossWeights(self.reprojection, self.static, self.negative, self.sparse)
-        kept = self.model_dump(exclude={"reprojection", "static", "negative", "sparse"})
+        names = {field.name for field in fields(LossWeights)}
+        weights = LossWeights(**self.model_dump(include=names))
+        kept = self.model_dump(exclude=names)
         return Schedule(**kept, weights=weights)
 
 
@@ -180,8 +190,8 @@ class MotionRecipe(Recipe):
         rows = []
         for group, methods in metrics["test"].items():
             for method, values in methods.items():
-                rows.append([group, method, *(_rounded(values.get(name)) for name in SHOWN)])
-        return ["scenes", "method", *SHOWN.values()], rows
+                rows.append([group, method, *(_rounded(values.get(name)) for name in BRIEF)])
+        return ["scenes", "method", *BRIEF.values()], rows
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """Equivariance to renumbering of points, of the trained network of a run or of an untrained one."""
@@ -227,26 +237,32 @@ class MotionRecipe(Recipe):
         return {"state": model.state_dict(), "history": history, "about": about}
 
 
-def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[torch.Tensor], Prediction]]:
-    """Everything that is compared, from tracks [P, N, 3] to a prediction."""
+def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[Scene], Prediction]]:
+    """Everything that is compared, from the tracks of a scene to a prediction; only the last looks at the truth."""
 
-    def start(tracks: torch.Tensor) -> Prediction:
-        return Prediction(*(part.detach() for part in FreeReconstruction(tracks)()))
+    def start(scene: Scene) -> Prediction:
+        return Prediction(*(part.detach() for part in FreeReconstruction(scene.tracks.tensor())()))
 
-    def forward(tracks: torch.Tensor) -> Prediction:
+    def forward(scene: Scene) -> Prediction:
         with torch.no_grad():
-            return model(tracks)
+            return model(scene.tracks.tensor())
 
-    methods: dict[str, Callable[[torch.Tensor], Prediction]] = {
+    methods: dict[str, Callable[[Scene], Prediction]] = {
         "feed-forward": forward,
-        "feed-forward + bundle adjustment": lambda tracks: bundle_adjust(forward(tracks), tracks),
-        "bundle adjustment from scratch": lambda tracks: bundle_adjust(start(tracks), tracks),
-        "rigid factorisation": rigid_factorisation,
-        "trajectory factorisation, rank 3K": trajectory_factorisation,
+        "feed-forward + bundle adjustment": lambda scene: bundle_adjust(forward(scene), scene.tracks.tensor()),
+        "bundle adjustment from scratch": lambda scene: bundle_adjust(start(scene), scene.tracks.tensor()),
+        "rigid factorisation": lambda scene: rigid_factorisation(scene.tracks.tensor()),
+        "trajectory factorisation, rank 3K": lambda scene: trajectory_factorisation(scene.tracks.tensor()),
     }
     for steps in test.optimise:
-        methods[f"per-scene optimisation, {steps} steps"] = partial(optimise_scene, steps=steps)
+        methods[f"per-scene optimisation, {steps} steps"] = partial(_optimise, steps=steps)
+    methods["feed-forward, B_k = 0"] = lambda scene: standing_still(forward(scene))
+    methods["truth, moving points frozen"] = frozen_truth
     return methods
+
+
+def _optimise(scene: Scene, steps: int) -> Prediction:
+    return optimise_scene(scene.tracks.tensor(), steps)
 
 
 def evaluate(model: TracksTo4D, groups: dict[str, list[Scene]], test: TestOptions, run: Run) -> pd.DataFrame:
@@ -263,9 +279,9 @@ def evaluate(model: TracksTo4D, groups: dict[str, list[Scene]], test: TestOption
     return pd.DataFrame(rows)
 
 
-def _measure(scene: Scene, method: Callable[[torch.Tensor], Prediction]) -> dict[str, float]:
+def _measure(scene: Scene, method: Callable[[Scene], Prediction]) -> dict[str, float]:
     started = time.process_time()
-    prediction = method(scene.tracks.tensor())
+    prediction = method(scene)
     return {"seconds": time.process_time() - started} | scene_metrics(prediction, scene)
 
 
@@ -279,4 +295,4 @@ def table_of(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else "0" if abs(value) < 1e-9 else f"{value:.3g}"

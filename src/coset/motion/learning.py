@@ -24,7 +24,7 @@ from torch import Tensor
 from coset.motion.baselines import FreeReconstruction
 from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras
 from coset.motion.geometry import NEAREST
-from coset.motion.losses import START, LossWeights, losses, total_loss, warm_up_loss
+from coset.motion.losses import START, LossWeights, losses, motion_loss, total_loss, warm_up_loss
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 
@@ -42,7 +42,7 @@ class Schedule:
         warm_up: Most updates that bring the cameras to R = I, t = (0, 0, -15).
         minutes: Processor time after which training ends, the learning rate brought down in time.
         teacher: Weight of L_teacher.
-        weights: Of the paper's losses.
+        weights: Of the losses.
     """
 
     steps: int = 10_000
@@ -228,6 +228,8 @@ def _update(
 ) -> dict[str, float]:
     prediction = model(batch.tracks)
     terms = losses(prediction, batch.tracks)
+    if schedule.weights.motion:
+        terms["motion"] = motion_loss(prediction, batch.tracks)
     # The official code clamps after its third epoch; the first twentieth stands for that here.
     total = total_loss(terms, schedule.weights, 100.0 if share > 0.05 else None)
     if schedule.teacher:

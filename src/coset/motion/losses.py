@@ -6,6 +6,11 @@ With r the reprojection distance of a visible observation, z its depth, and r_s 
     L_static = mean log(gamma + r_s^2 / gamma)          (Cauchy: a point that moves raises its gamma and lets go)
     L_neg    = - sum min(z, 0)              (R, t and B_1 detached)
     L_sparse = mean |B_k / gamma|, k >= 2               (gamma detached)
+
+L_sparse bounds the clouds and not their coefficients, and no reprojection sees along a ray, so that points that stand
+still are moved in depth. A term of ours, which training may take in its place, bounds where points go:
+
+    L_motion = mean |X - B_1| / (gamma z)               (gamma and z detached)
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coset.motion.geometry import project, to_camera
+from coset.motion.geometry import NEAREST, project, to_camera
 from coset.motion.models.trackster4d import Prediction, moving_points
 
 START = -15.0  # z of the cameras that the warm-up asks for
@@ -24,12 +29,13 @@ START = -15.0  # z of the cameras that the warm-up asks for
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the sum; those of the official training by default. 0 leaves a term out."""
+    """Weights of the sum; those of the official training by default. 0 leaves a term out; ``motion`` is ours."""
 
     reprojection: float = 50.0
     static: float = 1.0
     negative: float = 1.0
     sparse: float = 0.001
+    motion: float = 0.0
 
 
 def observed(
@@ -73,6 +79,21 @@ def sparse_loss(prediction: Prediction) -> Float[Tensor, ""]:
     """L_sparse: points of low gamma should not move. 0 if there is only the static cloud."""
     moving = prediction.basis[..., 1:, :] / prediction.gamma.detach()[..., None, None]
     return moving.abs().mean() if moving.numel() else moving.sum()
+
+
+def motion_loss(
+    prediction: Prediction, tracks: Float[Tensor, "*batch points frames 3"]
+) -> Float[Tensor, ""]:  # fmt: skip
+    """L_motion: how far visible points are from their place in the static cloud, over gamma and depth.
+
+    Slopes are in the coefficients and B_2..B_K alone.
+    """
+    seen = tracks[..., 2] > 0.5
+    clouds = torch.cat((torch.zeros_like(prediction.basis[..., :1, :]), prediction.basis[..., 1:, :]), -2)
+    away = moving_points(clouds, prediction.coefficients)
+    _, depth = observed((prediction.static.unsqueeze(-2) + away).detach(), prediction)
+    size = prediction.gamma.unsqueeze(-1) * depth.clamp(min=NEAREST)
+    return (away.norm(dim=-1) / size.detach())[seen].mean()
 
 
 def losses(prediction: Prediction, tracks: Float[Tensor, "*batch points frames 3"]) -> dict[str, Tensor]:

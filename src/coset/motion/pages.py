@@ -12,11 +12,17 @@ from coset.reports import Axis, Panel, Section, Table, box, figure, line, write_
 from coset.runs.folder import CERTIFICATE, HISTORY, PREDICTIONS, REPORT, RunFolder
 
 SHOWN = {
-    "reprojection": "reprojection, % of width", "rotation": "rotation, degrees", "ate": "camera path",
-    "points": "points", "moving_points": "moving points", "abs_rel": "depth abs-rel", "auroc": "motion AUROC",
-    "seconds": "CPU seconds",
+    "reprojection": "reprojection, % of width", "rotation": "rotation, degrees", "camera_path": "camera path",
+    "points": "points", "moving_points": "moving points", "phantom_motion": "phantom motion",
+    "motion_cosine": "cosine of motion", "motion_size": "size of motion", "abs_rel": "depth abs-rel",
+    "dynamic_abs_rel": "moving depth abs-rel", "auroc": "motion AUROC", "seconds": "CPU seconds",
 }  # fmt: skip
 """Metrics of a scene that tables show, and what they are called."""
+BRIEF = {
+    "rotation": "rotation", "points": "points", "moving_points": "moving", "phantom_motion": "phantom",
+    "motion_cosine": "cosine", "abs_rel": "depth", "seconds": "seconds",
+}  # fmt: skip
+"""Those for which a terminal has room."""
 
 
 def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
@@ -44,8 +50,12 @@ def _results(metrics: dict) -> Section:
         for group, methods in metrics["test"].items()
     ]
     text = (
-        "Medians over scenes. Points and camera path are errors after the best similarity, over the scene's own size; "
-        "motion AUROC is the chance that a moving point has the larger motion level."
+        "Medians over scenes. Points and camera path are errors after the best similarity, over the scene's own size. "
+        "Phantom motion is how far points that stand still are moved, over the same size; cosine and size compare the "
+        "motion of moving points with the true one (1 is right). Depths are scaled by the median over all visible "
+        "points of a frame. Motion AUROC is the chance that a moving point has the larger motion level. The last two "
+        "rows are no methods but marks: what the network finds with B_2 to B_K set to 0, so that nothing moves, and "
+        "the truth with every moving point frozen at its mean place."
     )
     return Section("Held-out scenes", text, tables)
 
@@ -74,4 +84,5 @@ def _symmetry(certificate: list[dict]) -> Section:
 
 
 def _round(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")
+    """Three digits; what rounding left of nothing is nothing."""
+    return None if value is None else 0.0 if abs(value) < 1e-9 else float(f"{value:.3g}")

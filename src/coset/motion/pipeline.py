@@ -16,11 +16,14 @@ from coset.motion.data import tracks as track_files
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.export import write_all
 from coset.motion.models.checkpoint import load_model, pretrained
-from coset.motion.reconstruct import Options, Reconstruction, reconstruct
+from coset.motion.reconstruct import WINDOW, Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
 from coset.motion.viewer import write_viewer
 from coset.runs.folder import METRICS
 from coset.runs.terminal import bars
+
+NO_TRACKS = (".pkl", ".pickle", ".npy", ".pt", ".pth", ".mat", ".h5")
+"""Endings under which trackers and test sets keep tracks that are not read."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ def _reconstruct(
     source: Input, output: Path, options: Options, model: Path | None, progress: bool
 ) -> tuple[Reconstruction, list[str]]:
     network, about = pretrained() if model is None else load_model(model)
-    options = replace(options, window=min(options.window, int(about.get("window", options.window))))
-    options = replace(options, overlap=min(options.overlap, options.window - 1))
+    window = options.window or int(about.get("window", WINDOW))
+    options = replace(options, window=window, overlap=min(options.overlap, window - 1))
     tracks, frames, notes = read_input(source, progress)
     with _bar(progress, "reconstructing", None) as each:
         result = reconstruct(tracks, network, options, lambda stage: each(stage))
@@ -127,6 +130,11 @@ def _reconstruct(
 
 def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None, list[str]]:
     """Tracks of an NPZ, or of the longest (or chosen) shot of a video with its frames; notes."""
+    if source.path.suffix.lower() in NO_TRACKS:
+        raise CosetError(
+            f"{source.path}: tracks are read from NPZ alone, since pickles may run code; save its arrays by name with "
+            "numpy.savez"
+        )
     if source.path.suffix.lower() == ".npz":
         found = track_files.load(source.path, read_intrinsics(source.intrinsics, None))
         return found, None, []

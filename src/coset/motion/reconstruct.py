@@ -21,11 +21,12 @@ from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, adjust
 from coset.motion.data.tracks import Tracks
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
-from coset.motion.metrics import mean_rotation, reprojection_error
+from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 PARALLAX = 1.0  # pixels: what a turning camera leaves unexplained, below which nothing can be said of depth
 SHARED = 12  # observations that two windows must share
+WINDOW = 32  # frames of one pass if nobody says how many
 Refine = Literal["none", "bundle", "finetune"]
 
 
@@ -55,7 +56,7 @@ class Reconstruction:
         return (pixels > 3.0) & (pixels > 3 * pixels.median())
 
     def metrics(self) -> dict[str, float | int | str]:
-        """What can be measured without truth: how far reprojections are from tracks, in pixels; sizes; times."""
+        """How far reprojections are from tracks, in pixels; sizes; times; errors against a test set's truth."""
         k = self.tracks.intrinsics
         error = reprojection_error(self.prediction, self.tracks.tensor().double(), k.focal)
         return {
@@ -68,6 +69,7 @@ class Reconstruction:
             "moving_points": int(self.moving().sum()),
             "focal_px": k.focal,
             "focal_source": k.source,
+            **truth_metrics(self.prediction, self.tracks),
             **{f"seconds_{stage}": value for stage, value in self.seconds.items()},
         }
 
@@ -78,7 +80,7 @@ class Options:
 
     Attributes:
         refine: Nothing, bundle adjustment, or fine-tuning of the network on this video.
-        window: Most frames of one pass.
+        window: Most frames of one pass; None: as many as the network's file says it was trained on, 32 if it says none.
         overlap: Frames that neighbouring windows share at least.
         steps: Updates of fine-tuning.
         learning_rate: Of fine-tuning.
@@ -88,7 +90,7 @@ class Options:
     """
 
     refine: Refine = "bundle"
-    window: int = 32
+    window: int | None = None
     overlap: int = 12
     steps: int = 300
     learning_rate: float = 3e-4
@@ -129,7 +131,9 @@ def reconstruct(
         tracks = tracks.select(kept.numpy())
     seconds["network"], started = time.perf_counter() - started, time.perf_counter()
     if windows > 1:
-        notes.append(f"{windows} windows of at most {options.window} frames were aligned on the points they share")
+        notes.append(
+            f"{windows} windows of at most {options.window or WINDOW} frames were aligned on the points they share"
+        )
     if options.refine == "bundle":
         prediction, start = best_bundle(
             prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment")
@@ -143,8 +147,8 @@ def feed_forward(
     tracks: Tracks, model: TracksTo4D, options: Options, each: Callable[[], object] = lambda: None
 ) -> tuple[Prediction, Bool[Tensor, " points"], int]:
     """One pass, or one a window: the prediction of the points that could be placed, which these are, and how many."""
-    runs = window_runs(tracks.frames, options.window, options.overlap)
-    whole = tracks.tensor()
+    runs = window_runs(tracks.frames, options.window or WINDOW, options.overlap)
+    whole = tracks.tensor(model.read_unseen)
     parts = []
     for run in runs:
         clip = whole[:, run]
@@ -266,8 +270,8 @@ def finetune(
     import copy
 
     tuned, best, least = copy.deepcopy(model).train(), copy.deepcopy(model.state_dict()), float("inf")
-    whole = tracks.tensor()
-    runs = window_runs(tracks.frames, options.window, options.overlap)
+    whole = tracks.tensor(model.read_unseen)
+    runs = window_runs(tracks.frames, options.window or WINDOW, options.overlap)
     optimizer = torch.optim.Adam(tuned.parameters(), lr=options.learning_rate)
     recent: list[float] = []
     for step in range(options.steps):

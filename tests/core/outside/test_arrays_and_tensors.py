@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from coset import CosetError
-from coset.core.outside import read_arrays, read_arrow, read_saved, read_tensors, tensor_file
+from coset.core.outside import array_archive, read_arrays, read_arrow, read_saved, read_tensors, tensor_file
 
 
 def header(shape: str, dtype: str = "<f8") -> bytes:
@@ -134,3 +134,28 @@ def test_offsets_of_arrow_are_validated(tmp_path):
         (tmp_path / "a.arrow").write_bytes(content[: at + 8] + struct.pack("<q", wrong) + content[at + 16 :])
         with pytest.raises(CosetError, match=r"a\.arrow is no Arrow file"):
             read_arrow(tmp_path / "a.arrow")
+
+
+def test_of_an_archive_only_what_is_asked_for_is_read(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.arange(3), big=np.zeros((4, 1000)), objects=np.array([{}, {}], dtype=object))
+    with array_archive(path, most=500) as archive:
+        assert archive.names == ["a", "big", "objects"]
+        assert (archive.shape("big"), archive.shape("objects")) == ((4, 1000), (2,))
+        assert archive.read("a").tolist() == [0, 1, 2]
+        with pytest.raises(CosetError, match="array 'big' has 32,000 bytes; at most"):
+            archive.read("big")
+        with pytest.raises(CosetError, match="array 'objects' holds Python objects"):
+            archive.read("objects")
+
+
+def test_archives_that_are_none(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3))
+    with (
+        pytest.raises(CosetError, match="holds a single array; an NPZ was expected"),
+        array_archive(tmp_path / "a.npy"),
+    ):
+        pass
+    (tmp_path / "text.npz").write_text("not an archive")
+    with pytest.raises(CosetError, match="is no NPZ or NPY file"), array_archive(tmp_path / "text.npz"):
+        pass

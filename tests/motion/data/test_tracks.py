@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,13 @@ def test_normalised_coordinates_by_hand():
         np.array([[[60.0, 40.0], [1.0, 1.0]]]), np.array([[True, False]]), (100, 80), intrinsics=Intrinsics(100, 50, 40)
     )
     assert tracks.tensor().tolist() == [[[pytest.approx(0.1), 0.0, 1.0], [0.0, 0.0, 0.0]]]
+
+
+def test_coordinates_of_unseen_points_are_given_to_those_who_ask():
+    xy = np.array([[[60.0, 40.0], [150.0, 40.0], [np.nan, 1.0]]])
+    tracks = Tracks(xy, np.array([[True, False, False]]), (100, 80), intrinsics=Intrinsics(100, 50, 40))
+    assert np.allclose(tracks.tensor(), [[[0.1, 0, 1], [0, 0, 0], [0, 0, 0]]])
+    assert np.allclose(tracks.tensor(unseen=True), [[[0.1, 0, 1], [1, 0, 0], [0, 0, 0]]])
 
 
 def test_assumed_intrinsics_are_half_the_size_and_its_mean():
@@ -45,7 +53,22 @@ def test_the_form_of_cotracker(tmp_path):
     arrays = np.load(tmp_path / "a.npz")
     assert arrays["pred_tracks"].shape == (1, 6, 25, 2)
     assert arrays["pred_visibility"].shape == (1, 6, 25)
-    assert arrays["started_at"].shape == (25,)
+    assert arrays["started_at"].shape == (1, 1, 25)  # as the authors' loader of TracksTo4D takes it
+    assert "Ks_all" not in arrays  # intrinsics are assumed, and that loader would take them for true
+    np.savez(tmp_path / "before.npz", **{**arrays, "started_at": tracks.started_at})
+    assert (files.load(tmp_path / "before.npz").started_at == tracks.started_at).all()
+
+
+def test_the_authors_loader_takes_our_files(tmp_path):
+    """What it does with a file: a column of started_at[0], visibility as a mask, intrinsics a frame."""
+    tracks = replace(some(), intrinsics=Intrinsics(120, 50, 45))
+    files.save(tracks, tmp_path / "a.npz")
+    arrays = np.load(tmp_path / "a.npz")
+    often = arrays["pred_visibility"][:, :5].sum(axis=1) > 2
+    rows = np.where(np.logical_and(arrays["started_at"][0][:, :] < 5, often))[1]
+    assert rows.tolist() == np.flatnonzero((tracks.visible[:, :5].sum(1) > 2) & (tracks.started_at < 5)).tolist()
+    assert arrays["pred_tracks"][arrays["pred_visibility"]].shape == (tracks.visible.sum(), 2)
+    assert np.array_equal(arrays["Ks_all"], np.repeat(tracks.intrinsics.matrix()[None], 6, 0))
 
 
 @pytest.mark.parametrize("extra", [{"visibles": True}, {"occluded": False}])

@@ -3,13 +3,13 @@
 Five readers, each with limits, each with a :class:`~coset.core.errors.CosetError` that names file and place for
 whatever is wrong:
 
-=====================  ==================================================================================
+=====================  ====================================================================================
 :func:`read_table`     CSV and TSV: cells as text, as many in each row as the header has
 :func:`read_tree`      JSON and YAML, checked against a schema
-:func:`read_arrays`    NPZ and NPY, without objects
+:func:`read_arrays`    NPZ and NPY, without objects; :func:`array_archive` reads what is asked for alone
 :func:`read_tensors`   safetensors, and PyTorch's files of tensors alone
 :func:`read_arrow`     Arrow IPC files, validated whole
-=====================  ==================================================================================
+=====================  ====================================================================================
 
 Under them lie :func:`read_text` and :func:`read_bytes`, for formats that a domain parses itself (graph6, OFF, glTF).
 

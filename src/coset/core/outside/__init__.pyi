@@ -1,4 +1,4 @@
-from .arrays import read_arrays
+from .arrays import ArrayArchive, array_archive, read_arrays
 from .arrow import ArrowTable, read_arrow
 from .files import check_regular, inside, lines_of, read_bytes, read_text, refusing
 from .tables import escaped, read_numbers, read_table, table_chunks
@@ -6,7 +6,9 @@ from .tensors import read_saved, read_tensors, tensor_file, tensors_with_metadat
 from .trees import parse_tree, read_settings, read_tree
 
 __all__ = [
+    "ArrayArchive",
     "ArrowTable",
+    "array_archive",
     "check_regular",
     "escaped",
     "inside",

@@ -1,6 +1,6 @@
-"""Point tracks of a video: where each point is seen in each frame, in files of CoTracker's or TAPIR's form.
+"""Point tracks of a video: where each point is seen in each frame, read from the files of most trackers.
 
-A point that is not seen has no place: its coordinates are kept if a file gives them, and nothing here looks at them.
+A point that is not seen has no place: its coordinates are kept if a file gives them, for networks that look at them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.core.files import write_bytes
-from coset.core.outside import read_arrays
+from coset.core.outside import array_archive
+from coset.motion.data.array_file import ArrayFile
+from coset.motion.data.track_formats import SHARES, read_tracks
+from coset.motion.data.truth import Truth
 
 LEAST_FRAMES, LEAST_POINTS = 3, 20
 
@@ -64,7 +67,7 @@ class Intrinsics:
         return cls(float(fx + fy) / 2, float(cx), float(cy))
 
     def matrix(self) -> Float[np.ndarray, "3 3"]:
-        return np.array([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1]])
+        return np.array([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1]], dtype=float)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Tracks:
         intrinsics: Of the camera; assumed from the size if not given.
         rate: Frames a second.
         colours: Red, green, blue of each point where it was picked, 0 to 255, if known.
+        truth: What a test set tells of the scene.
     """
 
     xy: Float[np.ndarray, "points frames 2"]
@@ -88,6 +92,7 @@ class Tracks:
     intrinsics: Intrinsics = None  # type: ignore[assignment]
     rate: float = 20.0
     colours: Num[np.ndarray, "points 3"] | None = None
+    truth: Truth | None = None
 
     def __post_init__(self) -> None:
         if self.started_at is None:
@@ -103,12 +108,18 @@ class Tracks:
     def frames(self) -> int:
         return self.xy.shape[1]
 
-    def tensor(self) -> Float[Tensor, "points frames 3"]:
-        """(x, y, visible) in normalised coordinates; zeros where a point is not seen."""
+    def tensor(self, unseen: bool = False) -> Float[Tensor, "points frames 3"]:
+        """(x, y, visible) in normalised coordinates; zeros where a point is not seen.
+
+        Args:
+            unseen: Keep the coordinates of points that are not seen, where there are any: what networks with
+                ``read_unseen`` look at.
+        """
         k = self.intrinsics
         normalised = (self.xy - np.array([k.cx, k.cy])) / k.focal
-        stacked = np.concatenate([normalised, np.ones_like(normalised[..., :1])], -1)
-        return torch.from_numpy(np.where(self.visible[..., None], stacked, 0.0).astype(np.float32))
+        kept = np.isfinite(normalised).all(-1) if unseen else self.visible
+        stacked = np.concatenate([np.where(kept[..., None], normalised, 0.0), self.visible[..., None]], -1)
+        return torch.from_numpy(stacked.astype(np.float32))
 
     def select(self, points: np.ndarray | slice | None = None, frames: slice | None = None) -> Tracks:
         """Some of the points, in a run of the frames."""
@@ -121,6 +132,7 @@ class Tracks:
             visible=self.visible[rows][:, run],
             started_at=np.maximum(self.started_at[rows] - first, 0),
             colours=None if self.colours is None else self.colours[rows],
+            truth=None if self.truth is None else self.truth.select(rows, run),
         )
 
     def checked(self, where: str = "tracks") -> Tracks:
@@ -150,7 +162,10 @@ class Tracks:
 
 
 def save(tracks: Tracks, path: Path) -> None:
-    """Write an NPZ of CoTracker's form: pred_tracks [1, N, P, 2], pred_visibility [1, N, P], started_at [P]; and ours.
+    """Write an NPZ of CoTracker's form, which the authors' code of TracksTo4D loads too, and ours.
+
+    ``pred_tracks`` [1, N, P, 2], ``pred_visibility`` [1, N, P], ``started_at`` [1, 1, P]; ``Ks_all`` [N, 3, 3] unless
+    the intrinsics are assumed; ``Ms_all``, ``GT_depth_tracks_all`` and ``GT_mask_tracks_all`` if the truth is known.
 
     Raises:
         CosetError: The file cannot be written.
@@ -159,112 +174,94 @@ def save(tracks: Tracks, path: Path) -> None:
     arrays: dict[str, Any] = {
         "pred_tracks": tracks.xy.transpose(1, 0, 2)[None].astype(np.float32),
         "pred_visibility": tracks.visible.T[None],
-        "started_at": tracks.started_at,
+        "started_at": tracks.started_at[None, None],
         "image_size": np.array(tracks.size),
         "intrinsics": k.matrix(),
         "intrinsics_source": np.array(k.source),
         "rate": np.array(tracks.rate),
     }
+    if k.source != "assumed":
+        arrays["Ks_all"] = np.repeat(k.matrix()[None], tracks.frames, 0)
     if tracks.colours is not None:
         arrays["colours"] = tracks.colours.astype(np.uint8)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **{**arrays, **_truth_arrays(tracks)})
     write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path, intrinsics: Intrinsics | None = None) -> Tracks:
-    """Read an NPZ: ``pred_tracks`` [1, N, P, 2] and ``pred_visibility``, or ``tracks`` [P, N, 2] and ``visibles``.
+    """Read an NPZ of any form that :mod:`coset.motion.data.track_formats` knows.
 
-    TAPIR's ``occluded`` is understood in place of ``visibles``.
+    Pixels of frames with intrinsics of their own are brought to one pinhole, so that normalised coordinates stay.
+
+    Args:
+        path: The file.
+        intrinsics: Taken in place of the file's.
 
     Raises:
-        CosetError: The file is missing, is no NPZ, lacks an array, or one has a shape that does not fit.
+        CosetError: The file is missing, is no NPZ, lacks an array, has one of a shape that does not fit, or may mean
+            two things.
     """
-    arrays = _read(path)
-    if "pred_tracks" in arrays:
-        xy, visible = _cotracker(arrays, path)
-    elif "tracks" in arrays:
-        xy, visible = _tapir(arrays, path)
-    else:
-        have = ", ".join(sorted(arrays)) or "nothing"
-        raise CosetError(f"{path} holds {have}; expected pred_tracks and pred_visibility, or tracks and visibles")
-    size = _size(arrays, xy, visible, path)
-    if intrinsics is None and "intrinsics" in arrays:
-        parsed = Intrinsics.parse(arrays["intrinsics"])
-        intrinsics = replace(parsed, source=str(arrays.get("intrinsics_source", "file")))
-    started = np.asarray(arrays.get("started_at", visible.argmax(1))).reshape(-1).astype(np.int64)
-    if started.shape != (len(xy),):
-        raise CosetError(f"{path}: started_at has {started.size} entries for {len(xy)} points")
-    colours = arrays.get("colours")
+    with array_archive(path) as archive:
+        return _tracks_of(ArrayFile(archive), intrinsics)
+
+
+def _tracks_of(file: ArrayFile, given: Intrinsics | None) -> Tracks:
+    raw = read_tracks(file)
+    xy, k, path = raw.xy, given, file.path
+    ours = "intrinsics_source" in file
+    if k is None and raw.matrices is not None and not ours:
+        xy, k = one_pinhole(xy, raw.matrices, path)
+    elif k is None and "intrinsics" in file:
+        k = replace(Intrinsics.parse(file["intrinsics"]), source=str(file["intrinsics_source"]) if ours else "file")
+    size = raw.size or _size(xy, raw.visible, k, path)
+    colours = file.get("colours")
     if colours is not None and colours.shape != (len(xy), 3):
         raise CosetError(f"{path}: colours has shape {colours.shape}; expected ({len(xy)}, 3)")
-    rate = float(np.asarray(arrays.get("rate", 20.0)))
-    return Tracks(xy, visible, size, started, intrinsics or Intrinsics.assumed(*size), rate, colours)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    arrays = read_arrays(path)
-    if list(arrays) == [""]:
-        raise CosetError(f"{path} holds a single array; expected an NPZ with pred_tracks and pred_visibility")
-    wrong = next((name for name, array in arrays.items() if array.dtype.kind not in "biufUS"), None)
-    if wrong is not None:
-        raise CosetError(f"{path}: {wrong} has type {arrays[wrong].dtype}; numbers were expected")
-    return arrays
-
-
-def _cotracker(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    xy = arrays["pred_tracks"]
-    if xy.ndim == 4 and xy.shape[0] == 1:
-        xy = xy[0]
-    if xy.ndim != 3 or xy.shape[-1] != 2:
+    rate = float(file["rate"]) if "rate" in file and file.shape("rate") == () else 20.0
+    seen = np.abs(xy[raw.visible & np.isfinite(xy).all(-1)])
+    if raw.size is None and len(seen) and seen.max() <= SHARES:
         raise CosetError(
-            f"{path}: pred_tracks has shape {arrays['pred_tracks'].shape}; expected (1, frames, points, 2)"
+            f"{path}: all points lie within {SHARES} pixels of the corner; shares of the picture are named points, "
+            "with occluded and image_size"
         )
-    if "pred_visibility" not in arrays:
-        raise CosetError(f"{path} has pred_tracks but no pred_visibility (1, frames, points)")
-    visible = arrays["pred_visibility"]
-    if visible.ndim == 4 and visible.shape[-1] == 1:
-        visible = visible[..., 0]
-    if visible.ndim == 3 and visible.shape[0] == 1:
-        visible = visible[0]
-    if visible.shape != xy.shape[:2]:
-        shape = (1, *xy.shape[:2])
-        raise CosetError(f"{path}: pred_visibility has shape {arrays['pred_visibility'].shape}; expected {shape}")
-    return xy.transpose(1, 0, 2).astype(np.float64), _boolean(visible).T.copy()
+    started = raw.visible.argmax(1).astype(np.int64) if raw.started_at is None else raw.started_at
+    return Tracks(xy, raw.visible, size, started, k or Intrinsics.assumed(*size), rate, colours, raw.truth)
 
 
-def _tapir(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    xy = arrays["tracks"]
-    if xy.ndim == 4 and xy.shape[0] == 1:
-        xy = xy[0]
-    if xy.ndim != 3 or xy.shape[-1] != 2:
-        raise CosetError(f"{path}: tracks has shape {arrays['tracks'].shape}; expected (points, frames, 2)")
-    if "visibles" in arrays:
-        visible = _boolean(arrays["visibles"])
-    elif "occluded" in arrays:
-        visible = ~_boolean(arrays["occluded"])
-    else:
-        raise CosetError(f"{path} has tracks but neither visibles nor occluded (points, frames)")
-    visible = visible[0] if visible.ndim == 3 and visible.shape[0] == 1 else visible
-    if visible.shape != xy.shape[:2]:
-        raise CosetError(f"{path}: visibility has shape {visible.shape}; expected {xy.shape[:2]}")
-    return xy.astype(np.float64), visible
+def one_pinhole(
+    xy: Float[np.ndarray, "points frames 2"], matrices: Float[np.ndarray, "*frames 3 3"], path: Path
+) -> tuple[Float[np.ndarray, "points frames 2"], Intrinsics]:
+    """Pixels of a camera that is the mean of those of all frames, with square pixels; and that camera.
+
+    Raises:
+        CosetError: A focal length is no positive number.
+    """
+    each = matrices.reshape(-1, 3, 3)
+    focal, centre = each[:, [0, 1], [0, 1]], each[:, :2, 2]
+    if not (np.isfinite(each).all() and (focal > 0).all()):
+        raise CosetError(f"{path}: intrinsics with focal lengths {focal[0].tolist()}; expected positive numbers")
+    k = Intrinsics(float(focal.mean()), float(centre[:, 0].mean()), float(centre[:, 1].mean()), "file")
+    if np.array_equal(focal, np.full_like(focal, k.focal)) and np.array_equal(centre, centre[:1].repeat(len(each), 0)):
+        return xy, k
+    return (xy - centre) / focal * k.focal + np.array([k.cx, k.cy]), k
 
 
-def _boolean(values: np.ndarray) -> np.ndarray:
-    """Visibility may come as booleans, as 0 and 1, or as probabilities."""
-    return values if values.dtype == bool else np.nan_to_num(values.astype(float)) > 0.5
+def _truth_arrays(tracks: Tracks) -> dict[str, np.ndarray]:
+    truth = tracks.truth or Truth()
+    arrays = {"Ms_all": truth.world_to_camera()}
+    arrays["GT_depth_tracks_all"] = None if truth.depth is None else truth.depth.T[None]
+    if truth.moving is not None:
+        arrays["GT_mask_tracks_all"] = np.repeat(truth.moving[None, None], tracks.frames, 1).astype(np.uint8)
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
-def _size(arrays: dict[str, np.ndarray], xy: np.ndarray, visible: np.ndarray, path: Path) -> tuple[int, int]:
-    """Width and height: as the file says, or the largest visible coordinates."""
-    if "image_size" in arrays:
-        size = np.asarray(arrays["image_size"]).reshape(-1)
-        if size.shape != (2,) or (size <= 0).any():
-            raise CosetError(f"{path}: image_size is {size.tolist()}; expected width and height in pixels")
-        return int(size[0]), int(size[1])
+def _size(xy: np.ndarray, visible: np.ndarray, k: Intrinsics | None, path: Path) -> tuple[int, int]:
+    """Width and height: twice the principal point if all that is seen lies within, or the largest coordinates."""
     seen = xy[visible & np.isfinite(xy).all(-1)]
     if not len(seen):
         raise CosetError(f"{path}: no point is visible in any frame")
     width, height = np.maximum(np.ceil(seen.max(0)), 1)
+    if k is not None and width <= 2 * k.cx and height <= 2 * k.cy:
+        return round(2 * k.cx), round(2 * k.cy)
     return int(width), int(height)

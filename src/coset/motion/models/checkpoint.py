@@ -37,6 +37,8 @@ def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
     Raises:
         CosetError: The file is missing or holds no TracksTo4D network.
     """
+    if path.suffix in (".pt", ".pth"):
+        raise CosetError(f"{path}: a checkpoint of the authors' code is converted first, by coset motion convert")
     require("safetensors", "motion")
     state, metadata = tensors_with_metadata(path)
     about = parse_tree(metadata.get("about", "{}"), path, dict[str, Any])
