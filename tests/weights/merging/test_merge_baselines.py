@@ -264,7 +264,7 @@ def test_what_cannot_be_merged_is_refused():
     wide = [given[0], Teacher("wide", mlp(3, (6, 9, 9, 9)), nn.Linear(9, 3).double())]
     with pytest.raises(CosetError, match=r"t0 has width 8 in layers\.0, wide 9"):
         average(wide)
-    with pytest.raises(CosetError, match=r"widths \[8, 9\]: distillation needs equal ones"):
+    with pytest.raises(CosetError, match=r"widths \[8, 9\]: distillation with output=tied needs equal ones"):
         merge("distill_first", wide, x, x)
     assert merge("fs_first", wide, x, x, Setting(rank=2, learning_rates=(1e-2,), fit=Fit(steps=2))).model.logits(x[0])
     with pytest.raises(CosetError, match="slerp takes two models, not 3"):

@@ -21,6 +21,7 @@ from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
 from coset.core.outside import read_text
 from coset.weights.merging import checkpoints
+from coset.weights.merging.augmentation import augmented
 from coset.weights.merging.checkpoints import Checkpoint
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
 from coset.weights.merging.encoders import Inputs
@@ -200,7 +201,8 @@ def _write_merged(job: _Job) -> tuple[list[Teacher] | None, dict[str, Any]]:
     """Writes the checkpoint; returns the models, unless they are only read layer by layer, and facts."""
     merge, p, facts = job.merge, job.merge.parameters, dict[str, Any]()
     inputs = [read_inputs(Path(m.inputs), Path(m.model), p.tokens)[0] if m.inputs else None for m in merge.models]
-    samples: list[Inputs] = [x for x in inputs if x is not None]
+    given = [x for x in inputs if x is not None]
+    samples = [augmented(x, p.augmentation, 1000 * merge.seed + n) for n, x in enumerate(given)]
     teachers: list[Teacher] = []
     if not _on_disk(merge, job.opened) or p.init == "align":
         teachers = [checkpoints.load_teacher(c, m.task) for c, m in zip(job.opened, merge.models, strict=True)]
@@ -228,7 +230,7 @@ def _train(
     else:
         targets = Targets.of([t.encoder for t in teachers], samples, everywhere=p.cross > 0)
     options = Fit(p.steps, p.learning_rate, p.weight_decay, p.batch_size, p.cross, merge.seed)
-    net = begin(teachers, Setting(p.rank, p.kind, p.width, fit=options), init)
+    net = begin(teachers, Setting(p.rank, p.kind, p.width, output=p.output, fit=options), init)
     student = net.explicit("folded") if on_disk and isinstance(net, FoldedSuperNet) else net
     losses = fit(student, targets, options, progress=job.progress, state=state, save_every=max(1, p.steps // 20))
     facts: dict[str, Any] = {

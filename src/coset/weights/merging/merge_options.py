@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 from coset.core.errors import CosetError
 from coset.core.options import Options
 from coset.core.outside import read_settings
-from coset.weights.merging.methods import MERGE_METHODS, MergeMethod
+from coset.weights.merging.augmentation import AugmentationOptions
+from coset.weights.merging.methods import MERGE_METHODS, MergeMethod, Output
 from coset.weights.merging.operators import Kind
 from coset.weights.merging.trained import Init
 
@@ -44,6 +45,10 @@ class Parameters(Options):
     weight_decay: float = 1e-3
     batch_size: int | None = Field(32, ge=1)
     cross: float = Field(0.0, ge=0)
+    output: Output | None = Field(
+        None, description="maps from merged features to the models': trained (free) or none (tied)"
+    )
+    augmentation: AugmentationOptions = Field(default_factory=lambda: AugmentationOptions.model_validate({}))
     tokens: int = Field(64, ge=2, description="texts are cut there")
     low_memory: bool | None = Field(
         None, description="fs_merge: models stay on disk, each layer is folded where it is used; by default if large"
