@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -217,10 +217,11 @@ class MergingRecipe(Recipe):
         self, method: str, tasks: list[Task], teachers: list[Teacher], samples: int, seed: int
     ) -> dict[str, Any]:
         """One method at one number of samples: a row of the metrics."""
-        inputs, held = zip(*(_samples(task, samples, self.held_out) for task in tasks), strict=True)
+        given, held = zip(*(_samples(task, samples, self.held_out) for task in tasks), strict=True)
+        inputs: Sequence[Inputs] = given
         if self.augmentation.made:
             inputs = [
-                self.network.augmented(x, self.augmentation, 1000 * seed + number) for number, x in enumerate(inputs)
+                self.network.augmented(x, self.augmentation, 1000 * seed + number) for number, x in enumerate(given)
             ]
         if method == MULTITASK:
             joint = self.jointly_trained(tasks, seed)
