@@ -35,10 +35,10 @@ from coset.weights.merging.teachers import Merged, Teacher
 MULTITASK = "multitask"
 """One network trained on the labels of all tasks, with their whole training sets: a reference, not a way to merge."""
 COMPARED = (
-    "originals", "ensemble", "average", "slerp", "task_arithmetic", "weight_matching", "activation_matching", "regmean",
-    "zipit", "heads_first", "distill_random", "distill_first", "distill_average", "distill_aligned", "fs_diagonal",
-    "fs_first", "fs_average", "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local", "fs_zip",
-    "fs_sequential", MULTITASK,
+    "originals", "ensemble", "average", "slerp", "slerp_global", "task_arithmetic", "weight_matching",
+    "activation_matching", "regmean", "zipit", "heads_first", "distill_random", "distill_first", "distill_average",
+    "distill_aligned", "fs_diagonal", "fs_first", "fs_average", "fs_random", "fs_align", "fs_first_cross",
+    "fs_align_cross", "fs_local", "fs_zip", "fs_sequential", MULTITASK,
 )  # fmt: skip
 """What a recipe compares that names no methods."""
 

@@ -115,6 +115,8 @@ class MergeMethod(ABC):
     Attributes:
         samples: Whether it looks at samples.
         base: Whether it asks for the network that all began as.
+        base_optional: Whether it uses it if there is one.
+        least: How many it merges at least.
         models: How many it merges; ``None`` for any number.
         any_width: Whether teachers may be of different widths, and the merged network of a width of its own.
         files: Whether ``coset merge`` knows it.
@@ -125,6 +127,8 @@ class MergeMethod(ABC):
 
     samples: bool = True
     base: bool = False
+    base_optional: bool = False
+    least: int = 2
     models: int | None = None
     any_width: bool = False
     files: bool = False
