@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says is added by registering it: a norm, a coarsening, a lifting, a data source, a kind of run.
+"""What CONTRIBUTING says is added by registering it: norms, coarsenings, liftings, data, models, methods, kinds of run.
 
 Each is added in a process of its own, so that nothing of it is left for other tests, and runs.
 """
@@ -120,11 +120,80 @@ assert metrics["test"]["sum"] == 6
 print("ran", sorted(metrics["test"]))
 """
 
+LORA_MODEL = """
+from coset.weights.lora.models.base import LolModel, invariance
+from coset.weights.lora.models.registry import lora_model
+
+class Norms(LolModel):
+    def __init__(self, layers, outputs):
+        super().__init__()
+        self.head = torch.nn.Linear(layers, outputs)
+
+    def precompute(self, factors):
+        return torch.cat([(u @ v.mT).square().sum((-2, -1)) for u, v in factors], 1)
+
+    def predict(self, prepared):
+        return self.head(prepared)
+
+    def symmetry(self):
+        return invariance(10.0)
+
+@lora_model("norms", any_rank=True)
+def norms(setting):
+    return Norms(len(setting.layout.names), setting.outputs)
+
+data = {"name": "digits", "adapters": 40}
+training = {"task": "classification", "targets": ["trained_on_*"], "epochs": 1}
+recipe = check({"kind": "lora", "data": data, "training": training, "models": ["norms", "svd"]}, "mine")
+reports = recipe.verify()
+assert len(reports) >= 2
+assert all(report.passed for report in reports)
+metrics = execute(recipe, Path(sys.argv[1]), quiet=True)
+assert metrics["models"]["norms"]["change under GL(r)"] < 1e-4
+assert "norms" in Path(recipe.report(Path(sys.argv[1]))).read_text()
+print("ran", sorted(metrics["models"]))
+"""
+
+MERGE_METHOD = """
+import json
+from safetensors.torch import load_file, save_file
+from coset.weights.merging import merge_file
+from coset.weights.merging.merge_options import load
+from coset.weights.merging.methods import merge_method
+from coset.weights.merging.teachers import Merged, Teacher, in_same_basis
+
+def line_mix(models, t=0.5):
+    return lambda name: (1 - t) * models[0][name].float() + t * models[1][name].float()
+
+@merge_method("line", models=2, mix=line_mix, t=(0.0, 1.0))
+def line(teachers: list[Teacher], t: float = 0.5) -> Merged:
+    return in_same_basis(teachers, lambda _, states: {n: (1 - t) * p + t * states[1][n] for n, p in states[0].items()})
+
+tasks = [{"data": "digits", "classes": [0, 1]}, {"data": "digits", "classes": [2, 3]}]
+values = {"tasks": tasks, "network": {"name": "mlp", "sizes": [8]}, "teachers": {"steps": 20, "cache": None}}
+values |= {"samples": [10], "held_out": 10, "seeds": 1, "methods": ["originals", "line"]}
+metrics = execute(check({"kind": "merging", **values}, "mine"), Path(sys.argv[1]), quiet=True)
+assert metrics["methods"]["line"]["10"]["per_task"] > 0
+
+folder = Path(sys.argv[1]).parent
+for number in range(2):
+    (folder / f"m{number}").mkdir()
+    (folder / f"m{number}" / "config.json").write_text(json.dumps({"model_type": "mlp", "hidden_act": "relu"}))
+    layers = {f"{i}.{part}": torch.full(shape, 4.0 * number) for i in (0, 2) for part, shape in
+              (("weight", (2, 2)), ("bias", (2,)))}
+    save_file(layers, folder / f"m{number}" / "model.safetensors")
+file = folder / "merge.yaml"
+file.write_text("{merge_method: line, models: [{model: m0}, {model: m1}], parameters: {t: 0.25}, output: out}")
+merge_file.run(load(file))
+assert load_file(folder / "out" / "model.safetensors")["0.weight"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+print("ran", sorted(metrics["methods"]))
+"""
+
 
 @pytest.mark.parametrize(
     "added",
-    [NORM, COARSENING, LIFTING, SOURCE, KIND],
-    ids=["norm", "coarsening", "lifting", "source of graphs", "kind of run"],
+    [NORM, COARSENING, LIFTING, SOURCE, LORA_MODEL, MERGE_METHOD, KIND],
+    ids=["norm", "coarsening", "lifting", "source of graphs", "LoRA model", "merge method", "kind of run"],
 )
 def test_what_is_registered_runs(added, tmp_path):
     (tmp_path / "mine.py").write_text(dedent(HEAD + added))

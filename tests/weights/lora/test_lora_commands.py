@@ -6,7 +6,8 @@ import shutil
 import pytest
 import torch
 
-from coset.weights.lora import LoraAdapter, LoraPair, save_peft
+from coset.weights.lora import LoraAdapter, LoraPair, load_lora, save_kohya, save_peft
+from coset.weights.lora.data.writing import save_diffusers
 from coset.weights.lora.data.zoo import open_zoo
 
 pytest.importorskip("sklearn")
@@ -150,3 +151,71 @@ def test_of_many_adapters_the_bad_ones_are_named_and_no_other_is_lost(coset, tmp
     assert [name for name, _ in zoo.skipped] == ["007", "060", "119"]
     u, v = zoo.factors([50])[0]
     torch.testing.assert_close(u[0, 0] @ v[0, 0].mT, one(int(zoo.names[50])).layers["x.q"].delta())
+
+
+def test_what_cannot_be_carried_is_refused_unless_it_is_said_to_be_well(coset, tmp_path):
+    """Tensors of PEFT without their configuration: the scale is unknown."""
+    save_peft(one(1), tmp_path / "a")
+    (tmp_path / "a" / "adapter_config.json").unlink()
+    code, _, err = coset("lora", "convert", tmp_path / "a", tmp_path / "b")
+    assert code == 1
+    assert "the scale of 2 layers is unknown and taken as 1 (x.q, ...); --alpha says it" in err.replace("\n", " ")
+    assert not (tmp_path / "b").exists()
+    assert coset("lora", "convert", tmp_path / "a", tmp_path / "b", "--alpha", "6")[0] == 0
+    assert load_lora(tmp_path / "b").layers["x.q"].delta().allclose(3 * one(1).layers["x.q"].delta(), atol=1e-5)
+    assert coset("lora", "convert", tmp_path / "a", tmp_path / "c", "--lossy")[0] == 0
+
+
+def test_products_are_brought_to_a_rank_with_the_error_told(coset, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"w1_a": (6, 2), "w1_b": (2, 5), "w2_a": (6, 2), "w2_b": (2, 5)}
+    state = {f"base_model.model.x.hada_{k}": torch.randn(*s, generator=generator) for k, s in shapes.items()}
+    (tmp_path / "a").mkdir()
+    save_file(state, tmp_path / "a" / "adapter_model.safetensors")
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps({"peft_type": "LOHA", "r": 2, "alpha": 2}))
+    code, out, err = coset("lora", "convert", tmp_path / "a", tmp_path / "b", "--rank", "2")
+    assert code == 0, err
+    delta = (state["base_model.model.x.hada_w1_a"] @ state["base_model.model.x.hada_w1_b"]) * (
+        state["base_model.model.x.hada_w2_a"] @ state["base_model.model.x.hada_w2_b"]
+    )
+    error = (load_lora(tmp_path / "b").layers["x"].delta() - delta).norm() / delta.norm()
+    assert f"rank 2: relative error {float(error):.3g} of the updates" in out
+
+
+def test_merge_and_apply(coset, tmp_path):
+    for seed in range(2):
+        save_peft(one(seed), tmp_path / f"a{seed}")
+    weights = {f"x.{t}.weight": torch.randn(6, 5) for t in "qv"}
+    save_file(weights, tmp_path / "base.safetensors")
+    code, out, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", tmp_path / "both", "--weights", "0.5,-2")
+    assert code == 0, err
+    assert "relative error of the updates: 0" in out
+    code, _, err = coset(
+        "lora", "apply", tmp_path / "base.safetensors", tmp_path / "both", tmp_path / "out.safetensors"
+    )
+    assert code == 0, err
+    found = load_file(tmp_path / "out.safetensors")
+    for t in "qv":
+        wanted = weights[f"x.{t}.weight"] + 0.5 * one(0).layers[f"x.{t}"].delta() - 2 * one(1).layers[f"x.{t}"].delta()
+        torch.testing.assert_close(found[f"x.{t}.weight"], wanted, rtol=1e-4, atol=1e-5)
+    code, _, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", tmp_path / "c", "--weights", "0.5,much")
+    assert code == 1
+    assert "--weights holds 'much'" in err
+
+
+def test_further_adapters_of_a_folder_are_named(coset, tmp_path):
+    save_peft(one(1), tmp_path / "a")
+    save_peft(one(2), tmp_path / "a" / "second")
+    assert "further adapters in it: second" in coset("lora", "inspect", tmp_path / "a")[2].replace("\n", " ")
+
+
+def test_an_adapter_in_another_naming_is_found(coset, tmp_path):
+    names = ["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"]
+    for seed in range(3):
+        pair = one(seed).layers["x.q"]
+        save_diffusers(LoraAdapter(dict.fromkeys(names, pair)), tmp_path / "in" / f"a{seed}.safetensors")
+    save_kohya(LoraAdapter(dict.fromkeys(names, one(1).layers["x.q"])), tmp_path / "other.safetensors")
+    assert coset("lora", "collect", tmp_path / "in", tmp_path / "zoo")[0] == 0
+    code, out, err = coset("lora", "search", tmp_path / "other.safetensors", tmp_path / "zoo")
+    assert code == 0, err
+    assert out.splitlines()[1].split() == ["a1.safetensors", "1.0000"]

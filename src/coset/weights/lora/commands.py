@@ -10,11 +10,17 @@ from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
 from coset.runs.terminal import console, print_notes, print_table, track
 
+ALPHA = typer.Option(help="Alpha of all layers, where the file tells none.")
+LOSSY = typer.Option("--lossy", help="Go on without what cannot be carried.")
+FORM = typer.Option("--to", help="peft, diffusers, kohya or comfyui; by default peft for folders, kohya for files.")
+NETWORK = typer.Option(help="Only the layers of this network of a pipeline, e.g. unet.")
+
 
 @COMMANDS.register("lora inspect")
 def inspect_adapter(
     path: Annotated[Path, typer.Argument(help="PEFT or diffusers folder, or a file of weights.")],
     adapter: Annotated[str | None, typer.Option(help="Which adapter, where there are several.")] = None,
+    alpha: Annotated[float | None, ALPHA] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     page: Annotated[Path | None, typer.Option(help="Write a page too: norms and ranks by layer, spectra.")] = None,
 ) -> None:
@@ -23,8 +29,9 @@ def inspect_adapter(
     Example: coset lora inspect my-adapter --page my-adapter.html
     """
     from coset.weights.lora import inspect, load_lora
+    from coset.weights.lora.data.reading import others_in
 
-    facts = inspect(load_lora(path, adapter=adapter))
+    facts = inspect(load_lora(path, adapter=adapter, alpha=alpha))
     if page is not None:
         from coset.weights.lora.pages import write_inspection
 
@@ -43,26 +50,117 @@ def inspect_adapter(
         f"{facts.dense_parameters:,} of the updates, norm {facts.norm:.4g}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
-    print_notes(facts.notes)
+    others = others_in(path, adapter)
+    print_notes((*facts.notes, *([f"further adapters in it: {', '.join(others)} (--adapter NAME)"] if others else [])))
 
 
 @COMMANDS.register("lora convert")
 def convert(
     path: Annotated[Path, typer.Argument(help="Any adapter that can be read.")],
-    output: Annotated[Path, typer.Argument(help="PEFT folder, or a .safetensors file in kohya's naming.")],
+    output: Annotated[Path, typer.Argument(help="A folder (PEFT), or a .safetensors file.")],
+    form: Annotated[str | None, FORM] = None,
     rank: Annotated[int | None, typer.Option(help="Best approximation of this rank.")] = None,
+    alpha: Annotated[float | None, ALPHA] = None,
+    network: Annotated[str | None, NETWORK] = None,
+    adapter: Annotated[str | None, typer.Option(help="Which adapter, where there are several.")] = None,
+    lossy: Annotated[bool, LOSSY] = False,
 ) -> None:
     """Write an adapter in another form.
 
     Example: coset lora convert style.safetensors style-peft
     """
-    from coset.weights.lora import load_lora, save_kohya, save_peft
+    from coset.weights.lora import load_lora
 
-    adapter = load_lora(path)
-    adapter = adapter if rank is None else adapter.truncate(rank)
-    written = (save_kohya if output.suffix == ".safetensors" else save_peft)(adapter, output)
+    found = load_lora(path, adapter=adapter, alpha=alpha)
+    if rank is not None:
+        error = found.truncation_error(rank)
+        found = found.truncate(rank)
+        console.print(f"rank {rank}: relative error {error:.3g} of the updates", highlight=False)
+    _write(found, output, form, network, lossy)
+
+
+@COMMANDS.register("lora merge")
+def merge_adapters(
+    adapters: Annotated[list[Path], typer.Argument(help="Adapters, and last where the result goes.")],
+    method: Annotated[str, typer.Option(help="linear, cat, svd, ties, dare_linear or dare_ties.")] = "linear",
+    weights: Annotated[str | None, typer.Option(help="One an adapter, as in 0.5,0.5; each 1 by default.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of the result: the best of this rank.")] = None,
+    density: Annotated[float, typer.Option(help="Share of entries that ties and dare keep.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Of what dare drops.")] = 0,
+    form: Annotated[str | None, FORM] = None,
+    alpha: Annotated[float | None, ALPHA] = None,
+    network: Annotated[str | None, NETWORK] = None,
+    lossy: Annotated[bool, LOSSY] = False,
+) -> None:
+    """Combine adapters into one: a weighted sum of their updates, exact or of a rank.
+
+    Example: coset lora merge style subject both --weights 1,0.7 --method svd --rank 16
+    """
+    from coset.weights.lora import load_lora
+    from coset.weights.lora.combining import Mixing, combine
+    from coset.weights.lora.data.writing import check_whole
+
+    *paths, output = adapters
+    if not paths:
+        raise CosetError("coset lora merge needs adapters and where the result goes")
+    found = [load_lora(path, alpha=alpha) for path in paths]
+    for one in () if lossy else found:
+        check_whole(one)
+    shares = [1.0] * len(found) if weights is None else [_number(w) for w in weights.split(",")]
+    made = combine(found, method, Mixing(shares, rank, density, seed))
+    print_notes(made.notes)
+    console.print(f"relative error of the updates: {made.error:.3g}", highlight=False)
+    _write(made.adapter, output, form, network, lossy)
+
+
+@COMMANDS.register("lora apply")
+def apply_adapter(
+    base: Annotated[Path, typer.Argument(help="Folder of the base model (safetensors), or one file of it.")],
+    path: Annotated[Path, typer.Argument(help="An adapter of it.")],
+    output: Annotated[Path, typer.Argument(help="Folder, or file if the base is one.")],
+    strength: Annotated[float, typer.Option(help="What the update is multiplied with.")] = 1.0,
+    alpha: Annotated[float | None, ALPHA] = None,
+    network: Annotated[str | None, NETWORK] = None,
+    adapter: Annotated[str | None, typer.Option(help="Which adapter, where there are several.")] = None,
+    lossy: Annotated[bool, LOSSY] = False,
+) -> None:
+    """Write a base model with an adapter in it, shard by shard.
+
+    Example: coset lora apply bert my-adapter bert-adapted
+    """
+    from coset.weights.lora import load_lora
+    from coset.weights.lora.applying import apply
+    from coset.weights.lora.data.naming import canonical
+    from coset.weights.lora.data.writing import alone, check_whole, only
+
+    found = load_lora(path, adapter=adapter, alpha=alpha)
+    if not lossy:
+        check_whole(found)
+    found = canonical(found)
+    found = alone(found) if network is None else only(found, network)
+    changed = apply(found, base, output, strength)
+    console.print(f"{changed} parameters changed; written to {output}", highlight=False, soft_wrap=True)
+
+
+def _write(adapter: Any, output: Path, form: str | None, network: str | None, lossy: bool) -> None:
+    """In a form that has a place for all of it, or what that has a place for."""
+    from coset.weights.lora.data import writing
+
+    if not lossy:
+        writing.check_whole(adapter)
+    chosen = form or ("kohya" if output.suffix == ".safetensors" else "peft")
+    if network is not None:
+        adapter = writing.only(writing.canonical(adapter), network)
+    written = writing.WRITERS[chosen](adapter, output) if not lossy else writing.save_lossy(adapter, output, chosen)
     print_notes(adapter.notes)
     console.print(f"{len(adapter.layers)} layers written to {written}", highlight=False, soft_wrap=True)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise CosetError(f"--weights holds {text!r}: numbers between commas were expected") from error
 
 
 @COMMANDS.register("lora collect")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from coset.core.errors import CosetError
 from coset.core.outside import read_numbers
 from coset.weights.lora.collections import TABLE, opened
+from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, count, stack
+from coset.weights.lora.data.naming import module_name
 from coset.weights.lora.data.reading import load_lora
 from coset.weights.lora.models.kernel import cosines
 
@@ -67,10 +70,20 @@ def map_of(collection: Factors, dimensions: int = 2) -> Float[Tensor, "adapters 
 def search_folder(adapter: Path, collection: Path, top: int = 10) -> list[Neighbour]:
     """The adapters of a collection that are most like this one."""
     zoo = opened(collection)
-    found = load_lora(adapter)
+    found = in_names_of(zoo.layout.names, load_lora(adapter))
     if not set(found.layers) & set(zoo.layout.names):
         raise CosetError(f"{adapter} has none of the layers of {collection} ({zoo.layout.names[0]}, ...)")
     return search(stack([found], zoo.layout), zoo.factors(), zoo.names, top)[0]
+
+
+def in_names_of(names: Iterable[str], adapter: LoraAdapter) -> LoraAdapter:
+    """The adapter with its layers under these names, where they are names of the same modules by another tool."""
+    names = list(names)
+    if set(adapter.layers) & set(names):
+        return adapter
+    known = {module_name(name) or name: name for name in names}
+    found = {known.get(module_name(layer) or layer, layer): pair for layer, pair in adapter.layers.items()}
+    return replace(adapter, layers=found)
 
 
 def map_folder(collection: Path, output: Path, labels: Path | None = None, colour: str | None = None) -> Path:

@@ -26,12 +26,6 @@ class ByName(Protocol):
     def __getitem__(self, name: str) -> Tensor: ...
 
 
-def linear_mix(models: Sequence[ByName], weights: Sequence[float] | None = None) -> Callable[[str], Tensor]:
-    """:func:`average`, parameter by parameter."""
-    shares = weights or [1 / len(models)] * len(models)
-    return lambda name: torch.stack([m[name].float() * s for m, s in zip(models, shares, strict=True)]).sum(0)
-
-
 def slerp_mix(models: Sequence[ByName], names: Sequence[str], t: float = 0.5) -> Callable[[str], Tensor]:
     """:func:`slerp`, parameter by parameter, after all have been read once."""
     product, norms = 0.0, [0.0, 0.0]
@@ -42,17 +36,7 @@ def slerp_mix(models: Sequence[ByName], names: Sequence[str], t: float = 0.5) ->
     return lambda name: x * models[0][name].float() + y * models[1][name].float()
 
 
-def arithmetic_mix(models: Sequence[ByName], base: ByName, scale: float = 1.0) -> Callable[[str], Tensor]:
-    """:func:`task_arithmetic`, parameter by parameter."""
-
-    def mixed(name: str) -> Tensor:
-        begin = base[name].float()
-        return begin + scale * torch.stack([m[name].float() - begin for m in models]).sum(0)
-
-    return mixed
-
-
-@merge_method("average", "linear", mix=linear_mix)
+@merge_method("average")
 def average(teachers: Sequence[Teacher], shares: Sequence[float] | None = None) -> Merged:
     """The weighted mean of all parameters; equal shares by default."""
     shares = shares or [1 / len(teachers)] * len(teachers)
@@ -61,9 +45,9 @@ def average(teachers: Sequence[Teacher], shares: Sequence[float] | None = None) 
     return in_same_basis(teachers, lambda w, s: combine(w, s, *identities(w, shares)))
 
 
-@merge_method("slerp", models=2, mix=slerp_mix, t=(0.3, 0.5, 0.7))
+@merge_method("slerp_global", models=2, mix=slerp_mix, t=(0.3, 0.5, 0.7))
 def slerp(teachers: Sequence[Teacher], t: float = 0.5) -> Merged:
-    """Spherical interpolation of the two vectors of all parameters.
+    """Spherical interpolation of the two vectors of all parameters: one angle for the whole network.
 
     Raises:
         CosetError: There are not two teachers.
@@ -95,7 +79,6 @@ def slerp_coefficients(product: float, first: float, second: float, t: float) ->
     return float(torch.sin((1 - t) * angle) / sine), float(torch.sin(t * angle) / sine)
 
 
-@merge_method("task_arithmetic", mix=arithmetic_mix, scale=(0.3, 0.5, 1.0))
 def task_arithmetic(teachers: Sequence[Teacher], base: Encoder, scale: float = 1.0) -> Merged:
     """base + scale * sum_i (teacher_i - base)."""
     before = {n: p.detach() for n, p in base.named_parameters()}

@@ -131,17 +131,34 @@ class Checkpoint:
         return [str(named.get(str(i), f"LABEL_{i}")) for i in range(self.classes)]
 
 
-def check_fit(checkpoints: Sequence[Checkpoint], *, equal_widths: bool) -> list[str]:
+def joins_heads(checkpoint: Checkpoint) -> bool:
+    """Whether classes of several such models can stand side by side: those of sequences, images and MLPs."""
+    kinds = [str(kind) for kind in checkpoint.config.get("architectures") or ()]
+    known = checkpoint.config.get("model_type") in FAMILIES
+    return known and all(
+        kind.endswith(("ForSequenceClassification", "ForImageClassification")) for kind in kinds if "For" in kind
+    )
+
+
+def check_fit(
+    checkpoints: Sequence[Checkpoint], *, equal_widths: bool, wired: bool = True, joined: bool = True
+) -> list[str]:
     """Whether models can be merged, from configurations and headers; returns notes.
+
+    Args:
+        checkpoints: The models.
+        equal_widths: Whether the method needs them.
+        wired: Whether it has to know how the network is wired, and so its family.
+        joined: Whether classes of heads will stand side by side; if not, heads are merged as all else is.
 
     Raises:
         CosetError: They cannot; the message names the file, the key and both values.
     """
     first, notes = checkpoints[0], []
-    if first.config.get("model_type") not in FAMILIES:
+    if wired and first.config.get("model_type") not in FAMILIES:
         raise CosetError(
-            f"{first.folder}: model_type={first.config.get('model_type')!r} cannot be merged; known are "
-            f"{', '.join(FAMILIES)}"
+            f"{first.folder}: model_type={first.config.get('model_type')!r} cannot be merged by this method; known are "
+            f"{', '.join(FAMILIES)} (any with methods that go tensor by tensor, e.g. linear, slerp, ties)"
         )
     with_head = [c for c in checkpoints if c.classes]
     if with_head and len(with_head) < len(checkpoints):
@@ -153,10 +170,12 @@ def check_fit(checkpoints: Sequence[Checkpoint], *, equal_widths: bool) -> list[
             if a != b:
                 more = " (this method needs equal widths; fs_merge does not)" if key in WIDTHS else ""
                 raise CosetError(f"{other.folder}: {key}={b}, but {first.folder} has {key}={a}{more}")
-        sizes = [c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other) if c.has_heads]
+        sizes = [
+            c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other) if wired and c.has_heads
+        ]
         if len(set(sizes)) > 1:
             raise CosetError(f"{other.folder}: heads are {sizes[1]} wide, those of {first.folder} {sizes[0]}")
-        _check_tensors(first, other, equal_widths)
+        _check_tensors(first, other, equal_widths, joined)
         _check_tokenizers(first, other)
         eps = [c.config.get("layer_norm_eps") for c in (first, other)]
         if eps[0] != eps[1]:
@@ -183,10 +202,12 @@ def _stored_as(checkpoint: Checkpoint) -> str:
     return " and ".join(sorted({k for k in kinds.values() if k in FLOATS}))
 
 
-def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool) -> None:
+def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool, joined: bool) -> None:
     a, b = first.shapes(), other.shapes()
     ignored = {
-        n for n in (*a, *b) if n in first.head or (".pooler." in f".{n}" and first.config["model_type"] == "vit")
+        n
+        for n in (*a, *b)
+        if (joined and n in first.head) or (".pooler." in f".{n}" and first.config.get("model_type") == "vit")
     }
     for mine, theirs, who, whose in ((a, b, other, first), (b, a, first, other)):
         lacking = sorted(set(mine) - set(theirs) - ignored)

@@ -11,7 +11,7 @@ DOMAIN = Domain(
         "network to merge": ("coset.weights.merging.networks",),
         "merge method": tuple(
             f"coset.weights.merging.{name}"
-            for name in ("references", "averages", "matched", "regression", "zipping", "heads", "trained")
+            for name in ("references", "averages", "mixing", "matched", "regression", "zipping", "heads", "trained")
         ),
     },
     systems=(

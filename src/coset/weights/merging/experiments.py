@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,11 +22,12 @@ from coset.runs.folder import RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.runs.terminal import progress
+from coset.weights.merging.augmentation import AugmentationOptions
 from coset.weights.merging.diagnosis import diagnose
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 from coset.weights.merging.evaluation import evaluate, numbers_in
 from coset.weights.merging.fitting import Fit
-from coset.weights.merging.methods import MERGE_METHODS, Outcome, Setting, merge
+from coset.weights.merging.methods import MERGE_METHODS, Outcome, Output, Setting, merge
 from coset.weights.merging.networks import MERGED_NETWORKS, NetworkOptions, TaskOptions
 from coset.weights.merging.tasks import Task, train_jointly
 from coset.weights.merging.teachers import Merged, Teacher
@@ -34,10 +35,10 @@ from coset.weights.merging.teachers import Merged, Teacher
 MULTITASK = "multitask"
 """One network trained on the labels of all tasks, with their whole training sets: a reference, not a way to merge."""
 COMPARED = (
-    "originals", "ensemble", "average", "slerp", "task_arithmetic", "weight_matching", "activation_matching", "regmean",
-    "zipit", "heads_first", "distill_random", "distill_first", "distill_average", "distill_aligned", "fs_diagonal",
-    "fs_first", "fs_average", "fs_random", "fs_align", "fs_first_cross", "fs_align_cross", "fs_local", "fs_zip",
-    "fs_sequential", MULTITASK,
+    "originals", "ensemble", "average", "slerp", "slerp_global", "task_arithmetic", "weight_matching",
+    "activation_matching", "regmean", "zipit", "heads_first", "distill_random", "distill_first", "distill_average",
+    "distill_aligned", "fs_diagonal", "fs_first", "fs_average", "fs_random", "fs_align", "fs_first_cross",
+    "fs_align_cross", "fs_local", "fs_zip", "fs_sequential", MULTITASK,
 )  # fmt: skip
 """What a recipe compares that names no methods."""
 
@@ -75,6 +76,11 @@ class MergingRecipe(Recipe):
     rank: int = Field(4, ge=1)
     width: int | None = Field(None, description="of the merged network")
     cross: float = Field(0.3, ge=0)
+    output: Output | None = Field(
+        None, description="maps from merged features to the teachers': trained (free) or none (tied); by default free "
+        "for FS-Merge, tied for distillation"
+    )  # fmt: skip
+    augmentation: AugmentationOptions = Field(default_factory=lambda: AugmentationOptions.model_validate({}))
 
     @field_validator("methods")
     @classmethod
@@ -203,14 +209,20 @@ class MergingRecipe(Recipe):
         """What all methods share."""
         fit = Fit(steps=self.steps, weight_decay=self.weight_decay, batch_size=self.batch_size, seed=seed)
         return Setting(
-            self.rank, width=self.width, learning_rates=self.learning_rates, cross=self.cross, base=base, fit=fit
-        )
+            self.rank, width=self.width, learning_rates=self.learning_rates, cross=self.cross, output=self.output,
+            base=base, fit=fit,
+        )  # fmt: skip
 
     def measured(
         self, method: str, tasks: list[Task], teachers: list[Teacher], samples: int, seed: int
     ) -> dict[str, Any]:
         """One method at one number of samples: a row of the metrics."""
-        inputs, held = zip(*(_samples(task, samples, self.held_out) for task in tasks), strict=True)
+        given, held = zip(*(_samples(task, samples, self.held_out) for task in tasks), strict=True)
+        inputs: Sequence[Inputs] = given
+        if self.augmentation.made:
+            inputs = [
+                self.network.augmented(x, self.augmentation, 1000 * seed + number) for number, x in enumerate(given)
+            ]
         if method == MULTITASK:
             joint = self.jointly_trained(tasks, seed)
             outcome = Outcome(joint, trained=numbers_in(joint))

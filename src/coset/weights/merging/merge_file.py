@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,17 @@ from coset.core.errors import CosetError
 from coset.core.files import write_json, write_text
 from coset.core.outside import read_text
 from coset.weights.merging import checkpoints
-from coset.weights.merging.checkpoints import Checkpoint
+from coset.weights.merging.augmentation import augmented
+from coset.weights.merging.checkpoints import Checkpoint, joins_heads
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
 from coset.weights.merging.encoders import Inputs
 from coset.weights.merging.fitting import Fit, Progress, Targets, features_of, fit
 from coset.weights.merging.merge_options import MergeFile
 from coset.weights.merging.merge_results import card, read_inputs, scores_of
-from coset.weights.merging.methods import Begin, Mix, Setting, called
+from coset.weights.merging.merge_values import Setting, values_by_name
+from coset.weights.merging.methods import Begin, Mix, called
+from coset.weights.merging.methods import Setting as Shared
+from coset.weights.merging.mixing import PerTensor, Values
 from coset.weights.merging.stored import StoredEncoder
 from coset.weights.merging.supernet import FoldedSuperNet
 from coset.weights.merging.teachers import Merged, Teacher, fold_heads
@@ -37,7 +41,9 @@ LARGE = 250_000_000
 """Bytes of a model in float32 from which FS-Merge leaves models on disk, unless it is told otherwise."""
 STATE = "state.pt"
 SIDE_FILES = (
-    "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json"
+    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json",
+    "preprocessor_config.json",
 )  # fmt: skip
 
 
@@ -67,7 +73,7 @@ def check(merge: MergeFile) -> list[str]:
         CosetError: The models do not fit together, a tensor is damaged or not finite, or samples are missing.
     """
     opened = _open(merge)
-    notes = checkpoints.check_fit(opened, equal_widths=not merge.method.any_width)
+    notes = _fitting(merge, opened)
     lines = []
     for model, one in zip(merge.models, opened, strict=True):
         shapes = one.shapes()
@@ -97,7 +103,7 @@ def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CosetError(f"{output} exists already: choose another output")
     opened = _open(merge)
-    notes = checkpoints.check_fit(opened, equal_widths=not merge.method.any_width)
+    notes = _fitting(merge, opened)
     _needs(merge)
     facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "notes": notes}
     kept = output.with_name(f".{output.name}.training")
@@ -125,10 +131,20 @@ def _open(merge: MergeFile) -> list[Checkpoint]:
     return [Checkpoint(Path(m.model)) for m in merge.models]
 
 
+def _fitting(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
+    method = merge.method
+    joined = merge.heads == "join" or (merge.heads is None and joins_heads(opened[0]))
+    return checkpoints.check_fit(
+        opened, equal_widths=not method.any_width, wired=method.mix is None, joined=joined or method.mix is None
+    )
+
+
 def _needs(merge: MergeFile) -> None:
     method, name = merge.method, merge.merge_method
     if method.models not in (None, len(merge.models)):
         raise CosetError(f"merge_method={name} takes {method.models} models, not {len(merge.models)}")
+    if len(merge.models) < method.least:
+        raise CosetError(f"merge_method={name} takes {method.least} models at least, not {len(merge.models)}")
     if method.base and merge.base_model is None:
         raise CosetError(f"merge_method={name} needs base_model: the folder of the model that all began as")
     weights = merge.parameters.weights
@@ -174,18 +190,25 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     """One tensor of each model at a time, one shard of the output."""
     merge, opened = job.merge, job.opened
     dtype = getattr(torch, merge.dtype)
-    shapes, head = opened[0].shapes(), opened[0].head
-    classes = sum(c.classes for c in opened)
+    joined = merge.heads == "join" or (merge.heads is None and joins_heads(opened[0]))
+    shapes = opened[0].shapes()
+    head: tuple[str, ...] = opened[0].head if joined else ()
+    classes = sum(c.classes for c in opened) if joined else 0
     shared = [n for n in shapes if n not in head and all(n in c.files for c in opened)]
     sizes = {n: _numel(shapes[n]) * dtype.itemsize for n in shared}
     if classes:
         sizes |= {head[0]: classes * shapes[head[0]][1] * dtype.itemsize, head[1]: classes * dtype.itemsize}
     base = Checkpoint(Path(merge.base_model)) if merge.base_model else None
-    merged = called(mix, opened, names=shared, base=base, **merge.parameters.model_dump())
+    if base is not None and (lacking := next((n for n in shared if n not in base.files), None)):
+        raise CosetError(f"{base.folder} lacks {lacking}, which {opened[0].folder} has")
+    merged = called(
+        mix, opened, names=shared, base=base, seed=merge.seed, values=_values(merge, opened), **_plain(merge)
+    )
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in shared:
-            yield name, merged(name).to(dtype)
+            first = opened[0][name]  # positions and other whole numbers are not merged
+            yield name, merged(name).to(dtype) if first.is_floating_point() else first
         for name in head if classes else ():
             yield name, torch.cat([c[name] for c in opened]).to(dtype)
 
@@ -196,11 +219,48 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     write_json(job.folder / "config.json", config | {"dtype": merge.dtype})
 
 
+def _plain(merge: MergeFile) -> dict[str, float]:
+    """Settings of methods that know no others than numbers.
+
+    Raises:
+        CosetError: One of them is a gradient or has filters.
+    """
+    t = merge.parameters.t
+    if not isinstance(t, float | int):
+        if not isinstance(merge.method, PerTensor):
+            raise CosetError(f"merge_method={merge.merge_method} takes one number for t")
+        return {}
+    return {"t": float(t)}
+
+
+def _values(merge: MergeFile, opened: Sequence[Checkpoint]) -> Callable[[str], Values]:
+    p, config = merge.parameters, opened[0].config
+    shared: dict[str, Any] = {"lambda": p.scale if p.lam is None else p.lam, "t": p.t, "weight": p.weight}
+    shared |= {"density": p.density, "gamma": p.gamma, "epsilon": p.epsilon, "normalize": p.normalize}
+    shared |= {
+        "rescale": p.rescale,
+        "select_topk": p.select_topk,
+        "max_iter": p.max_iter,
+        "tol": p.tol,
+        "scale": p.scale,
+    }
+    own: list[dict[str, Setting]] = [dict(m.parameters) for m in merge.models]
+    for model, weight in zip(own, p.weights or [], strict=False):
+        model["weight"] = weight
+    layers = next((config[k] for k in ("num_hidden_layers", "n_layer", "num_layers") if k in config), 1)
+    if merge.layers and merge.layers[-1].last != layers:
+        raise CosetError(
+            f"slices end at layer {merge.layers[-1].last}, the models have {layers}: the depth has to stay"
+        )
+    return values_by_name(own, shared, merge.layers, int(layers))
+
+
 def _write_merged(job: _Job) -> tuple[list[Teacher] | None, dict[str, Any]]:
     """Writes the checkpoint; returns the models, unless they are only read layer by layer, and facts."""
     merge, p, facts = job.merge, job.merge.parameters, dict[str, Any]()
     inputs = [read_inputs(Path(m.inputs), Path(m.model), p.tokens)[0] if m.inputs else None for m in merge.models]
-    samples: list[Inputs] = [x for x in inputs if x is not None]
+    given = [x for x in inputs if x is not None]
+    samples = [augmented(x, p.augmentation, 1000 * merge.seed + n) for n, x in enumerate(given)]
     teachers: list[Teacher] = []
     if not _on_disk(merge, job.opened) or p.init == "align":
         teachers = [checkpoints.load_teacher(c, m.task) for c, m in zip(job.opened, merge.models, strict=True)]
@@ -228,7 +288,7 @@ def _train(
     else:
         targets = Targets.of([t.encoder for t in teachers], samples, everywhere=p.cross > 0)
     options = Fit(p.steps, p.learning_rate, p.weight_decay, p.batch_size, p.cross, merge.seed)
-    net = begin(teachers, Setting(p.rank, p.kind, p.width, fit=options), init)
+    net = begin(teachers, Shared(p.rank, p.kind, p.width, output=p.output, fit=options), init)
     student = net.explicit("folded") if on_disk and isinstance(net, FoldedSuperNet) else net
     losses = fit(student, targets, options, progress=job.progress, state=state, save_every=max(1, p.steps // 20))
     facts: dict[str, Any] = {

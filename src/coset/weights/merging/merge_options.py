@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 
 from coset.core.errors import CosetError
 from coset.core.options import Options
 from coset.core.outside import read_settings
-from coset.weights.merging.methods import MERGE_METHODS, MergeMethod
+from coset.weights.merging.augmentation import AugmentationOptions
+from coset.weights.merging.merge_values import Setting, Slice, from_slices
+from coset.weights.merging.methods import MERGE_METHODS, MergeMethod, Output
 from coset.weights.merging.operators import Kind
 from coset.weights.merging.trained import Init
 
@@ -19,6 +21,7 @@ class ModelOptions(Options):
     """One model to merge."""
 
     model: str = Field(description="folder of a checkpoint")
+    parameters: dict[str, Setting] = Field({}, description="its own: weight, density, gamma, epsilon, scale")
     name: str | None = Field(None, description="of its task; that of the folder by default")
     inputs: str | None = Field(None, description="unlabelled samples: .safetensors, .npz, or .txt with a line a text")
     test: str | None = Field(None, description="samples to measure on, with a tensor `labels` if they are known")
@@ -31,9 +34,20 @@ class ModelOptions(Options):
 class Parameters(Options):
     """What methods take; each uses what it knows."""
 
-    weights: list[float] | None = Field(None, description="linear: one a model")
-    t: float = Field(0.5, ge=0, le=1, description="slerp")
-    scale: float = Field(1.0, description="task_arithmetic")
+    weights: list[float] | None = Field(None, description="one a model, for weight in each model's parameters")
+    weight: Setting | None = None
+    density: Setting | None = None
+    gamma: Setting | None = None
+    epsilon: Setting | None = None
+    t: Setting = Field(0.5, description="slerp, nearswap")
+    lam: Setting | None = Field(None, validation_alias=AliasChoices("lambda", "lam"))
+    scale: Setting | None = Field(None, description="task_arithmetic: the same as lambda; passthrough: of the model")
+    normalize: bool | None = Field(None, validation_alias=AliasChoices("normalize", "normalize_weights"))
+    rescale: bool | None = None
+    select_topk: float = Field(1.0, gt=0, le=1, description="sce")
+    max_iter: int = Field(10, ge=1, description="karcher")
+    tol: float = Field(1e-5, gt=0, description="karcher")
+    int8_mask: bool = Field(False, description="of mergekit: memory of masks; of no meaning here")
     alpha: float = Field(0.7, ge=0, le=1, description="regmean")
     rank: int = Field(12, ge=1)
     kind: Kind = "diagonal_and_low_rank"
@@ -44,6 +58,10 @@ class Parameters(Options):
     weight_decay: float = 1e-3
     batch_size: int | None = Field(32, ge=1)
     cross: float = Field(0.0, ge=0)
+    output: Output | None = Field(
+        None, description="maps from merged features to the models': trained (free) or none (tied)"
+    )
+    augmentation: AugmentationOptions = Field(default_factory=lambda: AugmentationOptions.model_validate({}))
     tokens: int = Field(64, ge=2, description="texts are cut there")
     low_memory: bool | None = Field(
         None, description="fs_merge: models stay on disk, each layer is folded where it is used; by default if large"
@@ -54,11 +72,15 @@ class MergeFile(Options):
     """A merge, settled and checked."""
 
     merge_method: str
-    models: list[ModelOptions] = Field(min_length=2)
+    models: list[ModelOptions] = Field(min_length=1)
+    layers: list[Slice] = Field([], description="settings by layers, as slices of mergekit say them")
     base_model: str | None = Field(None, description="task_arithmetic: where the models began")
     parameters: Parameters = Field(default_factory=lambda: Parameters.model_validate({}))
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_shard_size: str = "5GB"
+    heads: Literal["join", "average"] | None = Field(
+        None, description="classes of all side by side, or one set of classes; by default join for sequences and images"
+    )
     output: str = "merged"
     seed: int = Field(0, ge=0)
 
@@ -93,12 +115,16 @@ def load(path: Path) -> MergeFile:
     """
     if not path.is_file():
         raise CosetError(f"merge file {path} does not exist")
+    values: dict[str, Any] = read_settings(path)
     try:
-        made = MergeFile.model_validate(read_settings(path))
+        made = MergeFile.model_validate(_of_mergekit({str(key): value for key, value in values.items()}))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise CosetError(f"{path}: {where}: {first['msg']}, not {first['input']!r}") from error
+    except CosetError as error:
+        raise CosetError(f"{path}: {error}") from error
+    made = _without_base(made)
     here = path.parent
 
     def place(name: str | None) -> str | None:
@@ -110,3 +136,50 @@ def load(path: Path) -> MergeFile:
     ]
     update = {"models": models, "output": place(made.output), "base_model": place(made.base_model)}
     return made.model_copy(update=update)
+
+
+_OF_NO_USE = {
+    "tokenizer": "a tokenizer of several is not made: the models need one vocabulary",
+    "chat_template": "chat templates are not chosen: that of the first model is kept",
+    "modules": "models of several modules are merged by models: leave modules out",
+}
+
+
+def _of_mergekit(values: dict[str, Any]) -> dict[str, Any]:
+    """A file as mergekit has it, in our words; others come back as they are.
+
+    Raises:
+        CosetError: It asks for what is not done here.
+    """
+    for key, why in _OF_NO_USE.items():
+        if values.get(key) is not None:
+            raise CosetError(f"{key}: {why}")
+    if "slices" in values:
+        values = from_slices(values)
+    source = values.pop("tokenizer_source", None)
+    if source == "union":
+        raise CosetError("tokenizer_source: union: vocabularies are not joined; the models need one vocabulary")
+    if values.get("out_dtype") is not None:
+        values["dtype"] = values.pop("out_dtype")
+    values.pop("out_dtype", None)
+    values.pop("name", None)
+    return values
+
+
+def _without_base(made: MergeFile) -> MergeFile:
+    """mergekit lists the base among the models: as the first of the two of SLERP, and for nothing elsewhere."""
+    names = [m.model for m in made.models]
+    if made.base_model not in names:
+        if made.merge_method == "slerp" and made.base_model is not None and len(names) == 1:
+            base = ModelOptions.model_validate({"model": made.base_model})
+            return made.model_copy(update={"models": [base, *made.models], "base_model": None})
+        return made
+    at = names.index(made.base_model)
+    rest = [m for i, m in enumerate(made.models) if i != at]
+    layers = [s.model_copy(update={"models": [x for i, x in enumerate(s.models) if i != at]}) for s in made.layers]
+    if made.method.base or made.method.base_optional:
+        return made.model_copy(update={"models": rest, "layers": layers})
+    ordered = [
+        s.model_copy(update={"models": [s.models[at], *x.models]}) for s, x in zip(made.layers, layers, strict=True)
+    ]
+    return made.model_copy(update={"models": [made.models[at], *rest], "layers": ordered, "base_model": None})

@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ from coset.weights.merging.supernet import Student
 from coset.weights.merging.teachers import Merged, Teacher
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Output = Literal["tied", "free"]
+"""Whether merged features are the teachers' own, or lead to them by a map that is trained for each teacher."""
 Mix = Callable[..., Callable[[str], Tensor]]
 """Of ``models``, each of which gives its parameters by name, and by name ``names``, ``base`` and settings: gives the
 merged parameter of a name."""
@@ -48,6 +50,7 @@ class Setting:
         width: Of the merged network; that of the first teacher if None (FS-Merge only).
         learning_rates: Tried by everything that is trained.
         cross: Weight of the other teachers' features in the methods whose name ends so.
+        output: Of what is trained; by default free for FS-Merge and tied for distillation, as published.
         base: What the teachers began as, for ``task_arithmetic``.
         fit: Steps, weight decay, batches, seed.
     """
@@ -57,6 +60,7 @@ class Setting:
     width: int | None = None
     learning_rates: Sequence[float] = (1e-3, 3e-3, 1e-2)
     cross: float = 0.3
+    output: Output | None = None
     base: Encoder | None = None
     fit: Fit = field(default_factory=Fit)
 
@@ -111,6 +115,8 @@ class MergeMethod(ABC):
     Attributes:
         samples: Whether it looks at samples.
         base: Whether it asks for the network that all began as.
+        base_optional: Whether it uses it if there is one.
+        least: How many it merges at least.
         models: How many it merges; ``None`` for any number.
         any_width: Whether teachers may be of different widths, and the merged network of a width of its own.
         files: Whether ``coset merge`` knows it.
@@ -121,6 +127,8 @@ class MergeMethod(ABC):
 
     samples: bool = True
     base: bool = False
+    base_optional: bool = False
+    least: int = 2
     models: int | None = None
     any_width: bool = False
     files: bool = False

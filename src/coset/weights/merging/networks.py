@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator
 
 from coset.core.choices import OptionsRegistry
 from coset.core.options import Options
+from coset.weights.merging.augmentation import AugmentationOptions, augmented
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder
 from coset.weights.merging.tasks import IMAGES, SYNTHETIC, Task, image_task, text_tasks
 from coset.weights.sentences import TEXTS
@@ -62,6 +64,10 @@ class NetworkOptions(Options):
         """
         return [image_task(t.data, t.classes, seed=seed, limit=limit) for t in tasks]
 
+    def augmented(self, inputs: Inputs, options: AugmentationOptions, seed: int) -> Inputs:
+        """Samples as the network reads them, and after them those made of them."""
+        return augmented(inputs, options, seed)
+
     def build(self, task: Task, number: int, seed: int) -> Encoder:
         """The untrained network of the teacher of this number."""
         raise NotImplementedError
@@ -82,6 +88,14 @@ class MLPNetwork(NetworkOptions):
     def tasks(self, tasks: Sequence[TaskOptions], seed: int, limit: int) -> list[Task]:
         made = super().tasks(tasks, seed, limit)
         return [replace(t, train=_flat(t.train), test=_flat(t.test)) for t in made]
+
+    def augmented(self, inputs: Inputs, options: AugmentationOptions, seed: int) -> Inputs:
+        """Rows are squares of one channel, or of three."""
+        assert isinstance(inputs, torch.Tensor)
+        pixels = inputs.size(1)
+        channels = 1 if math.isqrt(pixels) ** 2 == pixels else 3
+        pictures = inputs.view(len(inputs), channels, math.isqrt(pixels // channels), -1)
+        return _flat(augmented(pictures, options, seed))
 
     def build(self, task: Task, number: int, seed: int) -> Encoder:
         assert isinstance(task.train, torch.Tensor)

@@ -133,6 +133,17 @@ class FoldedSuperNet(Student):
                 parts = [s[name] @ merges[norm.space][i].to(s[name]) for i, s in enumerate(self._states)]
                 self.norms[_key(name)].copy_(torch.stack(parts).sum(0))
 
+    @torch.no_grad()
+    def tie_output(self) -> None:
+        """Leave the map from merged features to the teachers' at [I ... I]: all of them share one space.
+
+        Raises:
+            CosetError: The map has no diagonal.
+        """
+        output: Any = self.unmerges["output"]
+        output.start("average", "unmerge", torch.Generator())
+        output.requires_grad_(False)
+
     @property
     def teachers(self) -> int:
         return len(self._states)
@@ -312,6 +323,30 @@ class Distilled(Student):
         return made, [eye * scale for scale in self.scales]
 
 
+class DistilledApart(Distilled):
+    """Distillation with a map of each teacher's own on top, so that teachers need not share one space of features.
+
+    They are folded into the heads in the end, as FS-Merge's maps of outputs are: so both have the same room.
+
+    Args:
+        start: Where it begins; copied.
+        widths: Of each teacher's features; the maps begin at the identity.
+    """
+
+    def __init__(self, start: Encoder, widths: Sequence[int]):
+        super().__init__(start, [1.0] * len(widths))
+        wiring = start.wiring()
+        like = next(start.parameters())
+        self.maps = nn.ParameterList(nn.Parameter(torch.eye(d, wiring.widths[wiring.output]).to(like)) for d in widths)
+
+    def project(self, i: int, features: Float[Tensor, "samples width"]) -> Float[Tensor, "samples d_i"]:
+        return features @ self.maps[i].mT
+
+    @torch.no_grad()
+    def finished(self) -> tuple[Encoder, list[Tensor]]:
+        return copy.deepcopy(self.encoder).eval(), [u.detach().clone() for u in self.maps]
+
+
 def check_output_widths(teachers: Sequence[Encoder]) -> None:
     """Distillation into one space needs equal widths of features.
 
@@ -320,7 +355,10 @@ def check_output_widths(teachers: Sequence[Encoder]) -> None:
     """
     widths = [w.widths[w.output] for w in (t.wiring() for t in teachers)]
     if len(set(widths)) > 1:
-        raise CosetError(f"teachers have features of widths {widths}: distillation needs equal ones; fs_merge does not")
+        raise CosetError(
+            f"teachers have features of widths {widths}: distillation with output=tied needs equal ones; output=free "
+            "and fs_merge do not"
+        )
 
 
 def _key(name: str) -> str:

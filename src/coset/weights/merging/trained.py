@@ -21,13 +21,14 @@ from coset.weights.merging.methods import (
     Material,
     MergeMethod,
     Outcome,
+    Output,
     Setting,
     error_of_heads,
     tuned,
 )
 from coset.weights.merging.operators import Start
 from coset.weights.merging.sequential import merge_in_sequence
-from coset.weights.merging.supernet import Distilled, FoldedSuperNet, Student, check_output_widths
+from coset.weights.merging.supernet import Distilled, DistilledApart, FoldedSuperNet, Student, check_output_widths
 from coset.weights.merging.teachers import Merged, Teacher, fold_heads
 from coset.weights.merging.zipping import zip_maps
 
@@ -44,26 +45,33 @@ def aligned(teachers: Sequence[Teacher], inputs: Sequence[Inputs], init: Init) -
 
 def supernet(teachers: Sequence[Teacher], setting: Setting, init: Start) -> FoldedSuperNet:
     """FS-Merge: the SuperNet of the teachers, run as the network it folds to."""
-    return FoldedSuperNet(
+    net = FoldedSuperNet(
         [t.encoder for t in teachers], width=setting.width, kind=setting.kind, rank=setting.rank, init=init,
         seed=setting.fit.seed,
     )  # fmt: skip
+    if setting.output == "tied":
+        net.tie_output()
+    return net
 
 
 def distilled(teachers: Sequence[Teacher], setting: Setting, init: Start) -> Distilled:
-    """Distillation: an ordinary network, asked for the features of all teachers.
+    """Distillation: an ordinary network, asked for the features of all teachers; with a free output, by maps of them.
 
     Raises:
-        CosetError: Teachers have features of other widths.
+        CosetError: Teachers have features of other widths, and no maps to lead to them.
     """
     first = teachers[0].encoder
-    check_output_widths([t.encoder for t in teachers])
+    if setting.output != "free":
+        check_output_widths([t.encoder for t in teachers])
     if init == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(setting.fit.seed)
             first = first.resized(None)
     elif init == "average":
         first = average(teachers).encoder
+    if setting.output == "free":
+        wirings = [t.encoder.wiring() for t in teachers]
+        return DistilledApart(first, [w.widths[w.output] for w in wirings])
     return Distilled(first, [1.0] * len(teachers))
 
 
@@ -76,6 +84,7 @@ class Trained(MergeMethod):
         kind: Parametrisation of FS-Merge's maps, if not that of the setting.
         cross: Whether it is asked for the features of all teachers on all samples, too.
         local: Whether layers are trained one by one (MLPs).
+        output: Whether it has maps to the teachers' features of their own, if not as the setting says.
         files: Whether ``coset merge`` knows it.
     """
 
@@ -83,9 +92,10 @@ class Trained(MergeMethod):
 
     def __init__(
         self, begin: Begin, init: Init, *, kind: str | None = None, cross: bool = False, local: bool = False,
-        files: bool = False,
+        output: Output | None = None, files: bool = False,
     ):  # fmt: skip
         self.begin, self.init, self.kind, self.cross, self.local, self.files = begin, init, kind, cross, local, files
+        self.output = output
         self.any_width = begin is supernet
 
     def starts(
@@ -94,6 +104,7 @@ class Trained(MergeMethod):
         """How a student begins, and the teachers in the order of features that it is trained on."""
         used, init = aligned(teachers, inputs, self.init)
         setting = setting if self.kind is None else replace(setting, kind=self.kind)
+        setting = setting if self.output is None else replace(setting, output=self.output)
         return partial(self.begin, used, setting, init), used
 
     def merge(self, material: Material) -> Outcome:
@@ -125,7 +136,7 @@ class Zipped(Trained):
     def starts(
         self, teachers: Sequence[Teacher], inputs: Sequence[Inputs], setting: Setting
     ) -> tuple[Callable[[], Student], Sequence[Teacher]]:
-        _check_own_width("fs_zip", setting)
+        _check_plain("fs_zip", setting)
         ordered, merges, unmerges = zip_maps(teachers, inputs)
 
         def zipped() -> Student:
@@ -140,7 +151,7 @@ class InSequence(MergeMethod):
     """FS-Merge of two at a time; the learning rate by the squared error of the heads' outputs on held-out samples."""
 
     def merge(self, material: Material) -> Outcome:
-        _check_own_width("fs_sequential", material.setting)
+        _check_plain("fs_sequential", material.setting)
         loaders = [partial(_itself, t) for t in material.teachers]
 
         def made_with(options: Fit) -> Outcome:
@@ -156,11 +167,17 @@ for _name, _method in {
     "distill_first": Trained(distilled, "first"),
     "distill_average": Trained(distilled, "average"),
     "distill_aligned": Trained(distilled, "align"),
+    "distill_first_free": Trained(distilled, "first", output="free"),
+    "distill_aligned_free": Trained(distilled, "align", output="free"),
+    "distill_first_cross": Trained(distilled, "first", output="free", cross=True),
+    "distill_aligned_cross": Trained(distilled, "align", output="free", cross=True),
     "fs_diagonal": Trained(supernet, "first", kind="diagonal"),
     "fs_first": Trained(supernet, "first"),
     "fs_average": Trained(supernet, "average"),
     "fs_random": Trained(supernet, "random"),
     "fs_align": Trained(supernet, "align"),
+    "fs_first_tied": Trained(supernet, "first", output="tied"),
+    "fs_align_tied": Trained(supernet, "align", output="tied"),
     "fs_first_cross": Trained(supernet, "first", cross=True),
     "fs_align_cross": Trained(supernet, "align", cross=True),
     "fs_local": Trained(supernet, "first", local=True),
@@ -172,7 +189,9 @@ for _name, _method in {
     MERGE_METHODS.register(_name)(_method)
 
 
-def _check_own_width(name: str, setting: Setting) -> None:
+def _check_plain(name: str, setting: Setting) -> None:
+    if setting.output == "tied":
+        raise CosetError(f"output=tied is for the other methods of FS-Merge: {name} begins with maps of its own")
     if setting.width is not None:
         raise CosetError(
             f"width={setting.width} is for the other methods of FS-Merge: {name} keeps the first teacher's"

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -180,7 +181,12 @@ def test_kohya_alpha_and_convolution_with_a_middle_factor():
         (lambda s: s.pop("lora_unet_a_b.lora_up.weight"), r"has A \(down\) but no B \(up\)"),
         (lambda s: s["lora_unet_a_b.lora_up.weight"].fill_(math.nan), "NaN"),
         (lambda s: s.update({"lora_unet_a_b.lora_up.weight": torch.ones(3, 4)}), "ranks of its factors differ"),
-        (lambda s: s.update({"lora_unet_a_b.hada_w1_a": torch.ones(1)}), "unsupported tuner LoHa"),
+        (lambda s: s.update({"lora_unet_a_b.hada_w1_a": torch.ones(1)}), "factors of two kinds"),
+        (
+            lambda s: s.update({"x.hada_w1_a": torch.ones(3, 2)}),
+            "x has no hada_w1_b, which goes with its other factors",
+        ),
+        (lambda s: s.update({"x.vera_lambda_b": torch.ones(1)}), "unsupported tuner VeRA"),
         (lambda s: s.update({"lora_unet_a_b.lora_up.weight": torch.ones(3, 2).to(torch.int8)}), "quantised"),
         (lambda s: s.clear(), "no LoRA among"),
     ],
@@ -196,8 +202,8 @@ def test_configuration_must_agree_with_the_tensors():
     state = {"a.lora_A.weight": torch.ones(4, 5), "a.lora_B.weight": torch.ones(3, 4)}
     with pytest.raises(CosetError, match=r"a has rank 4, but adapter_config\.json says 8"):
         load_lora(state, {"r": 8, "lora_alpha": 8})
-    with pytest.raises(CosetError, match="unsupported tuner LOHA"):
-        load_lora(state, {"peft_type": "LOHA"})
+    with pytest.raises(CosetError, match="unsupported tuner VERA"):
+        load_lora(state, {"peft_type": "VERA"})
     assert any("pissa" in note for note in load_lora(state, {"r": 4, "init_lora_weights": "pissa"}).notes)
 
 
@@ -250,6 +256,9 @@ def test_written_for_peft_it_is_read_by_peft(kind, tmp_path):
 
 
 def test_written_as_kohya_it_reads_the_same(tmp_path):
+    name = "unet.down_blocks.0.resnets.0.conv1"
     adapter = load_lora(trained(peft.LoraConfig(**CONFIGS["conv"])))
+    adapter = replace(adapter, layers={name: adapter.layers["conv"]})
     again = load_lora(save_kohya(adapter, tmp_path / "x.safetensors"))
-    torch.testing.assert_close(again.layers["conv"].weight_update(), adapter.layers["conv"].weight_update())
+    found = again.layers["lora_unet_down_blocks_0_resnets_0_conv1"]
+    torch.testing.assert_close(found.weight_update(), adapter.layers[name].weight_update())

@@ -32,6 +32,7 @@ class LoraPair:
         kind: linear, conv (then m = in * height * width), embedding (n is its dimension, m the vocabulary), or expert.
         kernel: For conv the shape ``(in, height, width)`` that m stands for.
         magnitude: DoRA's vector ``[n]``, which GL(r) does not move; with it dW is not the whole update.
+        bias: Difference of the layer's bias ``[n]``, its scale inside.
     """
 
     u: Float[Tensor, "n r"]
@@ -40,6 +41,7 @@ class LoraPair:
     kind: str = "linear"
     kernel: tuple[int, ...] | None = None
     magnitude: Float[Tensor, " n"] | None = None
+    bias: Float[Tensor, " n"] | None = None
 
     def __post_init__(self) -> None:
         if self.u.dim() != 2 or self.v.dim() != 2 or self.u.size(1) != self.v.size(1):
@@ -102,6 +104,11 @@ class LoraAdapter:
         base_model: What it was trained on, if the files say.
         source_format: peft, diffusers, kohya, indexed or state dict.
         notes: What a reader should know: parts that were ignored, updates that are more than dW.
+        dense: Differences of whole parameters, by their names.
+        saved: Parameters that were trained in full, by their names: they stand in the place of the base's.
+        obstacles: What of the file is not in here, or is not known: whoever goes on with it must say that this is well.
+        task_type: As PEFT names it, e.g. ``SEQ_CLS``.
+        transposed: Whether square matrices of the base are stored as ``[in, out]`` (``fan_in_fan_out`` of PEFT).
     """
 
     layers: Mapping[str, LoraPair]
@@ -109,6 +116,11 @@ class LoraAdapter:
     base_model: str | None = None
     source_format: str = "state dict"
     notes: tuple[str, ...] = field(default=())
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    saved: Mapping[str, Tensor] = field(default_factory=dict)
+    obstacles: tuple[str, ...] = field(default=())
+    task_type: str | None = None
+    transposed: bool = False
 
     @property
     def rank(self) -> int:
@@ -126,6 +138,12 @@ class LoraAdapter:
     def truncate(self, rank: int) -> LoraAdapter:
         """See :meth:`LoraPair.truncate`."""
         return self._map(lambda pair: pair.truncate(rank))
+
+    def truncation_error(self, rank: int) -> float:
+        """||dW - its best of this rank|| / ||dW||, over all layers together."""
+        values = [pair.singular_values().square() for pair in self.layers.values()]
+        total = sum(float(v.sum()) for v in values)
+        return math.sqrt(sum(float(v[rank:].sum()) for v in values) / total) if total > 0 else 0.0
 
     def norm(self) -> float:
         """Frobenius norm of all updates together."""

@@ -15,10 +15,11 @@ class Key:
 
     Attributes:
         layer: Dotted path of the module, or the flat name that kohya gives it.
-        part: down (A), up (B), mid, alpha, magnitude, bias, diagonal (AdaLoRA's E), embedding_down, embedding_up, or
-            ignored.
+        part: down (A), up (B), mid, alpha, magnitude, bias, diagonal (AdaLoRA's E), embedding_down, embedding_up, a
+            factor of LoHa or LoKr as it is called (``hada_w1_a``, ``lokr_w2``), diff and diff_b (differences of weight
+            and bias), or ignored.
         adapter: Name of the adapter, in state dicts of PEFT models in memory.
-        convention: peft, diffusers, kohya or indexed.
+        convention: peft, diffusers, kohya (flat names), comfyui (dotted ones), lycoris or indexed.
     """
 
     layer: str
@@ -37,14 +38,18 @@ _PEFT = re.compile(
 _PEFT_EMBEDDING = re.compile(
     r"^(?:base_model\.model\.)?(?P<layer>.+)\.(?P<field>lora_embedding_[AB])(?:\.(?P<adapter>[^.]+))?$"
 )
-_KOHYA = re.compile(r"^(?P<layer>[^.]+)\.(?:lora_(?P<side>down|up|mid)\.weight|(?P<other>alpha|dora_scale))$")
+_KOHYA = re.compile(r"^(?P<layer>.+)\.(?:lora_(?P<side>down|up|mid)\.weight|(?P<other>alpha|dora_scale|diff|diff_b))$")
+_PRODUCT = re.compile(
+    r"^(?:base_model\.model\.)?(?P<layer>.+?)\.(?P<part>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
+    r"(?:\.(?P<adapter>[^.]+))?$"
+)
 _OLD_ATTENTION = re.compile(r"^(?P<layer>.+\.)(?P<name>to_(?:q|k|v|out))_lora\.(?P<side>down|up)\.weight$")
 _DIFFUSERS = re.compile(r"^(?P<layer>.+)\.(?:lora|lora_linear_layer)\.(?P<side>down|up|mid)\.weight$")
-_ALPHA = re.compile(r"^(?P<layer>.+?)(?P<old>_lora|\.lora|\.lora_linear_layer)?\.alpha$")
+_OLD_ALPHA = re.compile(r"^(?P<layer>.+?)(?:_lora|\.lora|\.lora_linear_layer)\.alpha$")
 _INDEXED = re.compile(r"^(?P<layer>[^:]+:\d+):(?P<side>down|up)$")
 _IGNORED = re.compile(r"lora_ranknum|lora_dropout|num_updates|^<.*>$|modules_to_save|original_module")
 _OTHER_TUNERS = {
-    "hada_": "LoHa", "lokr_": "LoKr", "vera_": "VeRA", "ia3_l": "IA3", "boft_": "BOFT", "oft_": "OFT", "hra_": "HRA",
+    "vera_": "VeRA", "ia3_l": "IA3", "boft_": "BOFT", "oft_": "OFT", "hra_": "HRA",
     "fourierft_": "FourierFT", "vblora_": "VB-LoRA", "prompt_encoder": "prompt tuning", "prompt_embeddings": "prompts",
 }  # fmt: skip
 
@@ -58,10 +63,10 @@ def parse_key(key: str) -> Key | None:
     """
     for mark, name in _OTHER_TUNERS.items():
         if re.search(rf"(^|[._]){re.escape(mark)}", key):
-            raise CosetError(f"unsupported tuner {name} (key {key}): only LoRA, DoRA and AdaLoRA are read")
+            raise CosetError(f"unsupported tuner {name} (key {key}): LoRA, DoRA, AdaLoRA, LoHa and LoKr are read")
     if _IGNORED.search(key):
         return Key(key, "ignored")
-    for reader in (_peft, _kohya, _diffusers, _indexed):
+    for reader in (_peft, _product, _diffusers, _kohya, _indexed):
         found = reader(key)
         if found is not None:
             return found
@@ -87,8 +92,17 @@ def _kohya(key: str) -> Key | None:
     match = _KOHYA.match(key)
     if not match:
         return None
-    part = _SIDES[match["side"]] if match["side"] else {"alpha": "alpha", "dora_scale": "magnitude"}[match["other"]]
-    return Key(match["layer"], part, convention="kohya")
+    part = match["side"] or {"dora_scale": "magnitude"}.get(match["other"], match["other"])
+    layer = match["layer"].replace(".processor.", ".") if part == "alpha" else match["layer"]
+    return Key(layer, part, convention="comfyui" if "." in layer else "kohya")
+
+
+def _product(key: str) -> Key | None:
+    match = _PRODUCT.match(key)
+    if not match:
+        return None
+    convention = "peft" if key.startswith("base_model.model.") or match["adapter"] else "lycoris"
+    return Key(match["layer"], match["part"], match["adapter"], convention)
 
 
 def _diffusers(key: str) -> Key | None:
@@ -99,7 +113,7 @@ def _diffusers(key: str) -> Key | None:
     match = _DIFFUSERS.match(key)
     if match:
         return Key(match["layer"], _SIDES[match["side"]], convention="diffusers")
-    match = _ALPHA.match(key)
+    match = _OLD_ALPHA.match(key)
     if match:
         return Key(match["layer"].replace(".processor.", "."), "alpha", convention="diffusers")
     return None

@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError, require
 from coset.core.outside import read_tree, tensors_with_metadata
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.keys import Key, parse_key
-from coset.weights.lora.data.patterns import matches
+from coset.weights.lora.data.products import is_product, product
+from coset.weights.lora.data.settings import Settings
 
 FILES = (
     "adapter_model.safetensors",
@@ -28,7 +30,10 @@ FILES = (
     "pytorch_lora_weights.safetensors",
     "pytorch_lora_weights.bin",
 )
-_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva_pissa")
+_SAVED = "base_model.model."
+"""Of PEFT's tensors those that are no factors: parameters that were trained in full."""
+_LOADED_BY_NAME = ("unet.", "transformer.", "text_encoder", "diffusion_model.")
+"""Beginnings of layers of files whose own loaders take the scale as 1 where they tell none."""
 
 
 V = TypeVar("V")
@@ -41,11 +46,11 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     peft_type: str = "LORA"
-    r: Annotated[int, Field(ge=1)] | None = None
+    r: Annotated[int, Field(ge=1, strict=True)] | None = None
     lora_alpha: Annotated[float, Field(allow_inf_nan=False)] | None = None
     rank_pattern: _Patterns[Annotated[int, Field(ge=0)] | list[bool]] | None = None
     alpha_pattern: _Patterns[Annotated[float, Field(allow_inf_nan=False)]] | None = None
-    use_rslora: bool | None = None
+    use_rslora: StrictBool | None = None
     init_lora_weights: bool | str | None = None
     modules_to_save: list[str] | None = None
     target_parameters: list[str] | None = None
@@ -57,20 +62,24 @@ def load_lora(
     config: Mapping[str, Any] | None = None,
     adapter: str | None = None,
     name: str | None = None,
+    alpha: float | None = None,
 ) -> LoraAdapter:
     """Read an adapter, whoever wrote it.
+
+    What the file says of the update is in the result, or named in its ``obstacles``.
 
     Args:
         source: A folder (PEFT, diffusers), a file (safetensors or ``.bin``), a state dict, or a PEFT model.
         config: For a state dict, the entries of ``adapter_config.json``; without them the scale is 1 unless the
-            tensors hold alphas.
+            tensors hold alphas, and an obstacle says so.
         adapter: Which adapter, where there are several.
         name: What to call it; the file or folder by default.
+        alpha: Of all layers, where nothing tells it.
 
     Raises:
         CosetError: There is no adapter, or it is damaged, ambiguous or of another kind; one line says which.
     """
-    notes: list[str] = []
+    metadata: dict[str, str] = {}
     state: Mapping[str, Tensor]
     if isinstance(source, nn.Module):
         state, config = _from_model(source, adapter)
@@ -82,9 +91,9 @@ def load_lora(
         state, metadata = tensors_with_metadata(file)
         config = config or found
         name = name or str(source)
-        notes += _metadata_notes(metadata)
     try:
-        return _assemble(state, dict(config or {}), adapter, name, notes)
+        settings = Settings.of(dict(config or {}), metadata, alpha)
+        return _assemble(state, settings, adapter, name, _metadata_notes(metadata))
     except CosetError as error:
         raise CosetError(f"{name}: {error}") from error
 
@@ -129,6 +138,13 @@ def _locate(path: Path, adapter: str | None) -> tuple[Path, dict[str, Any]]:
     raise CosetError(f"{folder} holds {what}")
 
 
+def others_in(path: Path, adapter: str | None) -> list[str]:
+    """Names of the adapters in the folders of a folder, but for the one that is read."""
+    if not path.is_dir():
+        return []
+    return sorted(p.parent.name for p in path.glob("*/adapter_config.json") if p.parent.name != adapter)
+
+
 def _config(path: Path) -> dict[str, Any]:
     return read_tree(path, AdapterConfig, 1 << 22).model_dump(exclude_unset=True)
 
@@ -138,74 +154,107 @@ def _metadata_notes(metadata: Mapping[str, str]) -> list[str]:
     return [f"the file names its base model or title {base!r}"] if base else []
 
 
+@dataclass
+class _Tensors:
+    """The tensors of a file, sorted.
+
+    Attributes:
+        layers: By layer and part.
+        dense: Differences of whole parameters.
+        saved: Whole parameters.
+        strangers: Names of others.
+        conventions: That their names follow.
+    """
+
+    layers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    dense: dict[str, Tensor] = field(default_factory=dict)
+    saved: dict[str, Tensor] = field(default_factory=dict)
+    strangers: list[str] = field(default_factory=list)
+    conventions: set[str] = field(default_factory=set)
+
+
 def _assemble(
-    state: Mapping[str, Tensor], config: dict[str, Any], adapter: str | None, name: str, notes: list[str]
+    state: Mapping[str, Tensor], settings: Settings, adapter: str | None, name: str, notes: list[str]
 ) -> LoraAdapter:
-    _check_kind(config, notes)
-    layers, conventions = _group(state, adapter, notes)
-    if not layers:
+    found = _group(state, adapter)
+    if not found.layers:
         raise CosetError(f"no LoRA among its {len(state)} tensors (first key {next(iter(state), 'none')!r})")
-    experts = bool(config.get("target_parameters"))
+    obstacles, unknown = settings.obstacles(), list[str]()
     pairs: dict[str, LoraPair] = {}
-    for layer in sorted(layers, key=natural_key):
-        for suffix, pair in _pairs(layer, layers[layer], config, experts):
+    for layer in sorted(found.layers, key=natural_key):
+        for suffix, pair, known in _pairs(layer, found.layers[layer], settings):
             pairs[layer + suffix] = pair
-    _look_over(pairs, layers, notes)
-    base = config.get("base_model_name_or_path")
-    convention = next(iter(conventions)) if len(conventions) == 1 else " and ".join(sorted(conventions))
-    if convention != "peft" and not config and not any("alpha" in parts for parts in layers.values()):
+            if not known and not layer.startswith(_LOADED_BY_NAME):
+                unknown.append(layer)
+    convention = " and ".join(sorted(found.conventions))
+    if unknown and convention in ("peft", "state dict"):
+        obstacles.append(
+            f"no adapter_config.json and no alpha: the scale of {len(unknown)} layers is unknown and taken as 1 "
+            f"({unknown[0]}, ...); --alpha says it"
+        )
+    elif unknown and convention == "kohya":
         notes.append("no alpha anywhere: scale 1")
-    elif convention == "peft" and not config:
-        notes.append("no adapter_config.json: the scale is unknown and taken as 1")
-    return LoraAdapter(pairs, name, base, convention, tuple(notes))
+    if found.strangers:
+        obstacles.append(
+            f"{len(found.strangers)} tensors that are no part of a LoRA are ignored ({found.strangers[0]}, ...)"
+        )
+    _look_over(pairs, found, notes)
+    whole = settings.whole
+    return LoraAdapter(
+        pairs, name, whole.get("base_model_name_or_path"), convention, (*obstacles, *notes), found.dense, found.saved,
+        tuple(obstacles), whole.get("task_type"), bool(whole.get("fan_in_fan_out")),
+    )  # fmt: skip
 
 
-def _check_kind(config: dict[str, Any], notes: list[str]) -> None:
-    kind = str(config.get("peft_type", "LORA")).rsplit(".", 1)[-1].upper()
-    if kind not in ("LORA", "ADALORA"):
-        raise CosetError(f"unsupported tuner {kind}: only LoRA, DoRA and AdaLoRA are read")
-    start = str(config.get("init_lora_weights", "")).lower()
-    if any(start.startswith(mark) for mark in _CHANGED_BASE):
-        notes.append(f"initialised with {start}, which changed the base weights: B A is not all of it; convert it")
-    if config.get("modules_to_save"):
-        notes.append(f"modules trained in full are ignored: {', '.join(config['modules_to_save'])}")
-
-
-def _group(
-    state: Mapping[str, Tensor], adapter: str | None, notes: list[str]
-) -> tuple[dict[str, dict[str, Tensor]], set[str]]:
-    """Tensors by layer and part."""
+def _group(state: Mapping[str, Tensor], adapter: str | None) -> _Tensors:
+    """Tensors by layer and part; those of one adapter."""
     parsed: list[tuple[str, Key]] = []
-    strangers: list[str] = []
+    found = _Tensors()
     for key in state:
-        found = parse_key(key)
-        if found is None or found.part == "ignored":
-            strangers.append(key)
-        else:
-            parsed.append((key, found))
+        meaning = parse_key(key)
+        if meaning is not None and meaning.part != "ignored":
+            parsed.append((key, meaning))
+        elif key.startswith(_SAVED):
+            found.saved[key.removeprefix(_SAVED).replace(".base_layer.", ".")] = _plain(state[key], key)
+        elif "lora_ranknum" not in key:
+            found.strangers.append(key)
     names = {key.adapter for _, key in parsed if key.adapter is not None}
     if adapter is None and len(names) > 1:
         raise CosetError(f"it holds several adapters ({', '.join(sorted(names))}): choose one with adapter=")
     if names and adapter is not None and adapter not in names:
         raise CosetError(f"it has no adapter {adapter!r}; it has {', '.join(sorted(names))}")
-    layers: dict[str, dict[str, Tensor]] = {}
-    for key, found in parsed:
-        if found.adapter is not None and adapter is not None and found.adapter != adapter:
+    for key, meaning in parsed:
+        if meaning.adapter is not None and adapter is not None and meaning.adapter != adapter:
             continue
-        parts = layers.setdefault(found.layer, {})
-        if found.part in parts:
-            raise CosetError(f"{found.layer} has two tensors for its {found.part} (the second is {key})")
-        parts[found.part] = _plain(state[key], key)
-    ignored = [key for key in strangers if "lora_ranknum" not in key]
-    if ignored:
-        notes.append(f"{len(ignored)} tensors that are no part of a LoRA are ignored ({ignored[0]}, ...)")
-    return layers, {key.convention for _, key in parsed}
+        parts = found.layers.setdefault(meaning.layer, {})
+        if meaning.part in parts:
+            raise CosetError(f"{meaning.layer} has two tensors for its {meaning.part} (the second is {key})")
+        parts[meaning.part] = _plain(state[key], key)
+    _set_differences_apart(found)
+    found.conventions = {key.convention for _, key in parsed if key.part != "alpha"}
+    return found
+
+
+def _set_differences_apart(found: _Tensors) -> None:
+    """Whole differences are no layers of a LoRA; that of the bias stays where the layer has factors."""
+    for layer, parts in list(found.layers.items()):
+        factors = set(parts) - {"diff", "diff_b", "alpha"}
+        if "diff" in parts:
+            if factors:
+                raise CosetError(f"{layer} has factors and a whole difference (.diff) at once")
+            found.dense[f"{layer}.weight"] = parts["diff"]
+        if "diff_b" in parts and not factors:
+            found.dense[f"{layer}.bias"] = parts["diff_b"]
+        if not factors and len(parts) > ("alpha" in parts):
+            del found.layers[layer]
 
 
 def _plain(tensor: Tensor, key: str) -> Tensor:
     """float32 (float64 stays), finite."""
     if not tensor.is_floating_point():
-        raise CosetError(f"{key} has type {tensor.dtype}: a quantised adapter; save it in floating point")
+        if not key.endswith(".alpha"):
+            raise CosetError(f"{key} has type {tensor.dtype}: a quantised adapter; save it in floating point")
+        tensor = tensor.double()  # some exporters write whole numbers
     tensor = tensor.detach().cpu()
     tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
     if not bool(tensor.isfinite().all()):
@@ -213,23 +262,28 @@ def _plain(tensor: Tensor, key: str) -> Tensor:
     return tensor
 
 
-def _pairs(layer: str, parts: dict[str, Tensor], config: dict[str, Any], experts: bool) -> list[tuple[str, LoraPair]]:
-    """One pair a layer, except where a parameter holds several experts."""
+def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tuple[str, LoraPair, bool]]:
+    """One pair a layer, except where a parameter holds several experts; and whether its scale is known."""
+    alpha = parts.get("alpha")
+    if is_product(parts):
+        u, v, kernel, rank = product(layer, parts)
+        scale = settings.scale(layer, alpha, rank)
+        return [("", _pair(layer, parts, u, v, kernel, scale), scale is not None)]
     if "embedding_down" in parts or "embedding_up" in parts:
         down, up = _both(layer, parts, "embedding_down", "embedding_up")
-        pair = LoraPair(up, down.mT, _scale(layer, parts, down.size(0), config), "embedding")
-        return [("", pair)]
+        scale = settings.scale(layer, alpha, down.size(0))
+        return [("", LoraPair(up, down.mT, 1.0 if scale is None else scale, "embedding"), scale is not None)]
     down, up = _both(layer, parts, "down", "up")
     if "mid" in parts:
         # CP decomposition: mid [r, r, h, w] between down [r, in, 1, 1] and up; contracted, a plain pair is left.
         down = torch.einsum("rshw,si->rihw", parts["mid"], down.flatten(1))
-    rank = down.size(0)
-    settled = _setting(layer, config, "r", "rank_pattern")
-    if experts and down.dim() == 2 and settled and rank != settled and rank % settled == 0:
-        return _expert_pairs(down, up, rank // settled, _scale(layer, parts, settled, config))
-    if settled is not None and settled != rank and not _adaptive(config):
+    rank, settled = down.size(0), settings.rank(layer)
+    if settings.experts() and down.dim() == 2 and settled and rank != settled and rank % settled == 0:
+        scale = settings.scale(layer, alpha, settled)
+        return [(s, p, scale is not None) for s, p in _expert_pairs(down, up, rank // settled, scale or 1.0)]
+    if settled is not None and settled != rank:
         raise CosetError(f"{layer} has rank {rank}, but adapter_config.json says {settled}")
-    scale = _scale(layer, parts, rank, config)
+    scale = settings.scale(layer, alpha, rank)
     if "diagonal" in parts:
         down = down * parts["diagonal"].reshape(-1, *[1] * (down.dim() - 1))
     kernel = tuple(down.shape[1:]) if down.dim() > 2 else None
@@ -238,12 +292,24 @@ def _pairs(layer: str, parts: dict[str, Tensor], config: dict[str, Any], experts
         raise CosetError(f"{layer}: the ranks of its factors differ: {shapes}")
     if up.dim() > 2 and math.prod(up.shape[2:]) != 1:
         raise CosetError(f"{layer}: B has a spatial kernel {tuple(up.shape)}; only 1 x 1 is read")
+    made = _pair(layer, parts, up.reshape(up.size(0), rank), down.reshape(rank, -1).mT, kernel, scale)
+    return [("", made, scale is not None)]
+
+
+def _pair(
+    layer: str, parts: Mapping[str, Tensor], u: Tensor, v: Tensor, kernel: tuple[int, ...] | None, scale: float | None
+) -> LoraPair:
+    """A pair with what stands beside its factors."""
+    scale = 1.0 if scale is None else scale
     magnitude = parts["magnitude"].flatten() if "magnitude" in parts else None
-    pair = LoraPair(
-        up.reshape(up.size(0), rank), down.reshape(rank, -1).mT, scale, "linear" if kernel is None else "conv", kernel,
-        magnitude,
-    )  # fmt: skip
-    return [("", pair)]
+    if magnitude is not None and len(magnitude) != len(u):
+        raise CosetError(f"{layer}: DoRA magnitudes of {len(magnitude)} columns; those of its {len(u)} rows are read")
+    bias = parts["bias"] * scale if "bias" in parts else None
+    if "diff_b" in parts:
+        bias = parts["diff_b"] if bias is None else bias + parts["diff_b"]
+    if bias is not None and bias.shape != u.shape[:1]:
+        raise CosetError(f"{layer}: the difference of its bias has shape {tuple(bias.shape)}, not ({len(u)},)")
+    return LoraPair(u, v, scale, "linear" if kernel is None else "conv", kernel, magnitude, bias)
 
 
 def _expert_pairs(down: Tensor, up: Tensor, experts: int, scale: float) -> list[tuple[str, LoraPair]]:
@@ -262,35 +328,21 @@ def _both(layer: str, parts: dict[str, Tensor], first: str, second: str) -> tupl
     return parts[first], parts[second]
 
 
-def _setting(layer: str, config: dict[str, Any], key: str, pattern: str) -> Any:
-    """A value of the configuration for a layer: the first pattern that matches it, or the general one."""
-    for expression, value in (config.get(pattern) or {}).items():
-        if matches(expression, layer):
-            return value
-    return config.get(key)
-
-
-def _scale(layer: str, parts: dict[str, Tensor], rank: int, config: dict[str, Any]) -> float:
-    if "alpha" in parts:
-        return float(parts["alpha"]) / rank
-    alpha = _setting(layer, config, "lora_alpha", "alpha_pattern")
-    if alpha is None:
-        return 1.0
-    if _adaptive(config):
-        return (float(alpha) if alpha > 0 else float(rank)) / (rank + 1e-5)  # as PEFT computes it
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _adaptive(config: dict[str, Any]) -> bool:
-    return str(config.get("peft_type", "LORA")).rsplit(".", 1)[-1].upper() == "ADALORA"
-
-
-def _look_over(pairs: dict[str, LoraPair], layers: dict[str, dict[str, Tensor]], notes: list[str]) -> None:
+def _look_over(pairs: dict[str, LoraPair], found: _Tensors, notes: list[str]) -> None:
     dora = sum(pair.magnitude is not None for pair in pairs.values())
     if dora:
         notes.append(f"DoRA: {dora} layers have a magnitude; dW alone is not their update")
-    if any("bias" in parts for parts in layers.values()):
-        notes.append("biases of lora_B are ignored")
+    biases = sum(pair.bias is not None for pair in pairs.values())
+    if biases:
+        notes.append(f"{biases} layers have a difference of their bias, too")
+    for what, held in (("differences of whole parameters", found.dense), ("parameters trained in full", found.saved)):
+        if held:
+            notes.append(f"{len(held)} {what} beside the factors ({next(iter(held))}, ...)")
+    products = [pairs[layer].rank for layer, parts in found.layers.items() if is_product(parts)]
+    if products:
+        notes.append(
+            f"{len(products)} products (LoHa, LoKr), read as the LoRAs of rank up to {max(products)} that they are"
+        )
     zero = [name for name, pair in pairs.items() if not bool(pair.u.any()) or not bool(pair.v.any())]
     if len(zero) == len(pairs):
         notes.append("every update is zero: the adapter was never trained")

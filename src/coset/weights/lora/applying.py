@@ -1,0 +1,227 @@
+"""An adapter put into its base model: W + s U V^T and all else that it holds, one shard of the base at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coset.core.errors import CosetError, require
+from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
+
+_INDEX = "model.safetensors.index.json"
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0) -> int:
+    """Write the base model with the adapter in it; shards, types and all other files are the base's.
+
+    Args:
+        adapter: Of one network, its layers named as in the base.
+        base: A folder of ``transformers`` or ``diffusers`` with safetensors, or one such file.
+        output: A folder, or a file if the base is one; it must not exist.
+        strength: What the update is multiplied with; 1 as trained.
+
+    Returns:
+        How many parameters changed.
+
+    Raises:
+        CosetError: The base lacks a layer, has other shapes, or is quantised; the adapter cannot be applied with
+            another strength; or there is something at ``output``.
+    """
+    if output.exists():
+        raise CosetError(f"{output} exists already: choose another output")
+    if strength != 1 and (adapter.saved or any(p.magnitude is not None for p in adapter.layers.values())):
+        raise CosetError(f"{adapter.name}: --strength has no meaning for DoRA and for parameters trained in full")
+    shards = _shards(base)
+    names = {name: shard for shard in shards for name in _names_in(shard)}
+    changes = _Changes(adapter, names, strength)
+    with _new(output, base.is_dir()) as part:
+        for shard in shards:
+            _rewrite(shard, part / shard.name if base.is_dir() else part, changes)
+        if base.is_dir():
+            _copy_others(base, part, {shard.name for shard in shards})
+    return len(changes)
+
+
+class _Changes:
+    """What becomes of each parameter of the base.
+
+    Args:
+        adapter: The adapter.
+        names: Parameters of the base.
+        strength: What updates are multiplied with.
+
+    Raises:
+        CosetError: A parameter that the adapter changes is missing, or not to be told.
+    """
+
+    def __init__(self, adapter: LoraAdapter, names: dict[str, Path], strength: float):
+        self.adapter, self.strength = adapter, strength
+        self.updates: dict[str, LoraPair] = {}
+        self.experts: dict[str, list[LoraPair]] = {}
+        self.biases: dict[str, Tensor] = {}
+        for layer, pair in adapter.layers.items():
+            if pair.kind == "expert":
+                parameter = _found(re.sub(r"\.expert\d+$", "", layer), names, adapter.name)
+                self.experts.setdefault(parameter, []).append(pair)
+                continue
+            self.updates[_found(f"{layer}.weight", names, adapter.name)] = pair
+            if pair.bias is not None:
+                self.biases[_found(f"{layer}.bias", names, adapter.name)] = pair.bias
+        if self.experts:
+            raise CosetError(f"{adapter.name}: experts of one parameter are not applied: merge them with PEFT")
+        self.dense = {_found(name, names, adapter.name): value for name, value in adapter.dense.items()}
+        self.saved = {_found(name, names, adapter.name): value for name, value in adapter.saved.items()}
+
+    def __len__(self) -> int:
+        return len({*self.updates, *self.biases, *self.dense, *self.saved})
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """The parameter as it is afterwards, in the type that it has."""
+        changed = (self.updates, self.biases, self.dense, self.saved)
+        if not any(name in held for held in changed):
+            return value
+        if value.dtype not in _FLOATS:
+            raise CosetError(
+                f"{name} is stored as {value.dtype}: a quantised base model, to which nothing can be added"
+            )
+        made = value.double() if value.dtype == torch.float64 else value.float()
+        if name in self.saved:
+            made = _fitting(name, self.saved[name], made)
+        if name in self.updates:
+            made = updated(name, made, self.updates[name], self.strength, self.adapter.transposed)
+        for held in (self.biases, self.dense):
+            if name in held:
+                made = made + self.strength * _fitting(name, held[name], made)
+        return made.to(value.dtype)
+
+
+def updated(name: str, weight: Tensor, pair: LoraPair, strength: float, transposed: bool) -> Tensor:
+    """W + s U V^T, or of a DoRA m (W + s U V^T) / ||W + s U V^T|| with norms of rows.
+
+    Raises:
+        CosetError: The update has another shape than W.
+    """
+    n, m = pair.shape
+    delta = strength * pair.weight_update().to(weight)
+    turned = weight.dim() == 2 and pair.kind == "linear" and tuple(weight.shape) == (m, n) and (n != m or transposed)
+    if turned:
+        delta = delta.mT
+    if delta.shape != weight.shape:
+        if pair.kind == "embedding" or weight.dim() < 2 or weight.numel() != delta.numel() or weight.size(0) != n:
+            raise CosetError(
+                f"{name} is {tuple(weight.shape)} in the base, its update {tuple(delta.shape)}: another base?"
+            )
+        delta = delta.reshape(weight.shape)
+    made = weight + delta
+    if pair.magnitude is None:
+        return made
+    rows = made.mT if turned else made
+    norm = rows.flatten(1).norm(dim=1)
+    scaled = rows * (pair.magnitude.to(rows) / norm).reshape(-1, *[1] * (rows.dim() - 1))
+    return scaled.mT if turned else scaled
+
+
+def _fitting(name: str, value: Tensor, like: Tensor) -> Tensor:
+    if value.shape != like.shape:
+        raise CosetError(
+            f"{name} is {tuple(like.shape)} in the base, {tuple(value.shape)} in the adapter: another base?"
+        )
+    return value.to(like)
+
+
+def _found(name: str, names: dict[str, Path], adapter: str) -> str:
+    """The parameter of the base with this name, or the one whose name ends so (a model inside a model).
+
+    Raises:
+        CosetError: There is none, or several.
+    """
+    if name in names:
+        return name
+    ends = [n for n in names if n.endswith(f".{name}") or name.endswith(f".{n}")]
+    if len(ends) != 1:
+        what = f"several parameters that end so ({', '.join(ends[:3])})" if ends else "no such parameter"
+        raise CosetError(f"{adapter} changes {name}; the base has {what}")
+    return ends[0]
+
+
+def _shards(base: Path) -> list[Path]:
+    if base.is_file():
+        return [base]
+    index = next(
+        iter([base / _INDEX] if (base / _INDEX).is_file() else sorted(base.glob("*.safetensors.index.json"))), None
+    )
+    if index is not None:
+        try:
+            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise CosetError(f"{index} is no index of shards: {error}") from error
+        found = [base / name for name in dict.fromkeys(listed)]
+    else:
+        found = sorted(base.glob("*.safetensors"))
+    if not found:
+        raise CosetError(f"{base} holds no safetensors: the base has to be a folder of a model, or a file of it")
+    lacking = next((path for path in found if not path.is_file()), None)
+    if lacking is not None:
+        raise CosetError(f"{lacking} is missing, which the index names")
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    safetensors = require("safetensors", "weights")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CosetError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _names_in(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+def _rewrite(shard: Path, to: Path, changes: _Changes) -> None:
+    """One shard, its tensors read one by one; those that change are held in the type that they had."""
+    with _opened(shard) as file:
+        tensors = {name: changes(name, file.get_tensor(name)).contiguous() for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {"format": "pt"}
+    require("safetensors.torch", "weights").save_file(tensors, str(to), metadata=metadata)
+
+
+def _copy_others(base: Path, part: Path, shards: set[str]) -> None:
+    """Configuration, tokenizer, index: small files that lie beside the shards, and no code."""
+    for file in base.iterdir():
+        if file.is_file() and file.name not in shards and file.suffix in (".json", ".txt", ".model", ".jinja", ".md"):
+            shutil.copy(file, part / file.name)
+
+
+@contextmanager
+def _new(output: Path, folder: bool) -> Iterator[Path]:
+    """A file or folder beside the output that takes its name when all is written."""
+    part = output.with_name(f".{output.name}.part-{os.getpid()}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            part.mkdir()
+        yield part
+        if output.exists():
+            raise CosetError(f"{output} exists already: choose another output")
+        os.replace(part, output)
+    except OSError as error:
+        raise CosetError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,384 @@
+"""What tools call the layers of one model: from any of the names to that of the module, and back.
+
+The name of a layer here is its path in the model of ``transformers`` or ``diffusers``, behind the name of the network
+in its pipeline (``unet``, ``transformer``, ``text_encoder``, ``text_encoder_2``) where there is one: what PEFT and
+diffusers write. kohya's tools write underscores for dots (``lora_unet_...``) and Stable Diffusion XL, Flux, Hunyuan and
+Wan by the names of their first releases, which ComfyUI keeps with dots (``diffusion_model.``). Flux and Hunyuan hold
+queries, keys and values in one matrix there: a LoRA of it is one of each, with the same V, and three of them are one of
+rank 3 r.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from coset.core.errors import CosetError
+from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
+
+_WORDS = (
+    "down_blocks", "up_blocks", "mid_block", "input_blocks", "middle_block", "output_blocks", "transformer_blocks",
+    "single_transformer_blocks", "double_blocks", "single_blocks", "joint_blocks", "time_embed", "time_embedding",
+    "linear_1", "linear_2", "label_emb", "add_embedding", "time_emb_proj", "emb_layers", "in_layers", "out_layers",
+    "skip_connection", "conv_shortcut", "conv_in", "conv_out", "proj_in", "proj_out", "proj_mlp", "to_q", "to_k",
+    "to_v", "to_out", "to_add_out", "add_q_proj", "add_k_proj", "add_v_proj", "ff_context", "norm1_context",
+    "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "gate_proj", "up_proj",
+    "down_proj", "token_embedding", "position_embedding", "text_projection", "final_layer_norm", "layer_norm1",
+    "layer_norm2", "img_attn", "txt_attn", "img_mlp", "txt_mlp", "img_mod", "txt_mod", "img_in", "txt_in", "time_in",
+    "vector_in", "guidance_in", "in_layer", "out_layer", "final_layer", "cross_attn", "k_img", "v_img",
+    "text_embedding", "time_projection", "patch_embedding", "x_embedder", "context_embedder", "time_text_embed",
+    "timestep_embedder", "text_embedder", "guidance_embedder", "norm_out", "lm_head", "embed_tokens", "patchify_proj",
+    "adaln_single", "caption_projection", "emb", "embed",
+)  # fmt: skip
+"""Words of paths that hold an underscore: everything else between underscores is a word of its own."""
+_FLAT_PREFIXES = {
+    "lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder",
+    "lora_transformer_": "transformer", "lycoris_": "unet",
+}  # fmt: skip
+_NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+_FLUX: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = (
+    ("double_blocks.#.img_attn.qkv", tuple((f"transformer_blocks.#.attn.to_{x}", 1) for x in "qkv")),
+    ("double_blocks.#.txt_attn.qkv", tuple((f"transformer_blocks.#.attn.add_{x}_proj", 1) for x in "qkv")),
+    ("double_blocks.#.img_attn.proj", (("transformer_blocks.#.attn.to_out.0", 1),)),
+    ("double_blocks.#.txt_attn.proj", (("transformer_blocks.#.attn.to_add_out", 1),)),
+    ("double_blocks.#.img_mod.lin", (("transformer_blocks.#.norm1.linear", 1),)),
+    ("double_blocks.#.txt_mod.lin", (("transformer_blocks.#.norm1_context.linear", 1),)),
+    ("double_blocks.#.img_mlp.0", (("transformer_blocks.#.ff.net.0.proj", 1),)),
+    ("double_blocks.#.img_mlp.2", (("transformer_blocks.#.ff.net.2", 1),)),
+    ("double_blocks.#.txt_mlp.0", (("transformer_blocks.#.ff_context.net.0.proj", 1),)),
+    ("double_blocks.#.txt_mlp.2", (("transformer_blocks.#.ff_context.net.2", 1),)),
+    ("single_blocks.#.linear1", (*((f"single_transformer_blocks.#.attn.to_{x}", 1) for x in "qkv"),
+                                 ("single_transformer_blocks.#.proj_mlp", 4))),
+    ("single_blocks.#.linear2", (("single_transformer_blocks.#.proj_out", 1),)),
+    ("single_blocks.#.modulation.lin", (("single_transformer_blocks.#.norm.linear", 1),)),
+    ("img_in", (("x_embedder", 1),)),
+    ("txt_in", (("context_embedder", 1),)),
+    ("time_in.in_layer", (("time_text_embed.timestep_embedder.linear_1", 1),)),
+    ("time_in.out_layer", (("time_text_embed.timestep_embedder.linear_2", 1),)),
+    ("vector_in.in_layer", (("time_text_embed.text_embedder.linear_1", 1),)),
+    ("vector_in.out_layer", (("time_text_embed.text_embedder.linear_2", 1),)),
+    ("guidance_in.in_layer", (("time_text_embed.guidance_embedder.linear_1", 1),)),
+    ("guidance_in.out_layer", (("time_text_embed.guidance_embedder.linear_2", 1),)),
+    ("final_layer.linear", (("proj_out", 1),)),
+)  # fmt: skip
+_WAN: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = (
+    *((f"blocks.#.{a}.{x}", ((f"blocks.#.{b}.to_{x}", 1),))
+      for a, b in (("self_attn", "attn1"), ("cross_attn", "attn2")) for x in "qkv"),
+    ("blocks.#.self_attn.o", (("blocks.#.attn1.to_out.0", 1),)),
+    ("blocks.#.cross_attn.o", (("blocks.#.attn2.to_out.0", 1),)),
+    ("blocks.#.cross_attn.k_img", (("blocks.#.attn2.add_k_proj", 1),)),
+    ("blocks.#.cross_attn.v_img", (("blocks.#.attn2.add_v_proj", 1),)),
+    ("blocks.#.ffn.0", (("blocks.#.ffn.net.0.proj", 1),)),
+    ("blocks.#.ffn.2", (("blocks.#.ffn.net.2", 1),)),
+    ("text_embedding.0", (("condition_embedder.text_embedder.linear_1", 1),)),
+    ("text_embedding.2", (("condition_embedder.text_embedder.linear_2", 1),)),
+    ("time_embedding.0", (("condition_embedder.time_embedder.linear_1", 1),)),
+    ("time_embedding.2", (("condition_embedder.time_embedder.linear_2", 1),)),
+    ("time_projection.1", (("condition_embedder.time_proj", 1),)),
+    ("head.head", (("proj_out", 1),)),
+)  # fmt: skip
+_RESNET = {
+    "in_layers.2": "conv1", "out_layers.3": "conv2", "emb_layers.1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}  # fmt: skip
+_FIRST_UNET = {
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2",
+    "input_blocks.0.0": "conv_in", "out.2": "conv_out",
+}  # fmt: skip
+_PER_BLOCK = 3
+"""Places of a level in the first U-Net's numbering: two layers and what changes the size."""
+
+
+class Place(NamedTuple):
+    """A layer by its network and its path; it is not ``known`` where it is a flat name that no table knows."""
+
+    network: str
+    path: str
+    known: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.network}.{self.path}" if self.network else self.path
+
+
+def canonical(adapter: LoraAdapter) -> LoraAdapter:
+    """The same adapter with each layer under the name of its module in ``transformers`` or ``diffusers``.
+
+    Raises:
+        CosetError: A flat name is in no table, or two layers get one name.
+    """
+    places = {layer: place_of(layer) for layer in adapter.layers}
+    for layer, place in places.items():
+        if not place.known:
+            raise CosetError(
+                f"{adapter.name}: {layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Wan, LLMs)"
+            )
+    layers: dict[str, LoraPair] = {}
+    for layer, pair in adapter.layers.items():
+        for name, part in _modules(places[layer], pair):
+            if name in layers:
+                raise CosetError(f"{adapter.name}: {layer} and another layer are both {name}")
+            layers[name] = part
+    dense = {_renamed_parameter(name): value for name, value in adapter.dense.items()}
+    return replace(adapter, layers=layers, dense=dense)
+
+
+def module_name(layer: str) -> str | None:
+    """The name of a layer's module where it is one module; None where no table knows it, or it is several."""
+    place = place_of(layer)
+    if not place.known:
+        return None
+    found = _renamed(place)
+    return str(found[0][0]) if len(found) == 1 else None
+
+
+def place_of(layer: str) -> Place:
+    """Network and path of a layer, under the words that its tool uses."""
+    for prefix, network in _FLAT_PREFIXES.items():
+        if layer.startswith(prefix) and "." not in layer:
+            path = unflattened(layer.removeprefix(prefix))
+            return _of_network(network, path) if path is not None else Place(network, layer, known=False)
+    path = layer.removeprefix("model.") if layer.startswith("model.diffusion_model.") else layer
+    if path.startswith("diffusion_model."):
+        return _of_network("unet", path.removeprefix("diffusion_model."))
+    first, _, rest = path.partition(".")
+    if first in _NETWORKS and rest:
+        return _of_network(first, rest) if first in ("unet", "transformer") else Place(first, _text_layer(rest))
+    if re.match(r"(down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks)\.", path):
+        return Place("unet", path)
+    if re.match(r"((single_)?transformer_blocks|double_blocks|single_blocks)\.", path):
+        return Place("transformer", path)
+    return Place("", path)
+
+
+def unflattened(name: str) -> str | None:
+    """Dots for those of kohya's underscores that stand for them; None if its first word is of no model known."""
+    pieces, words, n = name.split("_"), list[str](), 0
+    while n < len(pieces):
+        length = next(
+            k for k in range(min(5, len(pieces) - n), 0, -1) if k == 1 or "_".join(pieces[n : n + k]) in _WORDS
+        )
+        words.append("_".join(pieces[n : n + length]))
+        n += length
+    starts = (*_FIRST_WORDS, *(w.split(".")[0] for w in _FIRST_UNET))
+    return ".".join(words) if words[0] in starts else None
+
+
+_FIRST_WORDS = (
+    "down_blocks", "up_blocks", "mid_block", "input_blocks", "middle_block", "output_blocks", "time_embedding",
+    "add_embedding", "conv_in", "conv_out", "text_model", "text_projection", "double_blocks", "single_blocks",
+    "blocks", "transformer_blocks", "single_transformer_blocks", "img_in", "txt_in", "time_in", "vector_in",
+    "guidance_in", "final_layer", "text_embedding", "time_projection", "patch_embedding", "x_embedder",
+    "context_embedder", "model", "lm_head", "layers", "encoder", "patchify_proj", "adaln_single",
+    "caption_projection", "proj_in", "proj_out", "head",
+)  # fmt: skip
+
+
+def _of_network(network: str, path: str) -> Place:
+    """A network called ``unet`` by tools that know no other is a transformer where its layers are."""
+    if network.startswith("text_encoder"):
+        return Place(network, _text_layer(path))
+    unet = re.match(r"(down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks)\.", path)
+    if unet or path in _FIRST_UNET or path in _FIRST_UNET.values():
+        return Place("unet", path)
+    return Place("transformer", path)
+
+
+def _text_layer(path: str) -> str:
+    """Old files of diffusers call the attention of text encoders as that of the U-Net."""
+    return re.sub(r"self_attn\.to_(q|k|v|out)$", r"self_attn.\1_proj", path)
+
+
+def _renamed(place: Place) -> list[tuple[Place, int]]:
+    """The modules of a layer, each with its share of the rows."""
+    if place.network == "unet":
+        return [(Place("unet", _unet_module(place.path)), 1)]
+    if place.network == "transformer":
+        for native, modules in (*_FLUX, *_WAN):
+            number = _number_in(native, place.path)
+            if number is not None:
+                return [(Place("transformer", path.replace("#", number)), share) for path, share in modules]
+    return [(place, 1)]
+
+
+def _number_in(pattern: str, path: str) -> str | None:
+    """The number that stands in the place of ``#``; an empty text where there is none, None if the path is another."""
+    match = re.fullmatch(re.escape(pattern).replace(r"\#", r"(\d+)"), path)
+    return None if match is None else match.group(1) if "#" in pattern else ""
+
+
+def _unet_module(path: str) -> str:
+    """From the numbering of the first U-Net to levels, layers and kinds."""
+    if path in _FIRST_UNET:
+        return _FIRST_UNET[path]
+    match = re.match(r"(input_blocks|output_blocks)\.(\d+)\.(\d)\.(.+)$", path)
+    if match:
+        side, number, kind, rest = match[1], int(match[2]), int(match[3]), match[4]
+        level, layer = divmod(number - 1 if side == "input_blocks" else number, _PER_BLOCK)
+        if rest == "op":
+            return f"down_blocks.{level}.downsamplers.0.conv"
+        block = "down_blocks" if side == "input_blocks" else "up_blocks"
+        if rest == "conv":
+            return f"{block}.{level}.upsamplers.0.conv"
+        if kind > 1:
+            return path
+        return f"{block}.{level}.{('resnets', 'attentions')[kind]}.{layer}.{_RESNET.get(rest, rest)}"
+    match = re.match(r"middle_block\.([012])\.(.+)$", path)
+    if match:
+        part = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}[match[1]]
+        return f"mid_block.{part}.{_RESNET.get(match[2], match[2])}"
+    return re.sub(r"(attn[12]\.to_out)$", r"\1.0", path)  # as files say whose processors held the factors
+
+
+def _first_unet(path: str) -> str | None:
+    """The way back; None where the first U-Net has no such layer."""
+    back = {module: first for first, module in _FIRST_UNET.items()}
+    if path in back:
+        return back[path]
+    resnet = {module: first for first, module in _RESNET.items()}
+    if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv$", path):
+        return f"input_blocks.{_PER_BLOCK * int(match[1]) + _PER_BLOCK}.0.op"
+    if match := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv$", path):
+        return f"output_blocks.{_PER_BLOCK * int(match[1]) + 2}.2.conv"  # after the attention that SDXL has there
+    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)$", path):
+        number = 1 if match[1] == "attentions" else 2 * int(match[2])
+        return f"middle_block.{number}.{resnet.get(match[3], match[3])}"
+    if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d)\.(.+)$", path):
+        number = _PER_BLOCK * int(match[2]) + int(match[4]) + (match[1] == "down")
+        side, kind = ("input", "output")[match[1] == "up"], int(match[3] == "attentions")
+        return f"{side}_blocks.{number}.{kind}.{resnet.get(match[5], match[5])}"
+    return None
+
+
+def _modules(place: Place, pair: LoraPair) -> list[tuple[str, LoraPair]]:
+    """A layer as the modules that it is."""
+    found = _renamed(place)
+    if len(found) == 1:
+        return [(str(found[0][0]), pair)]
+    shares, rows = [share for _, share in found], pair.shape[0]
+    if rows % sum(shares):
+        raise CosetError(f"{place} has {rows} rows, which {sum(shares)} parts of equal size cannot be")
+    sizes = [rows // sum(shares) * share for share in shares]
+    blocks = zip(*(_cut(x, sizes) for x in (pair.u, pair.magnitude, pair.bias)), strict=True)
+    return [
+        (str(module), replace(pair, u=u, magnitude=m, bias=b))
+        for (module, _), (u, m, b) in zip(found, blocks, strict=True)
+    ]
+
+
+def _cut(value: Tensor | None, sizes: Sequence[int]) -> Sequence[Tensor | None]:
+    return [None] * len(sizes) if value is None else value.split(list(sizes))
+
+
+def _renamed_parameter(name: str) -> str:
+    layer, _, last = name.rpartition(".")
+    found = module_name(layer)
+    return name if found is None else f"{found}.{last}"
+
+
+@dataclass(frozen=True)
+class Native:
+    """Layers under the names of a model's first release.
+
+    Attributes:
+        layers: By name, without the network.
+        networks: Of each.
+    """
+
+    layers: Mapping[str, LoraPair]
+    networks: Mapping[str, str]
+
+
+def native(adapter: LoraAdapter) -> Native:
+    """Layers of a canonical adapter as kohya's tools and ComfyUI call them, with q, k, v joined where these are one.
+
+    Raises:
+        CosetError: A layer belongs to no network of a diffusion model, or is in no table.
+    """
+    places = {layer: place_of(layer) for layer in adapter.layers}
+    unet = [p for p in places.values() if p.network in ("unet", "text_encoder_2")]
+    older = any(p.network == "text_encoder_2" or re.search(r"transformer_blocks\.[1-9]", p.path) for p in unet)
+    wan = any(p.network == "transformer" and re.match(r"blocks\.\d", p.path) for p in places.values())
+    layers: dict[str, LoraPair] = {}
+    networks: dict[str, str] = {}
+    joined: dict[str, dict[str, LoraPair]] = {}
+    for layer, place in places.items():
+        if not place.network:
+            raise CosetError(f"{adapter.name}: {layer} is a layer of no diffusion model, which this naming is for")
+        target = _native_path(place, older, _WAN if wan else _FLUX)
+        if target is None:
+            raise CosetError(f"{adapter.name}: {layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Wan)")
+        networks[target] = place.network
+        if _modules_of(target):
+            joined.setdefault(target, {})[place.path] = adapter.layers[layer]
+        else:
+            layers[target] = adapter.layers[layer]
+    return Native(layers | {name: _joined(name, parts) for name, parts in joined.items()}, networks)
+
+
+def _native_path(place: Place, older: bool, table: Sequence[tuple[str, Sequence[tuple[str, int]]]]) -> str | None:
+    """``older``: whether the U-Net is numbered as in its first release (SDXL); SD 1.5 is not."""
+    if place.network == "unet":
+        return _first_unet(place.path) if older else place.path
+    if place.network != "transformer":
+        return place.path
+    for first, modules in table:
+        for path, _ in modules:
+            number = _number_in(path, place.path)
+            if number is not None:
+                return first.replace("#", number)
+    # LTX and others keep the names of diffusers; blocks of Flux that are in no table have another name there.
+    return place.path if re.match(r"transformer_blocks\.\d+\.(attn[12]|ff)\.", place.path) else None
+
+
+def _modules_of(native_path: str) -> list[tuple[str, int]]:
+    """Those that are one matrix there; none if it is one."""
+    for first, modules in _FLUX:
+        number = _number_in(first, native_path)
+        if number is not None and len(modules) > 1:
+            return [(path.replace("#", number), share) for path, share in modules]
+    return []
+
+
+def _joined(name: str, parts: Mapping[str, LoraPair]) -> LoraPair:
+    """One pair of several that stand below one another; those that are missing are zero.
+
+    Raises:
+        CosetError: They have other inputs, or only some have what stands beside factors.
+    """
+    modules, first = _modules_of(name), next(iter(parts.values()))
+    unit = {parts[p].shape[0] // share for p, share in modules if p in parts}
+    if len(unit) > 1 or len({pair.shape[1] for pair in parts.values()}) > 1:
+        raise CosetError(f"{name}: its parts {', '.join(parts)} do not fit below one another")
+    (size,) = unit
+    if any(pair.magnitude is not None for pair in parts.values()) and len(parts) < len(modules):
+        raise CosetError(
+            f"{name}: all of its parts need DoRA magnitudes, where one has them; there is {', '.join(parts)}"
+        )
+    same = all(torch.equal(p.v, first.v) and p.scale == first.scale for p in parts.values()) and len(parts) == len(
+        modules
+    )
+    rank, place = first.rank if same else sum(p.rank for p in parts.values()), 0
+    blocks, magnitudes, biases = [], list[Tensor](), list[Tensor]()
+    for path, share in modules:
+        pair, block = parts.get(path), first.u.new_zeros(share * size, rank)
+        if pair is not None:
+            u = pair.u if same else pair.factors()[0]
+            block[:, place : place + u.size(1)] = u
+            place += 0 if same else pair.rank
+            magnitudes += [] if pair.magnitude is None else [pair.magnitude]
+        bias = None if pair is None else pair.bias
+        biases.append(first.u.new_zeros(share * size) if bias is None else bias)
+        blocks.append(block)
+    v = first.v if same else torch.cat([parts[p].factors()[1] for p, _ in modules if p in parts], 1)
+    if magnitudes and len(magnitudes) < len(modules):
+        raise CosetError(f"{name}: some of its parts have DoRA magnitudes and some have not")
+    bias = torch.cat(biases) if any(p.bias is not None for p in parts.values()) else None
+    magnitude = torch.cat(magnitudes) if magnitudes else None
+    return LoraPair(torch.cat(blocks), v, first.scale if same else 1.0, magnitude=magnitude, bias=bias)

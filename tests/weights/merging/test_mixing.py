@@ -1,0 +1,327 @@
+"""Methods that go tensor by tensor: hand-computed cases, mergekit's own numbers where it is installed, its files."""
+
+import json
+import math
+import re
+import warnings
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from coset.core.errors import CosetError
+from coset.weights.merging import merge_file
+from coset.weights.merging.merge_options import load
+from coset.weights.merging.merge_values import Filtered, evaluated
+from coset.weights.merging.methods import MERGE_METHODS
+from coset.weights.merging.mixing import PerTensor, Values
+
+transformers = pytest.importorskip("transformers")
+NAMES = [name for name, method in MERGE_METHODS.items() if isinstance(method, PerTensor)]
+
+
+def mixed(name, tensors, base=None, seed=0, **values):
+    method = MERGE_METHODS[name]
+    chosen = Values.of(len(tensors), **values)
+    models = [{"x": torch.as_tensor(t, dtype=torch.float32)} for t in tensors]
+    begin = None if base is None else {"x": torch.as_tensor(base, dtype=torch.float32)}
+    return method.mix(models, begin, lambda _: chosen, seed)("x")
+
+
+BASE, A, B = [1.0, 1.0, 1.0, 1.0], [5.0, -2.0, 2.0, 1.5], [-1.0, -4.0, 1.1, 4.0]  # differences 4 -3 1 .5 and -2 -5 .1 3
+HALF = {"density": [0.5, 0.5]}
+BY_HAND = {
+    "linear": ({"weight": [3.0, 1.0]}, None, [3.5, -2.5, 1.775, 2.125]),
+    "task_arithmetic": ({"weight": [1.0, 0.5], "lam": 2.0}, BASE, [7.0, -10.0, 3.1, 5.0]),
+    # kept: 4 -3 0 0 and 0 -5 0 3; signs + - + +; means over those that agree
+    "ties": (HALF, BASE, [5.0, -3.0, 1.0, 4.0]),
+    # without the largest of each: -3 1 and -2 3; signs - - + +
+    "breadcrumbs": (HALF | {"gamma": [0.25, 0.25]}, BASE, [-1.0, -2.0, 2.0, 4.0]),
+    "breadcrumbs_ties": (HALF | {"gamma": [0.25, 0.25]}, BASE, [-1.0, -2.0, 2.0, 4.0]),
+    # weights 26.25 and 38.01 of 64.26 where signs agree
+    "sce": ({}, BASE, [5.0, 1 - (3 * 26.25 + 5 * 38.01) / 64.26, 1 + (26.25 + 3.801) / 64.26,
+                       1 + (0.5 * 26.25 + 3 * 38.01) / 64.26]),
+    "passthrough": ({"scale": [2.0]}, None, [10.0, -4.0, 4.0, 3.0]),
+    # shares 1 / |difference|: 1/4 1/3 1 1
+    "nearswap": ({"t": 1.0}, BASE, [2.0, 0.0, 2.0, 1.5]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_by_hand(name):
+    values, base, wanted = BY_HAND[name]
+    tensors = [A] if name in ("passthrough", "nearswap") else [A, B]
+    torch.testing.assert_close(mixed(name, tensors, base, **values), torch.tensor(wanted), rtol=1e-5, atol=1e-6)
+
+
+def test_slerp_takes_the_angle_of_each_tensor():
+    """Of (2, 0) and (0, 1) half way: sin 45 of each; parallel ones in a straight line, also of other lengths."""
+    root = math.sqrt(0.5)
+    torch.testing.assert_close(mixed("slerp", [[2.0, 0.0], [0.0, 1.0]]), torch.tensor([2 * root, root]))
+    torch.testing.assert_close(mixed("slerp", [[1.0, 1.0], [3.0, 3.0]], t=0.25), torch.tensor([1.5, 1.5]))
+    torch.testing.assert_close(mixed("slerp", [A, B], t=0.0), torch.tensor(A))
+    torch.testing.assert_close(
+        mixed("nuslerp", [[2.0, 0.0], [0.0, 1.0]], weight=[1.0, 1.0]), torch.tensor([2 * root, root])
+    )
+    moved = mixed("nuslerp", [[3.0, 1.0], [1.0, 2.0]], [1.0, 1.0])
+    torch.testing.assert_close(moved, torch.tensor([1 + 2 * root, 1 + root]))
+
+
+def test_means_on_the_sphere():
+    root = math.sqrt(0.5)
+    for name in ("karcher", "multislerp"):
+        torch.testing.assert_close(mixed(name, [[2.0, 0.0], [0.0, 1.0]]), torch.tensor([1.5 * root, 1.5 * root]))
+        torch.testing.assert_close(mixed(name, [A, A, A]), torch.tensor(A), rtol=1e-5, atol=1e-5)
+
+
+def test_model_stock_is_the_base_where_differences_are_orthogonal_and_the_mean_where_they_agree():
+    base = torch.zeros(4)
+    torch.testing.assert_close(mixed("model_stock", [[1.0, 0, 0, 0], [0, 2.0, 0, 0]], base), base)
+    torch.testing.assert_close(mixed("model_stock", [A, A], base), torch.tensor(A))
+    # cosine 1/2 of two: t = 2/3
+    two = [[1.0, 0.0], [0.5, math.sqrt(0.75)]]
+    torch.testing.assert_close(mixed("model_stock", two, [0.0, 0.0]), torch.tensor(two).mean(0) * 2 / 3)
+    with pytest.raises(CosetError, match="model_stock takes two models at least"):
+        mixed("model_stock", [A], base)
+
+
+@pytest.mark.parametrize("name", ["dare_linear", "dare_ties", "della", "della_linear"])
+def test_what_is_dropped_by_chance_follows_from_seed_and_name_and_keeps_the_size(name):
+    generator = torch.Generator().manual_seed(0)
+    tensors, base = [torch.randn(40, 50, generator=generator) for _ in range(2)], torch.zeros(40, 50)
+    one = mixed(name, tensors, base, **HALF)
+    assert torch.equal(one, mixed(name, tensors, base, **HALF))
+    assert not torch.equal(one, mixed(name, tensors, base, seed=1, **HALF))
+    alone = mixed(name, tensors[:1], base, density=[0.5])
+    assert float(alone.abs().sum()) == pytest.approx(float(tensors[0].abs().sum()), rel=1e-4)
+    assert float((alone == 0).double().mean()) == pytest.approx(0.5, abs=0.05)
+    like = "task_arithmetic" if "linear" in name else "ties"
+    whole = mixed(like, tensors, base, normalize=name == "della")
+    torch.testing.assert_close(mixed(name, tensors, base), whole)
+    if name.startswith("della"):
+        kept = (
+            mixed(name, [torch.arange(1.0, 2001).expand(200, -1)], torch.zeros(200, 2000), density=[0.5]) != 0
+        ).double()
+        assert float(kept[:, :100].mean()) == pytest.approx(0.36, abs=0.02)
+        assert float(kept[:, -100:].mean()) == pytest.approx(0.64, abs=0.02)
+        with pytest.raises(CosetError, match="density -\\+ epsilon has to lie between 0 and 1"):
+            mixed(name, tensors, base, density=[0.9, 0.9])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_network_several_times_is_that_network(name):
+    method = MERGE_METHODS[name]
+    count = method.models or 3
+    base = torch.tensor(BASE) if method.base else None
+    values = (
+        {"weight": [1 / count] * count}
+        if name in ("task_arithmetic", "dare_linear", "breadcrumbs", "della_linear")
+        else {}
+    )
+    found = mixed(name, [A] * count, base, **(values | ({"t": 10.0} if name == "nearswap" else {})))
+    if name in ("dare_ties", "breadcrumbs_ties"):  # sums, not divided by default
+        found = (found - torch.tensor(BASE)) / count + torch.tensor(BASE)
+    torch.testing.assert_close(found, torch.tensor(A), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_and_filters():
+    assert evaluated(0.5, "x", 0.3) == 0.5
+    assert evaluated([0.0, 1.0], "x", 0.25) == 0.25
+    assert evaluated([0.0, 0.5, 1.0, 0.0], "x", 0.5) == 0.75
+    assert evaluated([0.0, 0.5, 1.0], "x", 1.0) == 1.0
+    both = [Filtered(filter="mlp", value=[0.0, 1.0]), Filtered(value=0.3)]
+    assert evaluated(both, "layers.1.mlp.up.weight", 0.5) == 0.5
+    assert evaluated(both, "layers.1.self_attn.weight", 0.5) == 0.3
+    assert evaluated([Filtered(filter="mlp", value=1.0)], "norm", 0.5) is None
+
+
+def llama(folder, seed, layers=3, **changes):
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        hidden_size=8, intermediate_size=12, num_hidden_layers=layers, num_attention_heads=2, vocab_size=20,
+        max_position_embeddings=16, **changes,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="4KB")
+
+
+@pytest.fixture
+def three(tmp_path):
+    for seed, name in enumerate(("base", "a", "b")):
+        llama(tmp_path / name, seed)
+    return tmp_path
+
+
+def tensors_of(folder):
+    return {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()}
+
+
+def written(folder, text):
+    (folder / "merge.yaml").write_text(text)
+    return load(folder / "merge.yaml")
+
+
+def test_a_file_of_mergekit_with_gradients_and_filters(three):
+    merge = written(
+        three,
+        """
+slices:
+  - sources:
+      - {model: base, layer_range: [0, 3]}
+      - {model: a, layer_range: [0, 3]}
+merge_method: slerp
+base_model: base
+parameters:
+  t:
+    - {filter: self_attn, value: [0, 0.5, 1]}
+    - {filter: mlp, value: 1}
+    - {value: 0.25}
+dtype: float32
+tokenizer_source: base
+""",
+    )
+    merge_file.run(merge)
+    base, a, found = (tensors_of(three / n) for n in ("base", "a", "merged"))
+    assert set(found) == set(base)
+    for layer, t in enumerate((0.0, 0.5, 1.0)):
+        name = f"model.layers.{layer}.self_attn.q_proj.weight"
+        torch.testing.assert_close(found[name], mixed("slerp", [base[name], a[name]], t=t))
+        name = f"model.layers.{layer}.mlp.up_proj.weight"
+        torch.testing.assert_close(found[name], a[name])
+    name = "model.embed_tokens.weight"
+    torch.testing.assert_close(found[name], mixed("slerp", [base[name], a[name]], t=0.25))
+    model = transformers.LlamaForCausalLM.from_pretrained(three / "merged")
+    assert model(torch.arange(5)[None]).logits.isfinite().all()
+
+
+def test_a_file_of_mergekit_with_settings_of_each_model(three):
+    merge = written(
+        three,
+        """
+models:
+  - model: base
+  - model: a
+    parameters: {weight: 0.7, density: 0.4}
+  - model: b
+    parameters: {weight: [0.0, 1.0], density: 1.0}
+merge_method: ties
+base_model: base
+parameters: {normalize: true, int8_mask: true, lambda: 0.5}
+dtype: bfloat16
+""",
+    )
+    assert [m.task for m in merge.models] == ["a", "b"]
+    merge_file.run(merge)
+    base, a, b, found = (tensors_of(three / n) for n in ("base", "a", "b", "merged"))
+    name = "model.layers.1.mlp.up_proj.weight"
+    wanted = mixed("ties", [a[name], b[name]], base[name], weight=[0.7, 0.5], density=[0.4, 1.0], lam=0.5)
+    assert found[name].dtype == torch.bfloat16
+    torch.testing.assert_close(found[name], wanted.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_takes_any_architecture(name, three):
+    method = MERGE_METHODS[name]
+    models = ["a"] if method.models == 1 else ["a", "b"]
+    values = "parameters: {t: 0.001}\n" if name == "nearswap" else ""
+    listed = "".join(f"  - {{model: {m}}}\n" for m in models)
+    base = "base_model: base\n" if method.base else ""
+    merge = written(three, f"merge_method: {name}\nmodels:\n{listed}{base}{values}output: out\n")
+    assert merge_file.check(merge)
+    merge_file.run(merge)
+    assert transformers.LlamaForCausalLM.from_pretrained(three / "out")(torch.arange(5)[None]).logits.isfinite().all()
+
+
+REFUSED = {
+    "slices: [{sources: [{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 2]}]}]\nmerge_method: linear":
+        "slices end at layer 2, the models have 3",
+    "slices: [{sources: [{model: a, layer_range: [0, 2]}]}, {sources: [{model: a, layer_range: [1, 3]}]}]\n"
+    "merge_method: passthrough":
+        r"layer_range \[1, 3\] does not begin at 2: layers that are repeated, dropped or moved",
+    "slices: [{sources: [{model: a, layer_range: [0, 3]}, {model: b, layer_range: [1, 3]}]}]\nmerge_method: linear":
+        "the same layer_range of all",
+    "models: [{model: a}, {model: b}]\nmerge_method: ram": "choose from .*ties",
+    "models: [{model: a}, {model: b}]\nmerge_method: ties": "merge_method=ties needs base_model",
+    "models: [{model: a}, {model: b}]\nmerge_method: linear\ntokenizer_source: union": "vocabularies are not joined",
+    "models: [{model: a}, {model: b}]\nmerge_method: linear\nchat_template: auto": "chat templates are not chosen",
+    "models: [{model: a}]\nmerge_method: linear": "takes 2 models at least, not 1",
+    "models: [{model: a}, {model: b}]\nmerge_method: slerp_global\nparameters: {t: [0, 1]}": "takes one number for t",
+    "models: [{model: a}, {model: b}]\nmerge_method: regmean": "cannot be merged by this method",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_not_done_is_said(text, three):
+    with pytest.raises(CosetError, match=REFUSED[text]):
+        merge_file.run(written(three, text + "\noutput: out\n"))
+    assert not (three / "out").exists()
+
+
+def test_heads_of_tokens_are_averaged_and_those_of_sequences_joined(tmp_path):
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 12,
+        "vocab_size": 20,
+    }
+    for seed in range(2):
+        torch.manual_seed(seed)
+        config = transformers.BertConfig(**sizes, num_labels=5)
+        transformers.BertForTokenClassification(config).save_pretrained(tmp_path / f"t{seed}")
+        transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / f"s{seed}")
+    for kind, heads, rows in (("t", None, 5), ("s", None, 10), ("s", "average", 5)):
+        text = {
+            "merge_method": "linear",
+            "models": [{"model": f"{kind}{i}"} for i in range(2)],
+            "output": f"{kind}{heads}",
+        }
+        merge_file.run(written(tmp_path, yaml.safe_dump(text | ({"heads": heads} if heads else {}))))
+        found = tensors_of(tmp_path / f"{kind}{heads}")["classifier.weight"]
+        assert len(found) == rows
+        assert len(json.loads((tmp_path / f"{kind}{heads}" / "config.json").read_text())["id2label"]) == rows
+    one, two = (tensors_of(tmp_path / f"t{i}")["classifier.weight"] for i in range(2))
+    torch.testing.assert_close(tensors_of(tmp_path / "tNone")["classifier.weight"], (one + two) / 2)
+
+
+def two(first, second):
+    return [{"model": "a", "parameters": first}, {"model": "b", "parameters": second}]
+
+
+PRUNED = two({"weight": 0.7, "density": 0.4}, {"weight": [0.0, 1.0], "density": 0.6})
+KEPT = two({"weight": 0.7, "density": 1.0}, {"weight": 0.2})
+PLAIN = [{"model": "a"}, {"model": "b"}]
+FILES = {
+    "linear": {"models": two({"weight": 0.7}, {"weight": [0.1, 0.9]})},
+    "slerp": {"models": PLAIN, "base_model": "a",
+              "parameters": {"t": [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"value": 0.25}]}},
+    "nuslerp": {"models": KEPT}, "multislerp": {"models": KEPT}, "karcher": {"models": PLAIN},
+    "task_arithmetic": {"models": KEPT, "base_model": "base", "parameters": {"lambda": 0.8}},
+    "ties": {"models": PRUNED, "base_model": "base"}, "breadcrumbs": {"models": PRUNED, "base_model": "base"},
+    "breadcrumbs_ties": {"models": PRUNED, "base_model": "base", "parameters": {"gamma": 0.05}},
+    "dare_linear": {"models": KEPT, "base_model": "base"}, "dare_ties": {"models": KEPT, "base_model": "base"},
+    "della": {"models": KEPT, "base_model": "base"}, "della_linear": {"models": KEPT, "base_model": "base"},
+    "sce": {"models": PLAIN, "base_model": "base", "parameters": {"select_topk": 0.4}},
+    "model_stock": {"models": PLAIN, "base_model": "base"},
+    "nearswap": {"models": [{"model": "base"}, {"model": "a"}], "base_model": "base", "parameters": {"t": 0.01}},
+    "passthrough": {"models": [{"model": "a"}]},
+}  # fmt: skip
+"""Files of mergekit. What is dropped by chance is dropped by other chances there: those methods keep everything."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_numbers_are_those_of_mergekit_itself(name, three):
+    reason = "mergekit is not installed"
+    configuration = pytest.importorskip("mergekit.config", reason=reason).MergeConfiguration
+    run_merge = pytest.importorskip("mergekit.merge", reason=reason).run_merge
+    options = pytest.importorskip("mergekit.options", reason=reason).MergeOptions(copy_tokenizer=False, quiet=True)
+    file = {"merge_method": name, "dtype": "float32", **FILES[name]}
+    there = json.loads(re.sub(r'"(a|b|base)"', lambda m: json.dumps(str(three / m[1])), json.dumps(file)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_merge(configuration.model_validate(there), str(three / "theirs"), options)
+    merge_file.run(written(three, yaml.safe_dump(file | {"output": "ours"})))
+    ours, theirs = tensors_of(three / "ours"), tensors_of(three / "theirs")
+    assert set(ours) == set(theirs)
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-6)
