@@ -1,9 +1,15 @@
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from coset import CosetError
+from coset.cli import app
+from coset.graphs.data.datasets import GraphTable
 from coset.graphs.models.subgraphormer import Subgraphormer
+from coset.graphs.prediction import conformal_margins
+from coset.runs.folder import RunFolder, run_folders
 from coset.runs.recipes import load, load_run, verify
 
 SMALL = ["model.width=12", "model.layers=1", "model.heads=2", "model.positional_encoding=2", "training.epochs=1"]
@@ -156,3 +162,69 @@ def test_what_views_leave_is_removed_with_the_rest(small_csv, tmp_path):
         (folder / name).write_text("[]")
     folder.clear()
     assert {path.name for path in folder.path.iterdir()} <= {".lock"}
+
+
+def ensemble(small_csv, folder, seeds=(0, 1, 2), **changes):
+    """Runs that share their split, as a sweep keeps them."""
+    common = [f"data.path={small_csv}", "data.target=carbons", "data.fractions=[0.4,0.4,0.2]", "model.name=gin",
+              "model.width=8", "model.layers=1", "training.epochs=1", "data.split_seed=0"]  # fmt: skip
+    common += [f"{key}={value}" for key, value in changes.items()]
+    for seed in seeds:
+        load("csv", [*common, f"seed={seed}"]).run(folder / "runs" / f"seed-{seed}", quiet=True)
+    return folder
+
+
+def test_an_ensemble_is_the_mean_of_its_runs_with_their_spread_and_an_interval(small_csv, tmp_path):
+    folder = ensemble(small_csv, tmp_path / "all")
+    arguments = ["predict", str(folder), str(small_csv), "--output", str(tmp_path / "all.csv"), "--interval", "0.75"]
+    out = CliRunner().invoke(app, arguments)
+    assert out.exit_code == 0, out.output
+    assert "12 predictions of 3 runs" in out.output
+    each = []
+    for seed in range(3):
+        run = folder / "runs" / f"seed-{seed}"
+        load_run(run).predict(RunFolder(run), small_csv, tmp_path / "one.csv", quiet=True)
+        each.append(pd.read_csv(tmp_path / "one.csv")["prediction"].to_numpy())
+    found = pd.read_csv(tmp_path / "all.csv")
+    assert found["prediction"].to_numpy() == pytest.approx(np.mean(each, axis=0), rel=1e-5)
+    assert found["spread"].to_numpy() == pytest.approx(np.std(each, axis=0, ddof=1), rel=1e-3, abs=1e-6)
+    # Five validation rows: the ceil(6 * 0.75) = 5th smallest error, so that all of them are inside.
+    rows = pd.read_csv(folder / "runs" / "seed-0" / "predictions.csv")
+    held = (rows["split"] == "val").to_numpy()
+    assert held.sum() == 5
+    errors = (rows["target"] - found["prediction"]).abs()[held]
+    margin = (found["high"] - found["low"]).to_numpy() / 2
+    assert margin == pytest.approx(np.full(12, errors.max()), rel=1e-5)
+
+
+def test_what_is_no_ensemble_or_has_no_interval_is_told(small_csv, tmp_path):
+    folder = ensemble(small_csv, tmp_path / "all", seeds=(0, 1))
+
+    def predicted(**options):
+        runs = run_folders(folder)
+        load_run(runs[0]).predict(RunFolder(runs[0]), small_csv, tmp_path / "out.csv", quiet=True, others=runs[1:],
+                                  **options)  # fmt: skip
+
+    with pytest.raises(CosetError, match="5 validation rows are too few; at least 9 are needed"):
+        predicted(interval=0.9)
+    with pytest.raises(CosetError, match="give a share between 0 and 1"):
+        predicted(interval=90.0)
+    ensemble(small_csv, folder, seeds=(2,), **{"model.width": 16})
+    with pytest.raises(CosetError, match="differ in more than the seed: they are no ensemble"):
+        predicted()
+    (tmp_path / "none" / "runs").mkdir(parents=True)
+    with pytest.raises(CosetError, match="a sweep without a finished run"):
+        run_folders(tmp_path / "none")
+
+
+def test_conformal_intervals_hold_what_they_promise(tmp_path):
+    """Errors alike in validation and later: the share inside is on average at least what was asked, and little more."""
+    rng, inside = np.random.default_rng(0), []
+    (tmp_path / "recipe.yaml").write_text("training: {task: regression}\n")
+    described = GraphTable([], ("y",))
+    for _ in range(40):
+        held = pd.DataFrame({"id": [str(k) for k in range(99)], "split": "val", "target": rng.normal(size=99)})
+        held.assign(prediction=0.0).to_csv(tmp_path / "predictions.csv", index=False)
+        (margin,) = conformal_margins([tmp_path], described, 0.9)
+        inside.append(float((np.abs(rng.normal(size=4000)) <= margin).mean()))
+    assert 0.89 < np.mean(inside) < 0.92

@@ -123,27 +123,32 @@ def sweep(
 
 
 def predict(
-    run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    data: Annotated[Path, typer.Argument(help="CSV with a column of SMILES; for LoRAs an adapter, or a folder.")],
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a sweep over seeds: an ensemble.")],
+    data: Annotated[Path, typer.Argument(help="CSV with a column of SMILES, own graphs; an adapter, or a folder.")],
     output: Annotated[Path, typer.Option(help="CSV to write.")],
     smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
     draws: Annotated[int | None, typer.Option(min=1, help="Draws of noise or roots to take the mean over.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of these draws.")] = None,
+    interval: Annotated[float | None, typer.Option(help="Share of truths inside, e.g. 0.9: adds low and high.")] = None,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
-    """Predict for new molecules (their CSV again, with predictions beside them), or for LoRA adapters.
+    """Predict for new molecules (their CSV again, with predictions beside them), own graphs, or LoRA adapters.
 
-    Example: coset predict runs/mine new.csv --output predictions.csv
+    Example: coset predict runs/mine new.csv --output predictions.csv --interval 0.9
     """
+    from coset.runs.folder import run_folders
     from coset.runs.recipes import load_run
 
-    recipe = load_run(run_folder)
-    given = {"smiles": smiles, "skip_bad_rows": skip_bad_rows or None, "draws": draws, "seed": seed}
+    first, *others = run_folders(run_folder)
+    recipe = load_run(first)
+    given: dict[str, Any] = {"smiles": smiles, "skip_bad_rows": skip_bad_rows or None, "draws": draws, "seed": seed}
+    given |= {"interval": interval, "others": others or None}
     options = {name: value for name, value in given.items() if value is not None}
-    count, notes = recipe.predict(recipe.folder(run_folder), data, output, quiet=quiet, **options)
+    count, notes = recipe.predict(recipe.folder(first), data, output, quiet=quiet, **options)
     print_notes(notes)
-    console.print(f"{count} predictions written to {output}", highlight=False, soft_wrap=True)
+    of = f" of {1 + len(others)} runs" if others else ""
+    console.print(f"{count} predictions{of} written to {output}", highlight=False, soft_wrap=True)
 
 
 def verify(

@@ -22,7 +22,7 @@ from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
-from coset.graphs.prediction import predict_csv, predict_graphs, row_names
+from coset.graphs.prediction import predict_file, row_names
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.runs.checkpoints import check_belongs, read_checkpoint
 from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
@@ -247,12 +247,9 @@ class GraphRecipe(Recipe):
     def predict(
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
     ) -> tuple[int, Sequence[str]]:
-        """See :func:`coset.graphs.prediction.predict_csv` and :func:`~coset.graphs.prediction.predict_graphs`."""
-        recipe, task, described = load_task(folder.path)
-        known = (recipe, task, described)
-        if (table := recipe.data.to_predict(data, described)) is not None:
-            return predict_graphs(*known, table, output, progress=not quiet, **options)
-        return predict_csv(*known, folder.path, data, output, progress=not quiet, **options)
+        """See :func:`coset.graphs.prediction.predict_file`."""
+        folders = [folder.path, *options.pop("others", ())]
+        return predict_file(folders, data, output, progress=not quiet, **options)
 
     def _fit(self, table: GraphTable, run: Run) -> Fit:
         t = self.training

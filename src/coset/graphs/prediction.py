@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -17,96 +21,142 @@ from coset.core.outside import escaped, read_table
 from coset.graphs.data import datasets
 from coset.graphs.data.datasets import GraphTable, node_names
 from coset.graphs.fitting.tasks import GraphTask
-from coset.runs.predictions import prediction_columns
+from coset.runs.predictions import column_name, prediction_columns
+from coset.runs.results import RunResults
 
 if TYPE_CHECKING:
     from coset.graphs.experiments import GraphRecipe
 
 
-def predict_csv(
-    recipe: GraphRecipe,
-    task: GraphTask,
-    described: GraphTable,
-    folder: Path,
+def predict_file(
+    folders: Sequence[Path],
     data: Path,
     output: Path,
+    *,
     smiles: str | None = None,
     skip_bad_rows: bool = False,
     progress: bool = False,
     draws: int | None = None,
     seed: int | None = None,
+    interval: float | None = None,
 ) -> tuple[int, tuple[str, ...]]:
-    """Write a CSV of SMILES again with columns of predictions added; returns how many rows, and notes.
+    """Write predictions of a run, or the means of several, for a file; returns how many rows, and notes.
+
+    A CSV of SMILES is written again with columns added; of other graphs rows are ``id`` (with nodes also ``graph`` and
+    ``node``). ``prediction`` is followed by ``spread`` (the deviation between several runs, of a class's probability if
+    there are classes), and by ``low`` and ``high`` of an interval.
 
     Args:
-        recipe: Of the run.
-        task: Its trained task.
-        described: An empty table of what it predicts.
-        folder: Of the run, for messages.
-        data: The CSV.
+        folders: Of the runs; several are an ensemble.
+        data: The file.
         output: The CSV to write.
         smiles: Column of SMILES; by default the one the run was trained on, or ``smiles``.
         skip_bad_rows: Leave out rows whose SMILES cannot be parsed; an error otherwise.
         progress: Show progress bars.
         draws: Draws of noise, or of roots, that a prediction is the mean of; by default as in the run's recipe.
         seed: Of these draws.
+        interval: Share of truths that should lie between ``low`` and ``high``, for numbers: split conformal prediction
+            (Vovk, Gammerman, Shafer, 2005) on the validation rows, which all runs must share.
 
     Raises:
-        CosetError: The run cannot be used, or the file holds something that cannot be predicted.
+        CosetError: A run cannot be used, runs do not belong together, or the file holds something that cannot be
+            predicted.
     """
-    if recipe.data.not_smiles:
-        raise CosetError(f"{folder} was trained on {recipe.data.title}, {recipe.data.not_smiles}")
-    recipe = _redrawn(recipe, task.model, draws, seed)
-    smiles = smiles or recipe.data.smiles_column
+    from coset.graphs.experiments import load_task
+
+    members = [load_task(folder) for folder in folders]
+    recipe, _, described = members[0]
+    for folder, (own, _, other) in zip(folders, members, strict=True):
+        same = (other.target_names, other.classes) == (described.target_names, described.classes)
+        if not same or _but_for_seeds(own) != _but_for_seeds(recipe):
+            raise CosetError(f"{folder} and {folders[0]} differ in more than the seed: they are no ensemble")
+    margins = None if interval is None else conformal_margins(folders, described, interval)
     try:
-        table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+        table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows, progress)
     except CosetError as error:
         raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
-    frame = read_table(data).loc[[int(row) for row in table.ids]]
-    names, classes = described.target_names, described.classes
-    for column in prediction_columns(names, classes, torch.empty(0, described.outputs)):
+    molecules = recipe.data.to_predict(data, described) is None
+    frame = read_table(data).loc[[int(row) for row in table.ids]] if molecules else row_names(table)
+    each = []
+    for folder, (own, task, _) in zip(folders, members, strict=True):
+        values = predictions_for(_redrawn(own, task.model, draws, seed), task, table, progress)
+        wrong = ~values.isfinite().all(1)
+        if wrong.any():
+            row = frame.index[int(wrong.int().argmax())] if molecules else frame["id"].iloc[int(wrong.int().argmax())]
+            raise CosetError(f"{folder} predicts {int(wrong.sum())} values that are not finite (row {row} first)")
+        each.append(values)
+    for column, found in _columns(described, torch.stack(each), margins).items():
         if column in frame:
             raise CosetError(f"{data} has a column {column!r} already; rename it first")
-    values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
-    wrong = ~values.isfinite().all(1)
-    if wrong.any():
-        row = frame.index[int(wrong.int().argmax())]
-        raise CosetError(f"{folder} predicts {int(wrong.sum())} values that are not finite (row {row} first)")
-    for column, found in prediction_columns(names, classes, values).items():
         frame[column] = found
     write_text(output, escaped(frame).to_csv(index=False))
     return len(frame), table.notes
 
 
-def predict_graphs(
-    recipe: GraphRecipe,
-    task: GraphTask,
-    described: GraphTable,
-    table: GraphTable,
-    output: Path,
-    progress: bool = False,
-    draws: int | None = None,
-    seed: int | None = None,
-) -> tuple[int, tuple[str, ...]]:
-    """Write predictions for graphs, a row a graph or a node; returns how many rows, and notes.
+def _but_for_seeds(recipe: GraphRecipe) -> dict[str, Any]:
+    """What all runs of an ensemble have in common."""
+    return recipe.model_dump(mode="json", include={"data", "model", "training"})
+
+
+def conformal_margins(folders: Sequence[Path], described: GraphTable, share: float) -> Float[np.ndarray, " targets"]:
+    """By how much predictions may be off on either side, so that such a share of new truths is inside.
+
+    Of n absolute errors of the mean prediction on the validation rows, the ceil((n + 1) share)-th smallest. The
+    validation rows chose the epoch, so that errors are a little too small: the more so, the fewer rows there are.
 
     Args:
-        recipe: Of the run.
-        task: Its trained task.
-        described: An empty table of what it predicts.
-        table: The graphs.
-        output: The CSV to write: ``id`` (with nodes also ``graph`` and ``node``), then predictions.
-        progress: Show progress bars.
-        draws: As of :func:`predict_csv`.
-        seed: Of these draws.
+        folders: Of the runs.
+        described: An empty table of what they predict.
+        share: Between 0 and 1.
+
+    Raises:
+        CosetError: There are classes, the runs have other validation rows, or too few of them.
     """
-    recipe = _redrawn(recipe, task.model, draws, seed)
-    values = recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
-    frame = row_names(table)
-    for column, found in prediction_columns(described.target_names, described.classes, values).items():
-        frame[column] = found
-    write_text(output, frame.to_csv(index=False))
-    return len(frame), table.notes
+    if not 0 < share < 1:
+        raise CosetError(f"--interval {share:g}: give a share between 0 and 1, such as 0.9")
+    names = described.target_names
+    if described.classes or any(RunResults(folder).recipe["training"]["task"] != "regression" for folder in folders):
+        raise CosetError("--interval: intervals are of numbers; classes have probabilities")
+    held = [
+        run[run["split"] == "val"].set_index("id") for run in (RunResults(folder).predictions for folder in folders)
+    ]
+    for folder, rows in zip(folders, held, strict=True):
+        if not rows.index.equals(held[0].index):
+            raise CosetError(
+                f"--interval: {folder} and {folders[0]} were validated on other rows; train with data.split_seed=0"
+            )
+    margins = []
+    for name in names:
+        mean = np.mean([rows[column_name("prediction", name, names)].to_numpy(float) for rows in held], axis=0)
+        errors = np.abs(mean - held[0][column_name("target", name, names)].to_numpy(float))
+        errors = np.sort(errors[np.isfinite(errors)])
+        rank = math.ceil((len(errors) + 1) * share)
+        if rank > len(errors):
+            raise CosetError(
+                f"--interval {share:g}: {len(errors)} validation rows are too few; at least "
+                f"{next(n for n in count(1) if math.ceil((n + 1) * share) <= n)} are needed"
+            )
+        margins.append(errors[rank - 1])
+    return np.array(margins)
+
+
+def _columns(
+    described: GraphTable, each: Float[Tensor, "members rows columns"], margins: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Predictions, with their spread between members and their intervals."""
+    names, mean = described.target_names, each.double().mean(0)
+    found = prediction_columns(names, described.classes, mean.to(each.dtype))
+    if len(each) > 1:
+        spread = each.double().std(0).numpy()
+        if described.classes:
+            found["spread"] = spread[np.arange(len(spread)), mean.argmax(1).numpy()]
+        else:
+            found |= {column_name("spread", name, names): spread[:, at] for at, name in enumerate(names)}
+    for at, name in enumerate(names if margins is not None else ()):
+        assert margins is not None
+        for word, sign in (("low", -1), ("high", 1)):
+            found[column_name(word, name, names)] = mean[:, at].numpy() + sign * margins[at]
+    return found
 
 
 def graphs_to_predict(

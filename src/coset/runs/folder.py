@@ -33,6 +33,20 @@ RESUMABLE = (LAST, PARTS, RUNS)
 V = TypeVar("V")
 
 
+def run_folders(path: Path) -> list[Path]:
+    """The folder of a run itself, or those of the finished runs of a sweep, by name.
+
+    Raises:
+        CosetError: A sweep has no finished run.
+    """
+    if not (path / RUNS).is_dir():
+        return [path]
+    found = sorted(file.parent for file in (path / RUNS).rglob(METRICS) if (file.parent / RECIPE).is_file())
+    if not found:
+        raise CosetError(f"{path} is a sweep without a finished run")
+    return found
+
+
 class RunFolder:
     """The folder of one run.
 
