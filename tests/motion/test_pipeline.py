@@ -91,7 +91,7 @@ def mistakes(video, folder):
         (["reconstruct", folder / "text.npz", "--output", folder / "s"], "is no NPZ or NPY file that can be read"),
         (["reconstruct", folder / "text.mp4", "--output", folder / "s"], "no picture can be decoded"),
         (["reconstruct", video, "--output", folder / "text.npz" / "s"], "cannot make"),
-        (["reconstruct", video, "--output", folder / "s", "--model", folder / "text.npz"], "cannot be read: it is damaged"),
+        (["reconstruct", video, "--output", folder / "s", "--model", folder / "text.npz"], "cannot be read: it is dam"),
     ]
 
 
