@@ -82,16 +82,16 @@ def test_intrinsics_from_files(coset, video, tmp_path):
 
 def mistakes(video, folder):
     return [
-        (["track", folder / "no.mp4"], "no.mp4 does not exist"),
+        (["track", folder / "no.mp4"], "no.mp4: no such file"),
         (["track", video, "--intrinsics", "a,b"], "intrinsics 'a,b': give f,cx,cy"),
         (["track", video, "--shot", "4"], "has 1 shots of 3 frames or more; shot 4 does not exist"),
         (["track", video, "--preview", folder / "no" / "a.png"], "cannot write"),
         (["track", video, "--stride", "14"], "2 frames; tracks need a shot of at least 3"),
         (["reconstruct", video, "--output", folder / "s", "--refine", "magic"], "--refine magic: choose none, bundle"),
-        (["reconstruct", folder / "text.npz", "--output", folder / "s"], "no readable NPZ of tracks"),
+        (["reconstruct", folder / "text.npz", "--output", folder / "s"], "is no NPZ or NPY file that can be read"),
         (["reconstruct", folder / "text.mp4", "--output", folder / "s"], "no picture can be decoded"),
         (["reconstruct", video, "--output", folder / "text.npz" / "s"], "cannot make"),
-        (["reconstruct", video, "--output", folder / "s", "--model", folder / "text.npz"], "no readable safetensors"),
+        (["reconstruct", video, "--output", folder / "s", "--model", folder / "text.npz"], "cannot be read: it is dam"),
     ]
 
 
