@@ -1,0 +1,199 @@
+"""Short trainings of norms, encodings and updates side by side: tables of the pages of GRANOLA, CS-GNN, Subgraphormer.
+
+Run: python benchmarks/graph_tables.py FOLDER [STUDY ...] [--seeds 0 1 2]. Every training is a recipe with changes,
+listed below; it leaves a row in FOLDER/STUDY.jsonl once it is done, and what is there is not trained again: the same
+command goes on where it was stopped. `python benchmarks/graph_tables.py FOLDER --show` prints the tables from the rows.
+The rows that the pages were made from are in benchmarks/results/graph_tables. One thread; data in COSET_DATA.
+
+A row: study, setting, seed, the metric of the best epoch on validation and on test molecules (ZINC has none to test
+on), the metric on validation after every epoch, numbers of parameters, CPU seconds an epoch.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+import torch
+
+from coset.core.data_files import data_file
+from coset.graphs.data.datasets import GraphTable
+from coset.graphs.experiments import GraphRecipe
+from coset.graphs.fitting.engine import Fit, fit
+from coset.runs.metrics import metrics_of
+from coset.runs.recipes import load
+
+FEW = {"train": 1000, "val": 500}  # molecules of the studies on a part of ZINC
+ROOM = Path(tempfile.gettempdir()) / "coset-graph-tables"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Settings of one recipe that are set side by side.
+
+    Attributes:
+        base: The recipe.
+        settings: Changes by name.
+        common: Changes of all settings.
+        seeds: Of every setting.
+        part: Only the first molecules of ZINC (``FEW``).
+    """
+
+    base: str
+    settings: dict[str, list[str]]
+    common: list[str] = field(default_factory=list)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    part: bool = False
+
+
+NORMS = ["batch", "layer-node", "instance", "graph", "pair", "identity", "granola-no-rnf"]
+INSIDE, WITHOUT = ["model.inner_norm=true", "model.head_norm=true"], ["model.inner_norm=false"]
+FOUR_DRAWS = ["model.norm=granola", "model.draws=4"]
+LEAGUE = {norm: [f"model.norm={norm}", *INSIDE] for norm in NORMS} | {"granola": FOUR_DRAWS + INSIDE}
+NOISE_TENTH = {"granola, noise x .1": [*FOUR_DRAWS, *INSIDE, "model.granola={noise_scale: 0.1}"]}
+BARE = {"batch, none inside": ["model.norm=batch", *WITHOUT], "granola, none inside": FOUR_DRAWS + WITHOUT}
+FIRST_EPOCHS = [
+    "model.width=32", "model.layers=3", "training.learning_rate=0.002", "training.schedule=cosine", "training.warmup=1",
+    "training.max_minutes=null",
+]  # fmt: skip
+SMALL_ZINC = [*FIRST_EPOCHS, "training.batch_size=32", "training.epochs=8"]
+ENCODINGS = {
+    "no encoding": ["model.positional_encoding=0"],
+    "as it is": [],
+    "scaled": ["model.scale_encoding=true"],
+    "signs flipped": ["model.flip_signs=true"],
+    "true products": ["model.one_axis=false"],
+}
+UPDATES = {kind: [f"model.updates={kind}"] for kind in ("none", "point", "full")}
+SETS = {f"{bag}": [f"model.bag={bag}"] for bag in (2, 5, "full", 1)}
+STUDIES = {
+    "granola-zinc": Study(
+        "gin/zinc12k",
+        LEAGUE | NOISE_TENTH | BARE,
+        [*FIRST_EPOCHS, "model.residual=true", "training.batch_size=64", "training.epochs=4"],
+    ),
+    "encoding-zinc": Study("subgraphormer/zinc12k", ENCODINGS, SMALL_ZINC, part=True),
+    "updates-zinc": Study("csgnn/zinc12k", UPDATES, SMALL_ZINC, part=True),
+    "sets-esol-scaffold": Study("csgnn/esol", SETS, ["data.split=scaffold"]),
+    "granola-esol-scaffold": Study(
+        "granola/esol",
+        {
+            "batch": ["model.norm=batch", "model.draws=1"],
+            "granola-no-rnf": ["model.norm=granola-no-rnf", "model.draws=1"],
+            "granola": [],
+            "granola, none inside": ["model.inner_norm=false", "model.head_norm=false"],
+        },
+        ["data.split=scaffold"],
+    ),
+}  # fmt: skip
+
+
+class Trainer:
+    """Trains cells, and keeps what was read and encoded last."""
+
+    def __init__(self) -> None:
+        self.read: tuple[str, GraphTable] | None = None
+        self.encoded: tuple[str, GraphTable] | None = None
+
+    def table(self, recipe: GraphRecipe) -> GraphTable:
+        """The recipe's data with what its model needs."""
+        if self.read is None or self.read[0] != recipe.reads:
+            self.read, self.encoded = (recipe.reads, recipe.load()), None
+        key = f"{recipe.reads} {recipe.model.transform()!r}"
+        if self.encoded is None or self.encoded[0] != key:
+            self.encoded = key, self.read[1].map(recipe.encode)
+        return self.encoded[1]
+
+    def row(self, recipe: GraphRecipe) -> dict[str, Any]:
+        """Train, and measure the best epoch."""
+        table, t = self.table(recipe), recipe.training
+        task = recipe.task(table)
+        with tempfile.TemporaryDirectory() as folder:
+            how = Fit(epochs=t.epochs, batch_size=t.batch_size, seed=recipe.seed, quiet=True)
+            fit(task, table.subset("train"), table.subset("val"), how, Path(folder))
+            history = pd.read_csv(Path(folder) / "history.csv")
+        row: dict[str, Any] = {"params": sum(p.numel() for p in task.model.parameters())}
+        for split in ("val", "test"):
+            rows = table.splits.get(split)
+            if rows is not None:
+                predicted = recipe.predictions(task, table.subset(split))
+                row[split] = round(metrics_of(task.task, predicted, table.targets[rows])[t.monitor], 4)
+        curve = history[f"val_{t.monitor}"].round(4).tolist()
+        return row | {"curve": curve, "cpu_s": round(float(history["cpu_seconds"].iloc[-1]) / t.epochs, 2)}
+
+
+def part_of_zinc() -> Path:
+    """A folder with the first training and validation molecules."""
+    ROOM.mkdir(exist_ok=True)
+    for name, rows in FEW.items():
+        table = pd.read_csv(data_file(f"molecules/zinc12k_{name}.csv"), nrows=rows)
+        table.to_csv(ROOM / f"zinc12k_{name}.csv", index=False)
+    return ROOM
+
+
+def cells(study: Study, seeds: list[int] | None) -> Iterator[tuple[int, str, GraphRecipe]]:
+    """Seed by seed, so that a table that was cut off has whole columns."""
+    for seed in study.seeds if seeds is None else seeds:
+        for name, changes in study.settings.items():
+            where = [f"data.path={part_of_zinc()}"] if study.part else []
+            recipe = load(study.base, [*study.common, *changes, *where, f"seed={seed}"])
+            assert isinstance(recipe, GraphRecipe)
+            yield seed, name, recipe
+
+
+def run(name: str, folder: Path, seeds: list[int] | None) -> None:
+    file, trainer = folder / f"{name}.jsonl", Trainer()
+    done = {(row["setting"], row["seed"]) for row in rows_of(file)}
+    for seed, setting, recipe in cells(STUDIES[name], seeds):
+        if (setting, seed) in done:
+            continue
+        row = {"study": name, "setting": setting, "seed": seed} | trainer.row(recipe)
+        with file.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def show(name: str, folder: Path) -> None:
+    """A row a setting: every seed, mean and deviation, CPU seconds an epoch."""
+    rows = rows_of(folder / f"{name}.jsonl")
+    if not rows:
+        return
+    print(
+        f"\n{name}\n\n| setting | by seed | mean ± sd | parameters | CPU s an epoch |\n| --- | --- | --- | --- | --- |"
+    )
+    for setting in STUDIES[name].settings:
+        own = [row for row in rows if row["setting"] == setting]
+        values = [row.get("test", row["val"]) for row in own]
+        if values:
+            spread = f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
+            each = ", ".join(f"{value:.3f}" for value in values)
+            print(f"| {setting} | {each} | {spread} | {own[0]['params']:,} | {mean(r['cpu_s'] for r in own):.1f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where rows are kept")
+    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all by default")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of those of a study")
+    parser.add_argument("--show", action="store_true", help="print tables, train nothing")
+    options = parser.parse_intermixed_args()
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name in options.studies or STUDIES:
+        if options.show:
+            show(name, options.folder)
+        else:
+            run(name, options.folder, options.seeds)
+
+
+if __name__ == "__main__":
+    main()
