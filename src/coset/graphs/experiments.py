@@ -22,7 +22,7 @@ from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
-from coset.graphs.prediction import predict_file, row_names
+from coset.graphs.prediction import Member, predict_file, row_names
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.runs.checkpoints import check_belongs, read_checkpoint
 from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
@@ -248,8 +248,8 @@ class GraphRecipe(Recipe):
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
     ) -> tuple[int, Sequence[str]]:
         """See :func:`coset.graphs.prediction.predict_file`."""
-        folders = [folder.path, *options.pop("others", ())]
-        return predict_file(folders, data, output, progress=not quiet, **options)
+        members = [Member(path, *load_task(path)) for path in (folder.path, *options.pop("others", ()))]
+        return predict_file(members, data, output, progress=not quiet, **options)
 
     def _fit(self, table: GraphTable, run: Run) -> Fit:
         t = self.training

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,24 @@ if TYPE_CHECKING:
     from coset.graphs.experiments import GraphRecipe
 
 
+class Member(NamedTuple):
+    """A trained network: of a run alone, or one of an ensemble.
+
+    Attributes:
+        folder: Of its run.
+        recipe: Of its run.
+        task: The trained task.
+        described: An empty table of what it predicts.
+    """
+
+    folder: Path
+    recipe: GraphRecipe
+    task: GraphTask
+    described: GraphTable
+
+
 def predict_file(
-    folders: Sequence[Path],
+    members: Sequence[Member],
     data: Path,
     output: Path,
     *,
@@ -47,7 +63,7 @@ def predict_file(
     there are classes), and by ``low`` and ``high`` of an interval.
 
     Args:
-        folders: Of the runs; several are an ensemble.
+        members: Several are an ensemble.
         data: The file.
         output: The CSV to write.
         smiles: Column of SMILES; by default the one the run was trained on, or ``smiles``.
@@ -62,15 +78,12 @@ def predict_file(
         CosetError: A run cannot be used, runs do not belong together, or the file holds something that cannot be
             predicted.
     """
-    from coset.graphs.experiments import load_task
-
-    members = [load_task(folder) for folder in folders]
-    recipe, _, described = members[0]
-    for folder, (own, _, other) in zip(folders, members, strict=True):
-        same = (other.target_names, other.classes) == (described.target_names, described.classes)
-        if not same or _but_for_seeds(own) != _but_for_seeds(recipe):
-            raise CosetError(f"{folder} and {folders[0]} differ in more than the seed: they are no ensemble")
-    margins = None if interval is None else conformal_margins(folders, described, interval)
+    first, recipe, _, described = members[0]
+    for member in members:
+        same = (member.described.target_names, member.described.classes) == (described.target_names, described.classes)
+        if not same or _but_for_seeds(member.recipe) != _but_for_seeds(recipe):
+            raise CosetError(f"{member.folder} and {first} differ in more than the seed: they are no ensemble")
+    margins = None if interval is None else conformal_margins([m.folder for m in members], described, interval)
     try:
         table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows, progress)
     except CosetError as error:
@@ -78,7 +91,7 @@ def predict_file(
     molecules = recipe.data.to_predict(data, described) is None
     frame = read_table(data).loc[[int(row) for row in table.ids]] if molecules else row_names(table)
     each = []
-    for folder, (own, task, _) in zip(folders, members, strict=True):
+    for folder, own, task, _ in members:
         values = predictions_for(_redrawn(own, task.model, draws, seed), task, table, progress)
         wrong = ~values.isfinite().all(1)
         if wrong.any():
