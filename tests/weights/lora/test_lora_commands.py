@@ -70,7 +70,10 @@ def test_a_map_is_coloured_by_classes_or_by_a_scale(coset, adapters, tmp_path):
 
 def test_what_is_no_adapter_gets_one_line(coset, tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
-    for target, message in (("nothing", "does not exist"), ("notes.csv", "cannot be read: it is damaged, or holds more than tensors")):
+    for target, message in (
+        ("nothing", "does not exist"),
+        ("notes.csv", "cannot be read: it is damaged, or holds more than tensors"),
+    ):
         code, _, err = coset("lora", "inspect", tmp_path / target)
         assert code == 1
         assert message in err
