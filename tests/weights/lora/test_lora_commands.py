@@ -70,7 +70,10 @@ def test_a_map_is_coloured_by_classes_or_by_a_scale(coset, adapters, tmp_path):
 
 def test_what_is_no_adapter_gets_one_line(coset, tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
-    for target, message in (("nothing", "does not exist"), ("notes.csv", "or not a file of tensors")):
+    for target, message in (
+        ("nothing", "does not exist"),
+        ("notes.csv", "cannot be read: it is damaged, or holds more than tensors"),
+    ):
         code, _, err = coset("lora", "inspect", tmp_path / target)
         assert code == 1
         assert message in err
@@ -109,7 +112,7 @@ def one(seed, n=6, base="somebody/base"):
 
 
 FAULTS = {
-    "truncated": "truncated", "NaN": "NaN", "missing B": r"has A (down) but no B (up)",
+    "truncated": "incomplete metadata", "NaN": "NaN", "missing B": r"has A (down) but no B (up)",
     "rank mismatch": "the ranks of its factors differ", "configured rank": "adapter_config.json says 5",
     "other base": "another base model (somebody/larger)",
 }  # fmt: skip

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError, require
+from coset.core.outside import inside, read_tree, tensor_file
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 
 _INDEX = "model.safetensors.index.json"
@@ -50,6 +50,12 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
         if base.is_dir():
             _copy_others(base, part, {shard.name for shard in shards})
     return len(changes)
+
+
+class Shards(TypedDict):
+    """What an index of shards says."""
+
+    weight_map: dict[str, str]
 
 
 class _Changes:
@@ -161,11 +167,8 @@ def _shards(base: Path) -> list[Path]:
         iter([base / _INDEX] if (base / _INDEX).is_file() else sorted(base.glob("*.safetensors.index.json"))), None
     )
     if index is not None:
-        try:
-            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CosetError(f"{index} is no index of shards: {error}") from error
-        found = [base / name for name in dict.fromkeys(listed)]
+        listed: Mapping[str, str] = read_tree(index, Shards)["weight_map"]
+        found = [inside(base, name, index) for name in dict.fromkeys(listed.values())]
     else:
         found = sorted(base.glob("*.safetensors"))
     if not found:
@@ -176,24 +179,14 @@ def _shards(base: Path) -> list[Path]:
     return found
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    safetensors = require("safetensors", "weights")
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            yield file
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CosetError(f"{path} is damaged or no safetensors file: {error}") from error
-
-
 def _names_in(path: Path) -> list[str]:
-    with _opened(path) as file:
+    with tensor_file(path) as file:
         return list(file.keys())
 
 
 def _rewrite(shard: Path, to: Path, changes: _Changes) -> None:
     """One shard, its tensors read one by one; those that change are held in the type that they had."""
-    with _opened(shard) as file:
+    with tensor_file(shard) as file:
         tensors = {name: changes(name, file.get_tensor(name)).contiguous() for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {"format": "pt"}
     require("safetensors.torch", "weights").save_file(tensors, str(to), metadata=metadata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from coset.core.errors import CosetError
+from coset.core.outside import parse_tree
 from coset.weights.lora.data.patterns import matches
 
 HEADER = "lora_adapter_metadata"
@@ -125,12 +125,7 @@ def _networks(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     text = metadata.get(HEADER)
     if text is None:
         return {}
-    try:
-        listed = json.loads(text)
-    except ValueError as error:
-        raise CosetError(f"{HEADER} in the header is not readable JSON: {error}") from error
-    if not isinstance(listed, dict):
-        raise CosetError(f"{HEADER} in the header must hold a JSON object")
+    listed = parse_tree(text, f"{HEADER} in the header", dict[str, Any])
     found: dict[str, dict[str, Any]] = {}
     for name, value in listed.items():
         network, _, key = name.partition(".")
