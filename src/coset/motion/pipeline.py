@@ -168,7 +168,7 @@ def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None
         else:
             numbers = [float(part) for part in value.split(",")]
         parsed = Intrinsics.parse(numbers)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         raise CosetError(f"intrinsics {value!r}: give f,cx,cy or fx,fy,cx,cy, or a file of a 3 x 3 matrix") from error
     scale = 1.0 if video is None else video.scale
     return Intrinsics(parsed.focal * scale, parsed.cx * scale, parsed.cy * scale, "given")
