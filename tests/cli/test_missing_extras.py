@@ -23,7 +23,9 @@ COMMANDS = {
     "trimesh": ["wl --complex a.obj a.obj"],
     "pyarrow": ["preprocess a.csv --output o --target y"],
     "ray": ["run csv data.path=a.csv data.target=y --engine ray"],
-    "optuna": ["sweep csv data.path=a.csv data.target=y model.width=16,24 --search tpe --samples 2 --seeds 1 --output o"],
+    "optuna": [
+        "sweep csv data.path=a.csv data.target=y model.width=16,24 --search tpe --samples 2 --seeds 1 --output o"
+    ],
 }
 
 
