@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from coset import CosetError
-from coset.core.files import json_text, make_folder, replacing, write_json, write_text
+from coset.core.files import claimed_folder, json_text, make_folder, replacing, write_json, write_text
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path):
@@ -59,3 +59,17 @@ def test_files_are_as_private_as_the_user_wants_them(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [mode, mode]
+
+
+def test_an_output_is_for_one_process(tmp_path):
+    with claimed_folder(tmp_path / "out"):
+        with (
+            pytest.raises(CosetError, match=r"out is in use by process \d+ on .*; wait for it"),
+            claimed_folder(tmp_path / "out"),
+        ):
+            pass
+        (tmp_path / "out" / "a").touch()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a"]
+    with suppress(ZeroDivisionError), claimed_folder(tmp_path / "fails"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "fails").exists()

@@ -13,6 +13,7 @@ import typer
 from coset import CosetError, __version__
 from coset.cli import find, runs
 from coset.core.commands import COMMANDS
+from coset.core.errors import not_installed
 from coset.runs.signals import Stopped, stop_on_signals
 from coset.runs.terminal import console, problems
 
@@ -83,6 +84,8 @@ def main() -> None:
         if hasattr(error, "format_message"):  # Typer's own: a missing argument, an unknown option
             context = getattr(error, "ctx", None)
             _fail(f"{error.format_message()} ({context.command_path if context else 'coset'} --help)", 2)
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("coset"):
+            error = not_installed(error.name)
         if isinstance(error, CosetError) and "COSET_MISTAKE" in os.environ:
             from coset.runs.launch.processes import note_mistake
 

@@ -1,6 +1,7 @@
 """Errors meant for people: one line that says what is wrong, where, and what would be right."""
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -22,7 +23,41 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise CosetError(f'{module} is not installed: pip install "coset[{extra}]"') from error
+        raise not_installed(module, extra) from error
+
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "molecules": ("rdkit",),
+    "weights": ("transformers", "peft", "safetensors", "sklearn", "diffusers"),
+    "motion": ("cv2", "safetensors"),
+    "topology": ("toponetx", "gudhi", "trimesh"),
+    "shards": ("pyarrow",),
+    "ray": ("ray",),
+    "search": ("optuna",),
+}
+"""Modules that each extra of the package installs."""
+
+
+def not_installed(module: str, extra: str | None = None) -> CosetError:
+    """What to say of a module that is missing: with all others of its extra that are missing too, and how to get them.
+
+    Args:
+        module: That could not be imported.
+        extra: Which installs it; looked for if ``None``.
+    """
+    extra = extra or next((name for name, modules in EXTRAS.items() if module.partition(".")[0] in modules), None)
+    if extra is None:
+        return CosetError(f"{module} is not installed: pip install {module}")
+    others = [name for name in EXTRAS.get(extra, ()) if name != module.partition(".")[0] and not _is_there(name)]
+    names, verb = ", ".join([module, *others]), "are" if others else "is"
+    return CosetError(f'{names} {verb} not installed: pip install "coset[{extra}]"')
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # it is being imported, or was put there by hand
+        return True
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

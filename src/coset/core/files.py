@@ -4,11 +4,14 @@ import json
 import math
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from coset.core.errors import CosetError
 
@@ -107,6 +110,55 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CosetError(f"cannot make {folder}: {reason(error)}") from error
+
+
+@contextmanager
+def claimed(lock: Path, what: Path) -> Iterator[None]:
+    """An output for this process alone while the body runs.
+
+    Args:
+        lock: File to lock; it says who holds it.
+        what: The output, for messages.
+
+    Raises:
+        CosetError: Another process writes it; host and number are named.
+    """
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+        while not lock.exists():  # who held it before has just removed it
+            held.release()
+            held.acquire(timeout=0)
+    except Timeout:
+        who = lock.read_text(encoding="utf-8", errors="replace")[:200] or "another process"
+        raise CosetError(f"{what} is in use by {who}; wait for it, or choose another output") from None
+    except OSError as error:
+        raise CosetError(f"cannot write {what}: {reason(error)}") from error
+    try:
+        lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        held.release()
+
+
+@contextmanager
+def claimed_folder(folder: Path) -> Iterator[None]:
+    """A folder to write, made if missing, for this process alone; one that was made and stays empty is removed.
+
+    Raises:
+        CosetError: It cannot be made, or another process writes it.
+    """
+    fresh = not folder.exists()
+    make_folder(folder)
+    try:
+        with claimed(folder / ".lock", folder):
+            yield
+    except BaseException:
+        if fresh and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def reason(error: OSError) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from coset.core.errors import CosetError, require
-from coset.core.files import json_text, make_folder, write_bytes, write_text
+from coset.core.files import claimed_folder, json_text, write_bytes, write_text
 from coset.core.outside import parse_tree, read_text
 from coset.motion.data import tracks as track_files
 from coset.motion.data.tracks import Intrinsics, Tracks
@@ -99,14 +99,8 @@ def reconstruct_file(
     Raises:
         CosetError: The input cannot be used, or a file cannot be written.
     """
-    fresh = not output.exists()
-    make_folder(output)
-    try:
+    with claimed_folder(output):
         return _reconstruct(source, output, options, model, progress)
-    except BaseException:
-        if fresh and not any(output.iterdir()):
-            output.rmdir()
-        raise
 
 
 def _reconstruct(
@@ -168,7 +162,7 @@ def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None
         else:
             numbers = [float(part) for part in value.split(",")]
         parsed = Intrinsics.parse(numbers)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         raise CosetError(f"intrinsics {value!r}: give f,cx,cy or fx,fy,cx,cy, or a file of a 3 x 3 matrix") from error
     scale = 1.0 if video is None else video.scale
     return Intrinsics(parsed.focal * scale, parsed.cx * scale, parsed.cy * scale, "given")

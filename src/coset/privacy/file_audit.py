@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from coset.core.files import make_folder, write_arrays, write_json
+from coset.core.files import claimed_folder, write_arrays, write_json
 from coset.privacy.audit import Audit, audit, load_inputs, load_network
 from coset.privacy.experiments import RECONSTRUCTIONS
 from coset.privacy.groups import FiniteGroup, group_of
@@ -67,20 +67,26 @@ class FileAudit:
             train, held_out, loss = _as_classes(train), _as_classes(held_out), "ce"
         drawn = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
         picture = (drawn[0], drawn[1]) if len(drawn) == 2 and self.group != "sets" else None
-        with progress("looking for training inputs", 101, quiet) as each:
-            result = audit(
-                network, train, held_out, group=table, loss=loss, weight_decay=self.weight_decay,
-                attack=self._attack(len(train[0])), picture=picture, progress=each,
-            )  # fmt: skip
-        make_folder(output)
+        with claimed_folder(output):
+            with progress("looking for training inputs", 101, quiet) as each:
+                result = audit(
+                    network, train, held_out, group=table, loss=loss, weight_decay=self.weight_decay,
+                    attack=self._attack(len(train[0])), picture=picture, progress=each,
+                )  # fmt: skip
+            self._write(output, result, train[0], held_out[0], table, picture)
+        return result
+
+    def _write(
+        self, output: Path, result: Audit, train: Tensor, held_out: Tensor, table: FiniteGroup,
+        picture: tuple[int, int] | None,
+    ) -> None:  # fmt: skip
         found = aligned(result.found.candidates[result.found.best], result.scores, table)
-        others = nearest(found, held_out[0], table)
-        arrays = {"found": found.numpy(), "truth": train[0].numpy(), "held_out": others.numpy()}
+        others = nearest(found, held_out, table)
+        arrays = {"found": found.numpy(), "truth": train.numpy(), "held_out": others.numpy()}
         write_arrays(output / RECONSTRUCTIONS, arrays)
-        facts = {"group": table.name, "training inputs": str(len(train[0])), "held out": str(len(held_out[0]))}
+        facts = {"group": table.name, "training inputs": str(len(train)), "held out": str(len(held_out))}
         write_audit(output, f"Audit of {self.weights.name}", result, arrays, facts, picture)
         write_json(output / METRICS, result.to_dict())
-        return result
 
     def _network(self, shape: tuple[int, ...]) -> tuple[nn.Module, FiniteGroup]:
         if self.model is None:

@@ -13,6 +13,7 @@ import pytest
 from torch_geometric.transforms import Compose
 
 from coset.core.errors import CosetError
+from coset.core.files import claimed
 from coset.graphs.data import datasets
 from coset.graphs.data.sharding import PLAN, Sharding, preprocess
 from coset.graphs.data.shards import ShardedGraphs
@@ -139,6 +140,7 @@ import os, threading, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from test_sharding import sharding
+from coset.core.files import claimed
 from coset.graphs.data.sharding import preprocess
 small = {{"num_cpus": 1, "object_store_memory": 100_000_000}}
 cluster = Cluster(initialize_head=True, head_node_args=small)
@@ -160,3 +162,25 @@ thread.join()
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "6"
     assert made(folder) == undisturbed
+
+
+def test_a_mended_table_goes_on_in_its_folder(tmp_path):
+    file, folder = table(tmp_path / "a.csv", bad=(9,)), tmp_path / "shards"
+    with pytest.raises(CosetError, match=r"a\.csv, row 9: unparsable SMILES"):
+        preprocess(sharding(file), folder, quiet=True)
+    kept = made(folder)
+    table(file)
+    result = preprocess(sharding(file), folder, quiet=True)
+    assert result["made"] < result["shards"]  # those of rows that were right are not made again
+    assert kept.items() <= made(folder).items()
+    preprocess(sharding(file), tmp_path / "undisturbed", quiet=True)
+    assert made(folder) == made(tmp_path / "undisturbed")
+
+
+def test_a_folder_of_shards_is_for_one_process(file, tmp_path):
+    (tmp_path / "shards").mkdir()
+    with (
+        claimed(tmp_path / "shards" / ".lock", tmp_path / "shards"),
+        pytest.raises(CosetError, match=r"shards is in use by process \d+ on "),
+    ):
+        preprocess(sharding(file), tmp_path / "shards", quiet=True)

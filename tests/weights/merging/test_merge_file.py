@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 import subprocess
 import sys
 
@@ -427,3 +428,37 @@ def test_what_is_no_sequence_of_linear_layers(tmp_path, capsys, monkeypatch):
     refused(
         tmp_path, written(tmp_path, "linear", inputs=""), "norm.weight is no tensor of a plain", capsys, monkeypatch
     )
+
+
+def test_a_merge_that_is_done_is_not_done_again(pair, monkeypatch):
+    first = merge_file.run(load(written(pair, "linear")))
+    monkeypatch.setattr(merge_file, "_run", pytest.fail)
+    assert merge_file.run(load(written(pair, "linear")))["seconds"] == first["seconds"]
+    monkeypatch.undo()
+    with pytest.raises(CosetError, match="exists already"):
+        merge_file.run(load(written(pair, "average")))
+
+
+def test_of_two_merges_into_one_folder_the_second_is_told(pair):
+    merge = load(written(pair, "linear"))
+
+    def second(*_):
+        with pytest.raises(CosetError, match=r"out is in use by process \d+ on "):
+            merge_file.run(merge)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge_file, "_run", second)
+        with pytest.raises(KeyboardInterrupt):
+            merge_file.run(merge)
+    merge_file.run(merge)
+    assert not list(pair.glob(".out*"))
+    mode = stat.S_IMODE(next((pair / "out").glob("*.safetensors")).stat().st_mode)
+    assert mode == stat.S_IMODE((pair / "out" / "merge.json").stat().st_mode)
+
+
+def test_shards_outside_of_the_folder_are_refused(pair):
+    index = {"weight_map": {"a": "../m1/model.safetensors"}}
+    (pair / "m0" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CosetError, match=r"names the file '\.\./m1/model\.safetensors', which is not in"):
+        merge_file.run(load(written(pair, "linear")))

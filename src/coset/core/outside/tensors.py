@@ -31,7 +31,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
 def tensors_with_metadata(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The same with the texts that a safetensors file keeps beside them."""
     path = Path(path)
-    if path.suffix.lower() == ".safetensors":
+    if path.suffix.lower() == ".safetensors" or _begins_as_safetensors(path):
         with tensor_file(path) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     from torch import Tensor
@@ -45,6 +45,12 @@ def tensors_with_metadata(path: Path | str) -> tuple[dict[str, Tensor], dict[str
     ):
         raise CosetError(f"{path} holds no state dict: names and tensors were expected")
     return state, {}
+
+
+def _begins_as_safetensors(path: Path) -> bool:
+    """Whatever it is called: a length, then JSON."""
+    with open(check_regular(path), "rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 @contextmanager

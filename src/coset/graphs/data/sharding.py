@@ -21,12 +21,13 @@ from torch_geometric.transforms import BaseTransform
 from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError
-from coset.core.files import make_folder, write_json, write_text
-from coset.core.outside import read_table, read_tree, table_chunks
+from coset.core.files import claimed, make_folder, write_json, write_text
+from coset.core.outside import read_table, read_text, read_tree, table_chunks
 from coset.graphs.data.datasets import check_column, listed, parse_rows, target_columns
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
 from coset.graphs.data.shards import MANIFEST, Shard, read_manifest, write_shard
 from coset.graphs.transforms import precompute
+from coset.runs.folder import LOCK
 from coset.runs.launch.jobs import ENGINES, Job, over_ray_data, run_jobs
 from coset.runs.terminal import bars
 
@@ -114,7 +115,18 @@ def preprocess(
     if sharding.shard_rows < 1:
         raise CosetError(f"shard_rows={sharding.shard_rows} must be at least 1")
     plan = sharding.plan()
-    _settle(folder, plan)
+    if folder.is_dir() and not (folder / PLAN).is_file() and {path.name for path in folder.iterdir()} - {LOCK}:
+        raise CosetError(f"{folder} is not empty and holds no shards; choose another folder with --output")
+    make_folder(folder)
+    with claimed(folder / LOCK, folder):
+        _settle(folder, plan)
+        return _preprocess(sharding, folder, plan, skip_bad_rows, engine, workers, retries, quiet, started)
+
+
+def _preprocess(
+    sharding: Sharding, folder: Path, plan: dict[str, Any], skip_bad_rows: bool, engine: str, workers: int,
+    retries: int, quiet: bool, started: float,
+) -> dict[str, Any]:  # fmt: skip
     parts = _cut(sharding, plan, folder)
     missing = [number for number in range(len(parts)) if not _shard(folder, number).is_file()]
     settings = (str(folder.absolute()), sharding, tuple(plan["targets"]), skip_bad_rows)
@@ -193,16 +205,25 @@ def _settle(folder: Path, plan: dict[str, Any]) -> None:
     if file.is_file():
         earlier = read_tree(file, dict[str, Any])
         changed = [key for key in plan if earlier.get(key) != plan[key]]
-        if changed:
+        names = [[entry["name"] for entry in each.get("files", ())] for each in (earlier, plan)]
+        if changed == ["files"] and names[0] == names[1] and not (folder / MANIFEST).is_file():
+            _begin_anew(folder, plan)  # a table was mended: nothing was finished yet
+        elif changed:
             raise CosetError(
                 f"{folder} was made with another {changed[0].replace('_', '-')} (see {file}); "
                 "choose another folder with --output"
             )
         return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CosetError(f"{folder} is not empty and holds no shards; choose another folder with --output")
-    make_folder(folder)
     write_json(file, plan)
+
+
+def _begin_anew(folder: Path, plan: dict[str, Any]) -> None:
+    """Shards of rows that are as they were stay; :func:`_cut` removes those whose rows are others."""
+    (folder / PARTS).unlink(missing_ok=True)
+    for shard in folder.glob("*.arrow"):
+        if not (folder / ROWS / f"{shard.stem}.csv").is_file():
+            shard.unlink()
+    write_json(folder / PLAN, plan)
 
 
 def _cut(sharding: Sharding, plan: dict[str, Any], folder: Path) -> list[_Part]:
@@ -215,8 +236,13 @@ def _cut(sharding: Sharding, plan: dict[str, Any], folder: Path) -> list[_Part]:
     parts: list[_Part] = []
     for table in sharding.files:
         for chunk in table_chunks(table, sharding.shard_rows):
-            write_text(_part(folder, len(parts)), chunk[columns].to_csv(index_label="row"))
+            file_of_rows, text = _part(folder, len(parts)), chunk[columns].to_csv(index_label="row")
+            if file_of_rows.is_file() and read_text(file_of_rows) != text:
+                _shard(folder, len(parts)).unlink(missing_ok=True)
+            write_text(file_of_rows, text)
             parts.append({"file": str(table), "rows": len(chunk)})
+    for surplus in range(len(parts), len(parts) + sum(1 for _ in folder.glob("*.arrow"))):
+        _shard(folder, surplus).unlink(missing_ok=True)
     write_json(file, parts)
     return parts
 

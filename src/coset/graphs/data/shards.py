@@ -137,7 +137,9 @@ class Shard:
         table = read_arrow(path)
         if b"coset" not in table.metadata:
             raise CosetError(f"{path} is no shard that can be read: its schema says nothing of coset")
-        self.about: dict[str, Any] = parse_tree(table.metadata[b"coset"].decode(), path, dict[str, Any])
+        with refusing(path, "shard"):
+            about = table.metadata[b"coset"].decode()
+        self.about: dict[str, Any] = parse_tree(about, path, dict[str, Any])
         self._length = 0 if table.batch is None else table.batch.num_rows
         self._ragged: dict[str, _Ragged] = {}
         self._plain: dict[str, Any] = {}

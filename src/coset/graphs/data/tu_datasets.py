@@ -90,8 +90,8 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
     try:
         for number in range(int(rows[0][0])):
             nodes, label = map(int, rows[at])
-            if nodes < 1:
-                raise ValueError(f"it has {nodes} nodes")
+            if nodes < 1 or abs(label) > 1 << 31:
+                raise ValueError(f"it has {nodes} nodes and class {label}")
             found, edges = _nodes(rows, at + 1, nodes)
             tags.append(found)
             graph = Data(edge_index=edges, y=torch.tensor([[float(label)]]), num_nodes=nodes, id=str(number))
@@ -114,6 +114,8 @@ def _nodes(rows: list[list[str]], at: int, nodes: int) -> tuple[torch.Tensor, to
     tags, sources, targets = [], [], []
     for node in range(nodes):
         tag, degree, *rest = map(int, rows[at + node])
+        if max(map(abs, (tag, degree, *rest))) > 1 << 31:
+            raise ValueError(f"node {node} has a number beyond 2^31")
         if len(rest) < degree:
             raise ValueError(f"node {node} has {len(rest)} of {degree} neighbours")
         tags.append(tag)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.core.files import write_json, write_text
-from coset.core.outside import read_text
+from coset.core.files import claimed, json_text, make_folder, write_json, write_text
+from coset.core.outside import read_text, read_tree
 from coset.weights.merging import checkpoints
 from coset.weights.merging.augmentation import augmented
 from coset.weights.merging.checkpoints import Checkpoint, joins_heads
@@ -94,12 +94,28 @@ def check(merge: MergeFile) -> list[str]:
 def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]:
     """Merge, and write the output whole or not at all; returns what is in its ``merge.json``.
 
-    Training that was interrupted goes on where it was kept last, if the merge file is the same.
+    Training that was interrupted goes on where it was kept last, if the merge file is the same; a merge that is done
+    is not done again.
 
     Raises:
         CosetError: See :func:`check`; or the output exists already.
     """
-    started, output = time.monotonic(), Path(merge.output)
+    output = Path(merge.output)
+    make_folder(output.parent)
+    with claimed(output.with_name(f".{output.name}.lock"), output):
+        return _finished(merge, output) or _run(merge, output, progress)
+
+
+def _finished(merge: MergeFile, output: Path) -> dict[str, Any] | None:
+    """What is in the ``merge.json`` of the very same merge that was done before."""
+    if not (output / "merge.json").is_file():
+        return None
+    facts = read_tree(output / "merge.json", dict[str, Any])
+    return facts if facts.get("merge") == json.loads(json_text(merge.model_dump(mode="json"))) else None
+
+
+def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str, Any]:
+    started = time.monotonic()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CosetError(f"{output} exists already: choose another output")
     opened = _open(merge)
