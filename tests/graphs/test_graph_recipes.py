@@ -242,3 +242,23 @@ def test_a_folder_from_before_an_option_came_still_predicts(small_csv, tmp_path)
     torch.save(state, file)
     count, _ = recipe.predict(recipe.folder(tmp_path / "run"), small_csv, tmp_path / "new.csv", quiet=True)
     assert count == 12
+
+
+def test_seeds_are_the_rounds_of_one_cross_validation(small_csv, tmp_path):
+    held = []
+    for seed in range(3):
+        recipe = recipe_for(small_csv, "data.split=kfold", "data.folds=3", f"seed={seed}", "training.epochs=1")
+        table = recipe.load()
+        held += table.splits["test"].tolist()
+    assert sorted(held) == list(range(12))
+    with pytest.raises(CosetError, match=r"data.fold=3: there are 3 folds"):
+        recipe_for(small_csv, "data.split=kfold", "data.folds=3", "data.fold=3").load()
+
+
+def test_a_column_of_dates_splits(small_csv):
+    frame = pd.read_csv(small_csv)
+    frame["when"] = [f"2024-01-{31 - row:02d}" for row in range(12)]
+    frame.to_csv(small_csv, index=False)
+    table = recipe_for(small_csv, "data.split=time", "data.split_column=when").load()
+    assert table.splits["test"].tolist() == [0, 1, 2]
+    assert table.splits["train"].tolist() == list(range(6, 12))

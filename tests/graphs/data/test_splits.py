@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coset.core.errors import CosetError
-from coset.graphs.data.splits import column_split, random_split, scaffold_split, split_sizes
+from coset.graphs.data.splits import column_split, ordered_split, random_split, scaffold_split, split_sizes
 
 
 def as_lists(splits):
@@ -90,3 +90,14 @@ def test_column_split_names_the_row():
         column_split(["train", "holdout"], rows=[2, 3], column="fold")
     with pytest.raises(CosetError, match="no row in train"):
         column_split(["test"])
+
+
+def test_the_earliest_rows_are_trained_on_and_the_latest_tested():
+    dates = ["2024-03-01", "2021-01-05", "2023-12-31T10:00", "2020-02-29", "2025-01-01"]
+    parts = ordered_split(dates, (0.6, 0.2, 0.2))
+    assert {name: rows.tolist() for name, rows in parts.items()} == {"train": [1, 2, 3], "val": [0], "test": [4]}
+    assert ordered_split(["10", "9", "2.5"], (0.34, 0.33, 0.33))["train"].tolist() == [2]
+    with pytest.raises(CosetError, match="'soon' is neither a number nor a date such as 2024-03-31"):
+        ordered_split(["2024-01-01", "soon", "2024-01-03"])
+    with pytest.raises(CosetError, match="is empty in some rows"):
+        ordered_split(["1", None, "3"])

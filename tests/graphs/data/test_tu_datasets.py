@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
-from coset.graphs.data.tu_datasets import fold_split, read_tu, tu_dataset
+from coset.graphs.data.splits import fold_split
+from coset.graphs.data.tu_datasets import read_tu, tu_dataset
 from coset.runs.recipes import load
 
 TRIANGLE = "3 {label}\n5 2 1 2\n{tag} 2 0 2\n5 2 0 1\n"

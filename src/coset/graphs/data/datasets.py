@@ -38,7 +38,7 @@ from coset.graphs.data.molecules import (
     parse_smiles,
     scaffold,
 )
-from coset.graphs.data.splits import Splits, column_split, random_split, scaffold_split
+from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, scaffold_split
 from coset.graphs.data.validation import validate_graph
 from coset.runs.terminal import track
 
@@ -291,6 +291,8 @@ def csv(
     split_column: str = "split",
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
+    folds: int = 5,
+    fold: int = 0,
     skip_bad_rows: bool = False,
     drop_missing: bool = False,
     progress: bool = False,
@@ -302,10 +304,12 @@ def csv(
         smiles: Column of SMILES.
         targets: Column or columns to predict, numbers; ``"a,b"`` means two. None for prediction.
         id: Column of names; row numbers otherwise.
-        split: ``"random"``, ``"scaffold"``, ``"column"``, or ``None`` for no split.
-        split_column: The column of train, val and test, for ``split="column"``.
+        split: ``"random"``, ``"scaffold"``, ``"column"``, ``"time"``, ``"kfold"``, or ``None`` for no split.
+        split_column: The column of train, val and test, for ``split="column"``; of dates or numbers, for ``"time"``.
         fractions: Shares of train, val and test.
-        seed: Of the random split.
+        seed: Of the random split, and of the folds.
+        folds: How many, for ``split="kfold"``.
+        fold: The one to test on; the next one chooses the epoch.
         skip_bad_rows: Skip rows whose SMILES do not parse, and count them in ``notes``; an error otherwise.
         drop_missing: Drop rows without any target, and count them in ``notes``; an error otherwise. With several
             targets, rows that have some of them stay, with NaN for the rest.
@@ -318,14 +322,14 @@ def csv(
     file = Path(path)
     frame = read_table(file)
     names = target_columns(targets, list(frame.columns))
-    for column in [smiles, *names, *([id] if id else []), *([split_column] if split == "column" else [])]:
+    for column in [smiles, *names, *([id] if id else []), *([split_column] if split in ("column", "time") else [])]:
         check_column(list(frame.columns), column, file)
     read = parse_rows(frame, file, smiles, names, id, skip_bad_rows, drop_missing, progress)
     if not read.graphs:
         raise CosetError(f"{file}: no row is left with a molecule and a target")
     notes = [f"skipped {len(read.skipped)} unparsable rows: {listed(read.skipped)}"] if read.skipped else []
     notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
-    splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, file)
+    splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, (folds, fold), file)
     notes += [*_repeats(read.mols, read.frame, splits), *_constants(read.graphs, names, splits)] if names else []
     features = (list(ATOM_SIZES), list(BOND_SIZES))
     return GraphTable(read.graphs, tuple(names), splits, file.name, *features, tuple(notes), read.classes)
@@ -559,6 +563,7 @@ def _splits(
     column: str,
     fractions: Sequence[float],
     seed: int,
+    folds: tuple[int, int],
     file: Path,
 ) -> Splits:
     try:
@@ -570,9 +575,13 @@ def _splits(
             return scaffold_split([scaffold(mol) for mol in mols], fractions)
         if split == "column":
             return column_split(frame[column].tolist(), frame.index.tolist(), column)
-    except CosetError as error:
+        if split == "time":
+            return ordered_split(frame[column].tolist(), fractions, column)
+        if split == "kfold":
+            return fold_split([0.0] * len(mols), *folds, seed)
+    except (CosetError, ValueError) as error:
         raise CosetError(f"{file}: {error}") from None
-    raise CosetError(f"split={split!r} is unknown: choose random, scaffold or column")
+    raise CosetError(f"split={split!r} is unknown: choose random, scaffold, column, time or kfold")
 
 
 def listed(rows: Sequence[int], most: int = 10) -> str:

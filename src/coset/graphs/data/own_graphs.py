@@ -29,8 +29,8 @@ from coset.graphs.data.graph_files import (
     table_beside,
 )
 from coset.graphs.data.pyg_files import read_pyg_file
-from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares
-from coset.graphs.data.splits import Splits, column_split, random_split, stratified_split
+from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares, fold_of
+from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, stratified_split
 from coset.graphs.data.validation import validate_graph
 
 MOST_WORDS = 1000  # of a column of features
@@ -40,16 +40,20 @@ class Split(NamedTuple):
     """How rows are split.
 
     Attributes:
-        kind: ``random``, ``stratified`` or ``column``.
-        column: Of train, val and test, for ``column``.
+        kind: ``random``, ``stratified``, ``column``, ``time`` or ``kfold``.
+        column: Of train, val and test, for ``column``; of dates or numbers, for ``time``.
         fractions: Shares of train, val and test.
         seed: Of the order.
+        folds: How many, for ``kfold``.
+        fold: The one to test on.
     """
 
     kind: str
     column: str
     fractions: Sequence[float]
     seed: int
+    folds: int = 5
+    fold: int = 0
 
 
 @GRAPH_DATA.add
@@ -66,8 +70,10 @@ class GraphFiles(GraphData):
         "auto", description="of what targets are; auto: where the column is"
     )
     ignore: list[str] = Field([], description="columns that are no features")
-    split: Literal["random", "stratified", "column"] = "random"
-    split_column: str = Field("split", description="column of train, val and test, for split=column")
+    split: Literal["random", "stratified", "column", "time", "kfold"] = "random"
+    split_column: str = Field("split", description="of train, val and test (split=column), or of dates (split=time)")
+    folds: int = Field(5, ge=3, description="for split=kfold")
+    fold: int | None = Field(None, ge=0, description="the one to test on; the run's seed by default")
     fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
     split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
 
@@ -89,8 +95,10 @@ class GraphFiles(GraphData):
         return Path(self.path).name
 
     def load(self, seed: int, progress: bool) -> GraphTable:
-        seed = seed if self.split_seed is None else self.split_seed
-        split = Split(self.split, self.split_column, self.fractions, seed)
+        fold = fold_of(self.fold, self.folds, seed)
+        usual = 0 if self.split == "kfold" else seed  # folds are the same in every round
+        order = usual if self.split_seed is None else self.split_seed
+        split = Split(self.split, self.split_column, self.fractions, order, self.folds, fold)
         if self.path.endswith(".pt"):
             return self._from_pyg(split)
         tables = read_graph_tables(Path(self.path), None if self.labels is None else Path(self.labels))
@@ -185,7 +193,9 @@ def graphs_of(
     values, classes = _targets(*of_targets, targets)
     splits = {} if split is None else _splits(*of_targets, values, split, found, level)
     if columns is None:
-        skipped = {*targets, *ignore, *([split.column] if split is not None and split.kind == "column" else [])}
+        skipped = {*targets, *ignore}
+        if split is not None and split.kind in ("column", "time"):
+            skipped.add(split.column)
         columns = _learned(found, skipped, _seen_in_training(splits, level, found.of_nodes))
     graphs, loops = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
     if targets:
@@ -246,7 +256,7 @@ def _splits(
 ) -> Splits:  # fmt: skip
     """Rows of targets by split: of one graph its nodes, of several graphs whole graphs."""
     graphs = found.tables.graphs
-    by_node = split.kind == "column" and split.column in rows
+    by_node = split.kind in ("column", "time") and split.column in rows
     if level == "node" and len(graphs) > 1 and not by_node:
         parts = split_rows(len(graphs), graphs, split, None, found.tables.names[2])
         graph_of = torch.from_numpy(found.of_nodes)
@@ -275,9 +285,9 @@ def split_rows(
     Raises:
         CosetError: They cannot be split so.
     """
-    if split.kind == "column":
+    if split.kind in ("column", "time"):
         if rows is None:
-            raise CosetError(f"{what}: split=column needs a table with such a column; its graphs may carry masks")
+            raise CosetError(f"{what}: split={split.kind} needs a table with such a column; its graphs may carry masks")
         check_column([str(c) for c in rows.columns], split.column, Path(what))
     if split.kind == "stratified" and labels is None:
         raise CosetError(f"{what}: split=stratified shares out rows with labels of their own; choose split=random")
@@ -285,11 +295,16 @@ def split_rows(
         if split.kind == "column":
             assert rows is not None
             return column_split(rows[split.column].tolist(), rows.index.tolist(), split.column)
+        if split.kind == "time":
+            assert rows is not None
+            return ordered_split(rows[split.column].tolist(), split.fractions, split.column)
+        if split.kind == "kfold":
+            return fold_split([0.0] * count, split.folds, split.fold, split.seed)
         if split.kind == "stratified":
             assert labels is not None
             return stratified_split(labels.tolist(), split.fractions, split.seed)
         return random_split(count, split.fractions, split.seed)
-    except CosetError as error:
+    except (CosetError, ValueError) as error:
         raise CosetError(f"{what}: {error}") from None
 
 

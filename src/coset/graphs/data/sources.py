@@ -74,6 +74,17 @@ def absolute(value: str) -> str:
     return str(Path(value).expanduser().absolute())
 
 
+def fold_of(fold: int | None, folds: int, seed: int) -> int:
+    """The fold to test on: seeds 0, 1, ... are the rounds of one cross-validation unless one is named.
+
+    Raises:
+        CosetError: There is no such fold.
+    """
+    if fold is not None and fold >= folds:
+        raise CosetError(f"data.fold={fold}: there are {folds} folds, numbered from 0")
+    return seed % folds if fold is None else fold
+
+
 class SplitGraphData(GraphData):
     """Sources that are split at random, or by scaffold."""
 
@@ -156,8 +167,10 @@ class CSV(SplitGraphData):
     smiles: str = Field("smiles", description="column of SMILES")
     target: list[str] = Field(description="column to predict, or several: a,b", min_length=1)
     id: str | None = Field(None, description="column of names; row numbers otherwise")
-    split: Literal["random", "scaffold", "column"] = "random"  # type: ignore[assignment]
-    split_column: str = Field("split", description="column of train, val and test, for split=column")
+    split: Literal["random", "scaffold", "column", "time", "kfold"] = "random"  # type: ignore[assignment]
+    split_column: str = Field("split", description="of train, val and test (split=column), or of dates (split=time)")
+    folds: int = Field(5, ge=3, description="for split=kfold")
+    fold: int | None = Field(None, ge=0, description="the one to test on; the run's seed by default")
     skip_bad_rows: bool = Field(False, description="skip rows whose SMILES cannot be parsed")
     drop_missing: bool = Field(False, description="drop rows without any target")
 
@@ -177,8 +190,13 @@ class CSV(SplitGraphData):
     def load(self, seed: int, progress: bool) -> GraphTable:
         return datasets.csv(
             self.path, self.smiles, self.target, id=self.id, split_column=self.split_column,
-            skip_bad_rows=self.skip_bad_rows, drop_missing=self.drop_missing, **self._how(seed, progress),
+            skip_bad_rows=self.skip_bad_rows, drop_missing=self.drop_missing, folds=self.folds,
+            fold=fold_of(self.fold, self.folds, seed), **self._how(self._split_seed(seed), progress),
         )  # fmt: skip
+
+    def _split_seed(self, seed: int) -> int:
+        """Folds are the same in every round."""
+        return 0 if self.split == "kfold" else seed
 
 
 @GRAPH_DATA.add

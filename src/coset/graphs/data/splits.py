@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -102,6 +104,53 @@ def column_split(values: Sequence[object], rows: Sequence[int] | None = None, co
     if not members["train"]:
         raise CosetError(f"column {column!r} puts no row in train")
     return {name: torch.tensor(chosen, dtype=torch.long) for name, chosen in members.items()}
+
+
+def fold_split(labels: Sequence[float], folds: int = 10, fold: int = 0, seed: int = 0) -> Splits:
+    """Rows of one round of stratified cross-validation: ``test`` is fold k, ``val`` fold k + 1, ``train`` the rest.
+
+    Args:
+        labels: A label a row, whose shares all folds have; all equal for folds at random.
+        folds: How many.
+        fold: The one to test on.
+        seed: Of the shuffle before the rows are dealt out; one seed means the same folds in every round.
+
+    Raises:
+        ValueError: Fewer than three folds, no such fold, or more folds than rows of a class.
+    """
+    if folds < 3 or not 0 <= fold < folds:
+        raise ValueError(f"fold={fold} of {folds}: at least 3 folds, numbered from 0")
+    if len(labels) and (smallest := min(np.unique(labels, return_counts=True)[1])) < folds:
+        raise ValueError(f"folds={folds}: the smallest class has {smallest} graphs, so a fold would have none of it")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(np.asarray(labels)[order], kind="stable")]  # class by class, dealt out one by one
+    places = np.empty(len(labels), dtype=np.int64)
+    places[order] = np.arange(len(labels)) % folds
+    held = {"val": places == (fold + 1) % folds, "test": places == fold}
+    parts = {"train": ~(held["val"] | held["test"])} | held
+    return {name: torch.from_numpy(np.flatnonzero(rows)) for name, rows in parts.items()}
+
+
+def ordered_split(
+    values: Sequence[object], fractions: Sequence[float] = (0.8, 0.1, 0.1), column: str = "date"
+) -> Splits:
+    """The earliest rows for training, the latest for the test: numbers or dates by size, ties in the order of the rows.
+
+    Raises:
+        CosetError: A value is missing, or neither numbers nor dates (as in 2024-03-31) all through.
+    """
+    cells = pd.Series([None if value is None or value != value else str(value).strip() for value in values])
+    if cells.isna().any():
+        raise CosetError(f"column {column!r} is empty in some rows; split=time needs a value in each")
+    keys = pd.to_numeric(cells, errors="coerce")
+    if keys.isna().any():
+        keys = pd.to_datetime(cells, errors="coerce", format="ISO8601")
+    if keys.isna().any():
+        wrong = cells[keys.isna()].iloc[0]
+        raise CosetError(f"column {column!r}: {wrong!r} is neither a number nor a date such as 2024-03-31")
+    order = torch.from_numpy(np.argsort(keys.to_numpy(), kind="stable"))
+    sizes = split_sizes(len(cells), fractions)
+    return {name: rows.sort().values for name, rows in zip(NAMES, order.split(sizes), strict=True)}
 
 
 def split_sizes(count: int, fractions: Sequence[float]) -> list[int]:

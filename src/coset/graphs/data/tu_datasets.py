@@ -9,10 +9,8 @@ class; fold k is tested on, fold k + 1 chooses the epoch, the rest is trained on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch_geometric.data import Data
 
@@ -20,7 +18,7 @@ from coset.core.data_files import data_file
 from coset.core.errors import CosetError, check_choice
 from coset.core.outside import lines_of
 from coset.graphs.data.datasets import GraphTable
-from coset.graphs.data.splits import Splits
+from coset.graphs.data.splits import fold_split
 from coset.graphs.data.validation import validate_graph
 
 FILES = {
@@ -57,25 +55,6 @@ def tu_dataset(
     splits = fold_split(labels, folds, fold, split_seed)
     classes = tuple(str(k) for k in range(max(labels) + 1)) if max(labels) > 1 else ()
     return GraphTable(graphs, ("label",), splits, FILES[name], sizes, None, (note,), classes)
-
-
-def fold_split(labels: Sequence[int], folds: int = 10, fold: int = 0, seed: int = 0) -> Splits:
-    """Rows of one round of stratified cross-validation: ``test`` is fold k, ``val`` fold k + 1, ``train`` the rest.
-
-    Raises:
-        ValueError: Fewer than three folds, no such fold, or more folds than rows of a class.
-    """
-    if folds < 3 or not 0 <= fold < folds:
-        raise ValueError(f"fold={fold} of {folds}: at least 3 folds, numbered from 0")
-    if len(labels) and (smallest := min(np.unique(labels, return_counts=True)[1])) < folds:
-        raise ValueError(f"folds={folds}: the smallest class has {smallest} graphs, so a fold would have none of it")
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(np.asarray(labels)[order], kind="stable")]  # class by class, dealt out one by one
-    places = np.empty(len(labels), dtype=np.int64)
-    places[order] = np.arange(len(labels)) % folds
-    held = {"val": places == (fold + 1) % folds, "test": places == fold}
-    parts = {"train": ~(held["val"] | held["test"])} | held
-    return {name: torch.from_numpy(np.flatnonzero(rows)) for name, rows in parts.items()}
 
 
 def read_tu(file: Path) -> tuple[list[Data], int]:
