@@ -424,7 +424,7 @@ def test_vehicles_and_animals_as_grey_images(tmp_path):
     vehicle = torch.isin(torch.cat([first[:1], others]) % 10, torch.tensor([0, 1, 8, 9]))
     assert torch.equal(vehicle, images.labels < 0)
     np.savez(file, x_train=pixels)
-    with pytest.raises(CosetError, match="holds no array train_images; it has x_train"):
+    with pytest.raises(CosetError, match="lacks the array 'train_images': it holds x_train"):
         cifar10_vehicles_animals(4, 8, str(file))
 
 

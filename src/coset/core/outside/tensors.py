@@ -98,10 +98,11 @@ def read_saved(path: Path | str, classes: Sequence[type] = ()) -> Any:
 
 def _check_archive(path: Path) -> None:
     """PyTorch stores tensors as they are: an archive that would be larger unpacked is none of its own."""
-    if not zipfile.is_zipfile(path):
-        return
-    with refusing(path, "file of tensors"), zipfile.ZipFile(path) as archive:
-        total = sum(member.file_size for member in archive.infolist())
+    with refusing(path, "file of tensors"):
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            total = sum(member.file_size for member in archive.infolist())
     if total > path.stat().st_size:
         raise CosetError(f"{path} claims {total:,} bytes of tensors and has {path.stat().st_size:,}")
 

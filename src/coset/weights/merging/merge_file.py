@@ -111,7 +111,7 @@ def _finished(merge: MergeFile, output: Path) -> dict[str, Any] | None:
     if not (output / "merge.json").is_file():
         return None
     facts = read_tree(output / "merge.json", dict[str, Any])
-    return facts if facts.get("merge") == json.loads(json_text(merge.model_dump(mode="json"))) else None
+    return facts if json_text(facts.get("merge")) == json_text(merge.model_dump(mode="json")) else None
 
 
 def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str, Any]:
