@@ -43,6 +43,10 @@ class OptionsRegistry(Registry[type[Options]]):
         return list(dict.fromkeys(self._all().values()))
 
 
+def _names_of(options: type[Options]) -> tuple[str, ...]:
+    return tuple(get_args(options.model_fields["name"].annotation))
+
+
 class Choice:
     """In the annotation of a key: options of any class of a registry, chosen by their ``name``."""
 
@@ -50,7 +54,8 @@ class Choice:
         self.registry = registry
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        classes = tuple(self.registry.classes())
+        # By name: in messages, the order must not hang on which module was imported first.
+        classes = tuple(sorted(self.registry.classes(), key=lambda options: _names_of(options)))
         if len(classes) == 1:
             return handler.generate_schema(classes[0])
         return handler.generate_schema(Annotated[Union[classes], Field(discriminator="name")])  # noqa: UP007

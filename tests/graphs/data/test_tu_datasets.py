@@ -81,7 +81,7 @@ def test_folds_that_do_not_exist_are_explained(tmp_path):
 
 def test_a_run_classifies_and_reports(tmp_path):
     file = written(tmp_path, collection(graphs=30))
-    changes = [f"data.path={file}", "data.folds=5", "training.epochs=12", "training.learning_rate=0.02"]
+    changes = [f"data.path={file}", "data.folds=5", "training.epochs=40", "training.learning_rate=0.02"]
     recipe = load("granola/mutag", [*changes, "model.width=16", "model.draws=2", "seed=7"])
     metrics = recipe.run(tmp_path / "run", quiet=True)
     assert metrics["notes"] == ["fold 2 of 5 is tested on, fold 3 chooses the epoch"]

@@ -173,10 +173,10 @@ def test_without_rdkit_molecules_are_text(run_dir: Path, monkeypatch: pytest.Mon
     [
         ("metrics.json", "{", r"metrics.json is not valid JSON: line 1"),
         ("metrics.json", "[]", r"metrics.json must hold a JSON dict"),
-        ("recipe.yaml", "a: [", r"recipe.yaml is not valid YAML"),
+        ("recipe.yaml", "a: [", r"recipe.yaml is no YAML that can be read"),
         ("predictions.csv", "name\n1\n", r"predictions.csv has no column 'id'"),
         ("attention.json", '[{"id": 1}]', r"attention.json: record 0 is no attention record"),
-        ("history.csv", "a,b\n1,2\n1,2,3\n", r"history.csv cannot be read"),
+        ("history.csv", "a,b\n1,2\n1,2,3\n", r"history.csv, row 3 has 3 cells, the header 2"),
     ],
 )
 def test_a_broken_file_is_named(run_dir: Path, file: str, content: str, message: str) -> None:

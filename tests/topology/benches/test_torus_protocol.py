@@ -72,7 +72,7 @@ def test_scores_are_written_as_they_come_and_not_computed_again(tmp_path):
     rows = summarise(tables[-1], list(KINDS), [0])
     assert [row["apart"] for row in rows] == [0, 2]
     assert [row["unreliable"] for row in rows] == [0, 0]
-    file.write_text("network,seed\n")
+    file.write_text("network,seed\nhomp,0\n")
     with pytest.raises(CosetError, match="no table of torus scores: it needs the columns network, seed, pair"):
         next(trained(KINDS, DATA, pairs, [0], file))
 

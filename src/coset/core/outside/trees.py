@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
@@ -167,6 +166,8 @@ def check_json_depth(content: bytes, where: Path | str) -> None:
 
 def _brackets(content: bytes) -> int:
     """The most brackets that are open at once, those within strings counted as well."""
+    import numpy as np  # recipes are listed without it
+
     codes = np.frombuffer(content, dtype=np.uint8)
     steps = ((codes == 91) | (codes == 123)).astype(np.int8) - ((codes == 93) | (codes == 125)).astype(np.int8)
     steps = steps[steps != 0]
