@@ -35,6 +35,8 @@ def read_arrow(path: Path | str) -> ArrowTable:
     pa = require("pyarrow", "shards")
     with refusing(path, "Arrow file"):
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        for field in reader.schema:
+            _ = field.name  # text, or an error here and not where it is read
         if reader.num_record_batches > 1:
             raise CosetError(f"{path} has {reader.num_record_batches} record batches; one was expected")
         batch = reader.get_batch(0) if reader.num_record_batches else None
