@@ -72,6 +72,16 @@ def test_features_of_vertices_and_edges_are_read(surfaces, tmp_path):
         read_complexes([file])
 
 
+def test_labels_and_folds_mean_the_same_elsewhere(surfaces, tmp_path, monkeypatch):
+    monkeypatch.chdir(surfaces.parent)
+    recipe = load("complexes", [f"data.path={surfaces}", "data.labels=surfaces/labels.csv", "data.target=kind"])
+    monkeypatch.chdir(tmp_path)
+    assert recipe.data.labels == str(surfaces / "labels.csv")
+    folds = ["data.split=kfold", "data.folds=4", "data.target=kind"]
+    held = [load("complexes", [f"data.path={surfaces}", *folds, f"seed={k}"]).load().splits["test"] for k in range(4)]
+    assert sorted(row for rows in held for row in rows.tolist()) == list(range(8))
+
+
 def test_what_is_wrong_is_told(surfaces, tmp_path):
     def loaded(**options):
         return ComplexFiles(path=str(surfaces), **{"target": "kind", **options}).load(0, False)

@@ -85,10 +85,9 @@ def predict_file(
             raise CosetError(f"{member.folder} and {first} differ in more than the seed: they are no ensemble")
     margins = None if interval is None else conformal_margins([m.folder for m in members], described, interval)
     try:
-        table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows, progress)
+        table, molecules = _graphs_to_predict(recipe, described, data, smiles, skip_bad_rows, progress)
     except CosetError as error:
         raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
-    molecules = recipe.data.to_predict(data, described) is None
     frame = read_table(data).loc[[int(row) for row in table.ids]] if molecules else row_names(table)
     each = []
     for folder, own, task, _ in members:
@@ -185,13 +184,20 @@ def graphs_to_predict(
     Raises:
         CosetError: The file holds something that cannot be predicted.
     """
+    return _graphs_to_predict(recipe, described, data, smiles, skip_bad_rows, progress)[0]
+
+
+def _graphs_to_predict(
+    recipe: GraphRecipe, described: GraphTable, data: Path, smiles: str | None, skip_bad_rows: bool, progress: bool
+) -> tuple[GraphTable, bool]:
+    """The graphs, and whether they are those of a table of SMILES."""
     table = recipe.data.to_predict(data, described)
     if table is not None:
-        return table
+        return table, False
     if recipe.data.not_smiles:
         raise CosetError(f"{recipe.name} was trained on {recipe.data.title}, {recipe.data.not_smiles}")
     smiles = smiles or recipe.data.smiles_column
-    return datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+    return datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress), True
 
 
 def predictions_for(recipe: GraphRecipe, task: GraphTask, table: GraphTable, progress: bool = False) -> Tensor:
@@ -223,7 +229,7 @@ def row_names(table: GraphTable) -> pd.DataFrame:
     """What rows of predictions are called: ``id``; of nodes also ``graph`` and ``node``."""
     if table.level == "graph":
         return pd.DataFrame({"id": table.ids})
-    graphs = np.repeat(np.asarray(table.ids, dtype=object), table.rows_of_graphs)
+    graphs = np.asarray(table.ids, dtype=object)[table.graph_of_rows.numpy()]
     nodes = np.asarray([name for graph in table.graphs for name in node_names(graph)], dtype=object)
     ids = [f"{graph}/{node}" for graph, node in zip(graphs, nodes, strict=True)]
     return pd.DataFrame({"id": ids, "graph": graphs, "node": nodes})

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.outside import read_tree
 from coset.graphs.data.datasets import GraphTable, as_targets, check_column, graph_features, target_values
 from coset.graphs.data.graph_files import GRAPH, labelled, table_in
-from coset.graphs.data.own_graphs import Split, split_rows
-from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares
+from coset.graphs.data.own_graphs import SplitFiles, split_rows
+from coset.graphs.data.sources import GRAPH_DATA
 from coset.runs.terminal import track
 from coset.topology.data.batches import ComplexData, to_data
 from coset.topology.data.meshes import SUFFIXES
@@ -29,34 +29,15 @@ FEATURES = "features"
 
 
 @GRAPH_DATA.add
-class ComplexFiles(GraphData):
+class ComplexFiles(SplitFiles):
     """One's own complexes: JSON, TopoNetX atom lists, meshes; with ``model.lift=none``."""
-
-    not_smiles: ClassVar[str] = "which are no molecules in SMILES"
 
     name: Literal["complexes"] = "complexes"
     path: str = Field(description="folder of complexes (.json, .atomlist, .off, .obj, ...) with labels.csv")
     target: list[str] = Field(description="column of the labels to predict, or several: a,b", min_length=1)
-    labels: str | None = Field(None, description="table with a row a file; by default labels.csv in the folder")
-    split: Literal["random", "stratified", "column"] = "random"
-    split_column: str = Field("split", description="column of train, val and test, for split=column")
-    fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
-    split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")
-
-    _shares = field_validator("fractions")(check_shares)
-    _from_anywhere = field_validator("path")(absolute)
-
-    @field_validator("target", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-    @property
-    def title(self) -> str:
-        return Path(self.path).name
 
     def load(self, seed: int, progress: bool) -> GraphTable:
-        folder, seed = Path(self.path), seed if self.split_seed is None else self.split_seed
+        folder = Path(self.path)
         files = complex_files(folder)
         labels = Path(self.labels) if self.labels else table_in(folder, "labels")
         if labels is None:
@@ -69,8 +50,7 @@ class ComplexFiles(GraphData):
         values, classes = target_values(rows, self.target, labels)
         if (missing := np.isnan(values).all(1)).any():
             raise CosetError(f"{labels}, row {rows.index[int(missing.argmax())]}: the target is missing")
-        split = Split(self.split, self.split_column, self.fractions, seed)
-        splits = split_rows(len(files), rows, split, values[:, 0], str(labels))
+        splits = split_rows(len(files), rows, self.split_for(seed), values[:, 0], str(labels))
         graphs = read_complexes(files, progress)
         for graph, y in zip(graphs, as_targets(values), strict=True):
             graph.y = y.unsqueeze(0)

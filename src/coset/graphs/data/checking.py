@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch_geometric.data import Data
 
 from coset.core.identity import digest
 from coset.graphs.data import datasets
 from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.molecules import canonical_smiles, parse_smiles
 from coset.graphs.data.own_graphs import GraphFiles
 
 MANY = 5  # examples of a kind in a warning
@@ -104,10 +103,10 @@ def _warnings(table: GraphTable) -> list[str]:
                 rows = values.nan_to_num().double().sub(known.median()).abs().topk(min(far, MANY)).values
                 found.append(f"target {name}: {far} values lie more than 8 deviations from the median, up to "
                              f"{float(rows[0]):.4g} away")  # fmt: skip
-    doubles = Counter(_content(graph) for graph in table.graphs)
-    repeated = sum(count - 1 for count in doubles.values() if count > 1)
+    contents = [_content(graph) for graph in table.graphs]
+    repeated = len(contents) - len(set(contents))
     if repeated:
-        found.append(f"{repeated} graphs are exact copies of others" + _across(table))
+        found.append(f"{repeated} graphs are exact copies of others" + _across(table, contents))
     if len({graph.edge_index.size(1) for graph in table.graphs}) == 1 and not table.graphs[0].edge_index.size(1):
         found.append("no graph has an edge")
     return found
@@ -116,23 +115,16 @@ def _warnings(table: GraphTable) -> list[str]:
 def _content(graph: Data) -> str:
     """What a copy of a graph shares with it: its SMILES in a molecule, else all features and edges, not the target."""
     if graph.get("smiles"):
-        return str(_canonical(graph.smiles))
+        return canonical_smiles(parse_smiles(graph.smiles))
     parts = [graph[key] for key in ("x", "edge_index", "edge_attr") if key in graph and graph[key] is not None]
     return digest([int(graph.num_nodes or 0), *parts])
 
 
-def _canonical(smiles: str) -> str:
-    from rdkit import Chem
-
-    molecule = Chem.MolFromSmiles(smiles)
-    return smiles if molecule is None else str(Chem.MolToSmiles(molecule))
-
-
-def _across(table: GraphTable) -> str:
+def _across(table: GraphTable, contents: Sequence[str]) -> str:
     """How many graphs of other splits are copies of one to train on."""
     if table.level == "node" or "train" not in table.splits:
         return ""
-    names = np.asarray(table.split_of())
-    seen = {_content(graph) for graph, name in zip(table.graphs, names, strict=True) if name == "train"}
-    held = sum(_content(g) in seen for g, name in zip(table.graphs, names, strict=True) if name in ("val", "test"))
+    rows = list(zip(contents, table.split_of(), strict=True))
+    seen = {content for content, name in rows if name == "train"}
+    held = sum(content in seen for content, name in rows if name in ("val", "test"))
     return f"; in a random split {held} of val and test are copies of graphs in train" if held else ""

@@ -129,6 +129,11 @@ class GraphTable:
         return [1] * len(self) if self.level == "graph" else [int(graph.num_nodes or 0) for graph in self.graphs]
 
     @property
+    def graph_of_rows(self) -> Int[Tensor, " rows"]:
+        """Number of the graph that each row of targets is of."""
+        return torch.arange(len(self)).repeat_interleave(torch.tensor(self.rows_of_graphs, dtype=torch.long))
+
+    @property
     def outputs(self) -> int:
         """Columns that a network gives: one a target, or one a class."""
         return len(self.classes) or len(self.target_names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from coset.graphs.data.graph_files import (
     table_beside,
 )
 from coset.graphs.data.pyg_files import read_pyg_file
-from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares, fold_of
+from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares, fold_of, listed_names
 from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, stratified_split
 from coset.graphs.data.validation import validate_graph
 
@@ -56,20 +56,14 @@ class Split(NamedTuple):
     fold: int = 0
 
 
-@GRAPH_DATA.add
-class GraphFiles(GraphData):
-    """One's own graphs: tables, graph6, GraphML, node-link JSON, or a list of PyG graphs."""
+class SplitFiles(GraphData):
+    """Sources that are files of one's own, with a table of labels and splits of its rows."""
 
     not_smiles: ClassVar[str] = "which are no molecules in SMILES"
 
-    name: Literal["files"] = "files"
-    path: str = Field(description="folder with edges.csv (nodes.csv, graphs.csv), or a file: .g6, .graphml, .json, .pt")
-    target: list[str] = Field([], description="column to predict, of graphs or of nodes, or several: a,b")
-    labels: str | None = Field(None, description="table with a row a graph; by default labels.csv beside the graphs")
-    level: Literal["auto", "graph", "node"] = Field(
-        "auto", description="of what targets are; auto: where the column is"
-    )
-    ignore: list[str] = Field([], description="columns that are no features")
+    path: str
+    target: list[str]
+    labels: str | None = Field(None, description="table with a row a graph or file; by default labels.csv beside them")
     split: Literal["random", "stratified", "column", "time", "kfold"] = "random"
     split_column: str = Field("split", description="of train, val and test (split=column), or of dates (split=time)")
     folds: int = Field(5, ge=3, description="for split=kfold")
@@ -79,11 +73,7 @@ class GraphFiles(GraphData):
 
     _shares = field_validator("fractions")(check_shares)
     _from_anywhere = field_validator("path")(absolute)
-
-    @field_validator("target", "ignore", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    _names = field_validator("target", mode="before")(listed_names)
 
     @field_validator("labels")
     @classmethod
@@ -94,11 +84,30 @@ class GraphFiles(GraphData):
     def title(self) -> str:
         return Path(self.path).name
 
-    def load(self, seed: int, progress: bool) -> GraphTable:
+    def split_for(self, seed: int) -> Split:
+        """How rows are split in the run of a seed; folds are the same in every round."""
         fold = fold_of(self.fold, self.folds, seed)
-        usual = 0 if self.split == "kfold" else seed  # folds are the same in every round
+        usual = 0 if self.split == "kfold" else seed
         order = usual if self.split_seed is None else self.split_seed
-        split = Split(self.split, self.split_column, self.fractions, order, self.folds, fold)
+        return Split(self.split, self.split_column, self.fractions, order, self.folds, fold)
+
+
+@GRAPH_DATA.add
+class GraphFiles(SplitFiles):
+    """One's own graphs: tables, graph6, GraphML, node-link JSON, or a list of PyG graphs."""
+
+    name: Literal["files"] = "files"
+    path: str = Field(description="folder with edges.csv (nodes.csv, graphs.csv), or a file: .g6, .graphml, .json, .pt")
+    target: list[str] = Field([], description="column to predict, of graphs or of nodes, or several: a,b")
+    level: Literal["auto", "graph", "node"] = Field(
+        "auto", description="of what targets are; auto: where the column is"
+    )
+    ignore: list[str] = Field([], description="columns that are no features")
+
+    _ignored = field_validator("ignore", mode="before")(listed_names)
+
+    def load(self, seed: int, progress: bool) -> GraphTable:
+        split = self.split_for(seed)
         if self.path.endswith(".pt"):
             return self._from_pyg(split)
         tables = read_graph_tables(Path(self.path), None if self.labels is None else Path(self.labels))
@@ -122,7 +131,8 @@ class GraphFiles(GraphData):
         if table.splits:
             return table
         if table.level == "node" and len(table) > 1:
-            return replace(table, splits=_of_nodes(split_rows(len(table), None, split, None, self.path), table))
+            parts = split_rows(len(table), None, split, None, self.path)
+            return replace(table, splits=_rows_of(parts, table.graph_of_rows))
         values = table.targets.numpy()
         known = np.flatnonzero(~np.isnan(values).all(1))
         rows = split_rows(len(known), None, split, values[known, 0], self.path)
@@ -259,8 +269,7 @@ def _splits(
     by_node = split.kind in ("column", "time") and split.column in rows
     if level == "node" and len(graphs) > 1 and not by_node:
         parts = split_rows(len(graphs), graphs, split, None, found.tables.names[2])
-        graph_of = torch.from_numpy(found.of_nodes)
-        return {key: torch.isin(graph_of, part).nonzero().squeeze(1) for key, part in parts.items()}
+        return _rows_of(parts, torch.from_numpy(found.of_nodes))
     unknown = np.isnan(values).all(1)
     if level == "graph" and unknown.any():
         row = rows.index[int(unknown.argmax())]
@@ -308,9 +317,8 @@ def split_rows(
         raise CosetError(f"{what}: {error}") from None
 
 
-def _of_nodes(parts: Splits, table: GraphTable) -> Splits:
-    """Rows of nodes of splits that hold whole graphs."""
-    graph_of = torch.repeat_interleave(torch.arange(len(table)), torch.tensor(table.rows_of_graphs))
+def _rows_of(parts: dict[str, Tensor], graph_of: Tensor) -> dict[str, Tensor]:
+    """Rows of splits that hold whole graphs, given the graph of each row."""
     return {name: torch.isin(graph_of, part).nonzero().squeeze(1) for name, part in parts.items()}
 
 

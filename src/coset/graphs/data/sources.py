@@ -69,6 +69,13 @@ def check_shares(value: tuple[float, float, float]) -> tuple[float, float, float
     return value
 
 
+def listed_names(value: Any) -> Any:
+    """A validator of names of columns: ``a,b`` means two."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return [str(value)] if isinstance(value, int | float) else value
+
+
 def absolute(value: str) -> str:
     """So that the resolved recipe means the same file in another working directory."""
     return str(Path(value).expanduser().absolute())
@@ -174,13 +181,7 @@ class CSV(SplitGraphData):
     skip_bad_rows: bool = Field(False, description="skip rows whose SMILES cannot be parsed")
     drop_missing: bool = Field(False, description="drop rows without any target")
 
-    @field_validator("target", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return [name.strip() for name in value.split(",") if name.strip()]
-        return [str(value)] if isinstance(value, int | float) else value
-
+    _names = field_validator("target", mode="before")(listed_names)
     _from_anywhere = field_validator("path")(absolute)
 
     @property
