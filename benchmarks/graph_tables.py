@@ -29,6 +29,7 @@ from coset.runs.metrics import metrics_of
 from coset.runs.recipes import load
 
 FEW = {"train": 1000, "val": 500}  # molecules of the studies on a part of ZINC
+MORE = {"train": 3000, "val": 1000}  # where sets are compared, whose differences are smaller
 ROOM = Path(tempfile.gettempdir()) / "coset-graph-tables"
 
 
@@ -41,14 +42,14 @@ class Study:
         settings: Changes by name.
         common: Changes of all settings.
         seeds: Of every setting.
-        part: Only the first molecules of ZINC (``FEW``).
+        part: Only so many of the first molecules of ZINC, in each split.
     """
 
     base: str
     settings: dict[str, list[str]]
     common: list[str] = field(default_factory=list)
     seeds: tuple[int, ...] = (0, 1, 2)
-    part: bool = False
+    part: dict[str, int] | None = None
 
 
 NORMS = ["batch", "layer-node", "instance", "graph", "pair", "identity", "granola-no-rnf"]
@@ -71,15 +72,27 @@ ENCODINGS = {
 }
 UPDATES = {kind: [f"model.updates={kind}"] for kind in ("none", "point", "full")}
 SETS = {f"{bag}": [f"model.bag={bag}"] for bag in (2, 5, "full", 1)}
+CHOICES = {
+    f"{bag} {choice}": [f"model.bag={bag}", f"model.coarsening={choice}"]
+    for bag in (2, 5)
+    for choice in ("spectral", "random", "sample")
+}
 STUDIES = {
     "granola-zinc": Study(
         "gin/zinc12k",
         LEAGUE | NOISE_TENTH | BARE,
         [*FIRST_EPOCHS, "model.residual=true", "training.batch_size=64", "training.epochs=4"],
     ),
-    "encoding-zinc": Study("subgraphormer/zinc12k", ENCODINGS, SMALL_ZINC, part=True),
-    "updates-zinc": Study("csgnn/zinc12k", UPDATES, SMALL_ZINC, part=True),
+    "encoding-zinc": Study("subgraphormer/zinc12k", ENCODINGS, SMALL_ZINC, part=FEW),
+    "updates-zinc": Study("csgnn/zinc12k", UPDATES, SMALL_ZINC, part=FEW),
     "sets-esol-scaffold": Study("csgnn/esol", SETS, ["data.split=scaffold"]),
+    "sets-esol-random": Study("csgnn/esol", SETS, ["data.split=random"]),
+    "sets-zinc": Study(
+        "csgnn/zinc12k",
+        CHOICES | {end: SETS[end] for end in ("1", "full")},
+        [*FIRST_EPOCHS, "training.batch_size=64", "training.epochs=15"],
+        part=MORE,
+    ),
     "granola-esol-scaffold": Study(
         "granola/esol",
         {
@@ -127,20 +140,21 @@ class Trainer:
         return row | {"curve": curve, "cpu_s": round(float(history["cpu_seconds"].iloc[-1]) / t.epochs, 2)}
 
 
-def part_of_zinc() -> Path:
-    """A folder with the first training and validation molecules."""
-    ROOM.mkdir(exist_ok=True)
-    for name, rows in FEW.items():
+def part_of_zinc(part: dict[str, int]) -> Path:
+    """A folder with the first training and validation molecules, so many of each."""
+    folder = ROOM / "-".join(map(str, part.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in part.items():
         table = pd.read_csv(data_file(f"molecules/zinc12k_{name}.csv"), nrows=rows)
-        table.to_csv(ROOM / f"zinc12k_{name}.csv", index=False)
-    return ROOM
+        table.to_csv(folder / f"zinc12k_{name}.csv", index=False)
+    return folder
 
 
 def cells(study: Study, seeds: list[int] | None) -> Iterator[tuple[int, str, GraphRecipe]]:
     """Seed by seed, so that a table that was cut off has whole columns."""
     for seed in study.seeds if seeds is None else seeds:
         for name, changes in study.settings.items():
-            where = [f"data.path={part_of_zinc()}"] if study.part else []
+            where = [f"data.path={part_of_zinc(study.part)}"] if study.part else []
             recipe = load(study.base, [*study.common, *changes, *where, f"seed={seed}"])
             assert isinstance(recipe, GraphRecipe)
             yield seed, name, recipe
