@@ -9,7 +9,7 @@ export COSET_DATA ?= $(wildcard ../shared/data)
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test fuzz quick costs check unit docs
+.PHONY: demo test fuzz quick costs check unit schemas docs
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
@@ -41,6 +41,10 @@ costs: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(PYTEST)
+
+schemas: $(VENV)/.dev
+	for file in src/coset/runs/schemas/*.json; do \
+	    $(BIN)/coset schema $$(basename $$file .json) > $$file.new && mv $$file.new $$file; done
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet

@@ -25,6 +25,7 @@ OWN: dict[str, Callable[..., None]] = {
     "list": find.list_recipes,
     "systems": find.systems,
     "show": find.show,
+    "schema": find.schema,
     "run": runs.run,
     "sweep": runs.sweep,
     "predict": runs.predict,

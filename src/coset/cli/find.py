@@ -62,6 +62,20 @@ def show(recipe: str) -> None:
     typer.echo(listing.show(recipe))
 
 
+def schema(kind: Annotated[str, typer.Argument(help="Kind of run, as `kind:` says in its recipes.")]) -> None:
+    """Print the keys of a kind's recipes as JSON Schema: with it editors complete and check them.
+
+    Example: coset schema graphs > graphs.schema.json
+
+    A recipe that begins with `# yaml-language-server: $schema=graphs.schema.json` is then checked as one types.
+    """
+    import json
+
+    from coset.runs.recipes import json_schema
+
+    typer.echo(json.dumps(json_schema(kind), indent=1, ensure_ascii=False))
+
+
 def _text(system: System) -> str:
     return f"{system.name} {system.paper} {system.words} {system.recipes} {system.module}"
 

@@ -106,6 +106,11 @@ def domains() -> tuple[Domain, ...]:
     return tuple(found.values())
 
 
+def has_guests() -> bool:
+    """Whether another distribution adds something."""
+    return bool(entry_points(group=ENTRY_POINTS))
+
+
 def modules_for(registry: str) -> Iterator[str]:
     """Modules that add to a registry when they are imported; of packages, all modules directly in them too."""
     for domain in domains():

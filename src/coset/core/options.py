@@ -1,9 +1,19 @@
 """Options: what a recipe may say of one thing, checked; everything else is refused."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 class Options(BaseModel):
     """Options that refuse what they do not know."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Says where the options are written, too."""
+        schema = handler(core)
+        classes = [base for base in cls.__mro__ if issubclass(base, Options) and base is not Options]
+        handler.resolve_ref_schema(schema)["classes"] = [f"{base.__module__}:{base.__name__}" for base in classes]
+        return schema

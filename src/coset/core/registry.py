@@ -95,9 +95,10 @@ class Registry(Generic[T]):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like this one, if one is like it."""
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
-    return near[0] if near else None
+    """The known word most like this one, small letters or capitals, if one is like it."""
+    folded = {each.lower(): each for each in sorted(known, reverse=True)}
+    near = difflib.get_close_matches(word.lower(), sorted(folded), n=1, cutoff=0.5)
+    return folded[near[0]] if near else None
 
 
 def _same(one: object, other: object) -> bool:

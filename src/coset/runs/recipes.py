@@ -2,7 +2,9 @@
 
 import importlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from coset.core.domains import domains, merged
 from coset.core.errors import CosetError
 from coset.core.outside import parse_tree, read_settings
 from coset.core.registry import nearest
+from coset.runs.early import refuse_early
 from coset.runs.folder import RECIPE, RunFolder
 from coset.runs.listing import names, path_of, show
 from coset.runs.recipe import Recipe
@@ -21,7 +24,19 @@ from coset.runs.run import execute
 if TYPE_CHECKING:  # listing recipes should not import PyTorch
     from coset.symmetry import EquivarianceReport
 
-__all__ = ["Recipe", "check", "execute_part", "kinds", "load", "load_run", "names", "path_of", "show", "verify"]
+__all__ = [
+    "Recipe",
+    "check",
+    "execute_part",
+    "json_schema",
+    "kinds",
+    "load",
+    "load_run",
+    "names",
+    "path_of",
+    "show",
+    "verify",
+]
 
 
 def kinds() -> dict[str, str]:
@@ -43,24 +58,37 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         if not re.match(r"[^=\s]+=", override):
             raise CosetError(f"override {override!r} must read key=value, e.g. training.epochs=20")
-    values = read_settings(file, overrides, _kept)
-    return check(values, name)
+    return check(read_settings(file, overrides, partial(_kept, name)), name)
 
 
-def _kept(read: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(name: str, read: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without options that another choice does not have: of its model where ``model.name`` is another, ..."""
-    kind = read.get("kind")
-    schema = _schema(kinds()[kind]) if isinstance(kind, str) and kind in kinds() else None
-    for key, field in ({} if schema is None else schema.model_fields).items():
+    place = kinds().get(str(read.get("kind")))
+    if place is None:
+        return read
+    if place.partition(":")[0] not in sys.modules:  # which takes seconds to import
+        refuse_early(read, given, name)
+    for key, field in _schema(place).model_fields.items():
         choices = [part for part in field.metadata if isinstance(part, Choice)]
         old, new = read.get(key), given.get(key)
         if not choices or not isinstance(old, dict) or not isinstance(new, dict):
             continue
-        name = new.get("name", old.get("name"))
-        chosen = [options for options in choices[0].registry.classes() if _is_called(options, name)]
-        if chosen and name != old.get("name"):
+        wanted = new.get("name", old.get("name"))
+        chosen = [options for options in choices[0].registry.classes() if _is_called(options, wanted)]
+        if chosen and wanted != old.get("name"):
             read = {**read, key: {k: v for k, v in old.items() if k in chosen[0].model_fields and k != "name"}}
     return read
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """Keys of the recipes of a kind, as JSON Schema: what an editor needs to complete and to check them.
+
+    Raises:
+        CosetError: There is no such kind.
+    """
+    if kind not in kinds():
+        raise CosetError(f"no kind of run {kind!r}; choose from {', '.join(kinds())}")
+    return _schema(kinds()[kind]).model_json_schema()
 
 
 def load_run(folder: Path) -> Recipe:

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
-from coset.core.outside import read_tree
-from coset.graphs.data.datasets import GraphTable, as_targets, check_column, graph_features, target_values
+from coset.core.outside import check_column, read_tree
+from coset.graphs.data.datasets import GraphTable, as_targets, graph_features, target_values
 from coset.graphs.data.graph_files import GRAPH, labelled, table_in
 from coset.graphs.data.own_graphs import SplitFiles, split_rows
 from coset.graphs.data.sources import GRAPH_DATA

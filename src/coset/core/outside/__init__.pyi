@@ -1,7 +1,7 @@
 from .arrays import ArrayArchive, array_archive, read_arrays
 from .arrow import ArrowTable, read_arrow
 from .files import check_regular, inside, lines_of, read_bytes, read_text, refusing
-from .tables import escaped, read_numbers, read_table, table_chunks
+from .tables import check_column, escaped, read_header, read_numbers, read_table, table_chunks
 from .tensors import read_saved, read_tensors, tensor_file, tensors_with_metadata
 from .trees import parse_tree, read_settings, read_tree
 
@@ -9,6 +9,7 @@ __all__ = [
     "ArrayArchive",
     "ArrowTable",
     "array_archive",
+    "check_column",
     "check_regular",
     "escaped",
     "inside",
@@ -17,6 +18,7 @@ __all__ = [
     "read_arrays",
     "read_arrow",
     "read_bytes",
+    "read_header",
     "read_numbers",
     "read_saved",
     "read_settings",

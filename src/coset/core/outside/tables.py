@@ -15,6 +15,7 @@ import pandas as pd
 
 from coset.core.errors import CosetError, require
 from coset.core.outside.files import check_no_utf16, check_regular, refusing, unpacked
+from coset.core.registry import nearest
 
 MOST_BYTES = 1 << 31
 """Of a table that is read at once, after unpacking; :func:`table_chunks` reads any size."""
@@ -81,6 +82,28 @@ def read_table(path: Path | str, required: Sequence[str] = (), *, missing: froze
     if lacking:
         raise CosetError(f"{path} has no column {lacking[0]!r}; it has {', '.join(map(str, frame.columns))}")
     return frame
+
+
+def read_header(path: Path | str) -> list[str]:
+    """Names of the columns of a table, without its other rows.
+
+    Raises:
+        CosetError: As :func:`read_table`, of the first rows.
+    """
+    if Path(path).suffix == ".parquet":
+        with refusing(check_regular(path), "Parquet file"):
+            return [str(name).strip() for name in require("pyarrow.parquet", "shards").read_schema(path).names]
+    return list(next(table_chunks(path, 1)).columns)
+
+
+def check_column(columns: Sequence[str], column: str, file: Path) -> None:
+    """Raise a CosetError that names the nearest column unless the file has this one."""
+    if column in columns:
+        return
+    names = [str(name) for name in columns]
+    near = nearest(column, names)
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise CosetError(f"{file} has no column {column!r}: its columns are {', '.join(map(repr, names))}{hint}")
 
 
 def _parquet(path: Path) -> pd.DataFrame:

@@ -9,7 +9,6 @@ Rows in errors are counted as a spreadsheet counts them: the header is row 1.
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import math
 import re
@@ -28,7 +27,8 @@ from torch_geometric.data import Data
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
 from coset.core.identity import digest
-from coset.core.outside import read_table
+from coset.core.outside import check_column, read_table
+from coset.core.registry import nearest
 from coset.graphs.data.columns import Columns
 from coset.graphs.data.molecules import (
     ATOM_SIZES,
@@ -466,22 +466,6 @@ def target_columns(targets: str | Sequence[str], columns: Sequence[str]) -> list
     return [name.strip() for name in targets.split(",") if name.strip()]
 
 
-def check_column(columns: Sequence[str], column: str, file: Path) -> None:
-    """Raise a CosetError that names the nearest column unless the file has this one."""
-    if column in columns:
-        return
-    names = [str(name) for name in columns]
-    found = ", ".join(map(repr, names))
-    raise CosetError(f"{file} has no column {column!r}: its columns are {found}{_nearest(column, names)}")
-
-
-def _nearest(word: str, names: Sequence[str]) -> str:
-    """A question that names the most similar word, if one is similar."""
-    folded = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), list(folded), n=1)
-    return f"; did you mean {folded[near[0]]!r}?" if near else ""
-
-
 def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Target cells [rows, targets], NaN where empty; and the names of the classes, if the one column is of words.
 
@@ -600,9 +584,10 @@ def _open_pyg(name: str, root: Path) -> Sequence[Data] | dict[str, Sequence[Data
 
     kind, _, member = name.partition("/")
     if not hasattr(datasets, kind):
-        hint = _nearest(kind, datasets.__all__)
+        near = nearest(kind, datasets.__all__)
         raise CosetError(
-            f"PyG has no data set {kind!r}: write ZINC, MoleculeNet/ESOL, TUDataset/MUTAG or the like{hint}"
+            f"PyG has no data set {kind!r}: write ZINC, MoleculeNet/ESOL, TUDataset/MUTAG or the like"
+            + (f"; did you mean {near!r}?" if near else "")
         )
     if kind == "ZINC":
         return {part: datasets.ZINC(str(root / "ZINC"), subset=True, split=part) for part in ("train", "val", "test")}

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from coset.core.errors import CosetError
-from coset.core.outside import lines_of, read_table, read_text, read_tree, refusing
-from coset.graphs.data.datasets import check_column
+from coset.core.outside import check_column, lines_of, read_table, read_text, read_tree, refusing
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 NETWORKS = (".graphml", ".json")

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
+from coset.core.outside import check_column
 from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import GraphTable, as_targets, check_column, target_values
+from coset.graphs.data.datasets import GraphTable, as_targets, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,

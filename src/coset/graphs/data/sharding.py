@@ -22,8 +22,8 @@ from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError
 from coset.core.files import claimed, make_folder, write_json, write_text
-from coset.core.outside import read_table, read_text, read_tree, table_chunks
-from coset.graphs.data.datasets import check_column, listed, parse_rows, target_columns
+from coset.core.outside import check_column, read_table, read_text, read_tree, table_chunks
+from coset.graphs.data.datasets import listed, parse_rows, target_columns
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
 from coset.graphs.data.shards import MANIFEST, Shard, read_manifest, write_shard
 from coset.graphs.transforms import precompute

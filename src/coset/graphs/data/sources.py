@@ -60,6 +60,10 @@ class GraphData(Options):
         return "smiles"
 
 
+IN_PATH: dict[str, Any] = {"column_of": "path"}
+"""Of a key that names columns of the table at ``path``: they are looked for before anything else is done."""
+
+
 def check_shares(value: tuple[float, float, float]) -> tuple[float, float, float]:
     """A validator of shares of train, val and test."""
     try:
@@ -171,9 +175,9 @@ class CSV(SplitGraphData):
 
     name: Literal["csv"]
     path: str = Field(description="CSV file of molecules")
-    smiles: str = Field("smiles", description="column of SMILES")
-    target: list[str] = Field(description="column to predict, or several: a,b", min_length=1)
-    id: str | None = Field(None, description="column of names; row numbers otherwise")
+    smiles: str = Field("smiles", description="column of SMILES", json_schema_extra=IN_PATH)
+    target: list[str] = Field(description="column to predict, or several: a,b", min_length=1, json_schema_extra=IN_PATH)
+    id: str | None = Field(None, description="column of names; row numbers otherwise", json_schema_extra=IN_PATH)
     split: Literal["random", "scaffold", "column", "time", "kfold"] = "random"  # type: ignore[assignment]
     split_column: str = Field("split", description="of train, val and test (split=column), or of dates (split=time)")
     folds: int = Field(5, ge=3, description="for split=kfold")
