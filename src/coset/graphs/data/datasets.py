@@ -306,7 +306,7 @@ def csv(
 
     Args:
         path: The file; its first row names the columns.
-        smiles: Column of SMILES.
+        smiles: Column of SMILES; capitals do not matter where one column alone is meant.
         targets: Column or columns to predict, numbers; ``"a,b"`` means two. None for prediction.
         id: Column of names; row numbers otherwise.
         split: ``"random"``, ``"scaffold"``, ``"column"``, ``"time"``, ``"kfold"``, or ``None`` for no split.
@@ -326,6 +326,7 @@ def csv(
     """
     file = Path(path)
     frame = read_table(file)
+    smiles = spelled(smiles, list(frame.columns))
     names = target_columns(targets, list(frame.columns))
     for column in [smiles, *names, *([id] if id else []), *([split_column] if split in ("column", "time") else [])]:
         check_column(list(frame.columns), column, file)
@@ -464,6 +465,12 @@ def target_columns(targets: str | Sequence[str], columns: Sequence[str]) -> list
     if targets in columns:
         return [targets]
     return [name.strip() for name in targets.split(",") if name.strip()]
+
+
+def spelled(column: str, columns: Sequence[str]) -> str:
+    """The column of this name, or the only one that differs from it in capitals alone; else the name as it is."""
+    alike = [name for name in columns if name.lower() == column.lower()]
+    return alike[0] if column not in columns and len(alike) == 1 else column
 
 
 def check_column(columns: Sequence[str], column: str, file: Path) -> None:
