@@ -1,5 +1,6 @@
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -7,6 +8,7 @@ from torch_geometric.data import Data
 from coset import CosetError
 from coset.graphs import Learner
 from coset.graphs.data.molecules import smiles_to_data
+from coset.graphs.given import label_table
 from coset.runs.recipes import load, load_run
 
 SMILES = ["C", "CC", "CCC", "CCCC", "CO", "CCO", "CCCO", "CCCCO", "CN", "CCN", "CCCN", "CCCCN"]
@@ -81,6 +83,66 @@ def test_a_run_of_the_command_line_is_a_learner(small_csv, tmp_path):
     assert Learner.load(str(tmp_path / "run")).predict(small_csv).shape == (12,)
 
 
+def test_scikit_learn_takes_it():
+    from sklearn.base import clone
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+
+    y = np.array([text.count("C") / 2 for text in SMILES])
+    learner = Learner("gin", task="regression", **{**QUICK, "epochs": 1})
+    scores = cross_val_score(learner, SMILES, y, cv=2, params={"fractions": PARTS})
+    assert scores.shape == (2,)
+    assert np.isfinite(scores).all()
+    search = GridSearchCV(learner, {"width": [8]}, cv=2, refit=False).fit(SMILES, y, fractions=PARTS)
+    assert search.best_params_ == {"width": 8}
+    assert clone(learner.set_params(width=24)).get_params() == learner.get_params()
+    assert learner.get_params()["width"] == 24
+
+
+def test_score_is_that_of_scikit_learn():
+    from sklearn.metrics import r2_score
+
+    y = np.arange(12.0)
+    learner = Learner("gin", **QUICK).fit(SMILES, y, fractions=PARTS)
+    assert learner.score(SMILES, y) == pytest.approx(r2_score(y, learner.predict(SMILES)))
+    kinds = np.arange(12) % 3
+    learner = Learner("gin", **QUICK).fit(SMILES, kinds, fractions=PARTS)
+    assert learner.predict(SMILES).dtype.kind == "i"
+    assert learner.classes_.tolist() == [0, 1, 2]
+    assert learner.score(SMILES, kinds) == pytest.approx((learner.predict(SMILES) == kinds).mean())
+    with pytest.raises(CosetError, match="score: give y"):
+        learner.score(SMILES)
+
+
+def test_a_data_frame_with_names_of_its_own():
+    frame = pd.DataFrame({"SMILES": SMILES, "mass": np.arange(12.0), "charge": np.arange(12.0) % 5})
+    learner = Learner("gin", **QUICK).fit(frame, target=["mass", "charge"], fractions=PARTS)
+    assert learner.recipe.data.target == ["mass", "charge"]
+    assert learner.predict(frame).shape == (12, 2)
+    beside = Learner("gin", **QUICK).fit(frame[["SMILES"]], frame["mass"], fractions=PARTS)
+    assert beside.recipe.data.target == ["mass"]
+    assert label_table(torch.eye(2)).columns.tolist() == ["y0", "y1"]
+
+
+def test_fitting_again_learns_anew():
+    learner = Learner("gin", **QUICK).fit(SMILES, np.arange(12.0), fractions=PARTS)
+    first, folder = learner.predict(SMILES), learner.run_folder
+    again = learner.fit(SMILES, -np.arange(12.0), fractions=PARTS).predict(SMILES)
+    assert learner.run_folder != folder
+    assert not np.allclose(first, again)
+
+
+def test_what_a_notebook_shows():
+    learner = Learner("gin", **QUICK)
+    assert "not trained" in learner._repr_html_()
+    shown = learner.fit(SMILES, np.arange(12.0), fractions=PARTS)._repr_html_()
+    assert shown.count("<circle") == 3  # the molecules of the test part
+    assert "<table" in shown
+    assert "<script" not in shown
+    kinds = ["ring" if k % 2 else "chain" for k in range(12)]
+    shown = Learner("gin", **QUICK).fit(rings(), kinds, split="stratified", fractions=PARTS)._repr_html_()
+    assert shown.count("<rect") == 4
+
+
 def test_mistakes(tmp_path):
     with pytest.raises(CosetError, match="call fit first"):
         Learner("gin").predict(SMILES)
@@ -90,7 +152,9 @@ def test_mistakes(tmp_path):
         Learner("gin").fit([], [])
     with pytest.raises(CosetError, match=r"unknown key model.widht"):
         Learner("gin", widht=3).fit(SMILES, [1.0] * 12)
-    with pytest.raises(CosetError, match="graphs are int; give PyG Data, SMILES, NetworkX graphs, or a path"):
+    with pytest.raises(
+        CosetError, match="graphs are int; give PyG Data, SMILES, NetworkX graphs, complexes, a data frame, or a path"
+    ):
         Learner("gin").fit([1, 2], [1.0, 2.0])
     learner = Learner("gin", **QUICK).fit(SMILES, np.arange(12.0), fractions=PARTS)
     with pytest.raises(CosetError, match="predicts values, not classes"):

@@ -91,8 +91,8 @@ def test_what_another_distribution_may_have_added_is_left_to_the_classes(monkeyp
     [
         (["data.path={folder}/none.csv", "data.target=y"], "none.csv: no such file"),
         (["data.path={folder}/mine.csv", "data.target=z"], "no column 'z': its columns are 'smiles', 'y', 'name'"),
-        (["data.path={folder}/mine.csv", "data.target=y,Y"], "no column 'Y'"),
-        (["data.path={folder}/mine.csv", "data.target=y", "data.smiles=SMILES"], "did you mean 'smiles'?"),
+        (["data.path={folder}/mine.csv", "data.target=y,YY"], "no column 'YY'"),
+        (["data.path={folder}/mine.csv", "data.target=y", "data.smiles=SMILE"], "did you mean 'smiles'?"),
         (["data.path={folder}/mine.csv", "data.target=y", "data.id=nme"], "did you mean 'name'?"),
     ],
 )

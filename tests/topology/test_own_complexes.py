@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from coset import CosetError
+from coset.graphs import Learner
 from coset.runs.recipes import load
 from coset.topology import euler_characteristic
 from coset.topology.files import read_complex, write_complex
@@ -100,3 +101,18 @@ def test_what_is_wrong_is_told(surfaces, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CosetError, match="holds no complexes"):
         ComplexFiles(path=str(tmp_path / "empty"), target="kind").load(0, False)
+
+
+def test_complexes_in_python_are_learned_as_those_of_a_folder(surfaces, tmp_path):
+    pytest.importorskip("toponetx")
+    from coset.topology.data.adapters import to_toponetx
+
+    rng = np.random.default_rng(0)
+    given = [closed_surface(number % 2, True, 16, 20, rng) for number in range(8)]
+    learner = Learner("smcn", lift="none", width=8, layers=1, epochs=1, batch_size=4, folder=tmp_path / "run")
+    learner.fit(
+        given, ["torus" if k % 2 else "sphere" for k in range(8)], split="stratified", fractions=(0.5, 0.25, 0.25)
+    )
+    assert learner.recipe.data.name == "complexes"
+    assert (learner.predict_proba([to_toponetx(each) for each in given]) == learner.predict_proba(given)).all()
+    assert learner.embed(surfaces).shape[0] == 8

@@ -4,6 +4,7 @@
     learner.predict(["CCC"])
 
 Behind it is a run like those of ``coset run``: its folder serves ``coset predict``, ``verify`` and ``report`` as well.
+It is shaped as scikit-learn's estimators are, so that ``cross_val_score``, ``GridSearchCV`` and pipelines take it.
 """
 
 from __future__ import annotations
@@ -16,27 +17,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import pandas as pd
-import torch
-from torch_geometric.data import Data
 
-from coset.core.errors import CosetError
-from coset.core.files import make_folder, write_text
+from coset.core.errors import CosetError, require
+from coset.core.files import make_folder
+from coset.graphs.given import Graphs, Targets, label_table, targets_inside, task_for, written
 from coset.graphs.prediction import embeddings, graphs_to_predict, predictions_for
 from coset.runs.folder import METRICS, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.training import TrainingOptions
 from coset.symmetry import EquivarianceReport
 
-Graphs = Sequence[Data] | Sequence[str] | Sequence[nx.Graph] | str | Path
-"""PyG graphs, SMILES, NetworkX graphs, or a file or folder of ``coset run graphs`` (or a CSV of SMILES)."""
-
-Targets = Sequence[Any] | np.ndarray | torch.Tensor | pd.Series | pd.DataFrame
-"""A value or class a graph, or a row of several values."""
-
-TARGET = "y"
+OWN = ("model", "task", "folder", "seed")
+"""Parameters that are no options of the model or of training."""
 
 
 class Learner:
@@ -47,7 +41,7 @@ class Learner:
         task: ``regression``, ``classification`` (labels 0 and 1), ``multiclass``, or ``auto``: words and whole numbers
             are classes, other numbers are values.
         folder: Of the run, beside which graphs given as objects are kept in ``<folder>-data``; by default a temporary
-            one, which ends with the object unless it is saved.
+            one for every ``fit``, which ends with the object unless it is saved.
         seed: Of weights, batches and splits.
         options: Of the model (``width=32``) and of training (``epochs=30``, ``learning_rate=1e-3``).
 
@@ -59,12 +53,10 @@ class Learner:
         self, model: str = "gin", *, task: str = "auto", folder: str | Path | None = None, seed: int = 0, **options: Any
     ):
         self.model, self.task, self.seed, self.options = model, task, seed, options
-        if folder is None:
-            place = mkdtemp(prefix="coset-")
-            weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
-            folder = Path(place, "run")
-        self.folder = Path(folder)
+        self.folder = None if folder is None else Path(folder)
         self.recipe: Recipe | None = None
+        self._place: Path | None = None
+        self._runs = 0
 
     def fit(
         self,
@@ -72,6 +64,7 @@ class Learner:
         y: Targets | None = None,
         *,
         target: str | Sequence[str] | None = None,
+        smiles: str = "smiles",
         split: str = "random",
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         quiet: bool = True,
@@ -79,9 +72,10 @@ class Learner:
         """Train; the best epoch on the validation part counts.
 
         Args:
-            graphs: See :data:`Graphs`.
+            graphs: See :data:`coset.graphs.given.Graphs`.
             y: A value or class a graph; not for PyG graphs that have theirs, or files.
-            target: Column to learn, for files.
+            target: Column to learn, or several, of a file or a data frame.
+            smiles: Column of SMILES of a file or a data frame.
             split: ``random`` or ``stratified``; ``scaffold`` for SMILES.
             fractions: Shares of train, val and test.
             quiet: No progress bars.
@@ -91,29 +85,35 @@ class Learner:
         """
         from coset.runs.recipes import load
 
-        values = None if y is None else np.asarray(y)
-        where = self.folder.absolute().with_name(f"{self.folder.name}-data")
+        values = None if y is None else label_table(y)
+        folder = self._new_folder()
+        where = folder.absolute().with_name(f"{folder.name}-data")
         make_folder(where)
-        recipe, data = _written(graphs, where, values)
+        recipe, data = written(graphs, where, values, smiles)
+        if recipe == "csv":
+            data.setdefault("smiles", smiles)
         if target is not None:
             data["target"] = [target] if isinstance(target, str) else list(target)
-        task = self._task(values, graphs)
+        task = self.task
+        if task == "auto":
+            task = task_for(self._values(graphs, values, data.get("target")))
         given = {**{f"data.{key}": value for key, value in data.items()}, "data.split": split, "training.task": task}
         given |= {"data.fractions": list(fractions), "model.name": self.model, "seed": self.seed}
         given |= {f"{'training' if k in TrainingOptions.model_fields else 'model'}.{k}": v
                   for k, v in self.options.items()}  # fmt: skip
         self.recipe = load(recipe, [f"{key}={json.dumps(value)}" for key, value in given.items()])
-        self.recipe.run(self.folder, quiet=quiet)
+        self.recipe.run(folder, quiet=quiet)
+        self._place = folder
         return self
 
     def predict(self, graphs: Graphs) -> np.ndarray:
-        """Values [graphs] or [graphs, targets]; of several classes the likeliest name, of labels 0 and 1 the likelier.
+        """Values [graphs] or [graphs, targets]; of several classes the likeliest, of labels 0 and 1 the likelier.
 
         Nodes are rows where nodes were learned from.
         """
         probabilities, described, task = self._outputs(graphs)
         if described.classes:
-            return np.asarray(described.classes, dtype=object)[probabilities.argmax(1)]
+            return _as_classes(described.classes)[probabilities.argmax(1)]
         values = (probabilities > 0.5).astype(int) if task == "classification" else probabilities
         return values[:, 0] if values.shape[1] == 1 else values
 
@@ -130,11 +130,35 @@ class Learner:
 
     def embed(self, graphs: Graphs) -> np.ndarray:
         """What the network's last layer reads, [graphs or nodes, columns]."""
+        recipe, task, described = self._loaded()
         with TemporaryDirectory(prefix="coset-") as place:
-            recipe, task, described = self._loaded()
-            _, data = _written(graphs, Path(place), None)
-            table = graphs_to_predict(recipe, described, Path(data["path"]))
-            return embeddings(recipe, task, table).numpy()
+            return embeddings(recipe, task, self._table(graphs, Path(place), recipe, described)).numpy()
+
+    def score(self, graphs: Graphs, y: Targets | None = None) -> float:
+        """R2 of values, the share of classes that are right; of several targets the mean of theirs.
+
+        Args:
+            graphs: As of :meth:`fit`.
+            y: What is true; by default the ``y`` of PyG graphs. Missing values (NaN) do not count.
+
+        Raises:
+            CosetError: There is nothing to compare with.
+        """
+        true = targets_inside(graphs) if y is None else label_table(y).to_numpy()
+        if true is None:
+            raise CosetError("score: give y, what is true of these graphs")
+        predicted = self.predict(graphs)
+        predicted = predicted.reshape(len(predicted), -1)
+        true = true.reshape(predicted.shape)
+        recipe, _, described = self._loaded()
+        if described.classes:
+            return float((true.astype(str) == predicted.astype(str)).mean())
+        true = true.astype(float)
+        known = ~np.isnan(true)
+        if recipe.training.task == "classification":
+            return float((true == predicted)[known].mean())
+        each = [_r2(true[k, at], predicted[k, at]) for at, k in enumerate(known.T)]
+        return float(np.mean(each))
 
     def save(self, folder: str | Path) -> Path:
         """A copy of the run's folder, which ``load`` and all commands read; returns it.
@@ -142,10 +166,10 @@ class Learner:
         Raises:
             CosetError: Nothing is trained yet, or the folder is there.
         """
-        self._check_fitted()
+        place = self._check_fitted()
         if Path(folder).exists():
             raise CosetError(f"{folder} is there already; choose another folder")
-        return Path(shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(".lock")))
+        return Path(shutil.copytree(place, folder, ignore=shutil.ignore_patterns(".lock")))
 
     @classmethod
     def load(cls, folder: str | Path) -> Learner:
@@ -160,22 +184,41 @@ class Learner:
         if recipe.kind != "graphs":
             raise CosetError(f"{folder} holds a run of kind {recipe.kind}; a Learner reads runs on graphs")
         learner = cls(recipe.model.name, task=recipe.training.task, folder=folder, seed=recipe.seed)  # type: ignore[attr-defined]
-        learner.recipe = recipe
+        learner.recipe, learner._place = recipe, Path(folder)
         learner._check_fitted()
         return learner
 
     @property
+    def run_folder(self) -> Path:
+        """Of the run behind this object.
+
+        Raises:
+            CosetError: Nothing is trained yet.
+        """
+        return self._check_fitted()
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Metrics by split, with those of predicting the mean as ``baseline``."""
-        self._check_fitted()
-        return RunFolder(self.folder).metrics()
+        return RunFolder(self._check_fitted()).metrics()
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes, in the order of the columns of :meth:`predict_proba`.
+
+        Raises:
+            AttributeError: Values were learned (so that scikit-learn sees none).
+        """
+        recipe, _, described = self._loaded()
+        if recipe.training.task == "regression":
+            raise AttributeError("this learner predicts values, not classes")
+        return _as_classes(described.classes) if described.classes else np.array([0, 1])
 
     def verify(self) -> list[EquivarianceReport]:
         """The symmetry that the trained network claims, measured on its own data."""
         from coset.runs.recipes import verify
 
-        self._check_fitted()
-        return list(verify(str(self.folder)))
+        return list(verify(str(self._check_fitted())))
 
     def plot(self, split: str | None = None) -> Any:
         """A figure (Plotly): predicted against true values, or what classes were taken for.
@@ -187,8 +230,7 @@ class Learner:
         from coset.reports import plots
         from coset.runs.results import RunResults
 
-        self._check_fitted()
-        run = RunResults(self.folder)
+        run = RunResults(self._check_fitted())
         split = split or run.splits[-1]
         if run.has_classes:
             rows = run.predictions[(run.predictions["split"] == split) & (run.predictions["target"] != "")]
@@ -196,88 +238,97 @@ class Learner:
         target = targets_of(run)[0]
         return plots.parity({split: target.pairs(split)}, target.name, "graphs").figure
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All parameters by name, as scikit-learn asks for them."""
+        return {"model": self.model, "task": self.task, "folder": self.folder, "seed": self.seed, **self.options}
+
+    def set_params(self, **parameters: Any) -> Learner:
+        """Change parameters, of which the next :meth:`fit` learns; returns itself."""
+        for name, value in parameters.items():
+            if name == "folder":
+                self.folder = None if value is None else Path(value)
+            elif name in OWN:
+                setattr(self, name, value)
+            else:
+                self.options[name] = value
+        return self
+
+    def __sklearn_clone__(self) -> Learner:
+        """An untrained copy, which keeps its runs in folders of its own."""
+        return Learner(**{**self.get_params(), "folder": None})
+
+    def __sklearn_tags__(self) -> Any:
+        utils = require("sklearn.utils", "weights")
+        kinds = {"regression": "regressor", "classification": "classifier", "multiclass": "classifier"}
+        kind = kinds.get(self.task)
+        tags = utils.Tags(estimator_type=kind, target_tags=utils.TargetTags(required=False))
+        if kind == "classifier":
+            tags.classifier_tags = utils.ClassifierTags()
+        elif kind == "regressor":
+            tags.regressor_tags = utils.RegressorTags()
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._fitted()
+
     def __repr__(self) -> str:
-        state = "not trained" if not self._fitted() else f"trained, {self.folder}"
+        state = f"trained, {self._place}" if self._fitted() else "not trained"
         return f"Learner({self.model!r}, {state})"
 
     def _repr_html_(self) -> str:
-        if not self._fitted():
-            return f"<b>{self!r}</b>"
-        parts = {name: self.metrics[name] for name in ("train", "val", "test") if name in self.metrics}
-        return f"<b>{self.model}</b>" + pd.DataFrame(parts).to_html(float_format=lambda value: f"{value:.4g}")
+        from coset.graphs.pages.notebook import table_and_picture
 
-    def _task(self, values: np.ndarray | None, graphs: Graphs) -> str:
-        if self.task != "auto":
-            return self.task
-        if values is None and not isinstance(graphs, str | Path) and len(graphs) and isinstance(graphs[0], Data):
-            found = [torch.as_tensor(g.y).flatten() for g in graphs if "y" in g and g.y is not None]  # type: ignore[union-attr]
-            values = torch.cat(found).numpy() if found else None
-        if values is None or values.dtype.kind == "f":
-            return "regression"
-        if values.dtype.kind in "OUS":
-            return "multiclass"
-        return "classification" if set(np.unique(values)) <= {0, 1} else "multiclass"
+        return f"<b>{self!r}</b>" if not self._fitted() else table_and_picture(self.model, self._check_fitted())
+
+    def _values(self, graphs: Graphs, values: pd.DataFrame | None, target: list[str] | None) -> np.ndarray | None:
+        """What is to be learned, where it is at hand: words and whole numbers are classes."""
+        if isinstance(graphs, pd.DataFrame) and values is None and target:
+            values = graphs[[column for column in target if column in graphs]]
+        return targets_inside(graphs) if values is None else values.to_numpy()
 
     def _outputs(self, graphs: Graphs) -> tuple[np.ndarray, Any, str]:
+        recipe, task, described = self._loaded()
         with TemporaryDirectory(prefix="coset-") as place:
-            recipe, task, described = self._loaded()
-            _, data = _written(graphs, Path(place), None)
-            table = graphs_to_predict(recipe, described, Path(data["path"]))
+            table = self._table(graphs, Path(place), recipe, described)
             return predictions_for(recipe, task, table).numpy(), described, recipe.training.task
+
+    def _table(self, graphs: Graphs, place: Path, recipe: Any, described: Any) -> Any:
+        _, data = written(graphs, place, None, recipe.data.smiles_column)
+        smiles = None if isinstance(graphs, str | Path) else data.get("smiles")
+        return graphs_to_predict(recipe, described, Path(data["path"]), smiles)
 
     def _loaded(self) -> Any:
         from coset.graphs.experiments import load_task
 
-        self._check_fitted()
-        return load_task(self.folder)
+        return load_task(self._check_fitted())
+
+    def _new_folder(self) -> Path:
+        """Of the next run: the one that was asked for, or a temporary one of its own."""
+        if self.folder is not None:
+            return self.folder
+        if not hasattr(self, "_temporary"):
+            self._temporary = mkdtemp(prefix="coset-")
+            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+        self._runs += 1
+        return Path(self._temporary, f"run-{self._runs}")
 
     def _fitted(self) -> bool:
-        return (self.folder / METRICS).is_file()
+        return self._place is not None and (self._place / METRICS).is_file()
 
-    def _check_fitted(self) -> None:
+    def _check_fitted(self) -> Path:
         if not self._fitted():
-            raise CosetError(f"{self.folder} holds no finished run; call fit first")
+            raise CosetError(f"{self._place or 'this learner'} holds no finished run; call fit first")
+        assert self._place is not None
+        return self._place
 
 
-def _written(graphs: Graphs, place: Path, values: np.ndarray | None) -> tuple[str, dict[str, Any]]:
-    """Graphs in a file that recipes read: name of the recipe, and what it must say of its data.
-
-    Raises:
-        CosetError: They are of no known kind, or targets do not fit them.
-    """
-    if isinstance(graphs, str | Path):
-        path = Path(graphs).absolute()
-        molecules = path.is_file() and path.name.removesuffix(".gz").endswith((".csv", ".tsv"))
-        return ("csv" if molecules else "graphs"), {"path": str(path)}
-    given = list(graphs)
-    if not given:
-        raise CosetError("there are no graphs")
-    if values is not None and len(values) != len(given):
-        raise CosetError(f"{len(values)} targets for {len(given)} graphs")
-    labels = None if values is None else _label_table(values)
-    if isinstance(given[0], str):
-        frame = pd.DataFrame({"smiles": given})
-        frame = frame if labels is None else pd.concat([frame, labels], axis=1)
-        write_text(place / "molecules.csv", frame.to_csv(index=False))
-        return "csv", {"path": str(place / "molecules.csv")} | _target(labels)
-    if isinstance(given[0], Data):
-        torch.save(given, place / "graphs.pt")
-        file = place / "graphs.pt"
-    elif isinstance(given[0], nx.Graph):
-        write_text(place / "graphs.json", json.dumps([nx.node_link_data(graph, edges="edges") for graph in given]))
-        file = place / "graphs.json"
-    else:
-        raise CosetError(f"graphs are {type(given[0]).__name__}; give PyG Data, SMILES, NetworkX graphs, or a path")
-    if labels is not None:
-        write_text(place / "labels.csv", labels.to_csv(index=False))
-    return "graphs", {"path": str(file)} | _target(labels)
+def _as_classes(names: Sequence[str]) -> np.ndarray:
+    """Names of classes; whole numbers where all of them are."""
+    if all(name.removeprefix("-").isdigit() for name in names):
+        return np.array([int(name) for name in names])
+    return np.asarray(names, dtype=object)
 
 
-def _label_table(values: np.ndarray) -> pd.DataFrame:
-    columns = values.reshape(len(values), -1)
-    names = [TARGET] if columns.shape[1] == 1 else [f"{TARGET}{at}" for at in range(columns.shape[1])]
-    return pd.DataFrame(columns, columns=names)
-
-
-def _target(labels: pd.DataFrame | None) -> dict[str, Any]:
-    return {} if labels is None else {"target": [str(column) for column in labels.columns]}
+def _r2(true: np.ndarray, predicted: np.ndarray) -> float:
+    spread = ((true - true.mean()) ** 2).sum()
+    return float(1 - ((true - predicted) ** 2).sum() / spread) if spread > 0 else 0.0

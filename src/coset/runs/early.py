@@ -138,7 +138,7 @@ def _declared(key: str, classes: Iterable[str]) -> bool:
 
 def _check_tables(properties: Values, values: Values) -> None:
     """Columns that are named, in tables whose header tells what they have."""
-    from coset.core.outside import check_column, read_header  # tables take pandas
+    from coset.core.outside import check_column, read_header, spelled  # tables take pandas
 
     columns: dict[str, list[str]] = {}
     for key, node in properties.items():
@@ -150,4 +150,4 @@ def _check_tables(properties: Values, values: Values) -> None:
                 columns[path] = read_header(file)
             names = named if isinstance(named, list) else str(named).split(",")
             for name in names:
-                check_column(columns[path], str(name).strip(), file)
+                check_column(columns[path], spelled(str(name).strip(), columns[path]), file)

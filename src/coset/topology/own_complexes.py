@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,18 @@ from pydantic import Field
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
+from coset.core.files import make_folder
 from coset.core.outside import check_column, read_tree
 from coset.graphs.data.datasets import GraphTable, as_targets, graph_features, target_values
 from coset.graphs.data.graph_files import GRAPH, labelled, table_in
 from coset.graphs.data.own_graphs import SplitFiles, split_rows
 from coset.graphs.data.sources import GRAPH_DATA
 from coset.runs.terminal import track
+from coset.topology.data.adapters import from_toponetx
 from coset.topology.data.batches import ComplexData, to_data
+from coset.topology.data.complexes import Complex
 from coset.topology.data.meshes import SUFFIXES
-from coset.topology.files import read_complex
+from coset.topology.files import read_complex, write_complex
 
 ENDINGS = (".json", ".atomlist", *SUFFIXES)
 RANKS = 3  # vertices, edges, faces: what the models of complexes read
@@ -32,9 +36,29 @@ FEATURES = "features"
 class ComplexFiles(SplitFiles):
     """One's own complexes: JSON, TopoNetX atom lists, meshes; with ``model.lift=none``."""
 
+    recipe: ClassVar[str] = "complexes"
+
     name: Literal["complexes"] = "complexes"
     path: str = Field(description="folder of complexes (.json, .atomlist, .off, .obj, ...) with labels.csv")
     target: list[str] = Field(description="column of the labels to predict, or several: a,b", min_length=1)
+
+    @classmethod
+    def holds(cls, path: Path) -> bool:
+        if path.is_file():
+            return path.suffix.lower() in ENDINGS and path.suffix.lower() != ".json"
+        files = [file for file in path.iterdir() if file.suffix.lower() in ENDINGS]
+        return bool(files) and all(file.suffix.lower() != ".json" or "cells" in read_tree(file) for file in files[:1])
+
+    @classmethod
+    def write(cls, objects: Sequence[Any], folder: Path) -> bool:
+        complexes = [_complex_of(each) for each in objects]
+        if any(each is None for each in complexes):
+            return False
+        make_folder(folder)
+        for at, complex_ in enumerate(complexes):
+            assert complex_ is not None
+            write_complex(folder / f"{at:06d}.json", complex_)
+        return True
 
     def load(self, seed: int, progress: bool) -> GraphTable:
         folder = Path(self.path)
@@ -67,6 +91,13 @@ class ComplexFiles(SplitFiles):
                 f"{described.node_features} and {described.edge_features}"
             )
         return GraphTable(graphs, (), {}, path.name, *features)
+
+
+def _complex_of(given: Any) -> Complex | None:
+    """A complex of ours or of TopoNetX; ``None`` of anything else."""
+    if isinstance(given, Complex):
+        return given
+    return from_toponetx(given)[0] if type(given).__module__.startswith("toponetx.") else None
 
 
 def complex_files(folder: Path) -> list[Path]:

@@ -96,6 +96,12 @@ def read_header(path: Path | str) -> list[str]:
     return list(next(table_chunks(path, 1)).columns)
 
 
+def spelled(column: str, columns: Sequence[str]) -> str:
+    """The column of this name, or the only one that differs from it in capitals alone; else the name as it is."""
+    alike = [name for name in columns if name.lower() == column.lower()]
+    return alike[0] if column not in columns and len(alike) == 1 else column
+
+
 def check_column(columns: Sequence[str], column: str, file: Path) -> None:
     """Raise a CosetError that names the nearest column unless the file has this one."""
     if column in columns:

@@ -27,7 +27,7 @@ from torch_geometric.data import Data
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
 from coset.core.identity import digest
-from coset.core.outside import check_column, read_table
+from coset.core.outside import check_column, read_table, spelled
 from coset.core.registry import nearest
 from coset.graphs.data.columns import Columns
 from coset.graphs.data.molecules import (
@@ -306,7 +306,7 @@ def csv(
 
     Args:
         path: The file; its first row names the columns.
-        smiles: Column of SMILES.
+        smiles: Column of SMILES; capitals do not matter where one column alone is meant.
         targets: Column or columns to predict, numbers; ``"a,b"`` means two. None for prediction.
         id: Column of names; row numbers otherwise.
         split: ``"random"``, ``"scaffold"``, ``"column"``, ``"time"``, ``"kfold"``, or ``None`` for no split.
@@ -326,6 +326,7 @@ def csv(
     """
     file = Path(path)
     frame = read_table(file)
+    smiles = spelled(smiles, list(frame.columns))
     names = target_columns(targets, list(frame.columns))
     for column in [smiles, *names, *([id] if id else []), *([split_column] if split in ("column", "time") else [])]:
         check_column(list(frame.columns), column, file)

@@ -3,7 +3,7 @@
 A source is added by a class of options, registered with :data:`GRAPH_DATA`, whose ``load`` gives a table of graphs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,9 +27,11 @@ class GraphData(Options):
     Attributes:
         not_smiles: Why a model of these graphs cannot predict for SMILES, as in "..., whose graphs are no molecules";
             empty if it can.
+        recipe: Name of the recipe for one's own data of this source.
     """
 
     not_smiles: ClassVar[str] = ""
+    recipe: ClassVar[str] = ""
 
     name: str
 
@@ -48,6 +50,17 @@ class GraphData(Options):
             CosetError: It is malformed, or its graphs have other features.
         """
         return None
+
+    @classmethod
+    def holds(cls, path: Path) -> bool:
+        """Whether a file or folder is one's own data for :attr:`recipe`, of which no other source would know."""
+        return False
+
+    @classmethod
+    def write(cls, objects: Sequence[Any], folder: Path) -> bool:
+        """Objects of Python as files for :attr:`recipe`, named 000000, 000001, ... in their order; whether this source
+        knows such objects."""
+        return False
 
     @property
     def title(self) -> str:

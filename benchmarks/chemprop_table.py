@@ -1,0 +1,253 @@
+"""Coset beside chemprop at equal CPU: ESOL and FreeSolv, random and scaffold splits, single networks and ensembles.
+
+Run: python benchmarks/chemprop_table.py FOLDER --chemprop PYTHON [--seeds 10] [--members 5] [--budget MINUTES], where
+PYTHON is that of another environment with `pip install chemprop==2.2.4`. Every training is a process of its own with
+one thread, and leaves a row in FOLDER/rows.jsonl when it is done; the same command goes on where it was stopped.
+`python benchmarks/chemprop_table.py FOLDER --show` prints the tables from the rows.
+
+Both train on the same rows: splits are those of the recipe (`data.split_seed=S`; a scaffold split has no seed), written
+out for chemprop with a column of splits. Group S of five members has the seeds 5 S to 5 S + 4; the first is the single
+network. chemprop runs as it comes (50 epochs), and once more with as many epochs as cost what ours costs ("equal CPU"):
+its seconds an epoch and before the first are measured by two trainings of 3 and 13 epochs. CPU seconds are user and
+system time of the process, imports and all.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coset.graphs.experiments import GraphRecipe
+from coset.runs.recipes import load
+
+OURS = {
+    "esol": "subgraphormer/esol",
+    "freesolv": "subgraphormer/freesolv",
+}
+SHORT, LONG, USUAL = 3, 13, 50  # epochs of chemprop (its warm-up takes 2): to measure its speed, and by default
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        data: ``esol`` or ``freesolv``.
+        split: ``random`` or ``scaffold``.
+        tool: ``coset``, ``chemprop`` or ``chemprop, equal CPU``.
+        group: Number of the split and of the ensemble.
+        member: Number within the ensemble.
+    """
+
+    data: str
+    split: str
+    tool: str
+    group: int
+    member: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.data, self.split, self.tool, self.group, self.member
+
+    def seed(self, members: int) -> int:
+        return members * self.group + self.member
+
+
+class Bench:
+    """Trains jobs, and keeps their rows.
+
+    Args:
+        folder: Where rows, splits and runs are.
+        chemprop: Python of chemprop's environment, if it is to be run.
+        members: Of an ensemble.
+        changes: Of our recipes, e.g. ``training.epochs=40``.
+    """
+
+    def __init__(self, folder: Path, chemprop: str | None, members: int, changes: list[str]):
+        self.folder, self.chemprop, self.members, self.changes = folder, chemprop, members, changes
+        self.file = folder / "rows.jsonl"
+        self.rows = [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+
+    def done(self, job: Job) -> dict[str, Any] | None:
+        return next((row for row in self.rows if key_of(row) == job.key), None)
+
+    def run(self, job: Job) -> None:
+        if self.done(job) is not None:
+            return
+        place = self.folder / "-".join([job.data, job.split, job.tool.replace(", ", "-").replace(" ", "-"),
+                                        f"{job.group}.{job.member}"])  # fmt: skip
+        epochs = None
+        if job.tool == "coset":
+            cpu, predicted, test = self._ours(job, place)
+        else:
+            epochs = self._equal_epochs(job) if "equal" in job.tool else USUAL
+            cpu, predicted, test = self._chemprop(job, place, epochs)
+        row = {name: getattr(job, name) for name in ("data", "split", "tool", "group", "member")}
+        row |= {"seed": job.seed(self.members), "cpu_s": round(cpu, 1), "epochs": epochs, "rmse": rmse(predicted, test)}
+        self._keep(row | {"test": [float(f"{value:.6g}") for value in test], "predicted": predicted})
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        with self.file.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        print(json.dumps({name: value for name, value in row.items() if name not in ("test", "predicted")}), flush=True)
+
+    def _recipe(self, job: Job) -> list[str]:
+        """Our recipe with its changes."""
+        split = [f"data.split={job.split}", f"data.split_seed={job.group}", f"seed={job.seed(self.members)}"]
+        return [OURS[job.data], *split, *self.changes]
+
+    def _ours(self, job: Job, place: Path) -> tuple[float, list[float], list[float]]:
+        cpu = timed([sys.executable, "-m", "coset", "run", *self._recipe(job), "--output", str(place), "--quiet"])
+        table = pd.read_csv(place / "predictions.csv")
+        table = table[table["split"] == "test"]
+        return cpu, [float(f"{value:.6g}") for value in table["prediction"]], table["target"].tolist()
+
+    def _chemprop(self, job: Job, place: Path, epochs: int) -> tuple[float, list[float], list[float]]:
+        assert self.chemprop is not None
+        table = self._splits(job)
+        cpu = timed([
+            str(Path(self.chemprop).with_name("chemprop")), "train", "--data-path", str(table), "--smiles-columns",
+            "smiles", "--target-columns", "y", "--splits-column", "split", "--task-type", "regression", "--epochs",
+            str(epochs), "--pytorch-seed", str(job.seed(self.members)), "--output-dir", str(place), "--accelerator",
+            "cpu", "--devices", "1",
+        ])  # fmt: skip
+        (file,) = place.rglob("test_predictions.csv")
+        test, predicted = (frame := pd.read_csv(table))[frame["split"] == "test"], pd.read_csv(file)
+        if predicted["smiles"].tolist() != test["smiles"].tolist():
+            raise RuntimeError(f"{file} has other molecules than the test part of {table}")
+        return cpu, [float(f"{value:.6g}") for value in predicted["y"]], test["y"].tolist()
+
+    def _splits(self, job: Job) -> Path:
+        """The rows of our recipe with the part that each is in, for chemprop."""
+        file = self.folder / f"{job.data}-{job.split}-{job.group}.csv"
+        if not file.exists():
+            recipe = load(self._recipe(job)[0], self._recipe(job)[1:])
+            assert isinstance(recipe, GraphRecipe)
+            table = recipe.load()
+            frame = pd.DataFrame({"smiles": table.smiles, "y": table.targets[:, 0].tolist(), "split": table.split_of()})
+            # The rows of a part stand in the order of the table, as our predictions do.
+            frame.to_csv(file, index=False)
+        return file
+
+    def _equal_epochs(self, job: Job) -> int:
+        """As many as cost what our first training on these data did."""
+        ours = self.done(Job(job.data, job.split, "coset", 0, 0))
+        assert ours is not None
+        seconds = []
+        for epochs in (SHORT, LONG):
+            timing = Job(job.data, job.split, f"timing {epochs}", 0, 0)
+            if (row := self.done(timing)) is None:
+                cpu, _, _ = self._chemprop(timing, self.folder / f"timing-{job.data}-{job.split}-{epochs}", epochs)
+                row = {name: getattr(timing, name) for name in ("data", "split", "tool", "group", "member")}
+                self._keep(row := row | {"cpu_s": round(cpu, 1)})
+            seconds.append(row["cpu_s"])
+        each = (seconds[1] - seconds[0]) / (LONG - SHORT)
+        return max(SHORT, round((ours["cpu_s"] - seconds[0]) / each + SHORT))
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["data"], row["split"], row["tool"], row["group"], row["member"]
+
+
+def timed(command: list[str]) -> float:
+    """User and system seconds of a process.
+
+    Raises:
+        RuntimeError: It fails.
+    """
+    before = getrusage(RUSAGE_CHILDREN)
+    done = subprocess.run(command, env=os.environ | THREADS, capture_output=True, text=True)
+    after = getrusage(RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def rmse(predicted: list[float], test: list[float]) -> float:
+    return float(np.sqrt(np.mean((np.array(predicted) - np.array(test)) ** 2)))
+
+
+def jobs(tools: list[str], groups: int, members: int, only: list[str]) -> Iterator[Job]:
+    """Three single networks of each first, then an ensemble of each, then the rest, so that a table that was cut off
+    has whole rows."""
+    cells = [("freesolv", "random"), ("esol", "scaffold"), ("esol", "random"), ("freesolv", "scaffold")]
+    cells = [cell for cell in cells if not only or "/".join(cell) in only]
+    few = min(3, groups)
+    order = [(group, 0) for group in range(few)] + [(0, member) for member in range(1, members)]
+    order += [(group, 0) for group in range(few, groups)]
+    order += [(group, member) for group in range(1, groups) for member in range(1, members)]
+    for group, member in order:
+        for data, split in cells:
+            for tool in tools:
+                yield Job(data, split, tool, group, member)
+
+
+def show(rows: list[dict[str, Any]], members: int) -> None:
+    """A row a data set, split and tool: single networks by group, ensembles that are whole, CPU seconds."""
+    rows = [row for row in rows if not row["tool"].startswith("timing")]
+    print("| data | split | tool | single: mean ± sd (groups) | CPU s | ensemble: mean ± sd (groups) | CPU s |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for cell in sorted({(row["data"], row["split"]) for row in rows}):
+        for tool in dict.fromkeys(row["tool"] for row in rows):
+            own = [row for row in rows if (row["data"], row["split"]) == cell and row["tool"] == tool]
+            if not own:
+                continue
+            single = [row for row in own if row["member"] == 0]
+            whole = [[row for row in own if row["group"] == g] for g in sorted({row["group"] for row in own})]
+            whole = [group for group in whole if len(group) == members]
+            joint = [
+                rmse(np.mean([r["predicted"] for r in group], axis=0).tolist(), group[0]["test"]) for group in whole
+            ]
+            cpu = mean(sum(row["cpu_s"] for row in group) for group in whole) if whole else None
+            epochs = f" ({own[0]['epochs']} epochs)" if own[0]["epochs"] else ""
+            print(f"| {cell[0]} | {cell[1]} | {tool}{epochs} | {spread([row['rmse'] for row in single])} | "
+                  f"{mean(row['cpu_s'] for row in single):.0f} | {spread(joint)} | "
+                  f"{'' if cpu is None else f'{cpu:.0f}'} |")  # fmt: skip
+
+
+def spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "") + f" ({len(values)})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where rows, splits and runs are kept")
+    parser.add_argument("--chemprop", help="python of an environment with chemprop; without it only ours is run")
+    parser.add_argument("--seeds", type=int, default=10, help="groups: splits, or ensembles")
+    parser.add_argument("--members", type=int, default=5, help="of an ensemble")
+    parser.add_argument("--only", nargs="+", default=[], help="such as esol/scaffold")
+    parser.add_argument("--budget", type=float, help="minutes after which no further training begins")
+    parser.add_argument("--changes", nargs="+", default=[], help="of our recipes, key=value")
+    parser.add_argument("--show", action="store_true", help="print the table, train nothing")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options.folder, options.chemprop, options.members, options.changes)
+    if options.show:
+        show(bench.rows, options.members)
+        return
+    tools = ["coset", "chemprop", "chemprop, equal CPU"] if options.chemprop else ["coset"]
+    start = time.monotonic()
+    for job in jobs(tools, options.seeds, options.members, options.only):
+        if options.budget is not None and time.monotonic() - start > 60 * options.budget:
+            break
+        bench.run(job)
+    show(bench.rows, options.members)
+
+
+if __name__ == "__main__":
+    main()
