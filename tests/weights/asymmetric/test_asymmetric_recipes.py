@@ -8,7 +8,7 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.runs.recipes import load, load_run, verify
-from coset.weights.asymmetric.asymmetrize import fingerprint
+from coset.weights.asymmetric.asymmetrize import asymmetries, fingerprint
 from coset.weights.asymmetric.experiments import network_file
 from coset.weights.state_files import load_state
 
@@ -41,6 +41,30 @@ def toy(name, folder):
         "lmc-cifar-resnet": [*small, "network.width=6", f"data.path={folder}", "data.rows=100",
                              "variants.W.n_fix=0.3"],
     }[name]  # fmt: skip
+
+
+def test_what_was_released_as_sigma_is_fixed_entries_and_one_gate(images):
+    recipe = load("asymmetric/lmc-cifar-gates", [f"data.path={images}", "data.rows=100", "network.width=6",
+                                                 "variants.released.n_fix=0.3", "variants.W.n_fix=0.3"])  # fmt: skip
+    data = recipe.data.load(0)
+    gates = {name: [a.name for a in asymmetries(recipe.variant(name, data)) if a.kind == "gate"]
+             for name in recipe.variants}  # fmt: skip
+    assert gates["released"] == ["act"]
+    assert gates["sigma"] == ["act", *(f"blocks.{b}.act{i}" for b in range(3) for i in (1, 2))]
+    assert not gates["W"]
+    assert not gates["standard"]
+    fixed = [a.name for a in asymmetries(recipe.variant("released", data)) if a.kind == "entries"]
+    assert fixed == [a.name for a in asymmetries(recipe.variant("W", data))]
+
+
+def test_the_gates_of_the_mnist_row_have_three_sizes(images):
+    recipe = load("asymmetric/lmc-mnist-gates", [f"data.path={images}", "network.hidden=[16,16,16]",
+                                                 "variants.W.n_fix=4"])  # fmt: skip
+    data = recipe.data.load(0)
+    scales = {name: asymmetries(recipe.variant(name, data))[0].scale for name in recipe.variants if "sigma" in name}
+    for name, wanted in (("sigma-1", 1), ("sigma-root", 1 / 4), ("sigma-hundredth", 0.01 / 4)):
+        assert scales[name] == pytest.approx(wanted, rel=0.15)
+    assert (recipe.training.epochs, recipe.networks, recipe.points) == (25, 10, 25)
 
 
 @pytest.mark.parametrize("name", ["lmc-digits", "lmc-mnist", "lmc-gnn", "lmc-cifar-resnet"])

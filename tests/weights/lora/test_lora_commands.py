@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from coset.weights.lora import LoraAdapter, LoraPair, load_lora, save_kohya, save_peft
-from coset.weights.lora.data.writing import save_diffusers
+from coset.weights.lora.data.writing import save_comfyui, save_diffusers
 from coset.weights.lora.data.zoo import open_zoo
 
 pytest.importorskip("sklearn")
@@ -222,3 +223,70 @@ def test_an_adapter_in_another_naming_is_found(coset, tmp_path):
     code, out, err = coset("lora", "search", tmp_path / "other.safetensors", tmp_path / "zoo")
     assert code == 0, err
     assert out.splitlines()[1].split() == ["a1.safetensors", "1.0000"]
+
+
+def flux(seed, size=4, rank=2):
+    """q, k and v of one block under the names of diffusers, of one A as in Flux's own matrix."""
+    g = torch.Generator().manual_seed(seed)
+    v = torch.randn(5, rank, generator=g)
+    names = [f"transformer.transformer_blocks.0.attn.to_{x}" for x in "qkv"]
+    return LoraAdapter({name: LoraPair(torch.randn(size, rank, generator=g), v) for name in names})
+
+
+def test_copies_are_found_across_namings(coset, tmp_path):
+    """One folder with files of three tools; a matrix of Flux is three modules of diffusers."""
+    (tmp_path / "in").mkdir()
+    for seed in range(2):
+        save_diffusers(flux(seed), tmp_path / "in" / f"a{seed}.safetensors")
+    save_kohya(flux(1), tmp_path / "in" / "kohya.safetensors")
+    save_comfyui(flux(2), tmp_path / "in" / "comfy.safetensors")
+    code, out, err = coset("lora", "duplicates", tmp_path / "in")
+    assert code == 0, err
+    assert out.splitlines()[1].split() == ["a1.safetensors", "kohya.safetensors", "1.0000"]
+    assert "1 pairs among 4 adapters" in out
+    code, out, err = coset("lora", "search", tmp_path / "in" / "comfy.safetensors", tmp_path / "in")
+    assert (code, out.splitlines()[1].split()) == (0, ["comfy.safetensors", "1.0000"])
+    (tmp_path / "native").mkdir()
+    for seed in range(3):
+        save_kohya(flux(seed), tmp_path / "native" / f"b{seed}.safetensors")
+    assert coset("lora", "collect", tmp_path / "native", tmp_path / "zoo", "--quiet")[0] == 0
+    out = coset("lora", "search", tmp_path / "in" / "a1.safetensors", tmp_path / "zoo")[1]
+    assert out.splitlines()[1].split() == ["b1.safetensors", "1.0000"]
+
+
+def test_of_a_folder_all_adapters_are_told(coset, tmp_path):
+    save_peft(one(1), tmp_path / "in" / "a")
+    save_kohya(flux(1), tmp_path / "in" / "deep" / "b.safetensors")
+    broken("NaN", tmp_path / "in" / "c")
+    code, out, err = coset("lora", "inspect", tmp_path / "in", "--json")
+    assert code == 0, err
+    rows = {row["adapter"]: row for row in json.loads(out)}
+    assert (rows["a"]["written as"], rows["a"]["layers"], rows["a"]["rank"]) == ("peft", "2", "2")
+    assert (rows["deep/b.safetensors"]["written as"], rows["deep/b.safetensors"]["layers"]) == ("kohya", "1")
+    assert "NaN" in rows["c"]["notes"]
+    assert "3 adapters in" in coset("lora", "inspect", tmp_path / "in")[1]
+
+
+def test_collect_tells_all_obstacles_at_once(coset, tmp_path):
+    for seed in range(3):
+        save_peft(one(seed), tmp_path / "in" / f"good{seed}")
+    broken("NaN", tmp_path / "in" / "nan")
+    broken("missing B", tmp_path / "in" / "torn")
+    save_peft(one(5), tmp_path / "in" / "unknown")
+    (tmp_path / "in" / "unknown" / "adapter_config.json").unlink()
+    less = one(6)
+    save_peft(replace(less, layers={"x.q": less.layers["x.q"]}), tmp_path / "in" / "less")
+    code, _, err = coset("lora", "collect", tmp_path / "in", tmp_path / "zoo", "--quiet")
+    said = " ".join(err.split())
+    assert code == 1
+    assert "3 of 7 adapters cannot be used" in said
+    assert "nan: " in said
+    assert "torn: " in said
+    assert "unknown: no adapter_config.json and no alpha" in said
+    assert "(--lossy goes on without)" in said
+    assert "different layers (less lacks x.v)" in said
+    code, out, err = coset("lora", "collect", tmp_path / "in", tmp_path / "zoo", "--skip-bad", "--lossy", "--layers",
+                           "union", "--quiet")  # fmt: skip
+    assert code == 0, err
+    assert "5 adapters" in out
+    assert "unknown: no adapter_config.json" in " ".join(err.split())

@@ -18,7 +18,12 @@ PerLayer = int | float | list[int | float] | dict[str, int | float]
 
 
 class VariantOptions(Options):
-    """How the symmetry is broken, if it is."""
+    """How the symmetry is broken, if it is.
+
+    Attributes:
+        ungated: Patterns of activations that sigma leaves as they are. The released ResNet20 of the paper's sigma row
+            has fixed entries in all blocks and one gate, behind its first convolution: w+sigma with ``blocks.*`` here.
+    """
 
     method: Literal["standard", "w", "sigma", "w+sigma"] = "standard"
     n_fix: PerLayer = 0.125
@@ -26,6 +31,7 @@ class VariantOptions(Options):
     std: PerLayer = 1.0
     divide_by_root_width: bool = False
     filters: bool = False
+    ungated: list[str] = []
     learning_rate: float | None = Field(None, gt=0, description="another than that of training")
     networks: int | None = Field(None, ge=2, description="another number than the recipe's")
 
@@ -38,7 +44,7 @@ class VariantOptions(Options):
             if "sigma" in self.method.split("+"):
                 network = asymmetrize(
                     network, "sigma", std=self.std, divide_by_root_width=self.divide_by_root_width, seed=seed,
-                    example=(example,),
+                    skip=self.ungated, example=(example,),
                 )  # fmt: skip
         return network
 

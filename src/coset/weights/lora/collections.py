@@ -1,7 +1,7 @@
 """Collections of adapters as recipes name them: the digits, made on the spot, or a folder with a table of labels."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,15 +11,17 @@ import pandas as pd
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
 from coset.core.files import write_json
-from coset.core.identity import digest
 from coset.core.options import Options
 from coset.core.outside import read_numbers, read_tree
+from coset.weights.lora.data.checksums import checksum
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.data.magnitudes import Magnitudes
+from coset.weights.lora.data.survey import DIFFERENT
 from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
 from coset.weights.lora.finetuning.digits import LAYOUT, make_digits_zoo
 
@@ -149,8 +151,16 @@ class ZooData(AdapterData):
         return zoo.magnitudes(chosen)
 
 
+class Sources(TypedDict):
+    """What is in ``sources.json``."""
+
+    layers: str
+    skip_bad: bool
+    files: dict[str, tuple[int, int, int, str]]
+
+
 def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZoo:
-    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``) when needed.
+    """A built collection, or one built beside the adapters (in ``<folder>/.zoo``), renewed when their content changes.
 
     Raises:
         CosetError: An adapter cannot be used, or nothing can be written there.
@@ -160,33 +170,50 @@ def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZo
     # Beside the adapters that ``coset lora zoo`` makes lies the model they were finetuned from.
     made = folder / "adapters"
     sources = find_adapters(made if made.is_dir() else folder)
-    seen, mark = _fingerprint(sources), folder / ".zoo" / SOURCES
-    if (folder / ".zoo" / INDEX).is_file() and mark.is_file() and read_tree(mark) == seen:
-        built = open_zoo(folder / ".zoo")
-        held = {*built.names, *(name for name, _ in built.skipped)}
-        same_rule = skip_bad or not built.skipped
-        if held == {str(p.relative_to(folder)) for p in sources} and same_rule:
-            return built
+    built, mark = folder / ".zoo", folder / ".zoo" / SOURCES
+    kept = read_tree(mark, Sources) if (built / INDEX).is_file() and mark.is_file() else None
+    before = kept["files"] if kept is not None else {}
+    seen: Sources = {"layers": layers, "skip_bad": skip_bad, "files": _files_of(folder, sources, before)}
+    if kept is not None and _content(kept) == _content(seen):
+        zoo = open_zoo(built)
+        alike = not any(note.startswith(DIFFERENT) for note in zoo.notes)
+        if kept["layers"] == layers or alike:
+            if kept["files"] != seen["files"] and os.access(built, os.W_OK):
+                write_json(mark, seen)  # only times have changed
+            return zoo
     if not os.access(folder, os.W_OK):
         raise CosetError(
             f"cannot write to {folder} itself: coset lora collect {folder} ZOO makes a collection elsewhere"
         )
     mark.unlink(missing_ok=True)
-    zoo = build_zoo(sources, folder / ".zoo", root=folder, layers=layers, skip_bad=skip_bad)
+    zoo = build_zoo(sources, built, root=folder, layers=layers, skip_bad=skip_bad, lossy=True)
     write_json(mark, seen)
     return zoo
 
 
-def _fingerprint(sources: Sequence[Path]) -> str:
-    """Of the files of adapters: sizes and times, also that of the last change of the file itself, which keeps going
-    when an older time of writing is put back."""
+def _files_of(
+    folder: Path, sources: Sequence[Path], before: Mapping[str, Sequence[int | str]]
+) -> dict[str, tuple[int, int, int, str]]:
+    """Of each file of the adapters size, times and hash; the hash is taken again where the others have changed.
+
+    Among the times is that of the last change of the file itself, which goes on when an older time of writing is put
+    back.
+    """
     files = [file for path in sources for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    return digest([[str(file), *_facts(file)] for file in files if file.is_file()])
+    found: dict[str, tuple[int, int, int, str]] = {}
+    for file in files:
+        if not file.is_file():
+            continue
+        facts = file.stat()
+        key, marks = str(file.relative_to(folder)), (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        known = before.get(key)
+        same = known is not None and tuple(known[:3]) == marks
+        found[key] = (*marks, str(known[3]) if known is not None and same else checksum(file))
+    return found
 
 
-def _facts(file: Path) -> list[int]:
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+def _content(sources: Sources) -> tuple[bool, dict[str, str]]:
+    return sources["skip_bad"], {name: facts[3] for name, facts in sources["files"].items()}
 
 
 def columns_of(table: pd.DataFrame, wanted: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from coset.runs.terminal import console, print_notes, print_table, track
 ALPHA = typer.Option(help="Alpha of all layers, where the file tells none.")
 LOSSY = typer.Option("--lossy", help="Go on without what cannot be carried.")
 FORM = typer.Option("--to", help="peft, diffusers, kohya or comfyui; by default peft for folders, kohya for files.")
+SKIP = typer.Option(help="Leave out adapters that cannot be read.")
 NETWORK = typer.Option(help="Only the layers of this network of a pipeline, e.g. unet.")
 
 
@@ -24,13 +25,17 @@ def inspect_adapter(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     page: Annotated[Path | None, typer.Option(help="Write a page too: norms and ranks by layer, spectra.")] = None,
 ) -> None:
-    """Layers, ranks, scales, norms and effective ranks of an adapter.
+    """Layers, ranks, scales, norms and effective ranks of an adapter; of a folder of several, a line each.
 
     Example: coset lora inspect my-adapter --page my-adapter.html
     """
     from coset.weights.lora import inspect, load_lora
-    from coset.weights.lora.data.reading import others_in
+    from coset.weights.lora.data.inspection import adapters_beside
 
+    others = adapters_beside(path, adapter)
+    if adapter is None and others is not None and others.apart:
+        _inspect_all(path, others.names, alpha, json)
+        return
     facts = inspect(load_lora(path, adapter=adapter, alpha=alpha))
     if page is not None:
         from coset.weights.lora.pages import write_inspection
@@ -50,8 +55,32 @@ def inspect_adapter(
         f"{facts.dense_parameters:,} of the updates, norm {facts.norm:.4g}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
-    others = others_in(path, adapter)
-    print_notes((*facts.notes, *([f"further adapters in it: {', '.join(others)} (--adapter NAME)"] if others else [])))
+    more = others.names if others is not None else []
+    print_notes((*facts.notes, *([f"further adapters in it: {', '.join(more)}"] if more else [])))
+
+
+def _inspect_all(folder: Path, names: list[str], alpha: float | None, json: bool) -> None:
+    """A line for each adapter of a folder, or why it cannot be read."""
+    from coset.weights.lora import inspect, load_lora
+
+    rows: list[list[str]] = []
+    for name in names:
+        try:
+            facts = inspect(load_lora(folder / name, alpha=alpha))
+        except CosetError as error:
+            rows.append([name, "", "", "", "", str(error).removeprefix(f"{folder / name}: ")])
+            continue
+        ranks = sorted({layer.rank for layer in facts.layers})
+        shown = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+        rows.append(
+            [name, facts.source_format, str(len(facts.layers)), shown, f"{facts.norm:.4g}", "; ".join(facts.notes)]
+        )
+    head = ["adapter", "written as", "layers", "rank", "norm", "notes"]
+    if json:
+        typer.echo(json_module.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return
+    print_table(head, rows)
+    console.print(f"{len(rows)} adapters in {folder}", highlight=False, soft_wrap=True)
 
 
 @COMMANDS.register("lora convert")
@@ -168,7 +197,8 @@ def collect(
     folder: Annotated[Path, typer.Argument(help="Folder of adapters, at any depth.")],
     output: Annotated[Path, typer.Argument(help="Folder of the collection.")],
     layers: Annotated[str, typer.Option(help="same, intersection or union, where layers differ.")] = "same",
-    skip_bad: Annotated[bool, typer.Option(help="Leave out adapters that cannot be read.")] = False,
+    skip_bad: Annotated[bool, SKIP] = False,
+    lossy: Annotated[bool, LOSSY] = False,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
@@ -183,7 +213,9 @@ def collect(
         return track(items, what, quiet=quiet)
 
     sources = find_adapters(folder)
-    zoo = build_zoo(sources, output, root=folder, layers=layers, skip_bad=skip_bad, dtype=dtype, progress=bar)
+    zoo = build_zoo(
+        sources, output, root=folder, layers=layers, skip_bad=skip_bad, lossy=lossy, dtype=dtype, progress=bar
+    )
     print_notes((*zoo.notes, *(f"skipped {name}: {reason}" for name, reason in zoo.skipped)))
     console.print(f"{len(zoo)} adapters, rank {zoo.rank}, in {output}", highlight=False, soft_wrap=True)
 
@@ -219,32 +251,36 @@ def search(
     adapter: Annotated[Path, typer.Argument(help="An adapter.")],
     collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
     top: Annotated[int, typer.Option(help="How many.")] = 10,
+    skip_bad: Annotated[bool, SKIP] = False,
 ) -> None:
     """The adapters of a collection that are most like this one, however they are factorised.
 
     Example: coset lora search mine zoo
     """
-    from coset.weights.lora.neighbours import search_folder
+    from coset.weights.lora.neighbours import gathered, search_folder
 
-    print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, collection, top)])
+    zoo = gathered(collection, skip_bad)
+    print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, zoo, top)])
+    print_notes(zoo.notes)
 
 
 @COMMANDS.register("lora duplicates")
 def find_duplicates(
     collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
     threshold: Annotated[float, typer.Option(help="Smallest cosine that counts.")] = 0.99,
+    skip_bad: Annotated[bool, SKIP] = False,
 ) -> None:
     """Pairs of adapters with nearly the same update.
 
     Example: coset lora duplicates zoo --threshold 0.95
     """
-    from coset.weights.lora.collections import opened
-    from coset.weights.lora.neighbours import duplicates
+    from coset.weights.lora.neighbours import duplicates, gathered
 
-    zoo = opened(collection)
+    zoo = gathered(collection, skip_bad)
     found = duplicates(zoo.factors(), zoo.names, threshold)
     print_table(["adapter", "and", "cosine"], [[a, b, f"{c:.4f}"] for a, b, c in found])
     console.print(f"{len(found)} pairs among {len(zoo)} adapters", highlight=False)
+    print_notes(zoo.notes)
 
 
 @COMMANDS.register("lora map")
@@ -253,6 +289,7 @@ def draw_map(
     output: Annotated[Path, typer.Option(help="The page.")] = Path("map.html"),
     labels: Annotated[Path | None, typer.Option(help="CSV with a column id; labels.csv by default.")] = None,
     colour: Annotated[str | None, typer.Option(help="Column of it that colours the points.")] = None,
+    skip_bad: Annotated[bool, SKIP] = False,
 ) -> None:
     """A page with every adapter as a point, near those that are like it.
 
@@ -260,4 +297,4 @@ def draw_map(
     """
     from coset.weights.lora.neighbours import map_folder
 
-    console.print(f"{map_folder(collection, output, labels, colour)}", highlight=False, soft_wrap=True)
+    console.print(f"{map_folder(collection, output, labels, colour, skip_bad)}", highlight=False, soft_wrap=True)

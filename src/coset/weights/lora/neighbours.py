@@ -15,8 +15,9 @@ from coset.core.outside import read_numbers
 from coset.weights.lora.collections import TABLE, opened
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, count, stack
-from coset.weights.lora.data.naming import module_name
+from coset.weights.lora.data.naming import canonical, module_name, native, place_of
 from coset.weights.lora.data.reading import load_lora
+from coset.weights.lora.data.zoo import LoraZoo
 from coset.weights.lora.models.kernel import cosines
 
 
@@ -67,30 +68,60 @@ def map_of(collection: Factors, dimensions: int = 2) -> Float[Tensor, "adapters 
     return vectors[:, picked] * values[picked].clamp(min=0).sqrt()
 
 
-def search_folder(adapter: Path, collection: Path, top: int = 10) -> list[Neighbour]:
-    """The adapters of a collection that are most like this one."""
-    zoo = opened(collection)
-    found = in_names_of(zoo.layout.names, load_lora(adapter))
+def gathered(folder: Path, skip_bad: bool = False) -> LoraZoo:
+    """A collection, or a folder of adapters, whoever wrote them: a layer that one lacks is a zero update there.
+
+    Raises:
+        CosetError: An adapter cannot be used.
+    """
+    return opened(folder, "union", skip_bad)
+
+
+def search_folder(adapter: Path, zoo: LoraZoo, top: int = 10) -> list[Neighbour]:
+    """The adapters of a collection that are most like this one.
+
+    Raises:
+        CosetError: They have no layer in common.
+    """
+    found = load_lora(adapter)
+    if zoo.renamed:
+        found = canonical(found)
+    found = in_names_of(zoo.layout.names, found)
     if not set(found.layers) & set(zoo.layout.names):
-        raise CosetError(f"{adapter} has none of the layers of {collection} ({zoo.layout.names[0]}, ...)")
+        raise CosetError(f"{adapter} has none of the layers of {zoo.folder} ({zoo.layout.names[0]}, ...)")
     return search(stack([found], zoo.layout), zoo.factors(), zoo.names, top)[0]
 
 
 def in_names_of(names: Iterable[str], adapter: LoraAdapter) -> LoraAdapter:
-    """The adapter with its layers under these names, where they are names of the same modules by another tool."""
+    """The adapter with its layers under these names, where they are names of the same modules by another tool.
+
+    Layers that are several modules for one tool and one matrix for the other are cut or joined.
+    """
     names = list(names)
     if set(adapter.layers) & set(names):
         return adapter
     known = {module_name(name) or name: name for name in names}
     found = {known.get(module_name(layer) or layer, layer): pair for layer, pair in adapter.layers.items()}
-    return replace(adapter, layers=found)
+    if set(found) & set(names):
+        return replace(adapter, layers=found)
+    try:
+        modules = canonical(adapter)
+        joined = native(modules)
+    except CosetError:
+        return replace(adapter, layers=found)
+    if set(modules.layers) & set(names):
+        return modules
+    paths = {place_of(name).path: name for name in names}
+    return replace(adapter, layers={paths.get(path, path): pair for path, pair in joined.layers.items()})
 
 
-def map_folder(collection: Path, output: Path, labels: Path | None = None, colour: str | None = None) -> Path:
+def map_folder(
+    collection: Path, output: Path, labels: Path | None = None, colour: str | None = None, skip_bad: bool = False
+) -> Path:
     """Write the map of a collection, coloured by a label."""
     from coset.weights.lora.pages import write_map
 
-    zoo, colours = opened(collection), None
+    zoo, colours = gathered(collection, skip_bad), None
     file = labels or collection / TABLE
     if colour is not None:
         if not file.is_file():

@@ -17,7 +17,7 @@ pytest.importorskip("safetensors")
 def kohya(names, size=4, rank=2):
     generator, state = torch.Generator().manual_seed(0), {}
     for name in names:
-        rows = {"qkv": 3 * size, "linear1": 7 * 3072}.get(name.rpartition("_")[2], size)
+        rows = {"qkv": 3 * size, "linear1": 7 * 3072}.get(name.replace(".", "_").rpartition("_")[2], size)
         state[f"{name}.lora_down.weight"] = torch.randn(rank, size, generator=generator)
         state[f"{name}.lora_up.weight"] = torch.randn(rows, rank, generator=generator)
         state[f"{name}.alpha"] = torch.tensor(2.0)
@@ -45,8 +45,26 @@ WAN = [f"blocks.0.{name}" for name in (
     "cross_attn.o", "ffn.0", "ffn.2",
 )]  # fmt: skip
 
+HUNYUAN = [f"double_blocks.1.{name}" for name in (
+    "img_attn_qkv", "img_attn_proj", "img_mlp.fc1", "img_mlp.fc2", "img_mod.linear", "txt_attn_qkv", "txt_attn_proj",
+    "txt_mlp.fc1", "txt_mlp.fc2", "txt_mod.linear",
+)] + ["single_blocks.2.linear1", "single_blocks.2.linear2", "single_blocks.2.modulation.linear", "img_in.proj",
+      "time_in.mlp.0", "guidance_in.mlp.2", "vector_in.in_layer", "txt_in.input_embedder", "txt_in.t_embedder.mlp.0",
+      "txt_in.c_embedder.linear_2", "final_layer.linear"]  # fmt: skip
+HUNYUAN += [
+    f"txt_in.individual_token_refiner.blocks.0.{name}"
+    for name in ("self_attn_proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
+]
+"""Without ``self_attn_qkv`` of the refiner, whose A diffusers 0.42.1 cuts into three as if it were B."""
+LTX = [f"transformer_blocks.3.{name}" for name in (
+    "attn1.to_q", "attn1.to_out.0", "attn2.to_k", "ff.net.0.proj", "ff.net.2")]  # fmt: skip
+
 
 def by_diffusers(kind, state):
+    if kind == "hunyuan":
+        return converters._convert_hunyuan_video_lora_to_diffusers(state)
+    if kind == "ltx":
+        return converters._convert_non_diffusers_ltxv_lora_to_diffusers(state)
     if kind == "wan":
         return converters._convert_non_diffusers_wan_lora_to_diffusers(state)
     if kind == "musubi":
@@ -61,12 +79,20 @@ def by_diffusers(kind, state):
 FILES = {
     "sdxl": SDXL, "sd15": SD15, "flux": FLUX, "wan": [f"diffusion_model.{n}" for n in WAN],
     "musubi": [f"lora_unet_{n.replace('.', '_')}" for n in WAN],
+    "hunyuan": [f"diffusion_model.{n}" for n in HUNYUAN], "ltx": [f"diffusion_model.{n}" for n in LTX],
 }  # fmt: skip
+
+
+def in_peft_names(state):
+    """What two of diffusers' converters want: ``lora_A``, and no alpha."""
+    renamed = {k.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): v for k, v in state.items()}
+    return {k: v for k, v in renamed.items() if not k.endswith(".alpha")}
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_modules_are_those_of_diffusers_own_converter(kind):
     state = kohya(FILES[kind])
+    state = in_peft_names(state) if kind in ("hunyuan", "ltx") else state
     ours, theirs = canonical(load_lora(state)), canonical(load_lora(by_diffusers(kind, dict(state))))
     assert set(ours.layers) == set(theirs.layers)
     for name, pair in theirs.layers.items():
@@ -94,6 +120,45 @@ def test_written_in_another_naming_it_is_the_same(kind, form, tmp_path):
         torch.testing.assert_close(found.layers[name].delta(), pair.delta(), rtol=1e-5, atol=1e-5)
 
 
+def test_queries_keys_and_values_of_the_refiner_share_their_a():
+    state = kohya(["lora_unet_txt_in_individual_token_refiner_blocks_1_self_attn_qkv"])
+    (pair,) = load_lora(state).layers.values()
+    found = canonical(load_lora(state)).layers
+    block = "transformer.context_embedder.token_refiner.refiner_blocks.1.attn.to_"
+    assert set(found) == {block + x for x in "qkv"}
+    torch.testing.assert_close(torch.cat([found[block + x].delta() for x in "qkv"]), pair.delta())
+
+
+def test_the_last_modulation_has_its_halves_exchanged(tmp_path):
+    """As diffusers' converter of Hunyuan does, whose blocks are ``[scale, shift]``."""
+    state = kohya(["diffusion_model.final_layer.adaLN_modulation.1", "diffusion_model.final_layer.linear"])
+    read = load_lora(state)
+    found = canonical(read).layers["transformer.norm_out.linear"]
+    delta = read.layers["diffusion_model.final_layer.adaLN_modulation.1"].delta()
+    torch.testing.assert_close(found.delta(), torch.cat(delta.chunk(2)[::-1]))
+    again = load_lora(WRITERS["comfyui"](canonical(read), tmp_path / "x.safetensors"))
+    torch.testing.assert_close(again.layers["diffusion_model.final_layer.adaLN_modulation.1"].delta(), delta)
+
+
+def test_whole_differences_are_written_where_the_naming_has_a_place(tmp_path):
+    state = kohya(["diffusion_model.blocks.0.self_attn.q"])
+    state |= {
+        "diffusion_model.blocks.0.norm3.diff": torch.randn(4),
+        "diffusion_model.blocks.0.ffn.0.diff": torch.ones(5, 4),
+    }
+    state |= {"diffusion_model.blocks.0.ffn.0.diff_b": torch.ones(5)}
+    read = load_lora(state)
+    with pytest.raises(CosetError, match=r"blocks\.0\.norm3 is in none of the tables"):
+        WRITERS["kohya"](read, tmp_path / "x.safetensors")
+    del state["diffusion_model.blocks.0.norm3.diff"]
+    for form in ("kohya", "comfyui"):
+        again = canonical(load_lora(WRITERS[form](load_lora(state), tmp_path / f"{form}.safetensors")))
+        assert torch.equal(again.dense["transformer.blocks.0.ffn.net.0.proj.weight"], torch.ones(5, 4))
+        assert torch.equal(again.dense["transformer.blocks.0.ffn.net.0.proj.bias"], torch.ones(5))
+    with pytest.raises(CosetError, match="PEFT has no place for a whole difference"):
+        save_peft(load_lora(state), tmp_path / "p")
+
+
 def test_parts_of_one_matrix_are_joined_where_their_inputs_differ_and_where_one_is_missing(tmp_path):
     generator = torch.Generator().manual_seed(1)
 
@@ -115,8 +180,21 @@ def test_names_of_modules():
     assert module_name("lora_unet_" + "blocks_3_ffn_0") == "transformer.blocks.3.ffn.net.0.proj"
     assert module_name("model.layers.0.self_attn.q_proj") == "model.layers.0.self_attn.q_proj"
     assert module_name("lora_unet_a_b") is None
+    assert module_name("lora_te3_encoder_block_0_layer_0_SelfAttention_q") is None
+    assert module_name("diffusion_model.double_blocks.0.img_attn.gate") is None
+    assert module_name("lycoris_model_layers_3_mlp_gate_proj") == "model.layers.3.mlp.gate_proj"
     assert module_name("lora_unet_double_blocks_0_img_attn_qkv") is None
     assert module_name("text_encoder.text_model.encoder.layers.0.self_attn.to_q").endswith("self_attn.q_proj")
+
+
+def test_a_layer_of_two_models_is_not_guessed(tmp_path):
+    pair = LoraPair(torch.ones(3, 1), torch.ones(3, 1))
+    names = [f"transformer.transformer_blocks.0.{x}" for x in ("ff.net.2", "attn.to_q", "attn1.to_q")]
+    with pytest.raises(CosetError, match="a layer of Flux and of LTX"):
+        save_kohya(LoraAdapter({names[0]: pair}), tmp_path / "x.safetensors")
+    flux, ltx = (native(LoraAdapter(dict.fromkeys((names[0], other), pair))) for other in names[1:])
+    assert set(flux.layers) == {"double_blocks.0.img_mlp.2", "double_blocks.0.img_attn.qkv"}
+    assert set(ltx.layers) == {"transformer_blocks.0.ff.net.2", "transformer_blocks.0.attn1.to_q"}
 
 
 def test_what_no_table_knows_is_refused(tmp_path):

@@ -182,6 +182,38 @@ def test_an_adapter_put_in_with_its_old_time_is_noticed(folder):
     assert not torch.equal(opened(folder).factors([2])[0][0], before)
 
 
+def test_a_collection_is_renewed_by_content_alone(folder):
+    opened(folder)
+    made = (folder / ".zoo" / "zoo.json").stat().st_mtime_ns
+    for file in folder.glob("a*/*"):
+        os.utime(file)
+    assert len(opened(folder)) == 6
+    assert (folder / ".zoo" / "zoo.json").stat().st_mtime_ns == made
+    assert opened(folder, "union").layout == opened(folder).layout  # of equal layers: the same collection
+    assert (folder / ".zoo" / "zoo.json").stat().st_mtime_ns == made
+    moved = folder.with_name("moved")
+    folder.rename(moved)
+    opened(moved)
+    assert (moved / ".zoo" / "zoo.json").stat().st_mtime_ns == made
+
+
+def test_what_was_written_of_an_adapter_that_changed_is_written_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("coset.weights.lora.data.zoo.STRIDE", 2)
+
+    def stops(items, what):
+        for i, item in enumerate(items):
+            if what.startswith("writing") and i == 3:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, progress=stops)
+    save_peft(adapter(77), folder / "a0")
+    zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    u, v = zoo.factors([0])[0]
+    torch.testing.assert_close(u[0, 0] @ v[0, 0].mT, adapter(77).layers["x.q"].delta())
+
+
 @pytest.mark.parametrize("key", ["names", "groups", "rank", "checksums"])
 def test_an_index_that_says_something_else_is_named(folder, tmp_path, key):
     build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
+from coset.weights.lora.data.reading import CONFIG, FILES
+from coset.weights.lora.data.zoo import find_adapters
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,35 @@ def _layer(name: str, pair: LoraPair) -> LayerFacts:
         name, pair.kind, n, m, pair.rank, pair.scale, float(values.square().sum().sqrt()), effective_rank(values),
         tuple(values.tolist()),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Adapters of a folder.
+
+    Attributes:
+        names: Paths below the folder; without the adapter that the folder itself is.
+        apart: Whether the folder itself is none.
+    """
+
+    names: list[str]
+    apart: bool
+
+
+def adapters_beside(path: Path, adapter: str | None) -> Beside | None:
+    """What else is in the folder of an adapter, or all that is in a folder of adapters; None for a file.
+
+    Args:
+        path: A file or a folder.
+        adapter: The one in it that is read.
+    """
+    if not path.is_dir() or (not any(path.rglob("*.safetensors")) and not any(path.rglob("*.bin"))):
+        return None
+    found = find_adapters(path)
+    own = {path, path / adapter} if adapter else {path}
+    names = [str(p.relative_to(path)) for p in found if p not in own]
+    itself = any((path / name).is_file() for name in (*FILES, CONFIG))
+    return Beside(names, not itself and len(names) > 1)
 
 
 def effective_rank(values: torch.Tensor) -> float:

@@ -30,6 +30,8 @@ class Key:
 
 _PEFT_PARTS = {"lora_A": "down", "lora_B": "up", "lora_E": "diagonal", "lora_magnitude_vector": "magnitude"}
 _EMBEDDING = {"lora_embedding_A": "embedding_down", "lora_embedding_B": "embedding_up"}
+_OTHER_PARTS = {"dora_scale": "magnitude", "w_norm": "diff", "b_norm": "diff_b"}
+"""LyCORIS calls the differences of a norm otherwise than those of other layers."""
 _SIDES = {"down": "down", "up": "up", "mid": "mid"}
 _PEFT = re.compile(
     r"^(?:base_model\.model\.)?(?P<layer>.+)\.(?P<field>lora_(?:A|B|E|magnitude_vector))"
@@ -38,7 +40,9 @@ _PEFT = re.compile(
 _PEFT_EMBEDDING = re.compile(
     r"^(?:base_model\.model\.)?(?P<layer>.+)\.(?P<field>lora_embedding_[AB])(?:\.(?P<adapter>[^.]+))?$"
 )
-_KOHYA = re.compile(r"^(?P<layer>.+)\.(?:lora_(?P<side>down|up|mid)\.weight|(?P<other>alpha|dora_scale|diff|diff_b))$")
+_KOHYA = re.compile(
+    r"^(?P<layer>.+)\.(?:lora_(?P<side>down|up|mid)\.weight|(?P<other>alpha|dora_scale|diff|diff_b|w_norm|b_norm))$"
+)
 _PRODUCT = re.compile(
     r"^(?:base_model\.model\.)?(?P<layer>.+?)\.(?P<part>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
     r"(?:\.(?P<adapter>[^.]+))?$"
@@ -92,7 +96,7 @@ def _kohya(key: str) -> Key | None:
     match = _KOHYA.match(key)
     if not match:
         return None
-    part = match["side"] or {"dora_scale": "magnitude"}.get(match["other"], match["other"])
+    part = match["side"] or _OTHER_PARTS.get(match["other"], match["other"])
     layer = match["layer"].replace(".processor.", ".") if part == "alpha" else match["layer"]
     return Key(layer, part, convention="comfyui" if "." in layer else "kohya")
 

@@ -11,7 +11,7 @@ rank 3 r.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -33,7 +33,8 @@ _WORDS = (
     "vector_in", "guidance_in", "in_layer", "out_layer", "final_layer", "cross_attn", "k_img", "v_img",
     "text_embedding", "time_projection", "patch_embedding", "x_embedder", "context_embedder", "time_text_embed",
     "timestep_embedder", "text_embedder", "guidance_embedder", "norm_out", "lm_head", "embed_tokens", "patchify_proj",
-    "adaln_single", "caption_projection", "emb", "embed",
+    "adaln_single", "caption_projection", "emb", "embed", "individual_token_refiner", "input_embedder", "t_embedder",
+    "c_embedder", "adaLN_modulation", "img_emb",
 )  # fmt: skip
 """Words of paths that hold an underscore: everything else between underscores is a word of its own."""
 _FLAT_PREFIXES = {
@@ -81,8 +82,43 @@ _WAN: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = (
     ("time_embedding.0", (("condition_embedder.time_embedder.linear_1", 1),)),
     ("time_embedding.2", (("condition_embedder.time_embedder.linear_2", 1),)),
     ("time_projection.1", (("condition_embedder.time_proj", 1),)),
+    ("img_emb.proj.1", (("condition_embedder.image_embedder.ff.net.0.proj", 1),)),
+    ("img_emb.proj.3", (("condition_embedder.image_embedder.ff.net.2", 1),)),
     ("head.head", (("proj_out", 1),)),
 )  # fmt: skip
+_REFINER = "context_embedder.token_refiner.refiner_blocks.#"
+_HUNYUAN: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = (
+    *((first.replace("img_attn.", "img_attn_").replace("txt_attn.", "txt_attn_"), modules)
+      for first, modules in _FLUX if "_attn." in first),
+    *((f"double_blocks.#.{side}_mlp.fc{n}", ((f"transformer_blocks.#.{ff}.net.{layer}", 1),))
+      for side, ff in (("img", "ff"), ("txt", "ff_context")) for n, layer in ((1, "0.proj"), (2, "2"))),
+    ("double_blocks.#.img_mod.linear", (("transformer_blocks.#.norm1.linear", 1),)),
+    ("double_blocks.#.txt_mod.linear", (("transformer_blocks.#.norm1_context.linear", 1),)),
+    ("single_blocks.#.modulation.linear", (("single_transformer_blocks.#.norm.linear", 1),)),
+    ("img_in.proj", (("x_embedder.proj", 1),)),
+    *((f"{first}.mlp.{n}", ((f"time_text_embed.{module}.linear_{k}", 1),))
+      for first, module in (("time_in", "timestep_embedder"), ("guidance_in", "guidance_embedder"))
+      for n, k in ((0, 1), (2, 2))),
+    ("txt_in.input_embedder", (("context_embedder.proj_in", 1),)),
+    *((f"txt_in.t_embedder.mlp.{n}", ((f"context_embedder.time_text_embed.timestep_embedder.linear_{k}", 1),))
+      for n, k in ((0, 1), (2, 2))),
+    *((f"txt_in.c_embedder.linear_{k}", ((f"context_embedder.time_text_embed.text_embedder.linear_{k}", 1),))
+      for k in (1, 2)),
+    *(entry for mark in "._" for entry in (
+        (f"txt_in.individual_token_refiner.blocks.#.self_attn{mark}qkv",
+         tuple((f"{_REFINER}.attn.to_{x}", 1) for x in "qkv")),
+        (f"txt_in.individual_token_refiner.blocks.#.self_attn{mark}proj", ((f"{_REFINER}.attn.to_out.0", 1),)))),
+    *((f"txt_in.individual_token_refiner.blocks.#.mlp.fc{n}", ((f"{_REFINER}.ff.net.{layer}", 1),))
+      for n, layer in ((1, "0.proj"), (2, "2"))),
+    ("txt_in.individual_token_refiner.blocks.#.adaLN_modulation.1", ((f"{_REFINER}.norm_out.linear", 1),)),
+)  # fmt: skip
+"""As HunyuanVideo is released and musubi names it; ComfyUI names it as Flux."""
+_TABLES = (*_FLUX, *_WAN, *_HUNYUAN)
+_LAST_MODULATION = "final_layer.adaLN_modulation.1", "norm_out.linear"
+"""Its rows are shift and scale in the first releases, scale and shift in diffusers."""
+_NATIVE = re.compile(r"(double_blocks|single_blocks|joint_blocks|final_layer|(img|txt|time|vector|guidance)_in)\b")
+"""What begins so is a layer of a first release: without a place in the tables nobody knows its module."""
+_LANGUAGE_MODELS = re.compile(r"(model|layers|lm_head|encoder|transformer\.h)\b")
 _RESNET = {
     "in_layers.2": "conv1", "out_layers.3": "conv2", "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
@@ -117,7 +153,7 @@ def canonical(adapter: LoraAdapter) -> LoraAdapter:
     for layer, place in places.items():
         if not place.known:
             raise CosetError(
-                f"{adapter.name}: {layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Wan, LLMs)"
+                f"{adapter.name}: {layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Hunyuan, Wan, LLMs)"
             )
     layers: dict[str, LoraPair] = {}
     for layer, pair in adapter.layers.items():
@@ -144,6 +180,8 @@ def place_of(layer: str) -> Place:
         if layer.startswith(prefix) and "." not in layer:
             path = unflattened(layer.removeprefix(prefix))
             return _of_network(network, path) if path is not None else Place(network, layer, known=False)
+    if layer.startswith(("lora_", "lycoris_")) and "." not in layer:
+        return Place("", layer, known=False)
     path = layer.removeprefix("model.") if layer.startswith("model.diffusion_model.") else layer
     if path.startswith("diffusion_model."):
         return _of_network("unet", path.removeprefix("diffusion_model."))
@@ -153,7 +191,7 @@ def place_of(layer: str) -> Place:
     if re.match(r"(down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks)\.", path):
         return Place("unet", path)
     if re.match(r"((single_)?transformer_blocks|double_blocks|single_blocks)\.", path):
-        return Place("transformer", path)
+        return _of_network("transformer", path)
     return Place("", path)
 
 
@@ -176,7 +214,7 @@ _FIRST_WORDS = (
     "blocks", "transformer_blocks", "single_transformer_blocks", "img_in", "txt_in", "time_in", "vector_in",
     "guidance_in", "final_layer", "text_embedding", "time_projection", "patch_embedding", "x_embedder",
     "context_embedder", "model", "lm_head", "layers", "encoder", "patchify_proj", "adaln_single",
-    "caption_projection", "proj_in", "proj_out", "head",
+    "caption_projection", "proj_in", "proj_out", "head", "img_emb",
 )  # fmt: skip
 
 
@@ -187,7 +225,14 @@ def _of_network(network: str, path: str) -> Place:
     unet = re.match(r"(down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks)\.", path)
     if unet or path in _FIRST_UNET or path in _FIRST_UNET.values():
         return Place("unet", path)
-    return Place("transformer", path)
+    if _LANGUAGE_MODELS.match(path):
+        return Place("", path)
+    known = path == _LAST_MODULATION[0] or not _NATIVE.match(path) or _in_tables(path)
+    return Place("transformer", path, known)
+
+
+def _in_tables(path: str) -> bool:
+    return any(_number_in(first, path) is not None for first, _ in _TABLES)
 
 
 def _text_layer(path: str) -> str:
@@ -200,7 +245,9 @@ def _renamed(place: Place) -> list[tuple[Place, int]]:
     if place.network == "unet":
         return [(Place("unet", _unet_module(place.path)), 1)]
     if place.network == "transformer":
-        for native, modules in (*_FLUX, *_WAN):
+        if place.path == _LAST_MODULATION[0]:
+            return [(Place("transformer", _LAST_MODULATION[1]), 1)]
+        for native, modules in _TABLES:
             number = _number_in(native, place.path)
             if number is not None:
                 return [(Place("transformer", path.replace("#", number)), share) for path, share in modules]
@@ -260,7 +307,8 @@ def _modules(place: Place, pair: LoraPair) -> list[tuple[str, LoraPair]]:
     """A layer as the modules that it is."""
     found = _renamed(place)
     if len(found) == 1:
-        return [(str(found[0][0]), pair)]
+        turned = place.network == "transformer" and place.path == _LAST_MODULATION[0]
+        return [(str(found[0][0]), _halves_exchanged(pair) if turned else pair)]
     shares, rows = [share for _, share in found], pair.shape[0]
     if rows % sum(shares):
         raise CosetError(f"{place} has {rows} rows, which {sum(shares)} parts of equal size cannot be")
@@ -270,6 +318,18 @@ def _modules(place: Place, pair: LoraPair) -> list[tuple[str, LoraPair]]:
         (str(module), replace(pair, u=u, magnitude=m, bias=b))
         for (module, _), (u, m, b) in zip(found, blocks, strict=True)
     ]
+
+
+def _halves_exchanged(pair: LoraPair) -> LoraPair:
+    """The second half of the rows before the first."""
+
+    def turned(value: Tensor) -> Tensor:
+        return torch.cat(value.chunk(2)[::-1])
+
+    return replace(
+        pair, u=turned(pair.u), magnitude=None if pair.magnitude is None else turned(pair.magnitude),
+        bias=None if pair.bias is None else turned(pair.bias),
+    )  # fmt: skip
 
 
 def _cut(value: Tensor | None, sizes: Sequence[int]) -> Sequence[Tensor | None]:
@@ -302,44 +362,87 @@ def native(adapter: LoraAdapter) -> Native:
         CosetError: A layer belongs to no network of a diffusion model, or is in no table.
     """
     places = {layer: place_of(layer) for layer in adapter.layers}
-    unet = [p for p in places.values() if p.network in ("unet", "text_encoder_2")]
-    older = any(p.network == "text_encoder_2" or re.search(r"transformer_blocks\.[1-9]", p.path) for p in unet)
-    wan = any(p.network == "transformer" and re.match(r"blocks\.\d", p.path) for p in places.values())
+    older, table = _scheme(places.values())
     layers: dict[str, LoraPair] = {}
     networks: dict[str, str] = {}
     joined: dict[str, dict[str, LoraPair]] = {}
     for layer, place in places.items():
         if not place.network:
             raise CosetError(f"{adapter.name}: {layer} is a layer of no diffusion model, which this naming is for")
-        target = _native_path(place, older, _WAN if wan else _FLUX)
+        target = _native_path(place, older, table)
         if target is None:
-            raise CosetError(f"{adapter.name}: {layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Wan)")
+            raise CosetError(
+                f"{adapter.name}: {layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Hunyuan, Wan)"
+            )
         networks[target] = place.network
-        if _modules_of(target):
+        if target == _LAST_MODULATION[0]:
+            layers[target] = _halves_exchanged(adapter.layers[layer])
+        elif _modules_of(target):
             joined.setdefault(target, {})[place.path] = adapter.layers[layer]
         else:
             layers[target] = adapter.layers[layer]
     return Native(layers | {name: _joined(name, parts) for name, parts in joined.items()}, networks)
 
 
-def _native_path(place: Place, older: bool, table: Sequence[tuple[str, Sequence[tuple[str, int]]]]) -> str | None:
+_Table = Sequence[tuple[str, Sequence[tuple[str, int]]]]
+
+
+def _scheme(places: Iterable[Place]) -> tuple[bool, _Table]:
+    """Whether a U-Net is numbered as in its first release (SDXL), and the table of a transformer, told by all layers.
+
+    Raises:
+        CosetError: They are layers that Flux and LTX have alike, which are called otherwise in the one's first release.
+    """
+    places = list(places)
+    unet = [p for p in places if p.network in ("unet", "text_encoder_2")]
+    older = any(p.network == "text_encoder_2" or re.search(r"transformer_blocks\.[1-9]", p.path) for p in unet)
+    if any(p.network == "transformer" and re.match(r"blocks\.\d", p.path) for p in places):
+        return older, _WAN
+    stream = [p.path for p in places if p.network == "transformer" and p.path.startswith("transformer_blocks.")]
+    if any(re.match(r"transformer_blocks\.\d+\.attn[12]\.", path) for path in stream):
+        return older, ()  # LTX keeps its names
+    if stream and all(".ff." in path for path in stream) and not any("single_" in p.path for p in places):
+        raise CosetError(
+            f"{stream[0]} is a layer of Flux and of LTX, which have two names for it: other layers tell which"
+        )
+    hunyuan = any(p.path.startswith("context_embedder.") for p in places)
+    return older, (*_HUNYUAN, *_FLUX) if hunyuan else _FLUX
+
+
+def native_name(layer: str, beside: Iterable[str]) -> tuple[str, str]:
+    """What kohya's tools and ComfyUI call a layer that is beside others in one adapter, and its network.
+
+    Raises:
+        CosetError: It is in no table, or part of a larger matrix there.
+    """
+    place = place_of(layer)
+    target = place.path if _in_tables(place.path) else _native_path(place, *_scheme(map(place_of, beside)))
+    if not place.network or target is None:
+        raise CosetError(f"{layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Hunyuan, Wan)")
+    if target != place.path and _modules_of(target):
+        raise CosetError(f"{layer} is part of a larger parameter in this naming ({target})")
+    return target, place.network
+
+
+def _native_path(place: Place, older: bool, table: _Table) -> str | None:
     """``older``: whether the U-Net is numbered as in its first release (SDXL); SD 1.5 is not."""
     if place.network == "unet":
         return _first_unet(place.path) if older else place.path
     if place.network != "transformer":
         return place.path
+    if place.path == _LAST_MODULATION[1]:
+        return None if table is _WAN else _LAST_MODULATION[0]
     for first, modules in table:
         for path, _ in modules:
             number = _number_in(path, place.path)
             if number is not None:
                 return first.replace("#", number)
-    # LTX and others keep the names of diffusers; blocks of Flux that are in no table have another name there.
-    return place.path if re.match(r"transformer_blocks\.\d+\.(attn[12]|ff)\.", place.path) else None
+    return None if table else place.path
 
 
 def _modules_of(native_path: str) -> list[tuple[str, int]]:
     """Those that are one matrix there; none if it is one."""
-    for first, modules in _FLUX:
+    for first, modules in _TABLES:
         number = _number_in(first, native_path)
         if number is not None and len(modules) > 1:
             return [(path.replace("#", number), share) for path, share in modules]

@@ -30,6 +30,7 @@ FILES = (
     "pytorch_lora_weights.safetensors",
     "pytorch_lora_weights.bin",
 )
+CONFIG = "adapter_config.json"
 _SAVED = "base_model.model."
 """Of PEFT's tensors those that are no factors: parameters that were trained in full."""
 _LOADED_BY_NAME = ("unet.", "transformer.", "text_encoder", "diffusion_model.")
@@ -136,13 +137,6 @@ def _locate(path: Path, adapter: str | None) -> tuple[Path, dict[str, Any]]:
         raise CosetError(f"{folder} holds several adapters ({', '.join(inside[:5])}): give the folder of one")
     what = f"{len(several)} safetensors files: give one" if several else "no adapter (adapter_model.safetensors)"
     raise CosetError(f"{folder} holds {what}")
-
-
-def others_in(path: Path, adapter: str | None) -> list[str]:
-    """Names of the adapters in the folders of a folder, but for the one that is read."""
-    if not path.is_dir():
-        return []
-    return sorted(p.parent.name for p in path.glob("*/adapter_config.json") if p.parent.name != adapter)
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from coset.core.errors import CosetError, require
 from coset.core.files import write_bytes, write_json
 from coset.core.registry import Registry
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
-from coset.weights.lora.data.naming import Native, canonical, native
+from coset.weights.lora.data.naming import Native, canonical, native, native_name
 from coset.weights.lora.data.settings import HEADER
 
 _FLAT = {"unet": "lora_unet", "transformer": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
@@ -155,8 +155,8 @@ def save_kohya(adapter: LoraAdapter, file: Path) -> Path:
     old = "unet" in networks and "text_encoder_2" not in networks and not _numbered(found)
     te = {"text_encoder": "lora_te"} if old else {}
 
-    def flat(layer: str) -> str:
-        return f"{(_FLAT | te)[found.networks[layer]]}_{layer.replace('.', '_')}"
+    def flat(layer: str, network: str) -> str:
+        return f"{(_FLAT | te)[network]}_{layer.replace('.', '_')}"
 
     return _save_native(adapter, found, file, flat)
 
@@ -178,21 +178,17 @@ def save_comfyui(adapter: LoraAdapter, file: Path) -> Path:
         raise CosetError(
             f"{adapter.name}: {other} is a layer of {found.networks[other]}; ComfyUI reads those in kohya's naming"
         )
-    return _save_native(adapter, found, file, lambda layer: f"diffusion_model.{layer}")
+    return _save_native(adapter, found, file, lambda layer, _: f"diffusion_model.{layer}")
 
 
-def _save_native(adapter: LoraAdapter, found: Native, file: Path, called: Callable[[str], str]) -> Path:
+def _save_native(adapter: LoraAdapter, found: Native, file: Path, called: Callable[[str, str], str]) -> Path:
     if adapter.saved:
         raise CosetError(
             f"{adapter.name}: this naming has no place for a whole parameter ({next(iter(adapter.saved))})"
         )
-    if adapter.dense:
-        raise CosetError(
-            f"{adapter.name}: whole differences ({next(iter(adapter.dense))}) are not written in this naming"
-        )
-    tensors: dict[str, Tensor] = {}
+    tensors = _differences(canonical(adapter), called)
     for layer, pair in found.layers.items():
-        name = called(layer)
+        name = called(layer, found.networks[layer])
         if f"{name}.alpha" in tensors:
             raise CosetError(f"{adapter.name}: {layer} and another layer are both called {name}")
         if pair.kind not in ("linear", "conv"):
@@ -207,6 +203,26 @@ def _save_native(adapter: LoraAdapter, found: Native, file: Path, called: Callab
     file.parent.mkdir(parents=True, exist_ok=True)
     _save(tensors, file)
     return file
+
+
+def _differences(adapter: LoraAdapter, called: Callable[[str, str], str]) -> dict[str, Tensor]:
+    """Differences of whole parameters as ``.diff`` (weights) and ``.diff_b`` (biases).
+
+    Raises:
+        CosetError: Another parameter, or a layer that is part of a larger one in this naming.
+    """
+    parts = {"weight": "diff", "bias": "diff_b"}
+    tensors: dict[str, Tensor] = {}
+    for name, value in adapter.dense.items():
+        layer, _, last = name.rpartition(".")
+        if last not in parts:
+            raise CosetError(f"{adapter.name}: this naming has no place for the difference of {name}")
+        try:
+            target, network = native_name(layer, [*adapter.layers, layer])
+        except CosetError as error:
+            raise CosetError(f"{adapter.name}: {error}") from error
+        tensors[f"{called(target, network)}.{parts[last]}"] = value
+    return tensors
 
 
 def _refuse_beside_factors(adapter: LoraAdapter, form: str) -> None:

@@ -7,9 +7,7 @@ with the scale inside and ranks padded with zero columns, which changes no updat
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +22,13 @@ from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, write_text
-from coset.core.outside import check_regular, inside, read_arrays, read_tree
+from coset.core.outside import inside, read_arrays, read_tree
 from coset.weights.lora.data.adapters import LoraAdapter
+from coset.weights.lora.data.checksums import checksum
 from coset.weights.lora.data.factors import Factors, Layout, padded
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import load_lora, natural_key
-from coset.weights.lora.data.survey import Progress, common_layout, common_magnitudes, survey
+from coset.weights.lora.data.survey import SHOWN, Progress, common_layout, common_magnitudes, named, survey
 
 INDEX, PARTIAL = "zoo.json", "building.json"
 Size = Annotated[int, Field(ge=0)]
@@ -48,6 +47,7 @@ class LoraZoo:
         notes: What was left out or filled when it was built.
         skipped: Adapters that could not be read, with the reason.
         magnitude_groups: Sizes and names of layers with DoRA's magnitudes.
+        renamed: Whether layers go by the names of their modules, since several tools wrote the adapters.
     """
 
     folder: Path
@@ -57,6 +57,7 @@ class LoraZoo:
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     magnitude_groups: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    renamed: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +85,7 @@ class LoraZoo:
             CosetError: A file has changed since it was written.
         """
         for name, wanted in read_tree(self.folder / INDEX, Index)["checksums"].items():
-            if _checksum(inside(self.folder, name, self.folder / INDEX)) != wanted:
+            if checksum(inside(self.folder, name, self.folder / INDEX)) != wanted:
                 raise CosetError(f"{self.folder / name} is not what was written: its checksum differs; build it again")
 
 
@@ -96,6 +97,8 @@ class Index(TypedDict):
     rank: Size
     dtype: Literal["float32", "float16"]
     magnitudes: NotRequired[list[tuple[Size, list[str]]]]
+    content: NotRequired[list[str]]
+    renamed: NotRequired[bool]
     notes: list[str]
     skipped: list[tuple[str, str]]
     checksums: dict[str, str]
@@ -125,7 +128,16 @@ def open_zoo(folder: Path, *, check: bool = True) -> LoraZoo:
         if shape != wanted:
             raise CosetError(f"{file} has shape {shape}; zoo.json says {wanted}")
     skipped = tuple((name, reason) for name, reason in index["skipped"])
-    zoo = LoraZoo(folder, tuple(index["names"]), layout, index["rank"], tuple(index["notes"]), skipped, magnitudes)
+    zoo = LoraZoo(
+        folder,
+        tuple(index["names"]),
+        layout,
+        index["rank"],
+        tuple(index["notes"]),
+        skipped,
+        magnitudes,
+        index.get("renamed", False),
+    )
     if check:
         zoo.verify()
     return zoo
@@ -162,7 +174,7 @@ def find_adapters(folder: Path) -> list[Path]:
 
 def build_zoo(
     sources: Sequence[Path], output: Path, *, root: Path | None = None, layers: str = "same", skip_bad: bool = False,
-    dtype: str = "float32", progress: Progress = lambda items, what: items,
+    lossy: bool = False, dtype: str = "float32", progress: Progress = lambda items, what: items,
 ) -> LoraZoo:  # fmt: skip
     """Read adapters into a collection; what an interrupted call has written is kept.
 
@@ -176,16 +188,18 @@ def build_zoo(
         layers: same (all adapters must have equal layers), intersection, or union (absent layers are zero updates,
             which is exact).
         skip_bad: Leave out adapters that cannot be read, and tell which; an error otherwise.
+        lossy: Take adapters whose files hold more than their factors, or do not tell their scale; notes say which.
         dtype: float32 or float16, on disk.
         progress: Wraps what is gone through, e.g. in a progress bar.
 
     Raises:
-        CosetError: An adapter is damaged or belongs to another base model; all such are named together.
+        CosetError: Adapters are damaged, belong to another base model, have other layers, or are more than factors;
+            all such are named together.
     """
     if dtype not in ("float32", "float16"):
         raise CosetError(f"dtype={dtype!r}: choose float32 or float16")
     began = time.time()
-    good, plan, notes, bad = _planned(sources, root, layers, skip_bad, dtype, progress)
+    good, plan, notes, bad = _planned(sources, root, layers, skip_bad, lossy, dtype, progress)
     layout = Layout(tuple(((n, m), tuple(names)) for (n, m), names in plan["groups"]))
     magnitudes = tuple((n, tuple(names)) for n, names in plan["magnitudes"])
     shapes = _shapes(len(good), layout, plan["rank"], magnitudes)
@@ -200,7 +214,7 @@ def build_zoo(
 
 def _put_in_place(output: Path, arrays: Sequence[str], index: dict[str, Any]) -> None:
     """All arrays are written: they take their names, the index comes last."""
-    checksums = {name: _checksum(_part(output, name)) for name in arrays}
+    checksums = {name: checksum(_part(output, name)) for name in arrays}
     (output / INDEX).unlink(missing_ok=True)
     for name in arrays:
         _part(output, name).replace(output / name)
@@ -209,26 +223,34 @@ def _put_in_place(output: Path, arrays: Sequence[str], index: dict[str, Any]) ->
 
 
 def _planned(
-    sources: Sequence[Path], root: Path | None, layers: str, skip_bad: bool, dtype: str, progress: Progress
+    sources: Sequence[Path], root: Path | None, layers: str, skip_bad: bool, lossy: bool, dtype: str, progress: Progress
 ) -> tuple[list[Path], dict[str, Any], list[str], list[tuple[str, str]]]:
     """Adapters that can be used, what the collection will hold, notes, and what cannot be used for which reason."""
     called = {path: str(path.relative_to(root)) if root else str(path) for path in sources}
-    facts, bad = survey(sources, called, progress)
+    seen = survey(sources, called, progress, lossy=lossy)
+    good, bad = [path for path in sources if path in seen.found], seen.bad
+    facts = {called[path]: seen.found[path] for path in good}
+    said = []
     if bad and not skip_bad:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:5])
-        raise CosetError(f"{len(bad)} of {len(sources)} adapters cannot be used ({shown}); skip them with --skip-bad")
-    good = [path for path in sources if path in facts]
-    if not good:
-        raise CosetError("no adapter could be read")
-    named = {called[path]: facts[path] for path in good}
-    layout, notes = common_layout(named, layers)
-    magnitudes, more = common_magnitudes(named, layout)
+        shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:SHOWN])
+        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        said.append(f"{len(bad)} of {len(sources)} adapters cannot be used ({shown}{more}); skip them with --skip-bad")
+    try:
+        if good:
+            layout, notes = common_layout(facts, layers)
+    except CosetError as error:
+        said.append(str(error))
+    if said or not good:
+        raise CosetError("; ".join(said) or "no adapter could be read")
+    magnitudes, more_notes = common_magnitudes(facts, layout)
+    notes += [*more_notes, *(f"{name}: {what}" for name, fact in facts.items() for what in fact.obstacles)]
     plan = {
-        "names": list(named), "groups": [[list(s), list(n)] for s, n in layout.groups],
-        "rank": max(facts[path].rank for path in good), "dtype": dtype,
-        "magnitudes": [[n, list(names)] for n, names in magnitudes],
+        "names": list(facts), "groups": [[list(s), list(n)] for s, n in layout.groups],
+        "rank": max(fact.rank for fact in facts.values()), "dtype": dtype,
+        "magnitudes": [[n, list(names)] for n, names in magnitudes], "renamed": seen.renamed,
+        "content": [fact.content for fact in facts.values()],
     }  # fmt: skip
-    return good, plan, [*notes, *more], bad
+    return good, plan, notes, bad
 
 
 def _built_since(output: Path, plan: Mapping[str, Any], began: float) -> bool:
@@ -255,7 +277,7 @@ def _fill(
     for row, path in enumerate(progress(sources, "writing the collection")):
         if row < done:
             continue
-        adapter = load_lora(path)
+        adapter = named(load_lora(path), plan["renamed"])
         _write_row(adapter, row, arrays, layout, plan["rank"])
         for i, values in enumerate(Magnitudes.of([adapter], magnitudes).values):
             arrays[f"m_{i}.npy"][row] = values[0].numpy()
@@ -286,15 +308,3 @@ def _array(path: Path) -> np.ndarray:
     if array is None or array.dtype.kind != "f":
         raise CosetError(f"{path} holds no array of floating point numbers")
     return array
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    check_regular(path)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    except OSError as error:
-        raise CosetError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
-    return digest.hexdigest()
