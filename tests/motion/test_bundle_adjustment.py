@@ -3,9 +3,11 @@ import torch
 
 from coset.motion.bundle_adjustment import (
     BundleOptions,
-    _residuals,
+    Lens,
+    Unknowns,
     _solve,
     _system,
+    _View,
     adjust_cameras,
     bundle_adjust,
     motion_levels,
@@ -43,32 +45,37 @@ def test_levels_stay_above_the_noise():
     assert float(levels[0]) == pytest.approx(0.1)
 
 
-def test_a_step_is_the_newton_step_of_dense_normal_equations(scene, truth):
+@pytest.mark.parametrize("unknowns", [Unknowns(), Unknowns(lens=1), Unknowns(lens=2), Unknowns(2, places=False)])
+def test_a_step_is_the_newton_step_of_dense_normal_equations(scene, truth, unknowns):
     """Schur complement and index sums against one dense least-squares problem, differentiated by PyTorch."""
     tracks = scene.tracks.tensor().double()[:12, :4]
     whole = shaken(truth(scene), 0.01)
-    rotations, positions, points = whole.rotations[:4], whole.positions[:4], whole.static[:12]
+    lens = Lens(torch.tensor(1.1).double(), torch.tensor(-0.05).double())
+    positions = whole.positions[:4] if unknowns.places else torch.zeros(4, 3).double()
+    directions = torch.nn.functional.normalize(whole.static[:12] - whole.positions.mean(0), dim=-1)
+    points = whole.static[:12] if unknowns.places else directions
+    rotations = whole.rotations[:4]
+    view = _View(rotations, positions, points, lens)
     p, n = (tracks[..., 2] > 0.5).nonzero(as_tuple=True)
     target = tracks[p, n, :2]
     weight = torch.rand(len(p), generator=torch.Generator().manual_seed(0)).double() + 0.1
+    six, three, shared = (6, 3, unknowns.lens) if unknowns.places else (3, 2, unknowns.lens)
 
     def residual(step):
-        cameras, moved = step[:24].view(4, 6), step[24:].view(12, 3)
-        turned = rotations @ rotation_from_vector(cameras[:, :3])
-        placed = positions + (rotations @ cameras[:, 3:, None]).squeeze(-1)
-        return (_residuals(turned, placed, points + moved, p, n, target)[0] * weight.sqrt()[:, None]).reshape(-1)
+        numbers, cameras, moved = step.split((shared, 4 * six, 12 * three))
+        parts = type(start)(numbers, cameras.view(4, six), moved.view(12, three))
+        return (view.moved(parts, unknowns).residuals(p, n, target)[0] * weight.sqrt()[:, None]).reshape(-1)
 
-    zero = torch.zeros(60).double()
+    r, inside = view.residuals(p, n, target)
+    system = _system(view, unknowns, r, inside, weight, p, n)
+    start = system.right
+    zero = torch.zeros(shared + 4 * six + 12 * three).double()
     jacobian, value = torch.autograd.functional.jacobian(residual, zero), residual(zero)
     normal = jacobian.T @ jacobian
-    for block in range(4):
-        d = normal[6 * block : 6 * block + 6, 6 * block : 6 * block + 6].diagonal()
-        d *= 1.1
-    normal[24:, 24:].diagonal().mul_(1.1)
+    normal.diagonal().mul_(1.1)
     expected = torch.linalg.solve(normal, -jacobian.T @ value)
-    r, inside = _residuals(rotations, positions, points, p, n, target)
-    cameras, moved = _solve(*_system(r, inside, rotations[n], weight, p, n, 12, 4), 0.1)
-    assert torch.allclose(torch.cat((cameras.reshape(-1), moved.reshape(-1))), expected, rtol=1e-4, atol=1e-7)
+    found = torch.cat([part.reshape(-1) for part in _solve(*system, 0.1)])
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_a_static_scene_without_noise_is_found_exactly(clean_scene, truth):

@@ -57,7 +57,7 @@ def test_a_video_becomes_tracks_and_tracks_a_scene(coset, video, checkpoint, tmp
         "ply/frame_0015.ply",
     ):
         assert (scene / name).stat().st_size > 0
-    assert "note: focal length 180 px is assumed" in err
+    assert "note: focal length 180 px is assumed: the tracks do not tell it" in err  # the camera glides past planes
 
 
 def test_a_video_becomes_a_scene_at_once(coset, video, checkpoint, tmp_path):

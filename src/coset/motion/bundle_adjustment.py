@@ -5,15 +5,17 @@ eliminated (Schur complement), on
 
     sum log(gamma_p + r_s^2 / gamma_p),     re-weighted: w = 1 / (gamma_p^2 + r_s^2),
 
-each gamma_p at its own optimum in between. Then, cameras and B_1 held, coefficients c and clouds B_2..B_K by
-alternating linear least squares on (u Y_z - Y_x, v Y_z - Y_y) = 0, with clouds held small in proportion to gamma and
-coefficients held smooth in time.
+each gamma_p at its own optimum in between. Cameras may share an unknown lens, (u, v) -> f (1 + k (u^2 + v^2)) (u, v),
+and may be held in one place, where points are directions only. Then, cameras and B_1 held, coefficients c and clouds
+B_2..B_K by alternating linear least squares on (u Y_z - Y_x, v Y_z - Y_y) = 0, with clouds held small in proportion to
+gamma and coefficients held smooth in time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -41,6 +43,48 @@ class BundleOptions:
     noise: float = 8e-4
     stiffness: float = 1e-3
     smoothness: float = 0.3
+
+
+class Lens(NamedTuple):
+    """What cameras share: (u, v) in normalised coordinates is seen at f (1 + k (u^2 + v^2)) (u, v).
+
+    Attributes:
+        focal: f, in the units of the tracks; 1 where they are normalised.
+        radial: k.
+    """
+
+    focal: Float[Tensor, ""]
+    radial: Float[Tensor, ""]
+
+    def picture(self, flat: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """Where normalised coordinates are seen."""
+        return self.focal * (1 + self.radial * flat.square().sum(-1, keepdim=True)) * flat
+
+    def normalised(self, picture: Float[Tensor, "*batch 2"], rounds: int = 20) -> Float[Tensor, "*batch 2"]:
+        """The inverse of :meth:`picture`, by fixed-point iteration."""
+        straight = picture / self.focal
+        flat = straight
+        if self.radial == 0:
+            return flat
+        for _ in range(rounds):
+            flat = straight / (1 + self.radial * flat.square().sum(-1, keepdim=True)).clamp(min=0.1)
+        return flat
+
+
+PINHOLE = Lens(torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """What an adjustment may change besides rotations and directions of points.
+
+    Attributes:
+        lens: Numbers of the lens: 0 holds it, 1 frees the focal length, 2 the radial distortion too.
+        places: Whether cameras move and points have depths.
+    """
+
+    lens: int = 0
+    places: bool = True
 
 
 def bundle_adjust(
@@ -74,24 +118,41 @@ def adjust_cameras(
     each: Callable[[], object] = lambda: None,
 ) -> Prediction:
     """Cameras, static cloud and motion levels, by Levenberg-Marquardt."""
+    return adjust_with_lens(prediction, PINHOLE, tracks, options, Unknowns(), each)[0]
+
+
+def adjust_with_lens(
+    prediction: Prediction,
+    lens: Lens,
+    tracks: Float[Tensor, "points frames 3"],
+    options: BundleOptions,
+    unknowns: Unknowns,
+    each: Callable[[], object] = lambda: None,
+) -> tuple[Prediction, Lens]:
+    """As :func:`adjust_cameras`, seen through a lens that may be unknown too.
+
+    Args:
+        prediction: Where to start; with ``unknowns.places=False`` its cameras stay where they are.
+        lens: Where its numbers start.
+        tracks: (x, y, visible) about the principal point, in any units that ``lens`` and ``options.noise`` share.
+        options: How; ``iterations`` steps at most.
+        unknowns: What is free.
+        each: Called after every step.
+    """
     seen = tracks[..., 2] > 0.5
     p, n = seen.nonzero(as_tuple=True)
     target = tracks[..., :2][p, n]
-    rotations, positions, points = prediction.rotations, prediction.positions, prediction.static
-    squared = _residuals(rotations, positions, points, p, n, target)[0].square().sum(-1)
+    view = _View(prediction.rotations, prediction.positions, prediction.static, lens)
+    squared = view.residuals(p, n, target)[0].square().sum(-1)
     gamma = motion_levels(squared, p, prediction.gamma, options.noise)
     damping = 1e-3
     for _ in range(options.iterations):
         cost = _cost(squared, gamma[p])
-        residual, inside = _residuals(rotations, positions, points, p, n, target)
-        weight = 1 / (gamma[p] ** 2 + squared)
-        system = _system(residual, inside, rotations[n], weight, p, n, len(points), len(positions))
+        residual, inside = view.residuals(p, n, target)
+        system = _system(view, unknowns, residual, inside, 1 / (gamma[p] ** 2 + squared), p, n)
         while True:
-            camera_step, point_step = _solve(*system, damping)
-            new_rotations = rotations @ rotation_from_vector(camera_step[:, :3])
-            new_positions = positions + (rotations @ camera_step[:, 3:, None]).squeeze(-1)
-            new_points = points + point_step
-            trial = _residuals(new_rotations, new_positions, new_points, p, n, target)[0].square().sum(-1)
+            moved = view.moved(_solve(*system, damping), unknowns)
+            trial = moved.residuals(p, n, target)[0].square().sum(-1)
             better = bool(_cost(trial, gamma[p]) < cost)
             damping = max(damping / 4, 1e-9) if better else damping * 6
             if better or damping > 1e6:
@@ -99,15 +160,15 @@ def adjust_cameras(
         if not better:
             break
         gain = float(cost - _cost(trial, gamma[p]))
-        rotations, positions = new_rotations, new_positions
-        points = _brought_before(rotations, positions, new_points, p, n, target)
-        squared = _residuals(rotations, positions, points, p, n, target)[0].square().sum(-1)
+        view = moved._replace(points=_brought_before(moved, p, n, target))
+        squared = view.residuals(p, n, target)[0].square().sum(-1)
         gamma = motion_levels(squared, p, gamma, options.noise)
         each()
         if gain < 1e-7 * len(p):
             break
-    basis = torch.cat((points.unsqueeze(1), prediction.basis[:, 1:]), 1)
-    return prediction._replace(rotations=rotations, positions=positions, basis=basis, gamma=gamma)
+    basis = torch.cat((view.points.unsqueeze(1), prediction.basis[:, 1:]), 1)
+    placed = prediction._replace(rotations=view.rotations, positions=view.positions, basis=basis, gamma=gamma)
+    return placed, view.lens
 
 
 def motion_levels(
@@ -150,28 +211,83 @@ def adjust_motion(
     return _kept_where_better(moved, tracks, depth)
 
 
-def static_cost(prediction: Prediction, tracks: Float[Tensor, "points frames 3"]) -> float:
+def static_cost(prediction: Prediction, tracks: Float[Tensor, "points frames 3"], lens: Lens = PINHOLE) -> float:
     """Mean of the Cauchy likelihood that :func:`adjust_cameras` makes small; lower is better, whatever the start."""
-    p, n = (tracks[..., 2] > 0.5).nonzero(as_tuple=True)
-    target = tracks[..., :2][p, n]
-    squared = (
-        _residuals(prediction.rotations, prediction.positions, prediction.static, p, n, target)[0].square().sum(-1)
-    )
+    squared, p, _ = static_residuals(prediction, tracks, lens)
     return float(_cost(squared, prediction.gamma[p])) / len(p)
 
 
-def _brought_before(
-    rotations: Tensor, positions: Tensor, points: Tensor, p: Tensor, n: Tensor, target: Tensor
-) -> Tensor:
+def static_residuals(
+    prediction: Prediction, tracks: Float[Tensor, "points frames 3"], lens: Lens = PINHOLE
+) -> tuple[Float[Tensor, " observations"], Tensor, Tensor]:
+    """Squared distances of the static cloud's reprojections from what is seen; point and frame of each."""
+    p, n = (tracks[..., 2] > 0.5).nonzero(as_tuple=True)
+    view = _View(prediction.rotations, prediction.positions, prediction.static, lens)
+    return view.residuals(p, n, tracks[..., :2][p, n])[0].square().sum(-1), p, n
+
+
+def lens_deviations(
+    prediction: Prediction, lens: Lens, tracks: Float[Tensor, "points frames 3"], unknowns: Unknowns
+) -> list[float]:
+    """Standard deviations of log f (and k) at a minimum of :func:`adjust_with_lens`, all other unknowns free.
+
+    From the normal equations, with h = H^-1 e_f: the larger of sqrt(h_f) times the residuals' size, and of the square
+    root of the sum over points of (h . gradient of the point's own cost)^2 (a sandwich by tracks), which is true to
+    errors that are alike along a track, as a tracker's drift is.
+    """
+    squared, p, n = static_residuals(prediction, tracks, lens)
+    view = _View(prediction.rotations, prediction.positions, prediction.static, lens)
+    residual, inside = view.residuals(p, n, tracks[..., :2][p, n])
+    weight = 1 / (prediction.gamma[p] ** 2 + squared)
+    shared, cameras, points = view.slopes(inside, p, n, unknowns)
+    system = _system(view, unknowns, residual, inside, weight, p, n)
+    size = (weight * squared).mean() / 2
+    deviations = []
+    for number in range(unknowns.lens):
+        step = _solve(*system.asking(number), 1e-11, torch.linalg.solve)
+        along = shared @ step.lens + torch.einsum("oaf,of->oa", cameras, step.cameras[n])
+        along = along + torch.einsum("oaf,of->oa", points, step.points[p])
+        share = weight * (along * residual).sum(-1)
+        by_point = torch.zeros(len(view.points)).to(residual).index_add_(0, p, share)
+        # Where nothing in the tracks tells a number, its own entry of H^-1 is all that shows it.
+        deviations.append(max(float(by_point.norm()), float((step.lens[number].clamp(min=0) * size).sqrt())))
+    return deviations
+
+
+def triangulate(cameras: Prediction, lens: Lens, tracks: Float[Tensor, "points frames 3"], noise: float) -> Prediction:
+    """Known cameras with the static cloud that all tracks are rays to, by re-weighted linear least squares."""
+    seen = (tracks[..., 2] > 0.5).double()
+    flat = lens.normalised(tracks[..., :2])
+    axes = cameras.rotations.transpose(-1, -2)
+    rows = axes[:, :2] - flat[..., None] * axes[:, None, 2]
+    target = torch.einsum("pnad,nd->pna", rows, cameras.positions)
+    depth = to_camera(cameras.static.unsqueeze(1), cameras.rotations, cameras.positions)[..., 2].median()
+    weight, ridge = seen, 1e-6 * torch.eye(3).to(rows)
+    middle = cameras.positions.mean(0) + depth * torch.nn.functional.normalize(axes[:, 2].sum(0), dim=0)
+    points = middle.expand(len(tracks), 3)
+    for _ in range(4):
+        left = torch.einsum("pn,pnai,pnaj->pij", weight, rows, rows) + ridge
+        right = torch.einsum("pn,pnai,pna->pi", weight, rows, target) + ridge @ middle
+        points = torch.linalg.solve(left, right)
+        away = (torch.einsum("pnai,pi->pna", rows, points) - target).norm(dim=-1)
+        inside = to_camera(points.unsqueeze(1), cameras.rotations, cameras.positions)[..., 2].clamp(min=0.1 * depth)
+        weight = seen / (noise**2 + (away / inside) ** 2) / inside**2
+        weight = weight / weight.amax(1, keepdim=True).clamp(min=1e-30)
+    levels = (away / inside * lens.focal * seen).sum(1) / seen.sum(1).clamp(min=1)
+    return cameras._replace(basis=points.unsqueeze(1), gamma=levels.clamp(min=noise))
+
+
+def _brought_before(view: _View, p: Tensor, n: Tensor, target: Tensor) -> Tensor:
     """Points that lie behind a camera that sees them go onto the ray of that sight, at the median depth."""
-    inside = to_camera(points[p], rotations[n], positions[n])
+    inside = to_camera(view.points[p], view.rotations[n], view.positions[n])
     typical = inside[:, 2].median().clamp(min=NEAREST)
     behind = inside[:, 2] < 0.02 * typical
     if not behind.any():
-        return points
-    rays = torch.cat((target[behind], torch.ones_like(target[behind, :1])), 1) * typical
-    fresh = (rotations[n[behind]] @ rays.unsqueeze(-1)).squeeze(-1) + positions[n[behind]]
-    return points.index_copy(0, p[behind], fresh)
+        return view.points
+    flat = view.lens.normalised(target[behind])
+    rays = torch.cat((flat, torch.ones_like(flat[:, :1])), 1) * typical
+    fresh = (view.rotations[n[behind]] @ rays.unsqueeze(-1)).squeeze(-1) + view.positions[n[behind]]
+    return view.points.index_copy(0, p[behind], fresh)
 
 
 def _kept_where_better(prediction: Prediction, tracks: Tensor, depth: Tensor) -> Prediction:
@@ -253,11 +369,84 @@ def _solve_coefficients(rows: Tensor, target: Tensor, weight: Tensor, clouds: Te
     return solved.view(frames, count)
 
 
-def _residuals(
-    rotations: Tensor, positions: Tensor, points: Tensor, p: Tensor, n: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    inside = to_camera(points[p], rotations[n], positions[n])
-    return project(inside) - target, inside
+class _Step(NamedTuple):
+    """A step, or a right side, in all unknowns."""
+
+    lens: Float[Tensor, " shared"]
+    cameras: Float[Tensor, "frames six"]
+    points: Float[Tensor, "points three"]
+
+
+class _System(NamedTuple):
+    """Normal equations in blocks; the lens is a border of the cameras."""
+
+    cameras: Float[Tensor, "frames six six"]
+    points: Float[Tensor, "points three three"]
+    between: Float[Tensor, "frames points six three"]
+    lens: Float[Tensor, "shared shared"]
+    lens_cameras: Float[Tensor, "frames shared six"]
+    lens_points: Float[Tensor, "points shared three"]
+    right: _Step
+
+    def asking(self, number: int) -> _System:
+        """The same left side with a unit right side at a number of the lens."""
+        right = _Step(*(torch.zeros_like(part) for part in self.right))
+        right.lens[number] = 1
+        return self._replace(right=right)
+
+
+class _View(NamedTuple):
+    """What is adjusted: R <- R exp([w]_x), t <- t + R s, X <- X + d, log f and k; or, in one place, X <- X + T d with
+    T spanning the plane across the direction X."""
+
+    rotations: Float[Tensor, "frames 3 3"]
+    positions: Float[Tensor, "frames 3"]
+    points: Float[Tensor, "points 3"]
+    lens: Lens
+
+    def residuals(self, p: Tensor, n: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Reprojections less targets, and points in the cameras' frames."""
+        inside = to_camera(self.points[p], self.rotations[n], self.positions[n])
+        return self.lens.picture(project(inside)) - target, inside
+
+    def slopes(self, inside: Tensor, p: Tensor, n: Tensor, unknowns: Unknowns) -> tuple[Tensor, Tensor, Tensor]:
+        """Derivatives of residuals by lens [., 2, shared], camera [., 2, 6] and point [., 2, 3] (in one place 3, 2)."""
+        z = inside[:, 2].clamp(min=NEAREST)
+        zero, flat = torch.zeros_like(z), inside[:, :2] / z.unsqueeze(-1)
+        slope = flat / z.unsqueeze(-1)
+        of_inside = torch.stack((1 / z, zero, -slope[:, 0], zero, 1 / z, -slope[:, 1]), -1).unflatten(-1, (2, 3))
+        focal, radial = self.lens
+        size = flat.square().sum(-1)[:, None, None]
+        stretch = (1 + radial * size) * torch.eye(2).to(flat) + 2 * radial * flat.unsqueeze(-1) * flat.unsqueeze(-2)
+        of_inside = focal * stretch @ of_inside
+        shared = torch.stack((self.lens.picture(flat), focal * size[..., 0] * flat), -1)[..., : unknowns.lens]
+        # R <- R exp([w]_x) moves Y by Y x w; t <- t + R s moves it by -s; X moves it by R^T.
+        of_points = of_inside @ self.rotations[n].transpose(-1, -2)
+        if not unknowns.places:
+            return shared, of_inside @ skew(inside), of_points @ self._across()[p]
+        moves = torch.cat((skew(inside), -torch.eye(3).to(inside).expand(len(p), 3, 3)), -1)
+        return shared, of_inside @ moves, of_points
+
+    def moved(self, step: _Step, unknowns: Unknowns) -> _View:
+        rotations = self.rotations @ rotation_from_vector(step.cameras[:, :3])
+        lens = self.lens
+        if unknowns.lens > 0:
+            lens = lens._replace(focal=lens.focal * step.lens[0].clamp(-0.7, 0.7).exp())
+        if unknowns.lens > 1:
+            lens = lens._replace(radial=(lens.radial + step.lens[1]).clamp(-0.4, 0.4))
+        if not unknowns.places:
+            points = self.points + (self._across() @ step.points.unsqueeze(-1)).squeeze(-1)
+            points = self.positions[:1] + torch.nn.functional.normalize(points - self.positions[:1], dim=-1)
+            return _View(rotations, self.positions, points, lens)
+        positions = self.positions + (self.rotations @ step.cameras[:, 3:, None]).squeeze(-1)
+        return _View(rotations, positions, self.points + step.points, lens)
+
+    def _across(self) -> Float[Tensor, "points 3 2"]:
+        """Two axes across the direction in which each point is seen from the first camera's place."""
+        rays = torch.nn.functional.normalize(self.points - self.positions[:1], dim=-1)
+        spare = torch.nn.functional.one_hot(rays.abs().argmin(-1), 3).to(rays)
+        first = torch.nn.functional.normalize(torch.linalg.cross(rays, spare), dim=-1)
+        return torch.stack((first, torch.linalg.cross(rays, first)), -1)
 
 
 def _cost(squared: Tensor, gamma: Tensor) -> Tensor:
@@ -265,37 +454,66 @@ def _cost(squared: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _system(
-    residual: Tensor, inside: Tensor, rotations: Tensor, weight: Tensor, p: Tensor, n: Tensor, points: int, frames: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Normal equations in blocks: cameras, points, between them, and the right sides."""
-    z = inside[:, 2].clamp(min=NEAREST)
-    zero, slope = torch.zeros_like(z), inside[:, :2] / z.square().unsqueeze(-1)
-    of_inside = torch.stack((1 / z, zero, -slope[:, 0], zero, 1 / z, -slope[:, 1]), -1).unflatten(-1, (2, 3))
-    # R <- R exp([w]_x) moves Y by Y x w; t <- t + R s moves it by -s; X moves it by R^T.
-    of_camera = of_inside @ torch.cat((skew(inside), -torch.eye(3).to(inside).expand(len(p), 3, 3)), -1)
-    of_point = of_inside @ rotations.transpose(-1, -2)
+    view: _View, unknowns: Unknowns, residual: Tensor, inside: Tensor, weight: Tensor, p: Tensor, n: Tensor
+) -> _System:
+    """Normal equations of weighted residuals."""
+    frames, points = len(view.positions), len(view.points)
+    shared, of_camera, of_point = view.slopes(inside, p, n, unknowns)
+    six, three = of_camera.size(-1), of_point.size(-1)
     weighted_camera, weighted_point = of_camera * weight[:, None, None], of_point * weight[:, None, None]
-    cameras = inside.new_zeros(frames, 6, 6).index_add_(0, n, weighted_camera.mT @ of_camera)
-    blocks = inside.new_zeros(points, 3, 3).index_add_(0, p, weighted_point.mT @ of_point)
-    between = inside.new_zeros(frames * points, 6, 3).index_add_(0, n * points + p, weighted_camera.mT @ of_point)
-    right_cameras = inside.new_zeros(frames, 6).index_add_(0, n, -(weighted_camera.mT @ residual[..., None])[..., 0])
-    right_points = inside.new_zeros(points, 3).index_add_(0, p, -(weighted_point.mT @ residual[..., None])[..., 0])
-    return cameras, blocks, between.view(frames, points, 6, 3), right_cameras, right_points
+    weighted_shared, aim = shared * weight[:, None, None], -residual[..., None]
+
+    def summed(index: Tensor, count: int, values: Tensor) -> Tensor:
+        return values.new_zeros(count, *values.shape[1:]).index_add_(0, index, values)
+
+    between = summed(n * points + p, frames * points, weighted_camera.mT @ of_point)
+    return _System(
+        summed(n, frames, weighted_camera.mT @ of_camera),
+        summed(p, points, weighted_point.mT @ of_point),
+        between.view(frames, points, six, three),
+        (weighted_shared.mT @ shared).sum(0),
+        summed(n, frames, weighted_shared.mT @ of_camera),
+        summed(p, points, weighted_shared.mT @ of_point),
+        _Step(
+            (weighted_shared.mT @ aim).sum(0)[:, 0],
+            summed(n, frames, (weighted_camera.mT @ aim)[..., 0]),
+            summed(p, points, (weighted_point.mT @ aim)[..., 0]),
+        ),
+    )
 
 
 def _solve(
-    cameras: Tensor, blocks: Tensor, between: Tensor, right_cameras: Tensor, right_points: Tensor, damping: float
-) -> tuple[Tensor, Tensor]:
-    """A damped step: points are eliminated, cameras solved for, points put back."""
-    frames, points = between.shape[:2]
+    cameras: Tensor,
+    blocks: Tensor,
+    between: Tensor,
+    lens: Tensor,
+    lens_cameras: Tensor,
+    lens_points: Tensor,
+    right: _Step,
+    damping: float,
+    solver: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> _Step:
+    """A damped step: points are eliminated, cameras and lens solved for, points put back."""
+    frames, points, six, three = between.shape
+    shared = len(lens)
     inverse = torch.linalg.inv(_damped(blocks, damping))
-    wide = between.transpose(1, 2).reshape(frames * 6, points * 3)
-    reduced = (between @ inverse).transpose(1, 2).reshape(frames * 6, points * 3)
+    wide = between.transpose(1, 2).reshape(frames * six, points * three)
+    reduced = (between @ inverse).transpose(1, 2).reshape(frames * six, points * three)
     whole = torch.block_diag(*_damped(cameras, damping)) - reduced @ wide.T
-    right = right_cameras.reshape(-1) - reduced @ right_points.reshape(-1)
-    camera_step = torch.linalg.lstsq(whole, right.unsqueeze(-1)).solution.view(frames, 6)
-    back = right_points - torch.einsum("npci,nc->pi", between, camera_step)
-    return camera_step, (inverse @ back.unsqueeze(-1)).squeeze(-1)
+    aim = right.cameras.reshape(-1) - reduced @ right.points.reshape(-1)
+    if shared:
+        # The border: the lens is one more camera that sees every point.
+        row = lens_points.transpose(0, 1).reshape(shared, points * three)
+        thin = (lens_points @ inverse).transpose(0, 1).reshape(shared, points * three)
+        corner = _damped(lens[None], damping)[0] - thin @ row.T
+        edge = lens_cameras.transpose(0, 1).reshape(shared, frames * six) - thin @ wide.T
+        whole = torch.cat((torch.cat((whole, edge.T), 1), torch.cat((edge, corner), 1)), 0)
+        aim = torch.cat((aim, right.lens - thin @ right.points.reshape(-1)))
+    solved = torch.linalg.lstsq(whole, aim.unsqueeze(-1)).solution[:, 0] if solver is None else solver(whole, aim)
+    camera_step, lens_step = solved[: frames * six].view(frames, six), solved[frames * six :]
+    back = right.points - torch.einsum("npci,nc->pi", between, camera_step)
+    back = back - torch.einsum("psi,s->pi", lens_points, lens_step)
+    return _Step(lens_step, camera_step, (inverse @ back.unsqueeze(-1)).squeeze(-1))
 
 
 def _damped(blocks: Tensor, damping: float) -> Tensor:

@@ -49,7 +49,9 @@ def reconstruct(
     model: Annotated[
         Path | None, typer.Option(help="model.safetensors of a run; the package's own by default.")
     ] = None,
-    intrinsics: Annotated[str | None, typer.Option(help="f,cx,cy or fx,fy,cx,cy in pixels, or a file.")] = None,
+    intrinsics: Annotated[
+        str | None, typer.Option(help="f,cx,cy or fx,fy,cx,cy in pixels, or a file: held, not estimated.")
+    ] = None,
     points: Annotated[int, typer.Option(min=20, help="Most tracks to follow in a video.")] = 600,
     max_frames: Annotated[int | None, typer.Option(min=3, help="Read no more frames of a video.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every so many frames of a video.")] = 1,
@@ -57,6 +59,9 @@ def reconstruct(
         int | None, typer.Option(min=1, help="Which shot of a video with cuts; the longest by default.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Updates of --refine finetune.")] = 300,
+    focal_guess: Annotated[
+        float | None, typer.Option(min=1.0, help="Pixels; the focal length is estimated from there.")
+    ] = None,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Cameras and moving 3D of a video: a page to look at, COLMAP, PLY and glTF files, metrics.
@@ -68,7 +73,9 @@ def reconstruct(
 
     if refine not in ("none", "bundle", "finetune"):
         raise CosetError(f"--refine {refine}: choose none, bundle or finetune")
-    inputs = Input(source, intrinsics, points, max_frames, stride, shot)
+    if intrinsics is not None and focal_guess is not None:
+        raise CosetError("--intrinsics are held and --focal-guess is not: give one of them")
+    inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess)
     options = Options(refine=refine, steps=steps)  # type: ignore[arg-type]
     result, notes = reconstruct_file(inputs, output, options, model, progress=not quiet)
     print_notes(notes)

@@ -67,8 +67,9 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
     k, (width, height) = tracks.intrinsics, tracks.size
     focal = prediction.focal.numpy() * k.focal
     one = bool(np.ptp(focal) < 1e-9)
+    lens, bend = ("SIMPLE_RADIAL", f" {k.radial:.9g}") if k.radial else ("SIMPLE_PINHOLE", "")
     cameras = ["# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]"] + [
-        f"{n + 1} SIMPLE_PINHOLE {width} {height} {f:.9g} {k.cx + 0.5:.9g} {k.cy + 0.5:.9g}"
+        f"{n + 1} {lens} {width} {height} {f:.9g} {k.cx + 0.5:.9g} {k.cy + 0.5:.9g}{bend}"
         for n, f in enumerate(focal[:1] if one else focal)
     ]
     static = np.flatnonzero(~reconstruction.moving().numpy())
@@ -151,7 +152,7 @@ def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
 
 
 def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
-    """An NPZ: points [P, N, 3], rotations, positions, basis, coefficients, gamma, intrinsics."""
+    """An NPZ: points [P, N, 3], rotations, positions, basis, coefficients, gamma, intrinsics, radial_distortion."""
     p = reconstruction.prediction
     arrays = {name: getattr(p, name).numpy() for name in p._fields}
     buffer = io.BytesIO()
@@ -161,6 +162,7 @@ def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
         points=reconstruction.points().numpy().astype(np.float32),
         moving=reconstruction.moving().numpy(),
         intrinsics=reconstruction.tracks.intrinsics.matrix(),
+        radial_distortion=reconstruction.tracks.intrinsics.radial,
     )
     write_bytes(path, buffer.getvalue())
 

@@ -32,7 +32,9 @@ class Input:
 
     Attributes:
         path: NPZ of tracks, or a video.
-        intrinsics: File, or numbers ``f,cx,cy`` or ``fx,fy,cx,cy``, in pixels of the frames as stored; assumed if None.
+        intrinsics: File, or numbers ``f,cx,cy`` or ``fx,fy,cx,cy``, in pixels of the frames as stored, which are held;
+            the focal length is estimated if None.
+        focal_guess: Pixels of the frames as stored, from which an estimate of the focal length sets out.
         points: Most tracks to follow in a video.
         most_frames: Read no more frames of a video.
         stride: Take every so many frames of a video.
@@ -45,6 +47,7 @@ class Input:
     most_frames: int | None = None
     stride: int = 1
     shot: int | None = None
+    focal_guess: float | None = None
 
 
 def track_video(source: Input, output: Path, picture: Path | None = None, progress: bool = False) -> list[str]:
@@ -131,7 +134,7 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
         )
     if source.path.suffix.lower() == ".npz":
         found = track_files.load(source.path, read_intrinsics(source.intrinsics, None))
-        return found, None, []
+        return _guessed(found, source.focal_guess), None, []
     video = read_video(source.path, source.most_frames, source.stride)
     runs = [run for run in shots(video) if run.stop - run.start >= 3]
     if not runs:
@@ -140,7 +143,16 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
     notes = [video.damage] if video.damage else []
     if len(runs) > 1:
         notes.append(f"the video has {len(runs)} shots; frames {run.start} to {run.stop - 1} are used (--shot chooses)")
-    return _follow(video, run, source, read_intrinsics(source.intrinsics, video), progress), video.frames[run], notes
+    tracks = _follow(video, run, source, read_intrinsics(source.intrinsics, video), progress)
+    guess = None if source.focal_guess is None else source.focal_guess * video.scale
+    return _guessed(tracks, guess), video.frames[run], notes
+
+
+def _guessed(tracks: Tracks, focal: float | None) -> Tracks:
+    """With a focal length that is not sure, where one is given."""
+    if focal is None:
+        return tracks
+    return replace(tracks, intrinsics=replace(tracks.intrinsics, focal=focal, source="guess", deviation=0.0))
 
 
 def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None:
@@ -201,7 +213,7 @@ def _shot(runs: list[slice], number: int | None, path: Path) -> slice:
 
 def _focal_note(k: Intrinsics) -> str:
     how = (
-        "assumed (mean of width and height); give --intrinsics if you know better"
+        "assumed (mean of width and height); coset reconstruct estimates it unless --intrinsics are given"
         if k.source == "assumed"
         else k.source
     )

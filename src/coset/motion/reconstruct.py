@@ -18,7 +18,8 @@ from torch import Tensor
 from coset.core.errors import CosetError
 from coset.motion.baselines import FreeReconstruction
 from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, adjust_motion, static_cost
-from coset.motion.data.tracks import Tracks
+from coset.motion.calibration import Calibration, calibrate, doubt
+from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
@@ -69,6 +70,8 @@ class Reconstruction:
             "moving_points": int(self.moving().sum()),
             "focal_px": k.focal,
             "focal_source": k.source,
+            "focal_deviation_percent": 100 * k.deviation,
+            "radial_distortion": k.radial,
             **truth_metrics(self.prediction, self.tracks),
             **{f"seconds_{stage}": value for stage, value in self.seconds.items()},
         }
@@ -119,13 +122,22 @@ def reconstruct(
     options = options or Options()
     tracks = tracks.checked()
     check_parallax(tracks)
-    notes = [f"focal length {tracks.intrinsics.focal:g} px is assumed"] if tracks.intrinsics.source == "assumed" else []
     seconds: dict[str, float] = {}
+    notes: list[str] = []
     started = time.perf_counter()
+    calibration = None
+    if options.refine != "none" and not tracks.intrinsics.known:
+        calibration = calibrate(
+            tracks, lambda flat: _guesses(flat, model, options), options.bundle, lambda: each("focal length")
+        )
+        seconds["focal"], started = time.perf_counter() - started, time.perf_counter()
+    tracks = tracks if calibration is None else calibration.tracks
+    if not tracks.intrinsics.known:
+        notes.append(focal_note(tracks.intrinsics, options.refine))
     if options.refine == "finetune":
         model = finetune(model, tracks, options, lambda: each("fine-tuning"))
         seconds["finetune"], started = time.perf_counter() - started, time.perf_counter()
-    prediction, kept, windows = feed_forward(tracks, model, options, lambda: each("network"))
+    prediction, kept, windows = feed_forward(tracks.tensor(model.read_unseen), model, options, lambda: each("network"))
     if not kept.all():
         notes.append(f"{int((~kept).sum())} points seen in a single frame of every window are left out")
         tracks = tracks.select(kept.numpy())
@@ -135,20 +147,58 @@ def reconstruct(
             f"{windows} windows of at most {options.window or WINDOW} frames were aligned on the points they share"
         )
     if options.refine == "bundle":
+        others = {} if calibration is None else {"search for the focal length": _selected(calibration, kept)}
         prediction, start = best_bundle(
-            prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment")
+            prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment"), others
         )
-        notes.append(f"bundle adjustment: the start from the {'network' if start == 'network' else 'plain guess'} won")
+        notes.append(f"bundle adjustment: the start from the {start} won")
+        if tracks.intrinsics.known and (doubts := doubt(_still(prediction), tracks, options.bundle)):
+            notes.append(str(doubts))
         seconds["bundle"] = time.perf_counter() - started
     return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes))
 
 
+def focal_note(k: Intrinsics, refine: Refine) -> str:
+    """What is to be said of a focal length that nobody gave."""
+    if k.source == "estimated":
+        bent = f"; radial distortion {k.radial:.3f}" if k.radial else ""
+        return (
+            f"focal length {k.focal:.0f} px is estimated from the tracks, give or take {100 * k.deviation:.1f} %{bent}"
+        )
+    word = "assumed" if k.source == "assumed" else "a guess"
+    why = "" if refine == "none" else ": the tracks do not tell it, depths and angles may be wrong"
+    return f"focal length {k.focal:g} px is {word}{why}"
+
+
+def _guesses(flat: Float[Tensor, "points frames 3"], model: TracksTo4D, options: Options) -> list[Prediction]:
+    """The network's prediction of all points, if its windows hold together."""
+    try:
+        found, kept, _ = feed_forward(flat, model, options)
+    except CosetError:
+        return []
+    middle = found.basis.mean(0, keepdim=True)
+    basis = middle.repeat(len(flat), 1, 1).index_copy(0, kept.nonzero()[:, 0], found.basis)
+    gamma = found.gamma.median().repeat(len(flat)).index_copy(0, kept.nonzero()[:, 0], found.gamma)
+    return [found._replace(basis=basis, gamma=gamma)]
+
+
+def _selected(calibration: Calibration, kept: Bool[Tensor, " points"]) -> Prediction:
+    start = calibration.start
+    return start._replace(basis=start.basis[kept], gamma=start.gamma[kept])
+
+
+def _still(prediction: Prediction) -> Prediction:
+    return prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
+
+
 def feed_forward(
-    tracks: Tracks, model: TracksTo4D, options: Options, each: Callable[[], object] = lambda: None
+    whole: Float[Tensor, "points frames 3"],
+    model: TracksTo4D,
+    options: Options,
+    each: Callable[[], object] = lambda: None,
 ) -> tuple[Prediction, Bool[Tensor, " points"], int]:
     """One pass, or one a window: the prediction of the points that could be placed, which these are, and how many."""
-    runs = window_runs(tracks.frames, options.window or WINDOW, options.overlap)
-    whole = tracks.tensor(model.read_unseen)
+    runs = window_runs(whole.size(1), options.window or WINDOW, options.overlap)
     parts = []
     for run in runs:
         clip = whole[:, run]
@@ -158,7 +208,7 @@ def feed_forward(
         each()
     if len(runs) == 1:
         _, rows, prediction = parts[0]
-        kept = torch.zeros(tracks.points, dtype=torch.bool).index_fill_(0, rows, True)
+        kept = torch.zeros(len(whole), dtype=torch.bool).index_fill_(0, rows, True)
         return prediction, kept, 1
     prediction, kept = merge_windows(parts, whole, model.basis)
     return prediction, kept, len(runs)
@@ -245,19 +295,35 @@ def low_rank(
 
 
 def best_bundle(
-    prediction: Prediction, tracks: Float[Tensor, "points frames 3"], options: Options, each: Callable[[], object]
+    prediction: Prediction,
+    tracks: Float[Tensor, "points frames 3"],
+    options: Options,
+    each: Callable[[], object],
+    others: dict[str, Prediction] | None = None,
 ) -> tuple[Prediction, str]:
-    """Cameras and static cloud adjusted, the better of two starts by its own likelihood; then the motion.
+    """Cameras and static cloud adjusted, the best of several starts by its own likelihood; then the motion.
+
+    Args:
+        prediction: The network's.
+        tracks: Normalised.
+        options: How.
+        each: Called after every step.
+        others: Starts with cameras and static cloud, by name; with some of these no plain guess is tried.
 
     Returns:
-        The refined prediction and which start won, ``network`` or ``plain``.
+        The refined prediction and which start won.
     """
     prediction = Prediction(*(part.detach().double() for part in prediction))
     scaled = torch.cat((tracks[..., :2] / prediction.focal[:, None], tracks[..., 2:]), -1)
     starts = {"network": prediction}
-    if options.restart:
+    for name, start in (others or {}).items():
+        basis = torch.cat((start.basis[:, :1], 0 * prediction.basis[:, 1:]), 1)
+        starts[name] = prediction._replace(
+            rotations=start.rotations, positions=start.positions, basis=basis, gamma=start.gamma
+        )
+    if options.restart and not others:
         plain = FreeReconstruction(scaled, basis=prediction.basis.size(1))()
-        starts["plain"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
+        starts["plain guess"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
     found = {name: adjust_cameras(start, scaled, options.bundle, each) for name, start in starts.items()}
     winner = min(found, key=lambda name: static_cost(found[name], scaled))
     return adjust_motion(found[winner], scaled, options.bundle, each), winner

@@ -27,16 +27,26 @@ LEAST_FRAMES, LEAST_POINTS = 3, 20
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole: focal length and principal point in pixels.
+    """A pinhole: focal length and principal point in pixels; and how its lens bends pictures.
 
     Attributes:
-        source: Where the numbers come from; ``assumed`` where nobody gave them.
+        source: Where the numbers come from; ``assumed`` where nobody gave them, ``guess`` where somebody is not sure,
+            ``estimated`` where tracks told the focal length.
+        radial: k of (u, v) -> (1 + k (u^2 + v^2)) (u, v) in normalised coordinates, as in COLMAP's SIMPLE_RADIAL.
+        deviation: Standard deviation of an estimated focal length, over itself.
     """
 
     focal: float
     cx: float
     cy: float
     source: str = "given"
+    radial: float = 0.0
+    deviation: float = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether the focal length is held by a reconstruction."""
+        return self.source not in ("assumed", "guess", "estimated")
 
     @classmethod
     def assumed(cls, width: float, height: float) -> Intrinsics:
@@ -65,6 +75,13 @@ class Intrinsics:
         if abs(fx - fy) > 0.05 * fx:
             raise CosetError(f"intrinsics with fx={fx:g} and fy={fy:g}: pixels must be square (within 5 %)")
         return cls(float(fx + fy) / 2, float(cx), float(cy))
+
+    def straight(self, bent: Float[np.ndarray, "*batch 2"], rounds: int = 20) -> Float[np.ndarray, "*batch 2"]:
+        """Normalised coordinates without the lens's distortion, by fixed-point iteration."""
+        flat = bent
+        for _ in range(rounds if self.radial else 0):
+            flat = bent / np.maximum(1 + self.radial * np.square(flat).sum(-1, keepdims=True), 0.1)
+        return flat
 
     def matrix(self) -> Float[np.ndarray, "3 3"]:
         return np.array([[self.focal, 0, self.cx], [0, self.focal, self.cy], [0, 0, 1]], dtype=float)
@@ -116,7 +133,7 @@ class Tracks:
                 ``read_unseen`` look at.
         """
         k = self.intrinsics
-        normalised = (self.xy - np.array([k.cx, k.cy])) / k.focal
+        normalised = k.straight((self.xy - np.array([k.cx, k.cy])) / k.focal)
         kept = np.isfinite(normalised).all(-1) if unseen else self.visible
         stacked = np.concatenate([np.where(kept[..., None], normalised, 0.0), self.visible[..., None]], -1)
         return torch.from_numpy(stacked.astype(np.float32))
@@ -178,6 +195,7 @@ def save(tracks: Tracks, path: Path) -> None:
         "image_size": np.array(tracks.size),
         "intrinsics": k.matrix(),
         "intrinsics_source": np.array(k.source),
+        "intrinsics_radial": np.array(k.radial),
         "rate": np.array(tracks.rate),
     }
     if k.source != "assumed":
@@ -213,7 +231,9 @@ def _tracks_of(file: ArrayFile, given: Intrinsics | None) -> Tracks:
     if k is None and raw.matrices is not None and not ours:
         xy, k = one_pinhole(xy, raw.matrices, path)
     elif k is None and "intrinsics" in file:
-        k = replace(Intrinsics.parse(file["intrinsics"]), source=str(file["intrinsics_source"]) if ours else "file")
+        radial = float(file["intrinsics_radial"]) if "intrinsics_radial" in file else 0.0
+        source = str(file["intrinsics_source"]) if ours else "file"
+        k = replace(Intrinsics.parse(file["intrinsics"]), source=source, radial=radial)
     size = raw.size or _size(xy, raw.visible, k, path)
     colours = file.get("colours")
     if colours is not None and colours.shape != (len(xy), 3):
