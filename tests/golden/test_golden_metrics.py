@@ -45,8 +45,7 @@ def test_every_kind_of_recipe_is_covered(coset):
     def kind(recipe):
         return yaml.safe_load(coset("show", recipe)[1])["kind"]
 
-    lines = coset("list")[1].splitlines()
-    shipped = {line.split()[0] for line in lines[1:] if line[:2].strip()}
+    shipped = {row["recipe"] for row in json.loads(coset("list", "--json")[1])}
     assert {kind(case["recipe"]) for case in CASES.values()} == {kind(recipe) for recipe in shipped}
 
 

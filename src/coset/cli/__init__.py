@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from coset import CosetError, __version__
-from coset.cli import find, runs
+from coset.cli import data, find, runs
 from coset.core.commands import COMMANDS
 from coset.core.errors import not_installed
 from coset.runs.signals import Stopped, stop_on_signals
@@ -32,6 +32,9 @@ OWN: dict[str, Callable[..., None]] = {
     "verify": runs.verify,
     "report": runs.report,
     "bench": runs.bench,
+    "data list": data.list_data,
+    "data get": data.get,
+    "data where": data.where,
 }
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

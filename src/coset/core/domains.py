@@ -62,6 +62,8 @@ class Domain:
         benches: Benches, each with the place of its function.
         adds: To each registry, by its name: modules and packages that register things there when they are imported.
         systems: Published systems that live in it.
+        needs: Place of a light function that names the data sets of a recipe of its kinds: values of the recipe ->
+            names of :data:`coset.core.data_sets.DATA_SETS`.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Domain:
     benches: Mapping[str, str] = field(default_factory=dict)
     adds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     systems: tuple[System, ...] = ()
+    needs: str = ""
 
     def recipes(self) -> dict[str, Path]:
         """Recipes by name: their files, without importing the package.

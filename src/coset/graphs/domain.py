@@ -15,12 +15,14 @@ DOMAIN = Domain(
         "norms": "coset.graphs.benches.norms:main",
     },
     adds={
+        "data set": ("coset.graphs.data_sets",),
         "graph model": ("coset.graphs.models",),
         "graph data": ("coset.graphs.data.sources", "coset.graphs.data.own_graphs"),
         "norm": ("coset.graphs.models.norms",),
         "page view": ("coset.graphs.pages",),
         "coarsening": ("coset.graphs.encodings.coarsening",),
     },
+    needs="coset.graphs.data_sets:needed",
     systems=(
         System(
             "Subgraphormer",

@@ -7,6 +7,8 @@ DOMAIN = Domain(
     package="coset.motion",
     kinds={"motion": "coset.motion.experiments:MotionRecipe"},
     commands=("coset.motion.commands",),
+    adds={"data set": ("coset.motion.data_sets",)},
+    needs="coset.motion.data_sets:needed",
     systems=(
         System(
             "TracksTo4D",

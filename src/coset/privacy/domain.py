@@ -7,6 +7,8 @@ DOMAIN = Domain(
     package="coset.privacy",
     kinds={"reconstruction": "coset.privacy.experiments:ReconstructionRecipe"},
     commands=("coset.privacy.commands",),
+    adds={"data set": ("coset.privacy.data_sets",)},
+    needs="coset.privacy.data_sets:needed",
     systems=(
         System(
             "Reconstruction from invariant networks",

@@ -9,4 +9,5 @@ DOMAIN = Domain(
         "sweep": "coset.runs.sweep.studies:SweepRecipe",
         "search": "coset.runs.sweep.search:SearchRecipe",
     },
+    needs="coset.runs.data_needed:of_sweep",
 )

@@ -22,6 +22,17 @@ def names() -> dict[str, str]:
     return {name: _description(file) for name, file in files().items()}
 
 
+@cache
+def system_of(name: str) -> str:
+    """The system that a recipe belongs to, or the domain where none claims it."""
+    for domain in domains():
+        for system in domain.systems:
+            if system.recipes and name.startswith(system.recipes):
+                return system.name
+    owner = next((domain.name for domain in domains() if name in domain.recipes()), "")
+    return f"{owner.capitalize()}: your own data, and networks to compare with"
+
+
 def path_of(name: str) -> Path:
     """The file of a recipe: a name, or a YAML file of the user's.
 

@@ -11,6 +11,7 @@ DOMAIN = Domain(
         "torus": "coset.topology.benches.blindspots:main",
     },
     adds={
+        "data set": ("coset.topology.data_sets",),
         "graph model": ("coset.topology.models",),
         "graph data": ("coset.topology.sources", "coset.topology.own_complexes"),
         "lifting": ("coset.topology.liftings",),

@@ -12,9 +12,11 @@ DOMAIN = Domain(
     },
     commands=("coset.weights.asymmetric.commands",),
     adds={
+        "data set": ("coset.weights.data_sets",),
         "data of classification": ("coset.weights.asymmetric.classification_data",),
         "classifier": ("coset.weights.asymmetric.networks",),
     },
+    needs="coset.weights.data_sets:needed",
     systems=(
         System(
             "Asymmetric networks",

@@ -11,10 +11,12 @@ DOMAIN = Domain(
     },
     commands=("coset.weights.lora.commands",),
     adds={
+        "data set": ("coset.weights.data_sets",),
         "LoRA model": ("coset.weights.lora.models",),
         "data of adapters": ("coset.weights.lora.collections",),
         "source of adapters": ("coset.weights.lora.finetuning",),
     },
+    needs="coset.weights.data_sets:needed",
     systems=(
         System(
             "Learning on LoRAs",

@@ -8,12 +8,14 @@ DOMAIN = Domain(
     kinds={"merging": "coset.weights.merging.experiments:MergingRecipe"},
     commands=("coset.weights.merging.commands",),
     adds={
+        "data set": ("coset.weights.data_sets",),
         "network to merge": ("coset.weights.merging.networks",),
         "merge method": tuple(
             f"coset.weights.merging.{name}"
             for name in ("references", "averages", "mixing", "matched", "regression", "zipping", "heads", "trained")
         ),
     },
+    needs="coset.weights.data_sets:needed",
     systems=(
         System(
             "FS-Merge",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,15 @@ from torch.nn import functional as F
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
-from coset.core.outside import read_arrays, read_bytes, refusing
+from coset.core.outside import read_arrays
 from coset.runs.fit import descend
+from coset.weights.conversions import read_idx
+from coset.weights.data_sets import FASHION_OF_DEBIAN
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
 from coset.weights.merging.teachers import Merged
 from coset.weights.sentences import TEXTS, read_sentences, sentence_file
 
-FASHION = Path("/usr/share/datasets/fashion-mnist")
+FASHION = Path(FASHION_OF_DEBIAN)
 IMAGES = ("digits", "mnist", "fashion-mnist", "cifar10")
 SYNTHETIC = ("order", "parity")
 PAD, UNKNOWN, START, END = range(4)
@@ -100,16 +101,12 @@ def _read_images(data: str, generator: torch.Generator) -> tuple[tuple[Tensor, T
 
 
 def _read_idx(part: str) -> tuple[Tensor, Tensor]:
+    """Pictures [count, 1, 28, 28] and labels of Fashion-MNIST, of Debian's package or of the data folder."""
     arrays = []
     for name, dimensions in ((f"{part}-images-idx3-ubyte.gz", 3), (f"{part}-labels-idx1-ubyte.gz", 1)):
         path = FASHION / name
-        if not path.is_file():
-            raise CosetError(f"{path} is missing: install the package dataset-fashion-mnist")
-        content, start = read_bytes(path), 4 * (dimensions + 1)
-        with refusing(path, "file of images or labels"):
-            shape = struct.unpack_from(f">{dimensions + 1}I", content)[1:]
-            arrays.append(torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()))
-    return arrays[0][:, None], arrays[1].long()
+        arrays.append(read_idx(path if path.is_file() else data_file(f"images/fashion-mnist/{name}"), dimensions))
+    return torch.from_numpy(arrays[0])[:, None], torch.from_numpy(arrays[1]).long()
 
 
 def text_tasks(
