@@ -27,17 +27,19 @@ def command(tmp_path_factory):
         how = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", site]
         subprocess.run([sys.executable, "-m", "pip", "install", *how, source], check=True)
     paths = [str(site), str(EXAMPLES.parents[1] / "src")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    server = [sys.executable, Path(__file__).with_name("command_server.py")]
+    with subprocess.Popen(server, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-    def call(*arguments, code=0, cwd=None):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "coset", *map(str, arguments)], env=environment, cwd=cwd, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stderr
-        return done.stdout + done.stderr
+        def call(*arguments, code=0):
+            asked = {"arguments": [*map(str, arguments)], "cwd": str(Path.cwd()), "to": str(site / "printed")}
+            print(json.dumps(asked), file=process.stdin, flush=True)
+            ended = int(process.stdout.readline())
+            printed = (site / "printed").read_text()
+            assert ended == code, printed
+            return printed
 
-    return call
+        yield call
 
 
 def test_a_graph_model_of_another_package_is_one_of_ours(command, tmp_path):
