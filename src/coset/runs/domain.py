@@ -9,5 +9,6 @@ DOMAIN = Domain(
         "sweep": "coset.runs.sweep.studies:SweepRecipe",
         "search": "coset.runs.sweep.search:SearchRecipe",
     },
+    benches={"evidence": "coset.runs.evidence:main"},
     needs="coset.runs.data_needed:of_sweep",
 )
