@@ -12,6 +12,7 @@ from coset import CosetError
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.models.options import GRAPH_MODELS, SpectralModel
 from coset.graphs.transforms import precompute
+from coset.relations.verbs import use_kernels
 from coset.runs.recipes import check
 from coset.symmetry import verify_claims
 
@@ -61,6 +62,18 @@ def test_gradients_are_finite_and_reach_the_weights(options):
     reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters()]
     assert sum(reached) > 0.8 * len(reached)
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_it_makes_lives_where_its_input_lives(options, fused):
+    """As on a GPU: with another default device, a tensor that is made without a device would not fit the others."""
+    model = network(options).train()
+    batch = Batch.from_data_list(graphs(options))
+    with use_kernels(fused), torch.device("meta"):
+        output = model(batch)
+        output.square().mean().backward()
+    assert output.device.type == "cpu"
+    assert all(p.grad is None or p.grad.device.type == "cpu" for p in model.parameters())
 
 
 def test_a_state_gives_the_same_function_again(options, tmp_path):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coset.nn import MLP, CategoricalEncoder, norm_of_repeated, norm_relu_linear
+from coset.nn import MLP, CategoricalEncoder, mlp, norm_of_repeated, norm_relu_linear
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -65,3 +65,12 @@ def test_norm_of_rows_that_repeat(training):
 def test_norm_of_one_row_once():
     with pytest.raises(ValueError, match="at least two rows"):
         norm_of_repeated(nn.BatchNorm1d(2), torch.ones(1, 2), torch.tensor([1]))
+
+
+@pytest.mark.parametrize(("device", "kept"), [("cpu", "_NormReLULinearBackward"), ("cuda", "AddmmBackward0")])
+def test_autocast_is_asked_of_the_tensors_own_device(device, kept, monkeypatch):
+    """Under CUDA's autocast, norm and linear map stay apart for a tensor that says it is there, and only then."""
+    x = torch.randn(5, 4, requires_grad=True)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+    monkeypatch.setattr(mlp, "_device_type", lambda tensor: device)
+    assert type(norm_relu_linear(x, nn.BatchNorm1d(4), nn.Linear(4, 3)).grad_fn).__name__ == kept

@@ -64,12 +64,7 @@ def norm_relu_linear(
 
     Any other ``norm`` module works, at the ordinary cost.
     """
-    if (
-        type(norm) is not nn.BatchNorm1d
-        or not norm.affine
-        or norm.running_mean is None
-        or torch.is_autocast_enabled("cpu")
-    ):
+    if type(norm) is not nn.BatchNorm1d or not norm.affine or norm.running_mean is None or _autocasts(x):
         return linear(F.relu(norm(x)))
     if norm.training:
         if x.size(0) < 2:
@@ -81,6 +76,15 @@ def norm_relu_linear(
         x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.training, momentum, norm.eps,
         linear.weight, linear.bias,
     )  # fmt: skip
+
+
+def _device_type(x: Tensor) -> str:
+    return x.device.type
+
+
+def _autocasts(x: Tensor) -> bool:
+    device = _device_type(x)
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def norm_of_repeated(
