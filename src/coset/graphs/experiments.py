@@ -24,6 +24,7 @@ from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
 from coset.graphs.prediction import Member, predict_file, row_names
 from coset.graphs.transforms import SampleRoots, precompute
+from coset.relations.kernels.threads import pytorch_threads
 from coset.runs.checkpoints import check_belongs, read_checkpoint
 from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
 from coset.runs.metrics import metrics_of
@@ -161,6 +162,10 @@ class GraphRecipe(Recipe):
         return table
 
     @property
+    def threads(self) -> int:
+        return self.trainer.threads
+
+    @property
     def reads(self) -> str:
         return f"{self.seed} {self.data.model_dump_json()}"
 
@@ -249,7 +254,8 @@ class GraphRecipe(Recipe):
     ) -> tuple[int, Sequence[str]]:
         """See :func:`coset.graphs.prediction.predict_file`."""
         members = [Member(path, *load_task(path)) for path in (folder.path, *options.pop("others", ()))]
-        return predict_file(members, data, output, progress=not quiet, **options)
+        with pytorch_threads(self.trainer.threads):
+            return predict_file(members, data, output, progress=not quiet, **options)
 
     def _fit(self, table: GraphTable, run: Run) -> Fit:
         t = self.training
@@ -262,7 +268,8 @@ class GraphRecipe(Recipe):
         return Fit(
             epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
             max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
-            trainer=self.trainer.model_dump(exclude_none=True), quiet=run.quiet, identity=self.identity_of(table),
+            trainer=self.trainer.of_lightning(), threads=self.trainer.threads, quiet=run.quiet,
+            identity=self.identity_of(table),
             # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
             on_epoch=told if self.trainer.devices == 1 else None,
         )  # fmt: skip

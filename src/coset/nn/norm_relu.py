@@ -97,9 +97,9 @@ class NormReLU:
 
     def backward(self, x: Tensor, grad: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of x, written to ``out`` (which may be ``grad``), of gamma and of beta."""
-        sums = np.zeros((threads.thread_count(), 2, x.size(1)))
+        sums = np.zeros((threads.summed_parts(x.numel()), 2, x.size(1)))
         both = (*flat(x), *flat(grad), x.size(1), _lanes(x.size(1)), self.scale.numpy(), self.shift.numpy())
-        _on_rows(rows.gradient_sums, x, *both, self.mean.numpy(), sums)
+        _on_parts(rows.gradient_sums, x, sums, *both, self.mean.numpy())
         d_beta, moved = torch.from_numpy(sums.sum(0)).unbind()
         slope, constant = torch.zeros_like(d_beta), torch.zeros_like(d_beta)
         if self.batch:
@@ -143,9 +143,9 @@ def settled(norms: Iterable[nn.Module], x: Tensor) -> bool:
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every column, about the first row so that nothing cancels."""
-    sums = np.zeros((threads.thread_count(), 2, x.size(1)))
+    sums = np.zeros((threads.summed_parts(x.numel()), 2, x.size(1)))
     about = x[0].contiguous()
-    _on_rows(rows.moments, x, *flat(x), x.size(1), _lanes(x.size(1)), about.numpy(), sums)
+    _on_parts(rows.moments, x, sums, *flat(x), x.size(1), _lanes(x.size(1)), about.numpy())
     first, second = torch.from_numpy(sums.sum(0) / x.size(0)).unbind()
     return (about + first).to(x.dtype), (second - first.square()).clamp(min=0).to(x.dtype)
 
@@ -169,3 +169,8 @@ def follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> 
 
 def _on_rows(kernel: Callable[..., None], x: Tensor, *arguments: object) -> None:
     threads.run(kernel, threads.even(x.size(0)), *arguments)
+
+
+def _on_parts(kernel: Callable[..., None], x: Tensor, sums: np.ndarray, *arguments: object) -> None:
+    """A part of the rows for each row of ``sums``."""
+    threads.run(kernel, threads.even(x.size(0), len(sums)), *arguments, sums)

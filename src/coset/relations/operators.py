@@ -27,11 +27,17 @@ def flat(x: Tensor) -> tuple[np.ndarray, int]:
     return x.as_strided(((x.size(0) - 1) * ld + x.size(1),), (1,)).numpy(), ld
 
 
-def item_bounds(layout: Tensor, ptr: Tensor) -> np.ndarray:
-    """Ranges of items for the threads, balanced by the edges and rows that an item walks."""
+def item_bounds(layout: Tensor, ptr: Tensor, summed: int | None = None) -> np.ndarray:
+    """Ranges of items, balanced by the edges and rows that an item walks.
+
+    Args:
+        layout, ptr: Where rows lie, and the compressed rows of a relation.
+        summed: Columns, where each range keeps sums of its own; by default there is a range for each thread.
+    """
     layout_, ptr_ = layout.numpy(), ptr.numpy()
     cost = np.diff(ptr_[layout_[2]]) + np.diff(layout_[2]) + 1
-    return threads.balanced(layout_[0], cost)
+    parts = None if summed is None else threads.summed_parts(int(np.diff(layout_[0]) @ cost) * summed)
+    return threads.balanced(layout_[0], cost, parts)
 
 
 def _arguments(
@@ -63,7 +69,7 @@ def gat_backward_into(
 ) -> Tensor:  # fmt: skip
     """Write the gradients of value, source and target to the matrices ``out``; that of edge is returned."""
     layout, ptr, column, order = structure
-    bounds = item_bounds(layout, ptr)
+    bounds = item_bounds(layout, ptr, summed=value.size(1))
     d_edge = value.new_zeros(len(bounds) - 1, 0 if edge is None else edge.numel())
     arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
     outputs = [part for matrix in out for part in flat(matrix)]
@@ -177,7 +183,7 @@ def sum_backward_into(
     own: float | None = None,
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
     """Add the gradient of x to ``d_x``; those of ``term`` and of ``own`` are returned."""
-    bounds = item_bounds(structure[0], structure[1])
+    bounds = item_bounds(structure[0], structure[1], summed=x.size(1))
     parts = len(bounds) - 1
     d_term = x.new_zeros(parts, 0 if term is None else term.numel())
     d_own = torch.zeros(parts, x.size(1), dtype=torch.float64)
@@ -249,7 +255,7 @@ def propagate_backward(
         structure = (layout, ptr, column, order)
         d_edge, _ = sum_backward_into(d_x, grad.contiguous(), x, term, structure, along, relu)
         return d_x, x.new_zeros(0, x.size(1)) if d_edge is None else d_edge
-    bounds = item_bounds(layout, ptr)
+    bounds = item_bounds(layout, ptr, summed=x.size(1))
     d_term = x.new_zeros(len(bounds) - 1, 0 if term is None else term.numel())
     arguments = _propagation_arguments(x, term, layout, ptr, column, order, along, relu, reduce)
     threads.run(

@@ -142,6 +142,12 @@ class Recipe(Options, ABC):
         return f"test.{self.monitor}" if self.monitor else "test"
 
     @property
+    def threads(self) -> int | None:
+        """Of PyTorch's own operations, where results are to be the same on every machine; ``None``: as many as PyTorch
+        takes, whose number then decides the last digits."""
+        return None
+
+    @property
     def reads(self) -> str | None:
         """What :meth:`prepare` depends on: runs of one kind that agree in it may share what it returned, which then
         none of them changes. ``None``: each prepares for itself."""

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -109,8 +109,9 @@ def execute(
     """
     run = Run(recipe, recipe.folder(path), quiet or not processes.is_first(), on_epoch)
     if not run.first:  # it trains with the others; the first process alone writes
-        return {} if run.folder.finished() else recipe.work(run, recipe.prepare(run))
-    with run.folder.claimed():
+        with _threads_of(recipe):
+            return {} if run.folder.finished() else recipe.work(run, recipe.prepare(run))
+    with run.folder.claimed(), _threads_of(recipe):
         if restart:
             run.folder.clear()
         if _settle(run):
@@ -129,6 +130,17 @@ def execute(
             _end(run, before, "failed", " ".join(str(error).split()) or type(error).__name__)
             raise
     return metrics
+
+
+@contextmanager
+def _threads_of(recipe: Recipe) -> Iterator[None]:
+    if recipe.threads is None:
+        yield
+        return
+    from coset.relations.kernels.threads import pytorch_threads
+
+    with pytorch_threads(recipe.threads):
+        yield
 
 
 def _settle(run: Run) -> bool:
@@ -235,10 +247,16 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, int]:
-    """Cores, and the threads that PyTorch uses of them."""
+    """Cores, and how many threads kernels and PyTorch's own operations have."""
     import torch
 
-    return {"cpu_count": os.cpu_count() or 1, "threads": torch.get_num_threads()}
+    from coset.relations.kernels.threads import thread_count
+
+    return {
+        "cpu_count": os.cpu_count() or 1,
+        "threads": thread_count(),
+        "pytorch_threads": torch.get_num_threads(),
+    }
 
 
 def _numbers(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

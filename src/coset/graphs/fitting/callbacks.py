@@ -49,6 +49,17 @@ class Checkpoints(Checkpoint):
         self.best = state_dict["best"]
 
 
+class Threads(pl.Callback):
+    """A process that Lightning spawns takes as many threads as its recipe says; others have them already."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.world_size > 1:
+            torch.set_num_threads(self.number)
+
+
 class Patience(EarlyStopping):
     """Early stopping that a run resumed after its stop remembers."""
 

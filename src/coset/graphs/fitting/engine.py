@@ -21,7 +21,7 @@ from torch_geometric.data import Batch, Data
 from coset.core.errors import CosetError
 from coset.core.files import write_text
 from coset.core.outside import read_numbers
-from coset.graphs.fitting.callbacks import AtomicFiles, Checkpoints, Patience
+from coset.graphs.fitting.callbacks import AtomicFiles, Checkpoints, Patience, Threads
 from coset.graphs.fitting.loaders import (
     FIRST_VOTE,
     EpochBatches,
@@ -53,6 +53,7 @@ class Fit:
         workers: Processes that load batches; 0 loads them in the training process.
         seed: Order of the graphs, dropout and sampled roots follow from it and the epoch.
         trainer: Passed to Lightning's ``Trainer``, e.g. ``devices``.
+        threads: Of PyTorch's operations in processes that Lightning starts.
         quiet: No progress bar.
         identity: Stored in every checkpoint: what it was made with.
         on_epoch: Called with the row of ``history.csv`` after each epoch, once its checkpoint is saved.
@@ -66,6 +67,7 @@ class Fit:
     workers: int = 0
     seed: int = 0
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
     quiet: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
     on_epoch: Callable[[Mapping[str, float]], None] | None = None
@@ -179,7 +181,7 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
     history = History(folder / "history.csv")
     told = how.on_epoch
     then = None if told is None else (lambda: told(history.rows[-1]))
-    callbacks: list[pl.Callback] = [history, Checkpoints(folder, task.monitor, then)]
+    callbacks: list[pl.Callback] = [Threads(how.threads), history, Checkpoints(folder, task.monitor, then)]
     if how.early_stopping:
         mode = direction(task.monitor)
         callbacks.append(Patience(f"val_{task.monitor}", patience=how.early_stopping, mode=mode))

@@ -1,4 +1,4 @@
-"""What a recipe may pass to Lightning's trainer."""
+"""What a recipe may pass to Lightning's trainer, and the threads that training has."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from coset.core.options import Options
 
 
 class TrainerOptions(Options):
-    """Passed to Lightning's ``Trainer``."""
+    """Passed to Lightning's ``Trainer``, but for ``threads``."""
 
     devices: int | Literal["auto"] = Field(1, description="processes (CPU) or GPUs")
     accelerator: Literal["auto", "cpu", "gpu"] | None = None
@@ -17,6 +17,13 @@ class TrainerOptions(Options):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accumulate_grad_batches: int = Field(1, ge=1)
     deterministic: bool = False
+    threads: int = Field(
+        1, ge=1, description="of PyTorch's own operations; with more, results depend on how many (our kernels use all)"
+    )
+
+    def of_lightning(self) -> dict[str, Any]:
+        """What its ``Trainer`` takes."""
+        return self.model_dump(exclude_none=True, exclude={"threads"})
 
     @field_validator("devices")
     @classmethod

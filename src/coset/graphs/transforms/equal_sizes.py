@@ -22,6 +22,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import CosetError
+from coset.relations.kernels.threads import pytorch_threads, thread_count
 from coset.runs.terminal import bars
 
 MAX_CELLS = 1 << 17  # cells of a stack [graphs, n, n]: a float64 work array is 1 MB and stays in cache
@@ -93,7 +94,7 @@ class EqualSizeTransform(BaseTransform):
 def precompute(graphs: Sequence[Data], *transforms: Any, progress: bool = False) -> list[Data]:
     """The graphs with transforms applied, in their order: the same as one by one, much faster.
 
-    Stacks of graphs are shared among as many threads as PyTorch has (``torch.set_num_threads``).
+    Stacks of graphs are shared among as many threads as kernels have (``torch.set_num_threads``).
 
     Args:
         graphs: Any number of graphs; they are not changed.
@@ -131,16 +132,13 @@ def _in_stacks(steps: Sequence[EqualSizeTransform], graphs: list[Data]) -> Itera
             step.forward_stack(stack)
         return len(rows)
 
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield from map(work, _equal_sizes(graphs))
-        return
-    torch.set_num_threads(1)  # a thread a stack: the operations inside one are too small to share
-    try:
+    threads = thread_count()
+    with pytorch_threads(1):  # a thread a stack: the operations inside one are too small to share
+        if threads == 1:
+            yield from map(work, _equal_sizes(graphs))
+            return
         with ThreadPoolExecutor(threads) as pool:
             yield from pool.map(work, _equal_sizes(graphs))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _steps(transform: Any) -> list[Any]:

@@ -103,10 +103,12 @@ class _Structure(NamedTuple):
             grad = grad / count.unsqueeze(1)
         d_x.index_add_(0, self.inside, grad.index_select(0, self.holder))
 
-    def bounds(self) -> np.ndarray:
-        """Ranges of cells for the threads, balanced by the rows of messages."""
+    def bounds(self, summed: int | None = None) -> np.ndarray:
+        """Ranges of cells, balanced by the rows of messages: one for each thread, or where each range keeps sums of its
+        own over so many columns."""
         cost = np.diff(self.rows) * (1 + np.diff(self.ptr))
-        return threads.balanced(np.arange(len(cost) + 1), cost)
+        parts = None if summed is None else threads.summed_parts(int(cost.sum()) * summed)
+        return threads.balanced(np.arange(len(cost) + 1), cost, parts)
 
 
 class _NormReLU(NamedTuple):
@@ -217,7 +219,7 @@ class _SubcomplexBlock(torch.autograd.Function):
         d_low_1 = buffer.t() @ a
         del joined, d_joined, d_v, d_t
         d_a = torch.mm(buffer, low_1, out=_empty(x))
-        bounds = structure.bounds()
+        bounds = structure.bounds(summed=d)
         d_term = x.new_zeros(len(bounds) - 1, term.numel())
         threads.run(
             copies.backward, bounds, *structure.messages, mean, d, *flat(y[:, :d]), term.view(-1).numpy(), *flat(d_a),
