@@ -195,6 +195,38 @@ in_a_file("kohya: Flux, q, k, v in one", {"lora_unet_double_blocks_0_img_attn_qk
 in_a_file("musubi: Wan", {"lora_unet_blocks_0_self_attn_q": (6, 4), "lora_unet_blocks_0_ffn_0": (6, 4)})
 in_a_file("ComfyUI: Wan, dots and alpha", {"diffusion_model.blocks.0.cross_attn.k": (6, 4)})
 in_a_file("ComfyUI: Hunyuan, dots and alpha", {"diffusion_model.double_blocks.0.img_attn.qkv": (18, 4)})
+in_a_file("HunyuanVideo: names of its release", {"diffusion_model.double_blocks.0.img_attn_qkv": (18, 4),
+          "diffusion_model.single_blocks.0.modulation.linear": (6, 4)})  # fmt: skip
+in_a_file("musubi: HunyuanVideo", {"lora_unet_double_blocks_0_img_mlp_fc1": (6, 4),
+          "lora_unet_txt_in_individual_token_refiner_blocks_0_self_attn_qkv": (18, 4)})  # fmt: skip
+in_a_file("musubi: HunyuanVideo, alpha as float16", {"lora_unet_double_blocks_1_txt_attn_proj": (6, 4)},
+          alpha=torch.tensor(3.0, dtype=torch.float16))  # fmt: skip
+in_a_file("LTX: dots and alpha", {"diffusion_model.transformer_blocks.0.ff.net.0.proj": (6, 4)})
+in_a_file("ComfyUI: lora_A with alpha", {"diffusion_model.blocks.3.ffn.2": (6, 4)}, a="lora_A.weight",
+          b="lora_B.weight")  # fmt: skip
+in_a_file("kohya: SDXL, a convolution of its first release", {"lora_unet_input_blocks_3_0_op": (6, 36)},
+          change=lambda state, wanted: state.update(
+              {"lora_unet_input_blocks_3_0_op.lora_down.weight": state["lora_unet_input_blocks_3_0_op.lora_down.weight"]
+               .reshape(2, 4, 3, 3),
+               "lora_unet_input_blocks_3_0_op.lora_up.weight": state["lora_unet_input_blocks_3_0_op.lora_up.weight"]
+               [..., None, None]}))  # fmt: skip
+in_a_file("LyCORIS: of a language model", {"lycoris_model_layers_0_self_attn_q_proj": (6, 4)})
+
+
+def differences(state, wanted):
+    """Beside the factors of a layer those of a whole weight, of its bias, and of a norm as LyCORIS calls them."""
+    g = torch.Generator().manual_seed(3)
+    added = {"blocks.0.ffn.2.diff": (6, 8), "blocks.0.ffn.2.diff_b": (6,), "blocks.0.norm3.w_norm": (4,)}
+    for key, shape in added.items():
+        state[f"diffusion_model.{key}"] = torch.randn(*shape, generator=g)
+        layer, _, part = f"diffusion_model.{key}".rpartition(".")
+        wanted[f"{layer}.{'bias' if part == 'diff_b' else 'weight'}"] = state[f"diffusion_model.{key}"]
+
+
+in_a_file("ComfyUI: .diff, .diff_b, w_norm", {"diffusion_model.blocks.0.cross_attn.k": (6, 4)}, change=differences)
+in_a_file("ComfyUI: factors and a whole difference of one layer", {"diffusion_model.blocks.0.cross_attn.k": (6, 4)},
+          change=lambda state, _: state.update({"diffusion_model.blocks.0.cross_attn.k.diff": torch.ones(6, 4)})
+          or "diffusion_model.blocks.0.cross_attn.k has factors and a whole difference (.diff) at once")  # fmt: skip
 in_a_file("LTX: lora_A with a prefix", {"diffusion_model.transformer_blocks.0.attn1.to_q": (6, 4)}, alpha=None,
           a="lora_A.weight", b="lora_B.weight")  # fmt: skip
 in_a_file("diffusers: old names", {"unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2": (6, 4)}, alpha=None,
@@ -270,9 +302,10 @@ def error_of(name: str, folder: Path) -> float | str:
         return str(error).removeprefix(f"{source}: ").removeprefix(f"{source}/")
     if isinstance(wanted, str):
         return float("nan")
-    if set(read.layers) != set(wanted):
+    updates = {name: pair.weight_update() for name, pair in read.layers.items()} | dict(read.dense)
+    if set(updates) != set(wanted):
         return float("inf")
-    return max(_error(read.layers[layer].weight_update(), delta) for layer, delta in wanted.items())
+    return max(_error(updates[layer], delta) for layer, delta in wanted.items())
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:
