@@ -17,6 +17,9 @@ class TrainerOptions(Options):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accumulate_grad_batches: int = Field(1, ge=1)
     deterministic: bool = False
+    logger: Literal["csv", "tensorboard", "wandb", "mlflow"] | None = Field(
+        None, description="where metrics go beside history.csv: into the run's folder logs, or to a server of these"
+    )
 
     @field_validator("devices")
     @classmethod
