@@ -43,7 +43,7 @@ unit: $(VENV)/.dev
 	$(PYTEST)
 
 schemas: $(VENV)/.dev
-	for file in src/coset/runs/schemas/*.json; do \
+	set -e; for file in src/coset/runs/schemas/*.json; do \
 	    $(BIN)/coset schema $$(basename $$file .json) > $$file.new && mv $$file.new $$file; done
 
 docs: $(VENV)/.dev

@@ -143,6 +143,53 @@ def test_what_a_notebook_shows():
     assert shown.count("<rect") == 4
 
 
+def test_a_folder_for_use_has_no_pickles_and_serves_everything(tmp_path, small_csv):
+    from huggingface_hub import ModelCard
+
+    learner = Learner("gin", **QUICK).fit(small_csv, target="carbons", fractions=PARTS)
+    learner.save_pretrained(tmp_path / "use")
+    assert sorted(file.name for file in (tmp_path / "use").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert str(tmp_path) not in (tmp_path / "use" / "config.json").read_text()
+    loaded = Learner.from_pretrained(str(tmp_path / "use"))
+    small_csv.rename(tmp_path / "moved.csv")
+    assert np.array_equal(loaded.predict(SMILES), learner.predict(SMILES))
+    assert loaded.metrics["test"] == learner.metrics["test"]
+    assert all(report.passed for report in loaded.verify(SMILES))
+    with pytest.raises(CosetError, match="holds no data; give some graphs"):
+        loaded.verify()
+    recipe = load_run(tmp_path / "use")
+    count, _ = recipe.predict(recipe.folder(tmp_path / "use"), tmp_path / "moved.csv", tmp_path / "new.csv", quiet=True)
+    assert count == 12
+    card = ModelCard.load(tmp_path / "use" / "README.md")
+    assert card.data.library_name == "coset"
+    assert "rmse" in card.content
+    again = Learner("gin", **{**QUICK, "epochs": 1, "from": tmp_path / "use"}).fit(
+        SMILES, np.arange(12.0), fractions=PARTS
+    )
+    assert any(note.startswith("started from") for note in again.metrics["notes"])
+
+
+def test_a_folder_for_use_that_was_changed_is_refused(tmp_path, small_csv):
+    from safetensors.torch import load_file, save_file
+
+    Learner("gin", **QUICK).fit(small_csv, target="carbons", fractions=PARTS).save_pretrained(tmp_path / "use")
+    weights = load_file(tmp_path / "use" / "model.safetensors")
+    save_file({**weights, "scale": torch.ones(7)}, tmp_path / "use" / "model.safetensors")
+    with pytest.raises(CosetError, match="does not fit its config: tensor scale"):
+        Learner.from_pretrained(tmp_path / "use").predict(SMILES)
+    config = (tmp_path / "use" / "config.json").read_text()
+    (tmp_path / "use" / "config.json").write_text(config.replace('"gin"', '"gim"'))
+    with pytest.raises(CosetError, match=r"config.json: model.name='gim'"):
+        Learner.from_pretrained(tmp_path / "use")
+    (tmp_path / "use" / "config.json").write_text("[]")
+    with pytest.raises(CosetError, match="is not one of coset export"):
+        load_run(tmp_path / "use")
+
+
 def test_mistakes(tmp_path):
     with pytest.raises(CosetError, match="call fit first"):
         Learner("gin").predict(SMILES)

@@ -2,11 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch_geometric.data import Batch
 from typer.testing import CliRunner
 
 from coset import CosetError
 from coset.cli import app
 from coset.graphs.data.datasets import GraphTable
+from coset.graphs.experiments import load_task
 from coset.graphs.models.subgraphormer import Subgraphormer
 from coset.graphs.prediction import conformal_margins
 from coset.runs.folder import RunFolder, run_folders
@@ -52,11 +54,11 @@ def test_bad_rows_are_errors_or_skipped_and_counted(run, tmp_path):
 
 
 def test_a_missing_column_is_named(run, tmp_path):
-    (tmp_path / "new.csv").write_text("name,SMILES\na,CCO\n")
-    with pytest.raises(
-        CosetError, match=r"no column 'smiles': its columns are 'name', 'SMILES'; did you mean 'SMILES'"
-    ):
+    (tmp_path / "new.csv").write_text("name,smile\na,CCO\n")
+    with pytest.raises(CosetError, match=r"no column 'smiles': its columns are 'name', 'smile'; did you mean 'smile'"):
         predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv")
+    (tmp_path / "new.csv").write_text("name,SMILES\na,CCO\n")
+    assert predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv")[0] == 1
 
 
 def test_an_existing_column_is_not_overwritten(run, tmp_path):
@@ -115,6 +117,38 @@ def test_draws_of_noise_and_their_seed_are_chosen_at_prediction(small_csv, tmp_p
     assert len({tuple(predicted(draws=draws, seed=seed)) for draws, seed in ((1, 0), (1, 1), (2, 0))}) == 3
 
 
+def test_a_spread_is_the_deviation_between_the_draws(small_csv, tmp_path):
+    changes = [f"data.path={small_csv}", *SMALL, "model.root_fraction=0.5", "model.votes=3"]
+    load("csv", changes).run(tmp_path / "run", quiet=True)
+    predict_csv(tmp_path / "run", small_csv, tmp_path / "out.csv")
+    found, kept = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert found["spread"].to_list() == pytest.approx(kept["spread"].to_list(), rel=1e-4)
+    recipe, task, _ = load_task(tmp_path / "run")
+    graphs = recipe.encode(recipe.load().graphs)
+    draws = [
+        recipe.model_copy(update={"model": recipe.model.model_copy(update={"votes": votes})}).predictions(task, graphs)
+        for votes in (1, 2, 3)
+    ]
+    each = torch.stack([draws[0], 2 * draws[1] - draws[0], 3 * draws[2] - 2 * draws[1]])
+    assert found["spread"].to_list() == pytest.approx(each.std(0).squeeze(1).tolist(), abs=1e-4)
+    assert found["spread"].max() > 1e-3
+
+
+def test_the_spread_of_a_networks_own_noise(small_csv, tmp_path):
+    changes = [f"data.path={small_csv}", "data.target=carbons", "data.fractions=[0.5,0.25,0.25]", "model.name=gin"]
+    changes += ["model.norm=granola", "model.draws=3", "model.width=8", "model.layers=1", "training.epochs=1"]
+    recipe = load("csv", [*changes, "training.batch_size=4"])
+    recipe.run(tmp_path / "run", quiet=True)
+    recipe, task, _ = load_task(tmp_path / "run")
+    batch = Batch.from_data_list(recipe.encode(recipe.load().graphs))
+    task.eval()
+    with torch.no_grad():
+        mean, each = task.with_draws(batch)
+        assert torch.equal(mean, task(batch))
+    spread = pd.read_csv(tmp_path / "run" / "predictions.csv")["spread"]
+    assert spread.to_list() == pytest.approx(each.std(0).squeeze(1).tolist(), rel=1e-3)
+
+
 def test_draws_without_anything_to_draw_are_refused(run, small_csv, tmp_path):
     with pytest.raises(CosetError, match="has neither noise nor sampled roots"):
         predict_csv(run, small_csv, tmp_path / "out.csv", draws=2)
@@ -122,7 +156,7 @@ def test_draws_without_anything_to_draw_are_refused(run, small_csv, tmp_path):
 
 def test_weights_or_predictions_that_are_not_finite_are_refused(run, small_csv, tmp_path, monkeypatch):
     unbounded = torch.tensor([[1.0]] * 11 + [[torch.inf]])
-    monkeypatch.setattr("coset.graphs.experiments.predict", lambda *_, **__: unbounded)
+    monkeypatch.setattr("coset.graphs.experiments.predict_with_spread", lambda *_, **__: (unbounded, None))
     with pytest.raises(CosetError, match=r"predicts 1 values that are not finite \(row 13 first\)"):
         predict_csv(run, small_csv, tmp_path / "out.csv")
     whole = torch.load(run / "checkpoint.ckpt", weights_only=True)

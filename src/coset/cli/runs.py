@@ -31,6 +31,7 @@ def run(
 
     Example: coset run subgraphormer/freesolv --engine torchrun --workers 2
     """
+    from coset.runs.folder import RunFolder
     from coset.runs.launch import processes
     from coset.runs.recipes import load, load_run
     from coset.runs.run import execute
@@ -45,6 +46,7 @@ def run(
     if resume is not None:
         if recipe is not None or output is not None or seed is not None or restart:
             raise CosetError("--resume takes recipe, seed and folder from the run: give it alone")
+        RunFolder(resume).check_holds_run()
         checked, folder, again = load_run(resume), resume, ["run", "--resume", str(resume)]
     else:
         if recipe is None:

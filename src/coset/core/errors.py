@@ -34,6 +34,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "shards": ("pyarrow",),
     "ray": ("ray",),
     "search": ("optuna",),
+    "hub": ("huggingface_hub", "safetensors"),
 }
 """Modules that each extra of the package installs."""
 

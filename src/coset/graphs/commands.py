@@ -37,6 +37,21 @@ def embed(
     console.print(f"{len(found)} rows of {found.shape[1]} numbers written to {output}", highlight=False, soft_wrap=True)
 
 
+@COMMANDS.register("export")
+def export(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run on graphs, molecules or complexes.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write a trained network for use elsewhere: safetensors, config.json, and a model card; no data, no pickles.
+
+    Example: coset export runs/mine solubility
+    """
+    from coset.graphs.exported import export as write
+
+    where = write(run_folder, folder)
+    console.print(f"{where}: model.safetensors, config.json, README.md", highlight=False, soft_wrap=True)
+
+
 @COMMANDS.register("data check")
 def check(
     path: Annotated[Path, typer.Argument(help="A CSV of SMILES, or graphs: a folder, .g6, .graphml, .json, .pt.")],

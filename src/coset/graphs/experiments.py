@@ -16,20 +16,24 @@ from coset.core.outside import read_table
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
-from coset.graphs.fitting.engine import Fit, first_batch, fit, predict
+from coset.graphs.exported import WEIGHTS, check_state, exported_state, is_exported
+from coset.graphs.fitting.engine import Fit, first_batch, fit, predict_with_spread
 from coset.graphs.fitting.loaders import View
+from coset.graphs.fitting.loggers import LOGS, check_installed
 from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
 from coset.graphs.prediction import Member, predict_file, row_names
+from coset.graphs.starting import freeze, take_over
 from coset.graphs.transforms import SampleRoots, precompute
 from coset.relations.kernels.threads import pytorch_threads
 from coset.runs.checkpoints import check_belongs, read_checkpoint
+from coset.runs.devices import ALL, device_of
 from coset.runs.folder import BEST, HISTORY, LAST, PREDICTIONS, RunFolder
 from coset.runs.metrics import metrics_of
 from coset.runs.objective import check_task
-from coset.runs.predictions import prediction_columns, target_columns
+from coset.runs.predictions import prediction_columns, spread_columns, target_columns
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
 from coset.runs.training import TrainingOptions
@@ -37,7 +41,9 @@ from coset.symmetry import EquivarianceReport, verify_claims
 
 Graphs = list[Data] | ShardedGraphs
 CERTIFIED = 8  # graphs that a symmetry is measured on
-MAY_CHANGE = frozenset(f"training.{key}" for key in ("epochs", "early_stopping", "max_minutes", "workers"))
+MAY_CHANGE = frozenset(
+    ["device", "trainer.logger", *(f"training.{key}" for key in ("epochs", "early_stopping", "max_minutes", "workers"))]
+)
 
 
 class GraphRecipe(Recipe):
@@ -46,6 +52,7 @@ class GraphRecipe(Recipe):
     may_change: ClassVar[frozenset[str]] = MAY_CHANGE
     counts_epochs: ClassVar[bool] = True
     shares_processes: ClassVar[bool] = True
+    devices: ClassVar[tuple[str, ...]] = ALL
 
     kind: Literal["graphs"] = "graphs"
     data: Annotated[GraphData, GRAPH_DATA.choice]
@@ -59,6 +66,10 @@ class GraphRecipe(Recipe):
         if not self.model.marks_roots and self.model.root_fraction < 1:
             raise ValueError(
                 f"model.root_fraction={self.model.root_fraction}: {self.model.name} has no roots; leave it at 1"
+            )
+        if self.device != "auto" and self.trainer.accelerator is not None:
+            raise ValueError(
+                f"device={self.device} and trainer.accelerator={self.trainer.accelerator}: give one of them"
             )
         if self.model.votes > 1 and self.model.root_fraction == 1:
             raise ValueError(f"model.votes={self.model.votes} needs model.root_fraction below 1: all draws are equal")
@@ -127,6 +138,15 @@ class GraphRecipe(Recipe):
             warmup=t.warmup, epochs=t.epochs, monitor=t.monitor, seed=self.seed,
         )  # fmt: skip
 
+    def start(self, task: GraphTask, table: GraphTable, folder: Path) -> str:
+        """Give a task the parts of a trained one that fit it: see :func:`coset.graphs.starting.take_over`.
+
+        Raises:
+            CosetError: The folder holds no trained network, or none that fits.
+        """
+        _, source, described = load_task(folder)
+        return take_over(task, source, table, described, str(folder))
+
     def identity_of(self, table: GraphTable) -> dict[str, Any]:
         """What a checkpoint carries, to be used without the data and never for another recipe."""
         return {
@@ -145,7 +165,7 @@ class GraphRecipe(Recipe):
         return verify_claims(model, self.model.settled(model, batch))
 
     def folder(self, path: Path) -> RunFolder:
-        return RunFolder(path, tuple(view.file for _, view in PAGE_VIEWS.items()))
+        return RunFolder(path, (LOGS, *(view.file for _, view in PAGE_VIEWS.items())))
 
     def prepare(self, run: Run) -> GraphTable:
         """Read the graphs.
@@ -153,6 +173,9 @@ class GraphRecipe(Recipe):
         Raises:
             CosetError: They are missing or malformed, or there is nothing to learn.
         """
+        device_of(self.device)
+        if self.trainer.logger is not None:
+            check_installed(self.trainer.logger)
         table = self.load(progress=not run.quiet)
         if not table.target_names:
             raise CosetError(f"{table.name} has no targets to learn")
@@ -179,6 +202,12 @@ class GraphRecipe(Recipe):
             CosetError: The data or the recipe does not allow it.
         """
         folder, task = run.folder, self.task(prepared)
+        resume = self._resumes(folder)
+        if self.model.starts_from is not None and not resume:
+            run.notes.append(self.start(task, prepared, self.model.starts_from))
+        if self.training.freeze:
+            task.frozen = freeze(task.model, self.training.freeze)
+            task.train()  # Lightning keeps the mode that each module is in
         parts = ", ".join(f"{len(rows)} {split}" for split, rows in prepared.splits.items())
         size = sum(p.numel() for p in task.model.parameters())
         targets = f"{len(prepared.target_names)} target{'s' * (len(prepared.target_names) != 1)}"
@@ -191,13 +220,12 @@ class GraphRecipe(Recipe):
             run.notes.append("there is no validation split: the best epoch was chosen on the training set")
         for note in run.notes:
             run.say(f"note: {note}")
-        resume = self._resumes(folder)
         best = fit(task, train, val or train, self._fit(table, run), folder.path, view=self.view, resume=resume)
         if not run.first:
             return {}
         run.at("predictions")
-        predictions = self.predictions(task, table.graphs, progress=not run.quiet)
-        folder.write_text(PREDICTIONS, prediction_table(table, predictions).to_csv(index=False))
+        predictions, spread = self.predictions_with_spread(task, table.graphs, progress=not run.quiet)
+        folder.write_text(PREDICTIONS, prediction_table(table, predictions, spread).to_csv(index=False))
         write_certificate(folder, self.certificate(task.model, table.graphs))
         for _, view in PAGE_VIEWS.items():
             view.leave(folder, task.model, table)
@@ -247,7 +275,14 @@ class GraphRecipe(Recipe):
 
     def predictions(self, task: GraphTask, graphs: Graphs, progress: bool = False) -> Tensor:
         """Predictions for encoded graphs; with sampled roots the mean over the votes."""
-        return predict(task, graphs, view=self.view, votes=self.model.votes, seed=self.seed, progress=progress)
+        return self.predictions_with_spread(task, graphs, progress)[0]
+
+    def predictions_with_spread(
+        self, task: GraphTask, graphs: Graphs, progress: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same with the deviation between draws of roots or of noise, where there are several."""
+        how: dict[str, Any] = {"view": self.view, "votes": self.model.votes, "seed": self.seed, "progress": progress}
+        return predict_with_spread(task, graphs, **how)
 
     def predict(
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
@@ -268,22 +303,28 @@ class GraphRecipe(Recipe):
         return Fit(
             epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
             max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
-            trainer=self.trainer.of_lightning(), threads=self.trainer.threads, quiet=run.quiet,
-            identity=self.identity_of(table),
+            trainer=self._trainer(), threads=self.trainer.threads, quiet=run.quiet, identity=self.identity_of(table),
+            logger=self.trainer.logger, name=self.name,
             # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
             on_epoch=told if self.trainer.devices == 1 else None,
         )  # fmt: skip
+
+    def _trainer(self) -> dict[str, Any]:
+        """What Lightning's trainer is told."""
+        options = self.trainer.of_lightning()
+        return options if self.device == "auto" else {**options, "accelerator": self.device}
 
     def _kept(self) -> dict[str, Any]:
         """What must not have changed when a run goes on."""
         recipe = self.model_dump(mode="json")
         kept = {key: recipe[key] for key in ("kind", "data", "model", "seed")}
-        names = {key.partition(".")[2] for key in self.may_change}
+        names = {key.partition(".")[2] for key in self.may_change if key.startswith("training.")}
         return {**kept, "training": {key: value for key, value in recipe["training"].items() if key not in names}}
 
 
 def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
-    """Recipe and trained task of a run, and an empty table that says what its data looked like.
+    """Recipe and trained task of a run or of an exported network, and an empty table that says what its data looked
+    like.
 
     Raises:
         CosetError: The folder holds no run with a checkpoint, or its checkpoint belongs to another recipe.
@@ -293,13 +334,15 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     recipe = load_run(folder)
     if not isinstance(recipe, GraphRecipe):
         raise CosetError(f"{folder} holds a run of kind {recipe.kind}, which has no predictions for molecules")
-    checkpoint = folder / BEST
-    state = read_checkpoint(checkpoint)
+    exported = is_exported(folder)
+    checkpoint = folder / (WEIGHTS if exported else BEST)
+    state = exported_state(folder) if exported else read_checkpoint(checkpoint)
     identity = state.get("identity", {})
     settled = recipe.model_dump(mode="json")
     wanted = {key: settled[key] for key in ("kind", "data", "model")}
     stored = recipe.completed(identity.get("recipe", {}))
-    check_belongs(checkpoint, stored, {**wanted, "training": {"task": settled["training"]["task"]}})
+    if not exported:
+        check_belongs(checkpoint, stored, {**wanted, "training": {"task": settled["training"]["task"]}})
     table = GraphTable([], tuple(identity["targets"]), classes=tuple(identity.get("classes", ())))
     table = replace(
         table,
@@ -312,14 +355,17 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     wrong = next((name for name, w in weights.items() if w.is_floating_point() and not bool(w.isfinite().all())), None)
     if wrong is not None:
         raise CosetError(f"{checkpoint}: {wrong} holds numbers that are not finite; train the model again")
-    unknown = torch.full((1, len(table.target_names)), torch.nan, dtype=weights["mean"].dtype)
+    dtype = weights["mean"].dtype if "mean" in weights else torch.float32
+    unknown = torch.full((1, len(table.target_names)), torch.nan, dtype=dtype)
     task = GraphTask(recipe.network(table), recipe.training.task, unknown, classes=table.classes)
+    if exported:
+        check_state(weights, task, checkpoint)
     task.load_state_dict(weights)
     return recipe, task, table
 
 
-def prediction_table(table: GraphTable, predictions: Tensor) -> pd.DataFrame:
-    """Rows of ``predictions.csv``: id, smiles, split, and target and prediction of each target."""
+def prediction_table(table: GraphTable, predictions: Tensor, spread: Tensor | None = None) -> pd.DataFrame:
+    """Rows of ``predictions.csv``: id, smiles, split, target and prediction of each target, and the spread of draws."""
     frame = row_names(table)
     if table.level == "graph":
         frame["smiles"] = table.smiles
@@ -329,6 +375,7 @@ def prediction_table(table: GraphTable, predictions: Tensor) -> pd.DataFrame:
     if not classes:  # each target beside its prediction
         pairs = zip(*(list(part.items()) for part in columns), strict=True)
         columns = [dict(pair) for pair in pairs]
+    columns += [] if spread is None else [spread_columns(names, classes, spread, predictions)]
     for part in columns:
         for name, values in part.items():
             frame[name] = values

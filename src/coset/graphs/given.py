@@ -18,8 +18,8 @@ from coset.core.files import write_text
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 
 Graphs = Sequence[Data] | Sequence[str] | Sequence[nx.Graph] | Sequence[Any] | pd.DataFrame | pd.Series | str | Path
-"""PyG graphs (a list or a data set), SMILES, NetworkX graphs, complexes, a data frame with a column of SMILES, or a
-file or folder as ``coset run csv``, ``graphs`` or ``complexes`` read it."""
+"""PyG graphs (a list or a data set), SMILES or tuples of them, mapped reactions, NetworkX graphs, complexes, a data
+frame with a column of SMILES, or a file or folder as ``coset run csv``, ``graphs`` or ``complexes`` read it."""
 
 Targets = Sequence[Any] | np.ndarray | torch.Tensor | pd.Series | pd.DataFrame
 """A value or class a graph, or a row of several values."""
@@ -53,6 +53,11 @@ def written(
         raise CosetError(f"{len(values)} targets for {len(given)} graphs")
     if isinstance(given[0], str):
         return _table(pd.DataFrame({"smiles": given}), place, values, "smiles")
+    if isinstance(given[0], tuple | list) and all(isinstance(part, str) for part in given[0]):
+        columns = [f"smiles_{at}" for at in range(1, 1 + len(given[0]))]
+        if any(len(row) != len(columns) for row in given):
+            raise CosetError("rows of SMILES have different lengths")
+        return _table(pd.DataFrame(given, columns=columns), place, values, ",".join(columns))
     if isinstance(given[0], Data):
         torch.save(given, place / "graphs.pt")
         file = place / "graphs.pt"

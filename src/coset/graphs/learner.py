@@ -13,6 +13,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
@@ -22,18 +23,21 @@ import pandas as pd
 
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder
+from coset.graphs.exported import CARD, WEIGHTS, export, is_exported, read_config
 from coset.graphs.given import Graphs, Targets, label_table, targets_inside, task_for, written
+from coset.graphs.hub import Pretrained, downloaded
 from coset.graphs.prediction import embeddings, graphs_to_predict, predictions_for
-from coset.runs.folder import METRICS, RunFolder
+from coset.runs.folder import CONFIG, METRICS, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.training import TrainingOptions
 from coset.symmetry import EquivarianceReport
 
+MEASURED = 8  # graphs that a symmetry is measured on
 OWN = ("model", "task", "folder", "seed")
 """Parameters that are no options of the model or of training."""
 
 
-class Learner:
+class Learner(Pretrained, library_name="coset"):
     """A model of the registry with how it is trained.
 
     Args:
@@ -101,7 +105,7 @@ class Learner:
         given |= {"data.fractions": list(fractions), "model.name": self.model, "seed": self.seed}
         given |= {f"{'training' if k in TrainingOptions.model_fields else 'model'}.{k}": v
                   for k, v in self.options.items()}  # fmt: skip
-        self.recipe = load(recipe, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+        self.recipe = load(recipe, [f"{key}={json.dumps(value, default=str)}" for key, value in given.items()])
         self.recipe.run(folder, quiet=quiet)
         self._place = folder
         return self
@@ -163,6 +167,8 @@ class Learner:
     def save(self, folder: str | Path) -> Path:
         """A copy of the run's folder, which ``load`` and all commands read; returns it.
 
+        ``save_pretrained`` writes less: what is needed to use the network.
+
         Raises:
             CosetError: Nothing is trained yet, or the folder is there.
         """
@@ -188,6 +194,15 @@ class Learner:
         learner._check_fitted()
         return learner
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What ``save_pretrained`` writes: see :func:`coset.graphs.exported.export`."""
+        export(self._check_fitted(), save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Learner:
+        """What ``from_pretrained`` reads: a folder, or the name of a repository on the hub."""
+        return cls.load(downloaded(model_id, [CONFIG, WEIGHTS, CARD], **options))
+
     @property
     def run_folder(self) -> Path:
         """Of the run behind this object.
@@ -200,7 +215,8 @@ class Learner:
     @property
     def metrics(self) -> dict[str, Any]:
         """Metrics by split, with those of predicting the mean as ``baseline``."""
-        return RunFolder(self._check_fitted()).metrics()
+        place = self._check_fitted()
+        return read_config(place).metrics if is_exported(place) else RunFolder(place).metrics()
 
     @property
     def classes_(self) -> np.ndarray:
@@ -214,11 +230,23 @@ class Learner:
             raise AttributeError("this learner predicts values, not classes")
         return _as_classes(described.classes) if described.classes else np.array([0, 1])
 
-    def verify(self) -> list[EquivarianceReport]:
-        """The symmetry that the trained network claims, measured on its own data."""
+    def verify(self, graphs: Graphs | None = None) -> list[EquivarianceReport]:
+        """The symmetry that the trained network claims, measured on the first of these graphs, or on its own data.
+
+        Raises:
+            CosetError: Its own data are not there, as for a network that was exported.
+        """
         from coset.runs.recipes import verify
 
-        return list(verify(str(self._check_fitted())))
+        place = self._check_fitted()
+        if graphs is None:
+            if is_exported(place):
+                raise CosetError(f"verify: {place} holds no data; give some graphs")
+            return list(verify(str(place)))
+        recipe, task, described = self._loaded()
+        with TemporaryDirectory(prefix="coset-") as folder:
+            table = self._table(graphs, Path(folder), recipe, described)
+            return list(recipe.certificate(task.model, recipe.encode(table.graphs[:MEASURED])))
 
     def plot(self, split: str | None = None) -> Any:
         """A figure (Plotly): predicted against true values, or what classes were taken for.
@@ -278,7 +306,9 @@ class Learner:
     def _repr_html_(self) -> str:
         from coset.graphs.pages.notebook import table_and_picture
 
-        return f"<b>{self!r}</b>" if not self._fitted() else table_and_picture(self.model, self._check_fitted())
+        if not self._fitted() or is_exported(self._check_fitted()):
+            return f"<b>{escape(repr(self))}</b>"
+        return table_and_picture(self.model, self._check_fitted())
 
     def _values(self, graphs: Graphs, values: pd.DataFrame | None, target: list[str] | None) -> np.ndarray | None:
         """What is to be learned, where it is at hand: words and whole numbers are classes."""
@@ -313,7 +343,7 @@ class Learner:
         return Path(self._temporary, f"run-{self._runs}")
 
     def _fitted(self) -> bool:
-        return self._place is not None and (self._place / METRICS).is_file()
+        return self._place is not None and ((self._place / METRICS).is_file() or is_exported(self._place))
 
     def _check_fitted(self) -> Path:
         if not self._fitted():

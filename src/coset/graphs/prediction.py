@@ -17,11 +17,13 @@ from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
-from coset.core.outside import escaped, read_table
+from coset.core.outside import escaped
 from coset.graphs.data import datasets
 from coset.graphs.data.datasets import GraphTable, node_names
+from coset.graphs.data.molecule_files import read_molecules
+from coset.graphs.exported import is_exported, read_config
 from coset.graphs.fitting.tasks import GraphTask
-from coset.runs.predictions import column_name, prediction_columns
+from coset.runs.predictions import column_name, prediction_columns, spread_columns
 from coset.runs.results import RunResults
 
 if TYPE_CHECKING:
@@ -59,8 +61,8 @@ def predict_file(
     """Write predictions of a run, or the means of several, for a file; returns how many rows, and notes.
 
     A CSV of SMILES is written again with columns added; of other graphs rows are ``id`` (with nodes also ``graph`` and
-    ``node``). ``prediction`` is followed by ``spread`` (the deviation between several runs, of a class's probability if
-    there are classes), and by ``low`` and ``high`` of an interval.
+    ``node``). ``prediction`` is followed by ``spread`` (the deviation between several runs and between draws of roots
+    or noise, of a class's probability if there are classes), and by ``low`` and ``high`` of an interval.
 
     Args:
         members: Several are an ensemble.
@@ -88,16 +90,19 @@ def predict_file(
         table, molecules = _graphs_to_predict(recipe, described, data, smiles, skip_bad_rows, progress)
     except CosetError as error:
         raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
-    frame = read_table(data).loc[[int(row) for row in table.ids]] if molecules else row_names(table)
-    each = []
+    read = read_molecules(data, skip_bad_rows).frame if molecules else row_names(table)
+    frame = read.loc[[int(row) for row in table.ids]] if molecules else read
+    each, within = [], []
     for folder, own, task, _ in members:
-        values = predictions_for(_redrawn(own, task.model, draws, seed), task, table, progress)
+        again = _redrawn(own, task.model, draws, seed)
+        values, spread = again.predictions_with_spread(task, again.encode(table.graphs, progress), progress)
+        within.append(torch.zeros_like(values) if spread is None else spread)
         wrong = ~values.isfinite().all(1)
         if wrong.any():
             row = frame.index[int(wrong.int().argmax())] if molecules else frame["id"].iloc[int(wrong.int().argmax())]
             raise CosetError(f"{folder} predicts {int(wrong.sum())} values that are not finite (row {row} first)")
         each.append(values)
-    for column, found in _columns(described, torch.stack(each), margins).items():
+    for column, found in _columns(described, torch.stack(each), torch.stack(within), margins).items():
         if column in frame:
             raise CosetError(f"{data} has a column {column!r} already; rename it first")
         frame[column] = found
@@ -127,8 +132,11 @@ def conformal_margins(folders: Sequence[Path], described: GraphTable, share: flo
     if not 0 < share < 1:
         raise CosetError(f"--interval {share:g}: give a share between 0 and 1, such as 0.9")
     names = described.target_names
-    if described.classes or any(RunResults(folder).recipe["training"]["task"] != "regression" for folder in folders):
+    if described.classes or any(_task_of(folder) != "regression" for folder in folders):
         raise CosetError("--interval: intervals are of numbers; classes have probabilities")
+    if len(folders) == 1 and is_exported(folders[0]):
+        kept = read_config(folders[0]).validation_errors
+        return np.array([_margin(np.array(kept.get(name, [])), share) for name in names])
     held = [
         run[run["split"] == "val"].set_index("id") for run in (RunResults(folder).predictions for folder in folders)
     ]
@@ -141,29 +149,43 @@ def conformal_margins(folders: Sequence[Path], described: GraphTable, share: flo
     for name in names:
         mean = np.mean([rows[column_name("prediction", name, names)].to_numpy(float) for rows in held], axis=0)
         errors = np.abs(mean - held[0][column_name("target", name, names)].to_numpy(float))
-        errors = np.sort(errors[np.isfinite(errors)])
-        rank = math.ceil((len(errors) + 1) * share)
-        if rank > len(errors):
-            raise CosetError(
-                f"--interval {share:g}: {len(errors)} validation rows are too few; at least "
-                f"{next(n for n in count(1) if math.ceil((n + 1) * share) <= n)} are needed"
-            )
-        margins.append(errors[rank - 1])
+        margins.append(_margin(errors, share))
     return np.array(margins)
 
 
+def _task_of(folder: Path) -> str:
+    recipe = read_config(folder).recipe if is_exported(folder) else RunResults(folder).recipe
+    return str(recipe["training"]["task"])
+
+
+def _margin(errors: Float[np.ndarray, " rows"], share: float) -> float:
+    """The ceil((n + 1) share)-th smallest of n absolute errors, of which missing ones do not count."""
+    errors = np.sort(errors[np.isfinite(errors)])
+    rank = math.ceil((len(errors) + 1) * share)
+    if rank > len(errors):
+        raise CosetError(
+            f"--interval {share:g}: {len(errors)} validation rows are too few; at least "
+            f"{next(n for n in count(1) if math.ceil((n + 1) * share) <= n)} are needed"
+        )
+    return float(errors[rank - 1])
+
+
 def _columns(
-    described: GraphTable, each: Float[Tensor, "members rows columns"], margins: np.ndarray | None
+    described: GraphTable,
+    each: Float[Tensor, "members rows columns"],
+    within: Float[Tensor, "members rows columns"],
+    margins: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """Predictions, with their spread between members and their intervals."""
+    """Predictions, with their spread and their intervals.
+
+    The variance is that between the members and the mean of those of their draws (the law of total variance).
+    """
     names, mean = described.target_names, each.double().mean(0)
     found = prediction_columns(names, described.classes, mean.to(each.dtype))
-    if len(each) > 1:
-        spread = each.double().std(0).numpy()
-        if described.classes:
-            found["spread"] = spread[np.arange(len(spread)), mean.argmax(1).numpy()]
-        else:
-            found |= {column_name("spread", name, names): spread[:, at] for at, name in enumerate(names)}
+    if len(each) > 1 or bool(within.any()):
+        between = each.double().var(0) if len(each) > 1 else torch.zeros_like(mean)
+        spread = (between + (within.double() ** 2).mean(0)).sqrt()
+        found |= spread_columns(names, described.classes, spread, mean)
     for at, name in enumerate(names if margins is not None else ()):
         assert margins is not None
         for word, sign in (("low", -1), ("high", 1)):
@@ -197,7 +219,13 @@ def _graphs_to_predict(
     if recipe.data.not_smiles:
         raise CosetError(f"{recipe.name} was trained on {recipe.data.title}, {recipe.data.not_smiles}")
     smiles = smiles or recipe.data.smiles_column
-    return datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress), True
+    table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+    if (table.node_features, table.edge_features) != (described.node_features, described.edge_features):
+        raise CosetError(
+            f"{data} has other graphs than {recipe.name} was trained on: molecules, mixtures of so many parts, and "
+            "reactions each need a network of their own"
+        )
+    return table, True
 
 
 def predictions_for(recipe: GraphRecipe, task: GraphTask, table: GraphTable, progress: bool = False) -> Tensor:

@@ -251,7 +251,7 @@ def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[Inv
         found = " - ".join(map(str, sizes)) or "(none)"
         raise CosetError(
             f"{weights}: layers {found} with {len(biases)} biases; expected {d} - ... with a bias in the first layer "
-            "or none (other networks: coset.privacy.audit in Python)"
+            "or none (other networks: --model FILE.py:NAME, which makes it)"
         )
     base = ReLUNetwork(sizes)
     linear = [layer for layer in base.layers if isinstance(layer, nn.Linear)]

@@ -19,6 +19,8 @@ from coset.core.registry import nearest
 
 FOLDER = Path(__file__).with_name("schemas")
 Values = Mapping[str, Any]
+NO_TABLES = (".sdf", ".SDF")
+"""Files without a header, which is not known before their records are read."""
 
 
 def refuse_early(read: Values, given: Values, name: str) -> None:
@@ -146,6 +148,8 @@ def _check_tables(properties: Values, values: Values) -> None:
         path = values.get(node.get("column_of", ""))
         if isinstance(path, str) and named and not isinstance(named, Mapping):
             file = Path(path).expanduser().absolute()
+            if file.suffix in NO_TABLES or (file.suffix == ".gz" and Path(file.stem).suffix in NO_TABLES):
+                continue
             if path not in columns:
                 columns[path] = read_header(file)
             names = named if isinstance(named, list) else str(named).split(",")

@@ -27,6 +27,8 @@ HISTORY, PREDICTIONS, CERTIFICATE, CURVES = "history.csv", "predictions.csv", "c
 BEST, LAST = "checkpoint.ckpt", "last.ckpt"
 FILES = (RECIPE, METRICS, STATUS, REPORT, HISTORY, PREDICTIONS, CERTIFICATE, CURVES, BEST, LAST)
 """Files that runs of several kinds leave; those of one kind alone are named in its ``leaves``."""
+CONFIG = "config.json"
+"""Of a network that was exported for use: with it, a folder has no recipe of its own."""
 PARTS, LOCK, RUNS = "parts", ".lock", "runs"
 RESUMABLE = (LAST, PARTS, RUNS)
 """What a run that was stopped can go on from."""

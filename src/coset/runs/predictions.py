@@ -31,6 +31,26 @@ def prediction_columns(
     return table | {f"probability_{name}": values[:, at] for at, name in enumerate(classes)}
 
 
+def spread_columns(
+    names: Sequence[str],
+    classes: Sequence[str],
+    spread: Float[Tensor, "rows columns"],
+    predictions: Float[Tensor, "rows columns"],
+) -> dict[str, np.ndarray]:
+    """Deviations of predictions: a column a target; of classes that of the probability of the likeliest.
+
+    Args:
+        names: Of the targets.
+        classes: As of :func:`prediction_columns`.
+        spread: Of each number.
+        predictions: The numbers.
+    """
+    values = spread.numpy()
+    if classes:
+        return {"spread": values[np.arange(len(values)), predictions.argmax(1).numpy()]}
+    return {column_name("spread", name, names): values[:, at] for at, name in enumerate(names)}
+
+
 def target_columns(
     names: Sequence[str], classes: Sequence[str], targets: Float[Tensor, "rows targets"]
 ) -> dict[str, np.ndarray]:

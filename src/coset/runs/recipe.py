@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from coset.core.errors import CosetError
 from coset.core.options import Options
@@ -31,17 +31,27 @@ class Recipe(Options, ABC):
             it writes ``history.csv`` after each, with columns ``epoch`` (from 0) and ``val_<monitor>``, then something
             to go on from, and calls ``run.on_epoch`` with the row.
         shares_processes: Whether several processes can train its one model.
+        devices: What it can train on; ``auto`` is a GPU where it can and there is one, else the CPU.
     """
 
     leaves: ClassVar[tuple[str, ...]] = ()
     may_change: ClassVar[frozenset[str]] = frozenset()
     counts_epochs: ClassVar[bool] = False
     shares_processes: ClassVar[bool] = False
+    devices: ClassVar[tuple[str, ...]] = ("auto", "cpu")
 
     kind: str
     name: str
     description: str = ""
     seed: int = Field(0, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what to train on")
+
+    @field_validator("device")
+    @classmethod
+    def _trains_there(cls, value: str) -> str:
+        if value not in cls.devices:
+            raise ValueError("runs of this kind train on the CPU; leave it at auto")
+        return value
 
     def to_yaml(self) -> str:
         """Everything settled: what ``recipe.yaml`` of a run holds."""

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from coset.core.choices import Choice
 from coset.core.domains import domains, merged
 from coset.core.errors import CosetError
-from coset.core.outside import parse_tree, read_settings
+from coset.core.outside import parse_tree, read_settings, read_tree
 from coset.core.registry import nearest
 from coset.runs.early import refuse_early
-from coset.runs.folder import RECIPE, RunFolder
+from coset.runs.folder import CONFIG, RECIPE, RunFolder
 from coset.runs.listing import names, path_of, show
 from coset.runs.recipe import Recipe
 from coset.runs.run import execute
@@ -92,11 +92,18 @@ def json_schema(kind: str) -> dict[str, Any]:
 
 
 def load_run(folder: Path) -> Recipe:
-    """The recipe that a run's folder was made with.
+    """The recipe that a run's folder was made with, or the network of an exported one.
 
     Raises:
-        CosetError: The folder holds no run.
+        CosetError: The folder holds neither.
     """
+    folder = Path(folder)
+    if (folder / CONFIG).is_file() and not RunFolder(folder).holds_run():
+        config: Any = read_tree(folder / CONFIG)
+        values = config.get("recipe") if isinstance(config, dict) else None
+        if not isinstance(values, dict):
+            raise CosetError(f"{folder / CONFIG} is not one of coset export: it has no recipe")
+        return check(values, str(folder / CONFIG))
     return load(str(RunFolder(folder).check_holds_run() / RECIPE))
 
 

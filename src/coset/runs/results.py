@@ -58,8 +58,8 @@ class RunResults:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """``predictions.csv``: targets and predictions (of classes: probabilities) are numbers, all else is text."""
-        numbers = "probability_" if self.has_classes else ("target", "prediction")
+        """``predictions.csv``: targets, predictions or probabilities, and spreads are numbers, all else is text."""
+        numbers = ("probability_", "spread") if self.has_classes else ("target", "prediction", "spread")
         return _table(self.path / PREDICTIONS, ("id", "split"), lambda name: name.startswith(numbers))
 
     @property

@@ -35,6 +35,7 @@ from coset.core.options import Options
 from coset.core.outside import read_numbers
 from coset.reports import Section, Table, certificate_section, training_section, write_sections
 from coset.runs.checkpoints import read_checkpoint
+from coset.runs.devices import ALL, device_of, moved
 from coset.runs.fit import Loop, best_epoch, fit
 from coset.runs.folder import BEST, CERTIFICATE, HISTORY, LAST, PREDICTIONS, REPORT, RunFolder
 from coset.runs.metrics import metrics_of
@@ -100,8 +101,9 @@ class SupervisedRecipe(Recipe):
 
     counts_epochs: ClassVar[bool] = True
     may_change: ClassVar[frozenset[str]] = frozenset(
-        f"training.{key}" for key in ("epochs", "early_stopping", "max_minutes", "workers")
+        ["device", *(f"training.{key}" for key in ("epochs", "early_stopping", "max_minutes", "workers"))]
     )
+    devices: ClassVar[tuple[str, ...]] = ALL
 
     training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
     split: SplitOptions = Field(default_factory=lambda: SplitOptions.model_validate({}))
@@ -110,6 +112,8 @@ class SupervisedRecipe(Recipe):
     def _loads_in_one_process(self) -> SupervisedRecipe:
         if self.training.workers:
             raise ValueError(f"training.workers={self.training.workers}: runs of kind {self.kind} load in one process")
+        if self.training.freeze:
+            raise ValueError(f"training.freeze: runs of kind {self.kind} train all of their network")
         return self
 
     @abstractmethod
@@ -129,6 +133,7 @@ class SupervisedRecipe(Recipe):
         return torch.stack(list(inputs))
 
     def prepare(self, run: Run) -> Examples:
+        device_of(self.device)
         found = self.examples()
         if not found.target_names:
             raise CosetError(f"{self.name}: the examples have no targets to learn")
@@ -141,6 +146,7 @@ class SupervisedRecipe(Recipe):
     def work(self, run: Run, prepared: Examples) -> dict[str, Any]:
         t, splits = self.training, self._splits(len(prepared.ids))
         learner = self._untrained(prepared, splits["train"])
+        learner.network.to(device_of(self.device))
         validated = splits["val"] if len(splits["val"]) else splits["train"]
 
         def after(row: dict[str, float]) -> None:
@@ -159,7 +165,7 @@ class SupervisedRecipe(Recipe):
         self._save(learner, prepared, run.folder)
         predictions = self._predicted(learner, prepared.inputs)
         self._write_predictions(run.folder / PREDICTIONS, prepared, predictions, splits)
-        write_certificate(run.folder, self._certificate(learner.network, prepared))
+        write_certificate(run.folder, self._certificate(learner.network.cpu(), prepared))
         scores = {s: metrics_of(t.task, predictions[r], prepared.targets[r]) for s, r in splits.items() if len(r)}
         best = best_epoch(rows, f"val_{t.monitor}", t.better)
         params = sum(p.numel() for p in learner.network.parameters())
@@ -232,7 +238,7 @@ class SupervisedRecipe(Recipe):
         yield from order.tensor_split(-(-len(rows) // self.training.batch_size))
 
     def _loss(self, learner: Learner, examples: Examples, rows: Tensor) -> Tensor:
-        outputs = learner.network(self.batch([examples.inputs[row] for row in rows.tolist()]))
+        outputs = _applied(learner.network, self.batch([examples.inputs[row] for row in rows.tolist()]))
         targets = (examples.targets[rows] - learner.mean) / learner.scale
         total = summed_loss(self.training.task, self.training.loss, outputs, targets)
         return total / (~targets.isnan()).sum().clamp(min=1)
@@ -251,7 +257,7 @@ class SupervisedRecipe(Recipe):
     def _predicted(self, learner: Learner, inputs: Sequence[Any]) -> Float[Tensor, "examples targets"]:
         learner.network.eval()
         size = 4 * self.training.batch_size
-        parts = [learner.network(self.batch(inputs[i : i + size])) for i in range(0, len(inputs), size)]
+        parts = [_applied(learner.network, self.batch(inputs[i : i + size])) for i in range(0, len(inputs), size)]
         outputs = torch.cat(parts).float()
         if self.training.task == "regression":
             return outputs * learner.scale + learner.mean
@@ -281,3 +287,9 @@ class SupervisedRecipe(Recipe):
         for name, values in prediction_columns(examples.target_names, examples.classes, predictions).items():
             table[name] = values
         write_text(path, table.to_csv(index=False))
+
+
+def _applied(network: nn.Module, batch: Any) -> Tensor:
+    """Outputs on the CPU of a network that is wherever it is."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    return network(moved(batch, device)).cpu()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coset.core.options import Options
 from coset.runs import schedules
@@ -33,6 +33,14 @@ class TrainingOptions(Options):
     early_stopping: int | None = Field(None, ge=1, description="epochs without progress before training stops")
     max_minutes: float | None = Field(None, gt=0, description="stop training then; the best epoch so far counts")
     workers: int = Field(0, ge=0, description="processes that load batches")
+    freeze: list[str] = Field(
+        [], description="parts that are not trained: encoder,mlps.0; or body, all but the last layer"
+    )
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

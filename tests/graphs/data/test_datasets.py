@@ -88,8 +88,9 @@ def test_targets_that_are_no_numbers(table, cell):
 
 
 def test_missing_column_names_those_that_exist(table):
-    with pytest.raises(CosetError, match=r"no column 'smiles': its columns are 'SMILES', 'y'; did you mean 'SMILES'\?"):
-        table("SMILES,y\nC,1\n")
+    with pytest.raises(CosetError, match=r"no column 'smiles': its columns are 'smile', 'y'; did you mean 'smile'\?"):
+        table("smile,y\nC,1\n")
+    assert len(table("SMILES,y\nC,1\n", split=None)) == 1
     with pytest.raises(CosetError, match=r"no column 'solubility': its columns are 'smiles', 'y'$"):
         table(GOOD, targets="solubility")
 

@@ -32,7 +32,7 @@ def described_file(
     Raises:
         CosetError: The file cannot be read at all; the message names the row.
     """
-    if path.is_file() and path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
+    if path.is_file() and path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".sdf", ".parquet")):
         table = datasets.csv(path, smiles, target or (), skip_bad_rows=True, drop_missing=True)
         form = "molecules"
     else:

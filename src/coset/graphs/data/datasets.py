@@ -27,17 +27,11 @@ from torch_geometric.data import Data
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
 from coset.core.identity import digest
-from coset.core.outside import check_column, lines_of, read_table, spelled
+from coset.core.outside import check_column, lines_of, spelled
 from coset.core.registry import nearest
 from coset.graphs.data.columns import Columns
-from coset.graphs.data.molecules import (
-    ATOM_SIZES,
-    BOND_SIZES,
-    canonical_smiles,
-    molecule_to_data,
-    parse_smiles,
-    scaffold,
-)
+from coset.graphs.data.compounds import Compound, feature_sizes, parse_compound
+from coset.graphs.data.molecule_files import read_molecules
 from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, scaffold_split
 from coset.graphs.data.validation import validate_graph
 from coset.runs.terminal import track
@@ -304,11 +298,13 @@ def csv(
     drop_missing: bool = False,
     progress: bool = False,
 ) -> GraphTable:
-    """One's own molecules from a CSV file (``.tsv`` is tab-separated; ``.gz`` and the like are unpacked).
+    """One's own molecules or reactions from a CSV file (``.tsv`` is tab-separated; ``.gz`` and the like are unpacked),
+    Parquet, or SDF, whose properties are columns; see :mod:`coset.graphs.data.compounds` for what becomes of a row.
 
     Args:
         path: The file; its first row names the columns.
-        smiles: Column of SMILES; capitals do not matter where one column alone is meant.
+        smiles: Column of SMILES, or of mapped reactions; ``"a,b"`` are two columns, whose molecules make one graph.
+            Capitals do not matter where one column alone is meant.
         targets: Column or columns to predict, numbers; ``"a,b"`` means two. None for prediction.
         id: Column of names; row numbers otherwise.
         split: ``"random"``, ``"scaffold"``, ``"column"``, ``"time"``, ``"kfold"``, or ``None`` for no split.
@@ -327,28 +323,29 @@ def csv(
             or no number, or the rows cannot be split. The message names file, row and column.
     """
     file = Path(path)
-    frame = read_table(file)
-    smiles = spelled(smiles, list(frame.columns))
+    frame, unread = read_molecules(file, skip_bad_rows)
+    columns = [spelled(column, list(frame.columns)) for column in target_columns(smiles, list(frame.columns))]
     names = target_columns(targets, list(frame.columns))
-    for column in [smiles, *names, *([id] if id else []), *([split_column] if split in ("column", "time") else [])]:
+    for column in [*columns, *names, *([id] if id else []), *([split_column] if split in ("column", "time") else [])]:
         check_column(list(frame.columns), column, file)
-    read = parse_rows(frame, file, smiles, names, id, skip_bad_rows, drop_missing, progress)
+    read = parse_rows(frame, file, columns, names, id, skip_bad_rows, drop_missing, progress)
     if not read.graphs:
         raise CosetError(f"{file}: no row is left with a molecule and a target")
-    notes = [f"skipped {len(read.skipped)} unparsable rows: {listed(read.skipped)}"] if read.skipped else []
+    skipped = sorted([*unread, *read.skipped])
+    notes = [f"skipped {len(skipped)} unparsable rows: {listed(skipped)}"] if skipped else []
     notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
     splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, (folds, fold), file)
     notes += [*_repeats(read.mols, read.frame, splits), *_constants(read.graphs, names, splits)] if names else []
-    features = (list(ATOM_SIZES), list(BOND_SIZES))
+    features = feature_sizes(read.mols[0].kind, len(columns))
     return GraphTable(read.graphs, tuple(names), splits, file.name, *features, tuple(notes), read.classes)
 
 
-def _repeats(mols: Sequence[Any], frame: pd.DataFrame, splits: Splits) -> list[str]:
+def _repeats(mols: Sequence[Compound], frame: pd.DataFrame, splits: Splits) -> list[str]:
     """Notes on molecules that are there more than once, and on those of one split that another has too."""
     if not splits:
         return []
     rows: dict[str, list[int]] = {}
-    for row, name in enumerate(map(canonical_smiles, mols)):
+    for row, name in enumerate(mol.canonical for mol in mols):
         rows.setdefault(name, []).append(row)
     twice = [found for found in rows.values() if len(found) > 1]
     if not twice:
@@ -380,7 +377,7 @@ class ParsedRows(NamedTuple):
 
     Attributes:
         graphs: One a row that is left.
-        mols: Their RDKit molecules.
+        mols: What they hold.
         frame: The rows that are left.
         skipped: Numbers of the rows whose SMILES do not parse.
         dropped: How many rows had no target.
@@ -388,7 +385,7 @@ class ParsedRows(NamedTuple):
     """
 
     graphs: list[Data]
-    mols: list[Any]
+    mols: list[Compound]
     frame: pd.DataFrame
     skipped: list[int]
     dropped: int
@@ -398,7 +395,7 @@ class ParsedRows(NamedTuple):
 def parse_rows(
     frame: pd.DataFrame,
     file: Path,
-    smiles: str,
+    smiles: str | Sequence[str],
     names: Sequence[str] = (),
     id: str | None = None,
     skip_bad_rows: bool = False,
@@ -416,10 +413,11 @@ def parse_rows(
         row, what = frame.index[int(missing.argmax())], f"target {names[0]!r}" if len(names) == 1 else "every target"
         raise CosetError(f"{file}, row {row}: {what} is missing; fill it in or drop such rows (drop_missing=true)")
     frame, values = frame[~missing], values[~missing]
-    mols, skipped = _parse(frame[smiles], file, skip_bad_rows, progress)
-    kept = [position for position, mol in enumerate(mols) if mol is not None]
-    frame, values, mols = frame.iloc[kept], values[kept], [mols[position] for position in kept]
-    graphs = _graphs(mols, frame, smiles, id, values if names else None)
+    columns = [smiles] if isinstance(smiles, str) else list(smiles)
+    parsed, skipped = _parse(frame[columns], file, skip_bad_rows, progress)
+    kept = [position for position, mol in enumerate(parsed) if mol is not None]
+    frame, values, mols = frame.iloc[kept], values[kept], [mol for mol in parsed if mol is not None]
+    graphs = _graphs(mols, frame, id, values if names else None)
     return ParsedRows(graphs, mols, frame, skipped, int(missing.sum()), classes)
 
 
@@ -512,13 +510,19 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarra
     return values
 
 
-def _parse(column: pd.Series, file: Path, skip: bool, progress: bool) -> tuple[list[Any], list[int]]:
-    """RDKit molecules, ``None`` for skipped rows, and the row numbers of those."""
-    mols: list[Any] = []
+def _parse(cells: pd.DataFrame, file: Path, skip: bool, progress: bool) -> tuple[list[Compound | None], list[int]]:
+    """What rows hold, ``None`` for skipped ones, and the row numbers of those."""
+    mols: list[Compound | None] = []
     skipped: list[int] = []
-    for row, text in track(column.items(), "molecules", len(column), quiet=not progress):
+    kind = ""
+    texts = cells.fillna("").itertuples(name=None)
+    for row, *own in track(texts, "molecules", len(cells), quiet=not progress):
         try:
-            mols.append(parse_smiles("" if pd.isna(text) else text))
+            found = parse_compound(own)
+            kind = kind or found.kind
+            if found.kind != kind:
+                raise CosetError(f"{found.text[:80]!r} is a {found.kind}; rows before hold a {kind}")
+            mols.append(found)
         except CosetError as error:
             if not skip:
                 raise CosetError(f"{file}, row {row}: {error} (skip such rows with skip_bad_rows=true)") from None
@@ -527,9 +531,9 @@ def _parse(column: pd.Series, file: Path, skip: bool, progress: bool) -> tuple[l
     return mols, skipped
 
 
-def _graphs(mols: list[Any], frame: pd.DataFrame, smiles: str, id: str | None, values: np.ndarray | None) -> list[Data]:
+def _graphs(mols: list[Compound], frame: pd.DataFrame, id: str | None, values: np.ndarray | None) -> list[Data]:
     names = [str(row) for row in frame.index] if id is None else frame[id].fillna("").tolist()
-    graphs = [molecule_to_data(mol, text.strip(), name) for mol, text, name in zip(mols, frame[smiles], names)]
+    graphs = [mol.graph(name) for mol, name in zip(mols, names)]
     if values is not None:
         for data, row in zip(graphs, as_targets(values)):
             data.y = row.clone().unsqueeze(0)
@@ -549,7 +553,7 @@ def as_targets(values: Float[np.ndarray, "rows targets"]) -> Float[Tensor, "rows
 
 
 def _splits(
-    mols: list[Any],
+    mols: list[Compound],
     frame: pd.DataFrame,
     split: str | None,
     column: str,
@@ -564,7 +568,7 @@ def _splits(
         if split == "random":
             return random_split(len(mols), fractions, seed)
         if split == "scaffold":
-            return scaffold_split([scaffold(mol) for mol in mols], fractions)
+            return scaffold_split([mol.scaffold for mol in mols], fractions)
         if split == "column":
             return column_split(frame[column].tolist(), frame.index.tolist(), column)
         if split == "time":

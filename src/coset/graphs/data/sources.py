@@ -187,8 +187,12 @@ class CSV(SplitGraphData):
     """One's own molecules."""
 
     name: Literal["csv"]
-    path: str = Field(description="CSV file of molecules")
-    smiles: str = Field("smiles", description="column of SMILES", json_schema_extra=IN_PATH)
+    path: str = Field(description="CSV, Parquet or SDF file of molecules or reactions")
+    smiles: str = Field(
+        "smiles",
+        description="column of SMILES or of mapped reactions; a,b: molecules of two columns",
+        json_schema_extra=IN_PATH,
+    )
     target: list[str] = Field(description="column to predict, or several: a,b", min_length=1, json_schema_extra=IN_PATH)
     id: str | None = Field(None, description="column of names; row numbers otherwise", json_schema_extra=IN_PATH)
     split: Literal["random", "scaffold", "column", "time", "kfold"] = "random"  # type: ignore[assignment]
@@ -200,6 +204,11 @@ class CSV(SplitGraphData):
 
     _names = field_validator("target", mode="before")(listed_names)
     _from_anywhere = field_validator("path")(absolute)
+
+    @field_validator("smiles", mode="before")
+    @classmethod
+    def _joined(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
     @property
     def smiles_column(self) -> str:

@@ -32,6 +32,7 @@ from coset.graphs.fitting.loaders import (
     node_counts,
     targets_of,
 )
+from coset.graphs.fitting.loggers import make_logger
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, LAST
@@ -54,6 +55,8 @@ class Fit:
         seed: Order of the graphs, dropout and sampled roots follow from it and the epoch.
         trainer: Passed to Lightning's ``Trainer``, e.g. ``devices``.
         threads: Of PyTorch's operations in processes that Lightning starts.
+        logger: Of :mod:`coset.graphs.fitting.loggers`.
+        name: What the run is called there.
         quiet: No progress bar.
         identity: Stored in every checkpoint: what it was made with.
         on_epoch: Called with the row of ``history.csv`` after each epoch, once its checkpoint is saved.
@@ -68,6 +71,8 @@ class Fit:
     seed: int = 0
     trainer: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
+    logger: str | None = None
+    name: str = ""
     quiet: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
     on_epoch: Callable[[Mapping[str, float]], None] | None = None
@@ -114,7 +119,6 @@ def fit(
     return int(state["epoch"])
 
 
-@torch.inference_mode()
 def predict(
     task: GraphTask,
     graphs: Sequence[Data],
@@ -126,18 +130,40 @@ def predict(
     progress: bool = False,
 ) -> Float[Tensor, "rows columns"]:
     """Predictions in evaluation mode; with a random view the mean over ``votes`` draws of it."""
+    how: dict[str, Any] = {"view": view, "votes": votes, "seed": seed, "progress": progress}
+    return predict_with_spread(task, graphs, batch_size=batch_size, **how)[0]
+
+
+@torch.inference_mode()
+def predict_with_spread(
+    task: GraphTask,
+    graphs: Sequence[Data],
+    *,
+    batch_size: int = 64,
+    view: View | None = None,
+    votes: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"] | None]:
+    """The same, with the deviation between the draws of the view and of the network's own noise, where there are
+    several."""
     task.eval()
     views, votes = Views(graphs, view, seed), votes if view is not None else 1
-    total = torch.zeros(1, task.columns, dtype=torch.float64)
+    total, drawn = torch.zeros(1, task.columns, dtype=torch.float64), list[Tensor]()
     with bars(quiet=not progress) as bar:
         shown = bar.add_task("predicting", total=votes * len(graphs))
         for vote in range(votes):
-            parts = [torch.empty(0, task.columns, dtype=torch.float64)]
+            parts, each = [torch.empty(0, task.columns, dtype=torch.float64)], list[Tensor]()
             for batch in loader(views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
-                parts.append(task(batch.to(task.device)).cpu().double())
+                found, own = task.with_draws(batch.to(task.device))
+                parts.append(found.cpu().double())
+                each.append(own.cpu().double())
                 bar.advance(shown, batch.num_graphs)
             total = total + torch.cat(parts)
-    return (total / votes).to(task.mean.dtype)
+            drawn += [torch.cat(each, 1)] if each else []
+    draws = torch.cat(drawn) if drawn else total.new_empty(0)
+    spread = draws.std(0).to(task.mean.dtype) if len(draws) > 1 else None
+    return (total / votes).to(task.mean.dtype), spread
 
 
 def first_batch(graphs: Sequence[Data], size: int = 8) -> Batch:
@@ -205,7 +231,8 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
         plugins=plugins,
         default_root_dir=folder,
         use_distributed_sampler=False,  # the batches share themselves out
-        logger=False,
+        logger=make_logger(how.logger, folder, how.name, how.identity.get("recipe", {})),
+        log_every_n_steps=1,
         enable_progress_bar=not how.quiet,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -85,15 +85,34 @@ class GraphTask(pl.LightningModule):
         """The monitored metric after each epoch: all that the plateau needs to know."""
         self.identity: dict[str, Any] = {}
         """Stored in every checkpoint: what it was made with."""
+        self.frozen: list[nn.Module] = []
+        """Parts of the model that training leaves as they are: they stay in evaluation mode."""
         self.losses: list[Tensor] = []
         self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    def train(self, mode: bool = True) -> "GraphTask":
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
     def forward(self, batch: Batch) -> Float[Tensor, "rows columns"]:
         """Predictions: values in the target's units, or probabilities."""
-        out = self.model(batch)
+        return self._told(self.model(batch))
+
+    def with_draws(self, batch: Batch) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "draws rows columns"]]:
+        """Predictions as of :meth:`forward`, and those of each draw of the network's own noise."""
+        if not getattr(self.model, "noisy", False):
+            found = self(batch)
+            return found, found.unsqueeze(0)
+        out = self.model.each_draw(batch)  # type: ignore[operator]
+        return self._told(out.mean(0)), self._told(out)
+
+    def _told(self, out: Tensor) -> Tensor:
+        """Outputs [..., rows, columns] in units of the targets, or as probabilities."""
         if self.task == "regression":
             return out * self.scale + self.mean
-        return out.sigmoid() if self.task == "classification" else out.softmax(1)
+        return out.sigmoid() if self.task == "classification" else out.softmax(-1)
 
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
@@ -131,6 +150,8 @@ class GraphTask(pl.LightningModule):
                 "lower training.learning_rate or set training.gradient_clip"
             )
         self.losses.append(loss.detach())
+        if self.trainer.loggers:
+            self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=batch.num_graphs)
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -21,9 +21,13 @@ class TrainerOptions(Options):
         1, ge=1, description="of PyTorch's own operations; with more, results depend on how many (our kernels use all)"
     )
 
+    logger: Literal["csv", "tensorboard", "wandb", "mlflow"] | None = Field(
+        None, description="where metrics go beside history.csv: into the run's folder logs, or to a server of these"
+    )
+
     def of_lightning(self) -> dict[str, Any]:
         """What its ``Trainer`` takes."""
-        return self.model_dump(exclude_none=True, exclude={"threads"})
+        return self.model_dump(exclude_none=True, exclude={"threads", "logger"})
 
     @field_validator("devices")
     @classmethod

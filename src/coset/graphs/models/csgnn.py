@@ -35,7 +35,7 @@ from coset.core.errors import CosetError, check_choice
 from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models import sum_block
 from coset.graphs.models.bags import LARGEST_SIZE, ORBIT_SIZES, BagGraph, SetReordering
-from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Level, Variant
+from coset.graphs.models.options import GRAPH_MODELS, OF_RUNS, Features, GraphModel, Level, Variant
 from coset.graphs.models.partition_linear import PartitionEquivariantLinear
 from coset.graphs.models.readouts import encode_nodes, node_encoder, prediction_head
 from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
@@ -439,7 +439,7 @@ class CSGNNOptions(GraphModel):
         if self.updates == "full" and not (way.partition or (self.bag == "full" and way.sized)):
             raise ValueError(f"updates=full: coarsening={self.coarsening} is no partition; choose updates=point")
         sets = {"bag", "coarsening", "coarsening_seed", "dimensions", "radius"}
-        options = self.model_dump(exclude={"name", "root_fraction", "votes"} | sets)
+        options = self.model_dump(exclude=OF_RUNS | sets)
         if self.start == "auto":
             single = self.coarsening == "singletons" or (self.bag == "full" and way.sized)
             options["start"] = "unit" if single else "scaled"

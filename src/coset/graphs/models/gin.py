@@ -24,7 +24,7 @@ from coset.core.errors import check_choice
 from coset.core.options import Options
 from coset.graphs.models.granola import settled_noise
 from coset.graphs.models.norms import AdaptiveNorm, make_norm
-from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Level, Variant
+from coset.graphs.models.options import GRAPH_MODELS, OF_RUNS, Features, GraphModel, Level, Variant
 from coset.graphs.models.product import node_counts
 from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
@@ -114,9 +114,14 @@ class GIN(nn.Module):
         if self.training:
             fresh = torch.randn(nodes.total, sum(self.noise_columns), device=data.edge_index.device)
             return self._pass(data, relation, fresh)
-        columns, seed = sum(self.noise_columns), self.noise_seed
-        drawn = (settled_noise(nodes, columns, seed, draw) for draw in range(self.draws))
-        return torch.stack([self._pass(data, relation, noise) for noise in drawn]).mean(0)
+        return self.each_draw(data).mean(0)
+
+    def each_draw(self, data: Batch | Data) -> Float[Tensor, "draws rows outputs"]:
+        """Outputs of each of the passes whose mean a prediction is."""
+        nodes = IndexSet(node_counts(data))
+        relation, columns = Relation(nodes, nodes, data.edge_index), sum(self.noise_columns)
+        drawn = (settled_noise(nodes, columns, self.noise_seed, draw) for draw in range(self.draws))
+        return torch.stack([self._pass(data, relation, noise) for noise in drawn])
 
     def with_noise(self, data: Batch | Data, seed: int = 0) -> Batch | Data:
         """A copy whose ``noise`` the forward pass uses: renumbering nodes then moves it along."""
@@ -203,7 +208,7 @@ class GINOptions(GraphModel):
             raise ValueError(f"granola: norm={self.norm} has no such options; set norm=granola")
         if self.norm not in ("granola", "rnf-norm") and not self.input_noise and self.draws > 1:
             raise ValueError(f"draws={self.draws}: norm={self.norm} draws no noise; leave it at 1")
-        options = self.model_dump(exclude={"name", "root_fraction", "votes"})
+        options = self.model_dump(exclude=set(OF_RUNS))
         return GIN(outputs, node_features, edge_features, level=level, **options)
 
     def settled(self, network: nn.Module, batch: Batch) -> Batch:

@@ -13,9 +13,10 @@ in a module of this package, or of a distribution with an entry point (:mod:`cos
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, create_model, field_validator
 from torch import nn
 from torch_geometric.data import Batch
 from torch_geometric.transforms import BaseTransform, Compose
@@ -43,7 +44,20 @@ class Variant(NamedTuple):
     bound: str | None
 
 
-class GraphModel(Options):
+OF_RUNS = {"name", "from", "root_fraction", "votes"}
+"""Options of a model that say nothing of how its network is built."""
+
+if TYPE_CHECKING:
+    _Start = Options
+else:
+    _Start = create_model(  # "from" is no name that a class could give to an attribute
+        "_Start",
+        __base__=Options,
+        **{"from": (str | None, Field(None, description="a trained run, or one that was exported, to start from"))},
+    )
+
+
+class GraphModel(_Start):
     """Options that all graph networks have, and what is known of a network before it is built.
 
     Attributes:
@@ -67,6 +81,17 @@ class GraphModel(Options):
     dropout: float = Field(0.0, ge=0, lt=1)
     root_fraction: float = Field(1.0, gt=0, le=1, description="share of the nodes that are marked as roots")
     votes: int = Field(1, ge=1, description="draws of roots that a prediction is averaged over")
+
+    @field_validator("from")
+    @classmethod
+    def _from_anywhere(cls, value: str | None) -> str | None:
+        return None if value is None else str(Path(value).expanduser().absolute())
+
+    @property
+    def starts_from(self) -> Path | None:
+        """The folder of ``model.from``."""
+        value = getattr(self, "from")
+        return None if value is None else Path(value)
 
     def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
         """The network for given features and outputs: PyG batch -> ``[graphs, outputs]``.
@@ -123,7 +148,7 @@ class PairModel(GraphModel):
         return Compose(steps)
 
     def _arguments(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"name", "root_fraction", "votes", "one_axis"})
+        return self.model_dump(exclude=OF_RUNS | {"one_axis"})
 
 
 class SpectralModel(GraphModel):
@@ -138,4 +163,4 @@ class SpectralModel(GraphModel):
         return Eigenspaces(self.matrix)
 
     def _arguments(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"name", "matrix", "root_fraction", "votes"})
+        return self.model_dump(exclude=OF_RUNS | {"matrix"})

@@ -16,6 +16,7 @@ from coset.graphs.pages.targets import Target, classes_of, is_classification, ta
 from coset.graphs.pages.views import view_sections
 from coset.reports import (
     Figures,
+    Panel,
     Section,
     Widget,
     certificate_section,
@@ -24,10 +25,12 @@ from coset.reports import (
     training_section,
     write_sections,
 )
+from coset.reports.calibration import ENOUGH, coverage_panel, reliability_panel, spread_panel
 from coset.reports.scores import against_baseline, duration, measure, number
 from coset.runs.results import RunResults
 
 TARGETS = 24  # with plots and drawings of their own; all are in the table of targets
+CALIBRATED = 4
 WORST = 12
 WORST_OF_MANY = 6
 TABLE_ROWS = 1000
@@ -91,6 +94,8 @@ def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[
         table = _per_target(targets, classification) if len(targets) > 1 else None
         hidden = max(0, len(targets) - TARGETS)
         sections.append(_section("Predictions", "predictions", targets=shown, hidden_targets=hidden, per_target=table))
+        if panels := _calibration(run, targets, classification):
+            sections.append(Section("Calibration", panels=panels))
         sections.append(replace(_section("Worst predictions", "worst", targets=shown), short="Worst"))
     sections += view_sections(run.path, lambda id: _note(id, targets))
     if run.certificate:
@@ -167,6 +172,38 @@ def _target(run: RunResults, target: Target, classification: bool, figures: Figu
         "panels": [figures.add(panel) for panel in panels],
         "worst": _worst(run.predictions, target, WORST if count == 1 else WORST_OF_MANY),
     }
+
+
+def _calibration(run: RunResults, targets: list[Target], classification: bool) -> list[Panel]:
+    """Whether intervals and probabilities are as sure as they may be, for the first targets."""
+    if run.has_classes:
+        return _reliability_of_classes(run)
+    panels = []
+    for target in targets[:CALIBRATED]:
+        split = target.last_split
+        pairs, rows = target.pairs(split), target.rows(split)
+        if len(rows) < ENOUGH:
+            continue
+        if classification:
+            panels.append(reliability_panel(pairs.predicted, pairs.true, target.name, split))
+            continue
+        held = np.abs(target.error[target.rows("val")])
+        if len(held) >= ENOUGH and split != "val":
+            panels.append(coverage_panel(held, np.abs(target.error[rows]), target.name, split))
+        if target.spread is not None and np.isfinite(target.spread[rows]).all():
+            panels.append(spread_panel(target.spread[rows], target.error[rows], target.name, split))
+    return panels
+
+
+def _reliability_of_classes(run: RunResults) -> list[Panel]:
+    """Of the probability of the class that was thought the likeliest."""
+    split, frame = run.splits[-1], run.predictions
+    rows = frame[(frame["split"] == split) & frame["target"].notna() & (frame["target"] != "")]
+    if len(rows) < ENOUGH:
+        return []
+    confidence = rows[[f"probability_{name}" for name in classes_of(run)]].to_numpy(float).max(1)
+    right = (rows["target"] == rows["prediction"]).to_numpy(float)
+    return [reliability_panel(confidence, right, "the likeliest class", split)]
 
 
 def _worst(frame: pd.DataFrame, target: Target, count: int) -> dict[str, Any]:

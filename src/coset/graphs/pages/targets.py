@@ -23,6 +23,7 @@ class Target:
         predicted: Predictions; probabilities for a classification.
         split: Split of every row.
         ids: Name of every row.
+        spread: Deviation of every prediction, where draws were made.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Target:
     predicted: Float[np.ndarray, " rows"]
     split: np.ndarray
     ids: np.ndarray
+    spread: Float[np.ndarray, " rows"] | None = None
 
     @property
     def known(self) -> Bool[np.ndarray, " rows"]:
@@ -80,6 +82,7 @@ def targets_of(run: RunResults) -> list[Target]:
             predicted=frame[f"prediction{suffix}"].to_numpy(dtype=float),
             split=frame["split"].to_numpy(dtype=object),
             ids=frame["id"].to_numpy(dtype=object),
+            spread=frame[f"spread{suffix}"].to_numpy(dtype=float) if f"spread{suffix}" in frame else None,
         )
         if target.known.any():
             found.append(target)

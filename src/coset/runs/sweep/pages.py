@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coset.reports import Axis, Figure, Panel, Rule, Section, Table, figure, line, points, write_sections
-from coset.runs.folder import REPORT, RUNS, RunFolder
+from coset.runs.ensembles import ensemble_section
+from coset.runs.folder import PREDICTIONS, REPORT, RUNS, RunFolder
 from coset.runs.sweep.outcomes import curve_of
 from coset.runs.sweep.tables import short, table_of
 
@@ -29,6 +30,9 @@ def write(sweep: SweepBase, folder: RunFolder, metrics: Mapping[str, Any]) -> Pa
     sections = [Section("Trials", text, [Table(*table_of(rows))], sweep.panels(rows), notes=notes)]
     if "ranking" in metrics:
         sections.insert(0, _ranking(metrics, folder))
+    done = [folder / RUNS / place for place, state in metrics["states"].items() if state == "finished"]
+    if (ensembles := ensemble_section([path for path in done if (path / PREDICTIONS).is_file()])) is not None:
+        sections.append(ensembles)
     facts = {"trials": str(metrics["trials"]), "seeds": seeds, "seconds": str(metrics["seconds"])}
     return write_sections(
         folder / REPORT,

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, field_validator
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import CosetError
-from coset.graphs.models.options import GraphModel
+from coset.graphs.models.options import OF_RUNS, GraphModel
 from coset.nn.norms import known_row_norm
 from coset.topology.liftings import LIFTINGS, LiftingOptions
 
@@ -45,4 +45,4 @@ class ComplexModel(GraphModel):
         return self.lifting()
 
     def _arguments(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"name", "lift", "longest", "rings", "root_fraction", "votes"})
+        return self.model_dump(exclude=OF_RUNS | {"lift", "longest", "rings"})

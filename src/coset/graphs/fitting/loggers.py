@@ -1,0 +1,78 @@
+"""Where metrics go while a run trains, beside its own ``history.csv``: Lightning's loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from coset.core.errors import CosetError
+
+LOGS = "logs"
+"""Folder of a run for what loggers write."""
+
+
+def _csv(folder: Path, name: str) -> Any:
+    from pytorch_lightning.loggers import CSVLogger
+
+    return CSVLogger(folder, name=LOGS, version="")
+
+
+def _tensorboard(folder: Path, name: str) -> Any:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name=LOGS, version="")
+
+
+def _wandb(folder: Path, name: str) -> Any:
+    from pytorch_lightning.loggers import WandbLogger
+
+    (folder / LOGS).mkdir(exist_ok=True)
+    return WandbLogger(name=name, save_dir=folder / LOGS, project="coset")
+
+
+def _mlflow(folder: Path, name: str) -> Any:
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    return MLFlowLogger(experiment_name="coset", run_name=name, save_dir=str(folder / LOGS))
+
+
+LOGGERS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], Any]]] = {
+    "csv": ((), _csv),
+    "tensorboard": (("tensorboard", "tensorboardX"), _tensorboard),
+    "wandb": (("wandb",), _wandb),
+    "mlflow": (("mlflow", "mlflow_skinny"), _mlflow),
+}
+"""By name: packages of which one is needed, and what makes it for a run's folder and name."""
+
+
+def check_installed(name: str) -> None:
+    """Refuse a logger whose package is missing.
+
+    Raises:
+        CosetError: It is; the message says what to install.
+    """
+    packages, _ = LOGGERS[name]
+    if packages and not any(find_spec(package) for package in packages):
+        raise CosetError(f"trainer.logger={name}: {packages[0]} is not installed: pip install {packages[0]}")
+
+
+def make_logger(name: str | None, folder: Path, run: str, settings: dict[str, Any]) -> Any:
+    """A logger of Lightning for a run; ``False``, which Lightning takes for none, without a name.
+
+    Args:
+        name: Of :data:`LOGGERS`.
+        folder: Of the run.
+        run: Its name.
+        settings: Its recipe, logged as hyperparameters.
+
+    Raises:
+        CosetError: Its package is missing.
+    """
+    if name is None:
+        return False
+    check_installed(name)
+    logger = LOGGERS[name][1](folder, run)
+    logger.log_hyperparams(settings)
+    return logger

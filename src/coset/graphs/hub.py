@@ -1,0 +1,77 @@
+"""``from_pretrained``, ``save_pretrained`` and ``push_to_hub``: those of huggingface_hub where it is installed.
+
+Folders work without it. What is saved and read is the folder of :mod:`coset.graphs.exported`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coset.core.errors import not_installed
+
+if TYPE_CHECKING:
+
+    class Pretrained:
+        """See below: what both have in common."""
+
+        def __init_subclass__(cls, **about: Any) -> None: ...
+
+        def save_pretrained(self, save_directory: str | Path, **options: Any) -> Any: ...
+
+        @classmethod
+        def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Any: ...
+
+        def push_to_hub(self, repo_id: str, **options: Any) -> Any: ...
+
+else:
+    try:
+        from huggingface_hub import ModelHubMixin as Pretrained
+    except ImportError:
+
+        class Pretrained:
+            """Folders alone."""
+
+            def __init_subclass__(cls, **about: Any) -> None:
+                super().__init_subclass__()
+
+            def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+                """Write the folder.
+
+                Raises:
+                    CosetError: An option needs huggingface_hub.
+                """
+                if options:
+                    raise not_installed("huggingface_hub", "hub")
+                self._save_pretrained(Path(save_directory))
+
+            @classmethod
+            def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Any:
+                """Read a folder.
+
+                Raises:
+                    CosetError: It is none, and the name of something on a hub needs huggingface_hub.
+                """
+                if options or not Path(pretrained_model_name_or_path).is_dir():
+                    raise not_installed("huggingface_hub", "hub")
+                return cls._from_pretrained(model_id=str(pretrained_model_name_or_path))
+
+            def push_to_hub(self, repo_id: str, **options: Any) -> None:
+                """Not without huggingface_hub.
+
+                Raises:
+                    CosetError: Always.
+                """
+                raise not_installed("huggingface_hub", "hub")
+
+
+def downloaded(model_id: str, files: list[str], **options: Any) -> Path:
+    """The folder of that name, or files of a repository of the hub, in its cache."""
+    if Path(model_id).is_dir():
+        return Path(model_id)
+    from huggingface_hub import snapshot_download
+
+    known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    fetch: Callable[..., str] = snapshot_download
+    return Path(fetch(model_id, allow_patterns=files, **{key: options[key] for key in known if key in options}))
