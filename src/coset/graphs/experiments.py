@@ -17,6 +17,7 @@ from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.fitting.engine import Fit, first_batch, fit, predict
+from coset.graphs.fitting.links import LinkView, judged, training_graphs
 from coset.graphs.fitting.loaders import View
 from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
@@ -51,6 +52,28 @@ class GraphRecipe(Recipe):
     model: Annotated[GraphModel, GRAPH_MODELS.choice]
     training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
     trainer: TrainerOptions = Field(default_factory=lambda: TrainerOptions.model_validate({}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _links_are_a_task(cls, values: Any) -> Any:
+        """``data.level=link`` and ``training.task=link`` mean the same: one of them is enough."""
+        data, training = (values.get(key) for key in ("data", "training")) if isinstance(values, dict) else (None, None)
+        if not isinstance(data, dict) or not isinstance(training, dict | None):
+            return values
+        training = training or {}
+        if data.get("level") == "link" and "task" not in training:
+            return {**values, "training": {**training, "task": "link"}}
+        if training.get("task") == "link" and data.get("level", "auto") == "auto":
+            return {**values, "data": {**data, "level": "link"}}
+        return values
+
+    @model_validator(mode="after")
+    def _links_fit(self) -> "GraphRecipe":
+        level = getattr(self.data, "level", "graph")
+        if (level == "link") != (self.training.task == "link"):
+            raise ValueError(f"training.task={self.training.task} does not fit data.level={level}: links are learned "
+                             "by training.task=link alone")  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _model_can_be_built(self) -> "GraphRecipe":
@@ -104,7 +127,10 @@ class GraphRecipe(Recipe):
 
     @property
     def view(self) -> View | None:
-        """A fresh sample of roots at each access, if roots are sampled."""
+        """What is drawn afresh at each access: a sample of roots, or the edges that are hidden and asked for."""
+        if self.training.task == "link":
+            transform = self.model.transform()
+            return LinkView(lambda graphs: precompute(graphs, transform))
         fraction = self.model.root_fraction
         return None if fraction == 1 else lambda graph, seed: SampleRoots(fraction=fraction, seed=seed)(graph)
 
@@ -180,8 +206,7 @@ class GraphRecipe(Recipe):
         run.say(f"{self.name}: {prepared.name}, {len(prepared)} graphs ({parts}), {targets}; {size:,} parameters")
         run.notes += prepared.notes
         table = prepared.map(lambda graphs: self.encode(graphs, progress=not run.quiet))
-        train = table.subset("train")
-        val = table.subset("val") if len(table.splits.get("val", ())) else []
+        train, val = self._shares(prepared, table)
         if not val:
             run.notes.append("there is no validation split: the best epoch was chosen on the training set")
         for note in run.notes:
@@ -191,7 +216,7 @@ class GraphRecipe(Recipe):
         if not run.first:
             return {}
         run.at("predictions")
-        predictions = self.predictions(task, table.graphs, progress=not run.quiet)
+        predictions = self._judged(task, prepared, table, progress=not run.quiet)
         folder.write_text(PREDICTIONS, prediction_table(table, predictions).to_csv(index=False))
         write_certificate(folder, self.certificate(task.model, table.graphs))
         for _, view in PAGE_VIEWS.items():
@@ -239,6 +264,22 @@ class GraphRecipe(Recipe):
             for name in metrics[last]
         ]
         return ["metric", *splits, f"{last}, predicting the mean"], rows
+
+    def _shares(self, read: GraphTable, table: GraphTable) -> tuple[Graphs, Graphs]:
+        """What to train on and what to validate on, of the graphs as they were read and as they are encoded."""
+        has_val = len(table.splits.get("val", ())) > 0
+        if table.level != "link":
+            return table.subset("train"), table.subset("val") if has_val else []
+        return training_graphs(read), self.encode(read.subset("val")) if has_val else []
+
+    def _judged(self, task: GraphTask, read: GraphTable, table: GraphTable, progress: bool) -> Tensor:
+        """Predictions for all rows of the table; for links each on a graph that does not have it."""
+        if table.level != "link":
+            return self.predictions(task, table.graphs, progress)
+        found = torch.full((len(table.targets), task.columns), torch.nan, dtype=task.mean.dtype)
+        for graphs, rows in judged(read):
+            found[rows] = self.predictions(task, self.encode(graphs), progress)
+        return found
 
     def predictions(self, task: GraphTask, graphs: Graphs, progress: bool = False) -> Tensor:
         """Predictions for encoded graphs; with sampled roots the mean over the votes."""

@@ -122,7 +122,7 @@ def _content(graph: Data) -> str:
 
 def _across(table: GraphTable, contents: Sequence[str]) -> str:
     """How many graphs of other splits are copies of one to train on."""
-    if table.level == "node" or "train" not in table.splits:
+    if table.level != "graph" or "train" not in table.splits:
         return ""
     rows = list(zip(contents, table.split_of(), strict=True))
     seen = {content for content, name in rows if name == "train"}

@@ -223,7 +223,7 @@ def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit
     target = targets_of(val)
     ideal = target if task.task != "multiclass" else _certain(target, task.columns)
     if task.monitor not in metrics_of(task.task, ideal, target):
-        needed = "both labels, 0 and 1," if task.task == "classification" else "two different values"
+        needed = "both labels, 0 and 1," if task.task in ("classification", "link") else "two different values"
         raise CosetError(
             f"training.monitor={task.monitor} cannot choose the best epoch: it needs {needed} in val "
             f"({len(val)} graphs); choose another metric or another split"

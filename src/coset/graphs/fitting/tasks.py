@@ -1,4 +1,4 @@
-"""Supervised learning on whole graphs: regression, binary and multi-label classification, missing labels masked."""
+"""Supervised learning on graphs, nodes, edges and links: values, labels and classes, missing ones masked."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -93,7 +93,7 @@ class GraphTask(pl.LightningModule):
         out = self.model(batch)
         if self.task == "regression":
             return out * self.scale + self.mean
-        return out.sigmoid() if self.task == "classification" else out.softmax(1)
+        return out.softmax(1) if self.task == "multiclass" else out.sigmoid()
 
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
@@ -137,8 +137,7 @@ class GraphTask(pl.LightningModule):
         self._outputs = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        of_graphs = batch.y.size(0) == batch.num_graphs
-        rows = torch.ones(batch.num_graphs, dtype=torch.long) if of_graphs else batch.ptr.diff().cpu()
+        rows = batch._slice_dict["y"].diff()  # of each graph
         self._outputs.append((self(batch).to(self.mean.dtype), batch.y.to(self.mean.dtype), rows))
 
     def on_validation_epoch_end(self) -> None:

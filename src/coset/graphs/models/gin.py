@@ -26,7 +26,7 @@ from coset.graphs.models.granola import settled_noise
 from coset.graphs.models.norms import AdaptiveNorm, make_norm
 from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Level, Variant
 from coset.graphs.models.product import node_counts
-from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
+from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_encoder, pool_nodes, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
 from coset.nn.norms import known_norm
 from coset.relations import IndexSet, Relation, propagate
@@ -53,10 +53,11 @@ class GIN(nn.Module):
         input_noise: Columns of Gaussian noise appended to the encoded node features, drawn anew at every pass.
         draws: Passes with different noise that a prediction is the mean of, where there is noise.
         noise_seed: Of the noise in evaluation mode.
-        level: ``graph`` or ``node``: one row of output a graph or a node.
+        level: ``graph``, ``node``, ``edge`` or ``link``: one row of output a graph, a node, or a pair of
+            ``edge_label_index``.
 
     Shape:
-        PyG batch -> ``[graphs, outputs]``, or ``[nodes, outputs]``.
+        PyG batch -> ``[rows, outputs]``.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class GIN(nn.Module):
         level: str = "graph",
     ):
         super().__init__()
-        check_choice("level", level, ("graph", "node"))
+        check_choice("level", level, LEVELS)
         check_choice("readout", readout, ("sum", "mean"))
         self.encoder = node_encoder(node_features, width)
         self.input_noise = nn.Linear(input_noise, width, bias=False) if input_noise else None
@@ -96,7 +97,7 @@ class GIN(nn.Module):
         columns = [part.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
         self.noise_columns = [input_noise or 0, *(columns or [0] * layers)]
         self.draws, self.noise_seed = draws, noise_seed
-        self.head = prediction_head(width, outputs, head_norm)
+        self.head = head_of(level, width, outputs, edge_features, norm=head_norm)
         self.readout, self.residual, self.dropout, self.level = readout, residual, dropout, level
 
     @property
@@ -144,6 +145,8 @@ class GIN(nn.Module):
             x = out + x if self.residual else out
         if self.level == "node":
             return self.head(x)
+        if self.level != "graph":
+            return self.head(x, data)
         return self.head(pool_nodes(x, nodes, self.readout))
 
     def _kinds_of_edges(self, data: Batch | Data) -> tuple[Tensor | None, Tensor | None]:
@@ -182,7 +185,7 @@ class GINOptions(GraphModel):
     """Options of :class:`GIN`."""
 
     bound: ClassVar[str | None] = "1-WL"
-    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
     # It draws random node features, and so tells any two graphs apart by chance: nothing bounds it.
     variants: ClassVar[dict[str, Variant]] = {"granola": Variant({"norm": "granola"}, None)}
 

@@ -27,7 +27,7 @@ from coset.graphs.transforms import Eigenspaces, ProductPositionalEncoding, Shor
 Features = list[int] | int | None
 """Columns: sizes of categories, a number of real columns, or none."""
 Relations = list[Literal["uL", "vL", "vv", "uG", "vG"]]
-Level = Literal["graph", "node"]
+Level = Literal["graph", "node", "edge", "link"]
 GRAPH_MODELS = OptionsRegistry("graph model")
 
 
@@ -52,7 +52,7 @@ class GraphModel(Options):
         label: What it is called in benches, if not by its name.
         variants: Further networks of it that benches know, by name.
         marks_roots: Whether it runs on copies of the graph, one for each root, of which some can be left out.
-        levels: Of what its outputs can be rows: of graphs, of nodes.
+        levels: Of what its outputs can be rows: of graphs, of nodes, of edges, of links (pairs that may be joined).
     """
 
     bound: ClassVar[str | None] = None
@@ -78,13 +78,16 @@ class GraphModel(Options):
     def network(
         self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
     ) -> nn.Module:
-        """The network with outputs of graphs or of nodes: PyG batch -> ``[graphs or nodes, outputs]``.
+        """The network with outputs of a level: PyG batch -> ``[rows, outputs]``; of edges and links the rows are those
+        of ``edge_label_index``.
 
         Raises:
             ValueError: It has no such outputs.
         """
         if level not in self.levels:
-            raise ValueError(f"{self.name} has outputs of {' and '.join(self.levels)}s, none of {level}s")
+            raise ValueError(f"it has outputs of {', '.join(f'{own}s' for own in self.levels)}, none of {level}s")
+        if level in ("edge", "link") and self.root_fraction < 1:
+            raise ValueError(f"root_fraction={self.root_fraction}: pairs of {level}s need all roots; leave it at 1")
         build: Callable[..., nn.Module] = self.build
         at = {} if level == "graph" else {"level": level}
         return build(outputs, node_features, edge_features, **at)
