@@ -59,8 +59,9 @@ def predict_file(
     """Write predictions of a run, or the means of several, for a file; returns how many rows, and notes.
 
     A CSV of SMILES is written again with columns added; of other graphs rows are ``id`` (with nodes also ``graph`` and
-    ``node``, with edges and links ``graph``, ``u``, ``v``). ``prediction`` is followed by ``spread`` (the deviation
-    between several runs, of a class's probability if there are classes), and by ``low`` and ``high`` of an interval.
+    ``node``; with edges and links ``graph``, ``u``, ``v``; with cells ``graph``, ``cell``). ``prediction`` is followed
+    by ``spread`` (the deviation between several runs, of a class's probability if there are classes), and by ``low``
+    and ``high`` of an interval.
 
     Args:
         members: Several are an ensemble.
@@ -230,6 +231,10 @@ def row_names(table: GraphTable) -> pd.DataFrame:
     if table.level == "graph":
         return pd.DataFrame({"id": table.ids})
     graphs = np.asarray(table.ids, dtype=object)[table.graph_of_rows.numpy()]
+    if table.level.startswith("cell"):
+        cells = np.asarray([name for graph in table.graphs for name in graph.cell_names], dtype=object)
+        ids = [f"{graph}/{cell}" for graph, cell in zip(graphs, cells, strict=True)]
+        return pd.DataFrame({"id": ids, "graph": graphs, "cell": cells})
     if table.level != "node":
         ends = np.concatenate([_names_of_ends(graph) for graph in table.graphs], axis=1)
         ids = [f"{graph}/{u}-{v}" for graph, u, v in zip(graphs, *ends, strict=True)]

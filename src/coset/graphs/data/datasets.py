@@ -51,7 +51,8 @@ from coset.graphs.data.splits import (
 from coset.graphs.data.validation import validate_graph
 from coset.runs.terminal import track
 
-Level = Literal["graph", "node", "edge", "link"]
+Level = Literal["graph", "node", "edge", "link", "cell0", "cell1", "cell2"]
+"""Of what rows of targets are; ``cell1``: cells of rank 1 of a complex."""
 FRACTIONS = (0.8, 0.1, 0.1)
 RESOLUTION = 1e-5
 """Of targets in float32, against their spread: what is coarser stays in float64."""
@@ -71,11 +72,13 @@ class GraphTable:
         name: What the data set is called.
         node_features: Table sizes of categorical node columns, number of real ones, or ``None`` for bare graphs.
         edge_features: The same for edges; ``None`` if there are no edge features.
+        face_features: The same for cells of rank 2 of complexes.
         notes: What a reader of the results should know: rows skipped, files used.
         classes: Names of the classes, where the one target is the number of a class.
         level: Of what targets are: ``graph``, with y [1, T]; ``node``, with y [n, T]; ``edge``, with a row of y for
             each column of ``edge_label_index`` [2, rows]; ``link``, as ``edge``, of pairs of nodes that are joined or
-            not (:mod:`coset.graphs.data.links`). Splits are of rows, of all graphs, numbered in their order.
+            not (:mod:`coset.graphs.data.links`); ``cell1``, with a row of y for each cell of rank 1. Splits are of
+            rows, of all graphs, numbered in their order.
         columns: What is known of feature columns of tables of ``nodes`` and ``edges``, by which new ones are read.
     """
 
@@ -89,6 +92,7 @@ class GraphTable:
     classes: tuple[str, ...] = ()
     level: Level = "graph"
     columns: dict[str, Columns] = field(default_factory=dict)
+    face_features: list[int] | int | None = None
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -144,6 +148,8 @@ class GraphTable:
             return [1] * len(self)
         if self.level == "node":
             return [int(graph.num_nodes or 0) for graph in self.graphs]
+        if self.level.startswith("cell"):
+            return [int(graph.num_cells[:, int(self.level[-1])].sum()) for graph in self.graphs]
         return [graph.edge_label_index.size(1) for graph in self.graphs]
 
     @property
@@ -197,6 +203,11 @@ class GraphTable:
         if len(graphs) != len(self):
             raise ValueError(f"the transform returned {len(graphs)} graphs for {len(self)}")
         return replace(self, graphs=graphs)
+
+
+def level_name(level: str) -> str:
+    """A level in a sentence: ``node``, ``cell of rank 1``."""
+    return f"cell of rank {level[-1]}" if level.startswith("cell") else level
 
 
 def node_names(graph: Data) -> list[str]:

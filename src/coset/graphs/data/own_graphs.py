@@ -132,7 +132,7 @@ class GraphFiles(SplitFiles):
         table = read_pyg_file(Path(self.path), self.level)
         if self.target:
             table = with_labels(table, Path(self.path), None if self.labels is None else Path(self.labels), self.target)
-        if not table.target_names:
+        if not table.target_names and table.level != "link":
             raise CosetError(f"{self.path}: its graphs have no y to learn")
         if table.splits:
             return table

@@ -27,17 +27,20 @@ from coset.graphs.fitting.loaders import (
     EpochBatches,
     OrderedBatches,
     View,
-    Views,
     loader,
     node_counts,
     targets_of,
+    views,
 )
+from coset.graphs.fitting.neighbourhoods import NodeBatches
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, LAST
 from coset.runs.launch import processes
 from coset.runs.metrics import direction, metrics_of
 from coset.runs.terminal import bars
+
+EVALUATED = 8192  # nodes whose whole neighbourhoods are looked at together
 
 
 @dataclass
@@ -73,8 +76,8 @@ class Fit:
 
 def fit(
     task: GraphTask,
-    train: Sequence[Data],
-    val: Sequence[Data],
+    train: Sequence[Data] | NodeBatches,
+    val: Sequence[Data] | NodeBatches,
     how: Fit,
     folder: Path,
     *,
@@ -94,9 +97,10 @@ def fit(
     # Lightning opens the first epoch's batches before it says which epoch it is: hence ``start``.
     costs = [float(count) ** 2 for count in node_counts(train)]  # models on pairs of nodes; others mind little
     batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs, getattr(train, "blocks", None))
+    at_once = max(how.batch_size, EVALUATED) if isinstance(val, NodeBatches) else how.batch_size
     loaders = (
-        loader(Views(train, view, how.seed), batches, how.workers),
-        loader(Views(val, view, how.seed), OrderedBatches(len(val), how.batch_size)),
+        loader(views(train, view, how.seed), batches, how.workers),
+        loader(views(val, view, how.seed), OrderedBatches(len(val), at_once)),
     )
     with _without_chatter():
         trainer = _trainer(task, how, folder)
@@ -115,7 +119,7 @@ def fit(
 @torch.inference_mode()
 def predict(
     task: GraphTask,
-    graphs: Sequence[Data],
+    graphs: Sequence[Data] | NodeBatches,
     *,
     batch_size: int = 64,
     view: View | None = None,
@@ -125,15 +129,16 @@ def predict(
 ) -> Float[Tensor, "rows columns"]:
     """Predictions in evaluation mode; with a random view the mean over ``votes`` draws of it."""
     task.eval()
-    views, votes = Views(graphs, view, seed), votes if view is not None else 1
+    drawn, votes = views(graphs, view, seed), votes if view is not None else 1
+    batch_size = EVALUATED if isinstance(graphs, NodeBatches) else batch_size
     total = torch.zeros(1, task.columns, dtype=torch.float64)
     with bars(quiet=not progress) as bar:
         shown = bar.add_task("predicting", total=votes * len(graphs))
         for vote in range(votes):
             parts = [torch.empty(0, task.columns, dtype=torch.float64)]
-            for batch in loader(views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
+            for batch in loader(drawn, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
                 parts.append(task(batch.to(task.device)).cpu().double())
-                bar.advance(shown, batch.num_graphs)
+                bar.advance(shown, len(batch.seed_index) if "seed_index" in batch else batch.num_graphs)
             total = total + torch.cat(parts)
     return (total / votes).to(task.mean.dtype)
 
@@ -210,7 +215,7 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
     )
 
 
-def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit) -> None:
+def _check(task: GraphTask, train: Sequence[Data] | NodeBatches, val: Sequence[Data] | NodeBatches, how: Fit) -> None:
     if len(targets_of(train)) < 2:
         raise CosetError(f"{len(train)} graph{'s' * (len(train) != 1)} to train on: at least 2 are needed")
     devices = how.trainer.get("devices", 1)

@@ -90,14 +90,19 @@ class GraphTask(pl.LightningModule):
 
     def forward(self, batch: Batch) -> Float[Tensor, "rows columns"]:
         """Predictions: values in the target's units, or probabilities."""
-        out = self.model(batch)
+        out = self._rows(batch)
         if self.task == "regression":
             return out * self.scale + self.mean
         return out.softmax(1) if self.task == "multiclass" else out.sigmoid()
 
+    def _rows(self, batch: Batch) -> Tensor:
+        """Outputs of the model; of a neighbourhood those of the nodes that it is of."""
+        out = self.model(batch)
+        return out[batch.seed_index] if "seed_index" in batch else out
+
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
-        out = self.model(batch).float()
+        out = self._rows(batch).float()
         total = summed_loss(self.task, self.loss, out, ((batch.y - self.mean) / self.scale).float(), self.weights)
         count, processes = (~batch.y.isnan()).sum(), place()[1]
         if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
@@ -137,7 +142,8 @@ class GraphTask(pl.LightningModule):
         self._outputs = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        rows = batch._slice_dict["y"].diff()  # of each graph
+        of_graphs = batch._slice_dict["y"].diff()
+        rows = torch.ones(len(batch.y), dtype=torch.long) if "seed_index" in batch else of_graphs
         self._outputs.append((self(batch).to(self.mean.dtype), batch.y.to(self.mean.dtype), rows))
 
     def on_validation_epoch_end(self) -> None:

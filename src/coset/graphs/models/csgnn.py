@@ -385,6 +385,9 @@ class CSGNNOptions(GraphModel):
     levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
     variants: ClassVar[dict[str, Variant]] = {"csgnn edges": Variant({"coarsening": "edges"}, "sets: edges")}
 
+    whole: ClassVar[str] = "it has features of every pair of a node set and a node"
+    squares: ClassVar[bool] = True
+
     name: Literal["csgnn"] = "csgnn"
     residual: bool = False
     root_fraction: Literal[1] = Field(1, description="choose bag=... instead")

@@ -28,7 +28,7 @@ from coset.graphs.models.options import GRAPH_MODELS, Features, GraphModel, Leve
 from coset.graphs.models.product import node_counts
 from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_encoder, pool_nodes, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
-from coset.nn.norms import known_norm
+from coset.nn.norms import NORMS, known_norm
 from coset.relations import IndexSet, Relation, propagate
 from coset.symmetry import Claim
 
@@ -138,6 +138,8 @@ class GIN(nn.Module):
             rows = None if kinds is None else self.edge_encoders[layer](kinds)
             edge = rows if kind is None or rows is None else F.embedding(kind, rows)
             gathered = propagate(x, relation, edge=edge, relu=edge is not None)
+            if "neighbour_scale" in data:  # of the neighbours only some are there
+                gathered = gathered * data.neighbour_scale.to(gathered).unsqueeze(1)
             out = mlp(gathered + (1 + self.eps[layer]) * x)
             here = parts[layer + 1] if self.noise_columns[layer + 1] else None
             out = F.relu(norm(out, relation, nodes.batch, edge_attr=rows, edge_row=kind, noise=here))
@@ -208,6 +210,11 @@ class GINOptions(GraphModel):
             raise ValueError(f"draws={self.draws}: norm={self.norm} draws no noise; leave it at 1")
         options = self.model_dump(exclude={"name", "root_fraction", "votes"})
         return GIN(outputs, node_features, edge_features, level=level, **options)
+
+    def why_whole(self) -> str:
+        if self.input_noise:
+            return "its input noise is drawn for a whole graph"
+        return "" if NORMS[self.norm].reads == "rows" else f"norm={self.norm} reads all nodes of a graph"
 
     def settled(self, network: nn.Module, batch: Batch) -> Batch:
         return network.with_noise(batch)  # type: ignore[operator]
