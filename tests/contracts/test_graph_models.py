@@ -48,6 +48,34 @@ def test_claims_hold(options, precision):
     assert all(report.passed for report in reports), [str(report) for report in reports]
 
 
+@pytest.mark.parametrize("level", ["node", "edge", "link"])
+def test_claims_of_nodes_edges_and_links_hold(options, level):
+    if level not in options.levels:
+        with pytest.raises(ValueError, match=f"it has outputs of .*, none of {level}s"):
+            options.network(2, list(ATOM_SIZES), list(BOND_SIZES), level)
+        return
+    torch.manual_seed(0)
+    model = options.network(2, list(ATOM_SIZES), list(BOND_SIZES), level).double().eval()
+    batch = options.settled(model, Batch.from_data_list([with_pairs(graph) for graph in graphs(options)]))
+    assert all(report.passed for report in verify_claims(model, batch))
+    rows = model(batch)
+    assert rows.shape == (batch.num_nodes if level == "node" else batch.edge_label_index.size(1), 2)
+    assert len(rows.unique(dim=0)) > 10  # pairs are told apart
+    if level != "node":
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
+        batch.edge_label_index = batch.edge_label_index.flip(0)[:, order]
+        batch.edge_label_attr = batch.edge_label_attr[order]
+        torch.testing.assert_close(model(batch), rows[order])
+
+
+def with_pairs(graph):
+    """The graph with its edges as what is predicted for."""
+    once = graph.edge_index[0] < graph.edge_index[1]
+    graph = graph.clone()
+    graph.edge_label_index, graph.edge_label_attr = graph.edge_index[:, once], graph.edge_attr[once]
+    return graph
+
+
 def test_a_batch_equals_its_graphs_one_by_one(options):
     model, single = network(options).double().eval(), graphs(options)
     together = model(Batch.from_data_list(single))

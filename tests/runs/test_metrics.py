@@ -43,7 +43,8 @@ def test_nothing_known_gives_no_metric(task):
 def test_every_metric_has_a_direction():
     assert {name: direction(name) for metrics in METRICS.values() for name in metrics} == {
         "rmse": "min", "mae": "min", "r2": "max", "auroc": "max", "ap": "max", "accuracy": "max",
-        "macro_f1": "max", "macro_auroc": "max", "cross_entropy": "min",
+        "macro_f1": "max", "macro_auroc": "max", "cross_entropy": "min", "mrr": "max", "hits@10": "max",
+        "hits@50": "max",
     }  # fmt: skip
 
 

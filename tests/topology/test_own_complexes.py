@@ -8,8 +8,9 @@ from coset import CosetError
 from coset.graphs import Learner
 from coset.runs.recipes import load
 from coset.topology import euler_characteristic
+from coset.topology.data.adapters import toponetx_features
 from coset.topology.files import read_complex, write_complex
-from coset.topology.own_complexes import ComplexFiles, read_complexes
+from coset.topology.own_complexes import ComplexFiles, cell_names, complex_files, read_complexes
 from coset.topology.surfaces import closed_surface
 
 QUICK = ["model.width=8", "model.layers=1", "training.epochs=1", "training.batch_size=4"]
@@ -116,3 +117,92 @@ def test_complexes_in_python_are_learned_as_those_of_a_folder(surfaces, tmp_path
     assert learner.recipe.data.name == "complexes"
     assert (learner.predict_proba([to_toponetx(each) for each in given]) == learner.predict_proba(given)).all()
     assert learner.embed(surfaces).shape[0] == 8
+
+
+def square_mesh(folder, name, faces, points="0 0 0\n1 0 0\n1 1 0\n0 1 0\n0 0 0\n"):
+    (folder / name).write_text(f"OFF\n{len(points.splitlines())} {len(faces)} 0\n{points}" + "".join(
+        f"{len(face)} {' '.join(map(str, face))}\n" for face in faces
+    ))  # fmt: skip
+    return folder / name
+
+
+def test_meshes_are_repaired_on_request_and_told(tmp_path, coset):
+    torn = square_mesh(tmp_path, "torn.off", [(0, 1, 2), (0, 2, 3), (2, 1, 4), (0, 4, 1), (3, 3, 2)])
+    square_mesh(tmp_path, "whole.off", [(0, 1, 2), (0, 2, 3)])
+    with pytest.raises(CosetError, match=r"torn.off: "):
+        read_complexes([torn])
+    (mended, whole), notes = read_complexes(complex_files(tmp_path), repair=True)
+    assert mended.num_cells.tolist() == whole.num_cells.tolist() == [[4, 5, 2]]
+    assert notes == (
+        "1 meshes were repaired (data.repair=true; torn.off first): left out 2 faces without three different corners "
+        "and 1 that were there before",
+    )
+    code, out, said = coset("data", "check", tmp_path)
+    assert code == 0
+    assert "complexes" in out
+    assert "torn.off first" in " ".join((out + said).split())
+    square_mesh(tmp_path, "torn.off", [(0, 0, 4)])
+    with pytest.raises(CosetError, match=r"torn.off: no face is left after the repair"):
+        read_complexes([torn], repair=True)
+
+
+@pytest.mark.parametrize(("model", "rank"), [("homp", 0), ("smcn", 1), ("homp", 2)])
+def test_cells_of_a_rank_from_tables_to_predictions(surfaces, tmp_path, model, rank):
+    graphs, _ = read_complexes(complex_files(surfaces))
+    rows = ["mesh,cell,size,part"]
+    for graph in graphs[:-1]:  # of the last nothing is known
+        rows += [f"{graph.id},{' '.join(reversed(name.split()))},{len(name)},{'xy'[at % 2]}"
+                 for at, name in enumerate(cell_names(graph, rank))]  # fmt: skip
+    (surfaces / "cells.csv").write_text("\n".join(rows) + "\n")
+    changes = [f"data.path={surfaces}", f"data.rank={rank}", "data.target=part", "training.task=multiclass", PARTS]
+    recipe = load("complexes", [*changes, f"model.name={model}", *QUICK])
+    recipe.run(tmp_path / "run", quiet=True)
+    frame = pd.read_csv(tmp_path / "run" / "predictions.csv", dtype={"cell": str})
+    assert list(frame)[:4] == ["id", "graph", "cell", "split"]
+    assert len(frame) == sum(int(graph.num_cells[0, rank]) for graph in graphs)
+    assert frame["target"].isna().sum() == int(graphs[-1].num_cells[0, rank])
+    reports = recipe.verify(tmp_path / "run")
+    assert all(report.passed for report in reports)
+    assert f"S_n on rows of cells of rank {rank}" in str(reports[0])
+    recipe.predict(recipe.folder(tmp_path / "run"), surfaces, tmp_path / "new.csv", quiet=True)
+    assert (pd.read_csv(tmp_path / "new.csv")["prediction"] == frame["prediction"]).all()
+
+
+def test_what_is_wrong_with_cells_is_told(surfaces):
+    def read(rows, **options):
+        (surfaces / "cells.csv").write_text("graph,cell,y\n" + rows)
+        return ComplexFiles(path=str(surfaces), target="y", rank=1, **options).load(0, False)
+
+    with pytest.raises(CosetError, match=r"surfaces has no cells.csv: a table with a row a cell"):
+        ComplexFiles(path=str(surfaces), target="y", rank=1).load(0, False)
+    with pytest.raises(CosetError, match=r"cells.csv, row 2: there is no complex '9'"):
+        read("9,0 1,3\n")
+    with pytest.raises(CosetError, match=r"cells.csv, row 2: 0 has no cells '0 0 1' of rank 1"):
+        read("0,0 0 1,3\n")
+    edge = cell_names(read_complexes([surfaces / "0.json"])[0][0], 1)[0]
+    with pytest.raises(CosetError, match=r"cells.csv, row 3: the cell is there twice"):
+        read(f"0,{edge},3\n0,{' '.join(reversed(edge.split()))},4\n")
+
+
+def test_numbers_that_toponetx_complexes_carry_are_features(tmp_path):
+    tnx = pytest.importorskip("toponetx")
+    complex_ = tnx.CellComplex()
+    for vertex in range(4):
+        complex_.add_node(vertex, height=vertex / 2, name=f"v{vertex}")
+    for number, edge in enumerate([(0, 1), (1, 2), (2, 3), (3, 0)]):
+        complex_.add_edge(*edge, length=number + 1.0)
+    complex_.add_cell([0, 1, 2, 3], rank=2, area=2.5)
+    assert {rank: (names, rows.tolist()) for rank, (names, rows) in toponetx_features(complex_).items()} == {
+        0: (["height"], [[0.0], [0.5], [1.0], [1.5]]),
+        1: (["length"], [[complex_.edges[edge]["length"]] for edge in complex_.edges]),
+        2: (["area"], [[2.5]]),
+    }
+    tnx.write_atomlist(complex_, str(tmp_path / "square.atomlist"))
+    ((square,), _) = read_complexes([tmp_path / "square.atomlist"])
+    assert square.x.flatten().tolist() == [0.0, 0.5, 1.0, 1.5]
+    assert square.x_2.tolist() == [[2.5]]
+    simplices = tnx.SimplicialComplex()
+    simplices.add_simplex(["a", "b", "c"], area=1.0)
+    simplices.add_simplex(["a"], weight=4)
+    assert toponetx_features(simplices)[2][1].tolist() == [[1.0]]
+    assert 0 not in toponetx_features(simplices)  # of b and c nothing is known

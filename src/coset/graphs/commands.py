@@ -52,6 +52,22 @@ def export(
     console.print(f"{where}: model.safetensors, config.json, README.md", highlight=False, soft_wrap=True)
 
 
+@COMMANDS.register("models")
+def models(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the networks on graphs and complexes, and what each can predict for.
+
+    Example: coset models
+    """
+    from coset.graphs.models.options import what_models_do
+
+    found = what_models_do()
+    if json:
+        typer.echo(json_module.dumps(found, indent=2))
+        return
+    rows = [[name, *("yes" if does else "no" for does in can.values())] for name, can in found.items()]
+    print_table(["model", *next(iter(found.values()))], rows)
+
+
 @COMMANDS.register("data check")
 def check(
     path: Annotated[Path, typer.Argument(help="A CSV of SMILES, or graphs: a folder, .g6, .graphml, .json, .pt.")],

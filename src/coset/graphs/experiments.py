@@ -1,5 +1,6 @@
 """Recipes of kind ``graphs``: a data set of graphs, a model, and how to train it."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,13 @@ from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.exported import WEIGHTS, check_state, exported_state, is_exported
 from coset.graphs.fitting.engine import Fit, first_batch, fit, predict_with_spread
+from coset.graphs.fitting.links import LinkView, judged, training_graphs
 from coset.graphs.fitting.loaders import View
 from coset.graphs.fitting.loggers import LOGS, check_installed
+from coset.graphs.fitting.neighbourhoods import NodeBatches
 from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.fitting.trainer import TrainerOptions
+from coset.graphs.fitting.training import GraphTraining
 from coset.graphs.models.options import GRAPH_MODELS, GraphModel
 from coset.graphs.pages.views import PAGE_VIEWS
 from coset.graphs.prediction import Member, predict_file, row_names
@@ -36,7 +40,6 @@ from coset.runs.objective import check_task
 from coset.runs.predictions import prediction_columns, spread_columns, target_columns
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
-from coset.runs.training import TrainingOptions
 from coset.symmetry import EquivarianceReport, verify_claims
 
 Graphs = list[Data] | ShardedGraphs
@@ -57,8 +60,40 @@ class GraphRecipe(Recipe):
     kind: Literal["graphs"] = "graphs"
     data: Annotated[GraphData, GRAPH_DATA.choice]
     model: Annotated[GraphModel, GRAPH_MODELS.choice]
-    training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
+    training: GraphTraining = Field(default_factory=lambda: GraphTraining.model_validate({}))
     trainer: TrainerOptions = Field(default_factory=lambda: TrainerOptions.model_validate({}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _links_are_a_task(cls, values: Any) -> Any:
+        """``data.level=link`` and ``training.task=link`` mean the same: one of them is enough."""
+        data, training = (values.get(key) for key in ("data", "training")) if isinstance(values, dict) else (None, None)
+        if not isinstance(data, dict) or not isinstance(training, dict | None):
+            return values
+        training = training or {}
+        if data.get("level") == "link" and "task" not in training:
+            return {**values, "training": {**training, "task": "link"}}
+        if training.get("task") == "link" and data.get("level", "auto") == "auto":
+            return {**values, "data": {**data, "level": "link"}}
+        return values
+
+    @model_validator(mode="after")
+    def _links_fit(self) -> "GraphRecipe":
+        level = getattr(self.data, "level", "graph")
+        if (level == "link") != (self.training.task == "link"):
+            raise ValueError(f"training.task={self.training.task} does not fit data.level={level}: links are learned "
+                             "by training.task=link alone")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _neighbourhoods_fit(self) -> "GraphRecipe":
+        drawn, model = self.training.neighbours, self.model
+        if drawn and (why := model.why_whole()):
+            raise ValueError(f"training.neighbours={drawn}: {model.name} learns from whole graphs alone, for {why}; "
+                             "gin with norm=batch or layer can do without")  # fmt: skip
+        if drawn and len(drawn) != model.layers:
+            raise ValueError(f"training.neighbours={drawn}: model.layers={model.layers}, give a number a layer")
+        return self
 
     @model_validator(mode="after")
     def _model_can_be_built(self) -> "GraphRecipe":
@@ -116,7 +151,10 @@ class GraphRecipe(Recipe):
 
     @property
     def view(self) -> View | None:
-        """A fresh sample of roots at each access, if roots are sampled."""
+        """What is drawn afresh at each access: a sample of roots, or the edges that are hidden and asked for."""
+        if self.training.task == "link":
+            transform = self.model.transform()
+            return LinkView(lambda graphs: precompute(graphs, transform))
         fraction = self.model.root_fraction
         return None if fraction == 1 else lambda graph, seed: SampleRoots(fraction=fraction, seed=seed)(graph)
 
@@ -124,7 +162,9 @@ class GraphRecipe(Recipe):
         """The untrained model; its weights follow from the seed."""
         torch.manual_seed(self.seed)
         try:
-            return self.model.network(table.outputs, table.node_features, table.edge_features, table.level)
+            return self.model.network(
+                table.outputs, table.node_features, table.edge_features, table.level, table.face_features
+            )
         except ValueError as error:
             raise CosetError(f"model.name={self.model.name}: {error}") from error
 
@@ -154,6 +194,7 @@ class GraphRecipe(Recipe):
             "targets": list(table.target_names),
             "node_features": table.node_features,
             "edge_features": table.edge_features,
+            "face_features": table.face_features,
             "classes": list(table.classes),
             "level": table.level,
             "columns": table.columns,
@@ -161,6 +202,9 @@ class GraphRecipe(Recipe):
 
     def certificate(self, model: nn.Module, graphs: Graphs) -> list[EquivarianceReport]:
         """The model's claims, measured on the first of these (encoded) graphs in float64."""
+        if self.training.neighbours:
+            some = torch.arange(min(CERTIFIED, int(graphs[0].num_nodes or 0)))
+            graphs = NodeBatches(graphs[0], some, [None] * self.model.layers)[[(int(row), 0) for row in some]]
         batch = first_batch(graphs, CERTIFIED)
         return verify_claims(model, self.model.settled(model, batch))
 
@@ -182,6 +226,11 @@ class GraphRecipe(Recipe):
         if self.training.task == "multiclass":
             table = table.with_classes()
         check_task(self.training.task, table.targets, table.classes)
+        if self.training.neighbours and (table.level != "node" or len(table) != 1):
+            raise CosetError(f"training.neighbours needs one graph with targets of its nodes; {table.name} has "
+                             f"{len(table)} graphs with targets of {table.level}s")  # fmt: skip
+        if self.model.squares:
+            check_squares(self.model, table)
         return table
 
     @property
@@ -214,8 +263,7 @@ class GraphRecipe(Recipe):
         run.say(f"{self.name}: {prepared.name}, {len(prepared)} graphs ({parts}), {targets}; {size:,} parameters")
         run.notes += prepared.notes
         table = prepared.map(lambda graphs: self.encode(graphs, progress=not run.quiet))
-        train = table.subset("train")
-        val = table.subset("val") if len(table.splits.get("val", ())) else []
+        train, val = self._shares(prepared, table)
         if not val:
             run.notes.append("there is no validation split: the best epoch was chosen on the training set")
         for note in run.notes:
@@ -224,7 +272,7 @@ class GraphRecipe(Recipe):
         if not run.first:
             return {}
         run.at("predictions")
-        predictions, spread = self.predictions_with_spread(task, table.graphs, progress=not run.quiet)
+        predictions, spread = self._judged(task, prepared, table, progress=not run.quiet)
         folder.write_text(PREDICTIONS, prediction_table(table, predictions, spread).to_csv(index=False))
         write_certificate(folder, self.certificate(task.model, table.graphs))
         for _, view in PAGE_VIEWS.items():
@@ -273,6 +321,31 @@ class GraphRecipe(Recipe):
         ]
         return ["metric", *splits, f"{last}, predicting the mean"], rows
 
+    def _shares(self, read: GraphTable, table: GraphTable) -> tuple[Graphs | NodeBatches, Graphs | NodeBatches]:
+        """What to train on and what to validate on, of the graphs as they were read and as they are encoded."""
+        has_val = len(table.splits.get("val", ())) > 0
+        if self.training.neighbours:
+            train = NodeBatches(table.graphs[0], table.splits["train"], self.training.neighbours, self.seed)
+            return train, self._whole(table.graphs[0], table.splits["val"]) if has_val else []
+        if table.level != "link":
+            return table.subset("train"), table.subset("val") if has_val else []
+        return training_graphs(read), self.encode(read.subset("val")) if has_val else []
+
+    def _whole(self, graph: Data, rows: Tensor) -> NodeBatches:
+        """Nodes with all that their predictions depend on."""
+        return NodeBatches(graph, rows, [None] * self.model.layers)
+
+    def _judged(
+        self, task: GraphTask, read: GraphTable, table: GraphTable, progress: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predictions for all rows of the table, and their spread; for links each on a graph that does not have it."""
+        if table.level != "link":
+            return self.predictions_with_spread(task, table.graphs, progress)
+        found = torch.full((len(table.targets), task.columns), torch.nan, dtype=task.mean.dtype)
+        for graphs, rows in judged(read):
+            found[rows] = self.predictions(task, self.encode(graphs), progress)
+        return found, None
+
     def predictions(self, task: GraphTask, graphs: Graphs, progress: bool = False) -> Tensor:
         """Predictions for encoded graphs; with sampled roots the mean over the votes."""
         return self.predictions_with_spread(task, graphs, progress)[0]
@@ -281,6 +354,11 @@ class GraphRecipe(Recipe):
         self, task: GraphTask, graphs: Graphs, progress: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """The same with the deviation between draws of roots or of noise, where there are several."""
+        if self.training.neighbours:
+            every = [self._whole(graph, torch.arange(int(graph.num_nodes or 0))) for graph in graphs]
+            found = [predict_with_spread(task, nodes, progress=progress) for nodes in every]
+            spreads = [spread for _, spread in found if spread is not None]
+            return torch.cat([part for part, _ in found]), torch.cat(spreads) if len(spreads) == len(found) else None
         how: dict[str, Any] = {"view": self.view, "votes": self.model.votes, "seed": self.seed, "progress": progress}
         return predict_with_spread(task, graphs, **how)
 
@@ -322,6 +400,23 @@ class GraphRecipe(Recipe):
         return {**kept, "training": {key: value for key, value in recipe["training"].items() if key not in names}}
 
 
+def check_squares(model: GraphModel, table: GraphTable) -> None:
+    """Refuse a graph whose pairs of nodes fit into no memory here, before they are asked for.
+
+    Raises:
+        CosetError: There is one.
+    """
+    nodes = max(int(graph.num_nodes or 0) for graph in table.graphs)
+    sets = getattr(model, "bag", "full")
+    rows = nodes * (sets if isinstance(sets, int) else nodes)
+    needed, there = 4 * rows * model.width, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise CosetError(
+            f"model.name={model.name}: {model.whole}; {nodes:,} nodes are {rows:,} pairs, {needed / 1e9:,.0f} GB a "
+            f"layer, and this machine has {there / 1e9:,.0f}; gin learns such graphs, by training.neighbours"
+        )
+
+
 def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     """Recipe and trained task of a run or of an exported network, and an empty table that says what its data looked
     like.
@@ -348,6 +443,7 @@ def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
         table,
         node_features=identity["node_features"],
         edge_features=identity["edge_features"],
+        face_features=identity.get("face_features"),
         level=identity.get("level", "graph"),
         columns=identity.get("columns", {}),
     )

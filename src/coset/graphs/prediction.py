@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
@@ -61,8 +61,9 @@ def predict_file(
     """Write predictions of a run, or the means of several, for a file; returns how many rows, and notes.
 
     A CSV of SMILES is written again with columns added; of other graphs rows are ``id`` (with nodes also ``graph`` and
-    ``node``). ``prediction`` is followed by ``spread`` (the deviation between several runs and between draws of roots
-    or noise, of a class's probability if there are classes), and by ``low`` and ``high`` of an interval.
+    ``node``; with edges and links ``graph``, ``u``, ``v``; with cells ``graph``, ``cell``). ``prediction`` is followed
+    by ``spread`` (the deviation between several runs and between draws of roots or noise, of a class's probability if
+    there are classes), and by ``low`` and ``high`` of an interval.
 
     Args:
         members: Several are an ensemble.
@@ -254,13 +255,26 @@ def embeddings(recipe: GraphRecipe, task: GraphTask, table: GraphTable, batch_si
 
 
 def row_names(table: GraphTable) -> pd.DataFrame:
-    """What rows of predictions are called: ``id``; of nodes also ``graph`` and ``node``."""
+    """What rows are called: ``id``; of nodes also ``graph`` and ``node``, of pairs ``graph``, ``u`` and ``v``."""
     if table.level == "graph":
         return pd.DataFrame({"id": table.ids})
     graphs = np.asarray(table.ids, dtype=object)[table.graph_of_rows.numpy()]
+    if table.level.startswith("cell"):
+        cells = np.asarray([name for graph in table.graphs for name in graph.cell_names], dtype=object)
+        ids = [f"{graph}/{cell}" for graph, cell in zip(graphs, cells, strict=True)]
+        return pd.DataFrame({"id": ids, "graph": graphs, "cell": cells})
+    if table.level != "node":
+        ends = np.concatenate([_names_of_ends(graph) for graph in table.graphs], axis=1)
+        ids = [f"{graph}/{u}-{v}" for graph, u, v in zip(graphs, *ends, strict=True)]
+        return pd.DataFrame({"id": ids, "graph": graphs, "u": ends[0], "v": ends[1]})
     nodes = np.asarray([name for graph in table.graphs for name in node_names(graph)], dtype=object)
     ids = [f"{graph}/{node}" for graph, node in zip(graphs, nodes, strict=True)]
     return pd.DataFrame({"id": ids, "graph": graphs, "node": nodes})
+
+
+def _names_of_ends(graph: Data) -> np.ndarray:
+    """Names of the nodes at both ends of the pairs of a graph [2, rows]."""
+    return np.asarray(node_names(graph), dtype=object)[graph.edge_label_index.numpy()]
 
 
 def _redrawn(recipe: GraphRecipe, model: nn.Module, draws: int | None, seed: int | None) -> GraphRecipe:

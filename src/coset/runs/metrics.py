@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.classification import (
@@ -12,13 +13,14 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
 
-Task = Literal["regression", "classification", "multiclass"]
-"""Numbers; labels 0 and 1, one or several; the number of one of several classes."""
+Task = Literal["regression", "classification", "multiclass", "link"]
+"""Numbers; labels 0 and 1, one or several; the number of one of several classes; whether two nodes are joined."""
 
 Direction = Literal["min", "max"]
 METRICS: dict[Task, dict[str, Direction]] = {
     "regression": {"rmse": "min", "mae": "min", "r2": "max"},
     "classification": {"auroc": "max", "ap": "max", "accuracy": "max"},
+    "link": {"auroc": "max", "ap": "max", "mrr": "max", "hits@10": "max", "hits@50": "max"},
     "multiclass": {"accuracy": "max", "macro_f1": "max", "macro_auroc": "max", "cross_entropy": "min"},
 }
 """Metrics of each task, and which way is better."""
@@ -49,9 +51,13 @@ def metrics_of(
     Classification (predictions are probabilities): auroc, ap, accuracy; the first two need both labels.
     Multiclass (a column of probabilities a class, one column of class numbers): accuracy, macro_f1 and macro_auroc
     (each class against the rest, the mean over classes that occur), cross_entropy in nats.
+    Link (one column of probabilities): auroc, ap, and those of :func:`ranking`.
     """
     if task == "multiclass":
         return _multiclass(prediction, target.squeeze(1))
+    if task == "link":
+        found = _classification(prediction[:, 0], target[:, 0]) | ranking(prediction[:, 0], target[:, 0])
+        return {name: found[name] for name in METRICS["link"] if name in found}
     collected: dict[str, list[float]] = {}
     for p, t in zip(prediction.T, target.T):
         known = ~t.isnan()
@@ -59,6 +65,28 @@ def metrics_of(
         for name, value in (_regression(p, t) if task == "regression" else _classification(p, t)).items():
             collected.setdefault(name, []).append(value)
     return {name: sum(values) / len(values) for name, values in collected.items()}
+
+
+def ranking(prediction: Float[Tensor, " rows"], target: Float[Tensor, " rows"]) -> dict[str, float]:
+    """How far above pairs that are not joined (0) each pair that is (1) comes; all pairs are ranked together.
+
+    ``mrr``: the mean of 1 / rank among the former, ties counting half. ``hits@k``: the share above the k-th best of the
+    former (Hu et al., "Open Graph Benchmark", NeurIPS 2020); where there are fewer than k, it is left out.
+
+    >>> ranking(torch.tensor([0.9, 0.2, 0.5, 0.1]), torch.tensor([1.0, 1.0, 0.0, 0.0]))["mrr"]
+    0.75
+    """
+    positive, negative = prediction[target == 1].double(), prediction[target == 0].double().sort().values
+    if not len(positive) or not len(negative):
+        return {}
+    below = torch.searchsorted(negative, positive)
+    upto = torch.searchsorted(negative, positive, right=True)
+    rank = 1 + (len(negative) - upto) + 0.5 * (upto - below)
+    found = {"mrr": float((1 / rank).mean())}
+    for k in (10, 50):
+        if len(negative) >= k:
+            found[f"hits@{k}"] = float((positive > negative[-k]).double().mean())
+    return found
 
 
 def _regression(p: Tensor, t: Tensor) -> dict[str, float]:

@@ -35,7 +35,7 @@ def summed_loss(
         rows = known.squeeze(1)
         return F.cross_entropy(outputs[rows], targets[rows].squeeze(1).long(), weight=weights, reduction="sum")
     outputs, targets = outputs[known], targets[known]
-    if task == "classification":
+    if task in ("classification", "link"):
         each = None if weights is None else weights[targets.long()]
         return F.binary_cross_entropy_with_logits(outputs, targets, weight=each, reduction="sum")
     return (F.l1_loss if loss == "l1" else F.mse_loss)(outputs, targets, reduction="sum")
@@ -79,7 +79,7 @@ def check_task(task: Task, targets: Float[Tensor, "rows targets"], classes: Sequ
     elif classes:
         some = ", ".join(map(repr, classes[:3]))
         raise CosetError(f"the target has classes ({some}, ...): use training.task=multiclass")
-    elif task == "classification":
+    elif task in ("classification", "link"):
         check_labels(targets)
 
 

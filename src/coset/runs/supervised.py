@@ -261,7 +261,7 @@ class SupervisedRecipe(Recipe):
         outputs = torch.cat(parts).float()
         if self.training.task == "regression":
             return outputs * learner.scale + learner.mean
-        return outputs.sigmoid() if self.training.task == "classification" else outputs.softmax(1)
+        return outputs.softmax(1) if self.training.task == "multiclass" else outputs.sigmoid()
 
     def _certificate(self, network: nn.Module, examples: Examples) -> Sequence[EquivarianceReport]:
         return verify_claims(network, self.batch(list(examples.inputs[:CERTIFIED])))

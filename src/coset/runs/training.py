@@ -9,14 +9,17 @@ from coset.core.options import Options
 from coset.runs import schedules
 from coset.runs.metrics import METRICS, Direction, Task, direction
 
-USUAL: dict[Task, str] = {"regression": "mae", "classification": "auroc", "multiclass": "accuracy"}
+USUAL: dict[Task, str] = {"regression": "mae", "classification": "auroc", "multiclass": "accuracy", "link": "auroc"}
 """Which metric chooses the best epoch unless a recipe says."""
 
 
 class TrainingOptions(Options):
     """How to train."""
 
-    task: Task = Field("regression", description="multiclass: one of several classes; classification: labels 0 and 1")
+    task: Task = Field(
+        "regression",
+        description="multiclass: one of several classes; classification: labels 0 and 1; link: which nodes are joined",
+    )
     loss: Literal["l1", "mse"] = Field("l1", description="for regression; classification uses cross-entropy")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count as much")
     monitor: str = Field(

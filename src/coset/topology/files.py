@@ -27,7 +27,7 @@ class _Written(BaseModel):
     kind: Literal["combinatorial", "cell", "simplicial"] = "combinatorial"
 
 
-def read_complex(source: str, lift: str = "ring", longest: int = 6) -> Complex:
+def read_complex(source: str, lift: str = "ring", longest: int = 6, repair: bool = False) -> Complex:
     """A complex from a file or a graph6 string.
 
     ======================  ==========================================================================
@@ -42,6 +42,7 @@ def read_complex(source: str, lift: str = "ring", longest: int = 6) -> Complex:
         source: Path of the file, or the graph6 string.
         lift: What becomes a cell of rank 2 of a graph: a name of :data:`coset.topology.liftings.LIFTINGS`.
         longest: Nodes of the longest ring.
+        repair: Leave out doubled and flat faces of a mesh, instead of refusing it.
 
     Raises:
         CosetError: There is no such file, or what it holds is no complex.
@@ -53,9 +54,9 @@ def read_complex(source: str, lift: str = "ring", longest: int = 6) -> Complex:
     if suffix == ".json":
         return _from_json(path)
     if suffix == ".atomlist":
-        return _from_atomlist(path)
+        return from_toponetx_named(path, read_atomlist(path))
     if suffix in SUFFIXES:
-        return read_mesh(path).complex
+        return read_mesh(path, repair).complex
     return LIFTINGS[lift].of(LiftingOptions(longest)).complex(from_networkx(_graph6(source)))
 
 
@@ -80,18 +81,29 @@ def _from_json(path: Path) -> Complex:
         raise CosetError(f"{path}: {error}") from error
 
 
-def _from_atomlist(path: Path) -> Complex:
+def read_atomlist(path: Path) -> Any:
+    """The TopoNetX complex of an atom list, with its attributes.
+
+    Raises:
+        CosetError: It is none.
+    """
     require("toponetx", "topology")
     from toponetx.readwrite.atomlist import load_from_atomlist
 
     _check_atoms(path)
     kind = "simplicial" if path.name.lower().endswith(".simplicial.atomlist") else "cell"
     try:
-        return from_toponetx(load_from_atomlist(str(path), kind))[0]
-    except CosetError as error:
-        raise CosetError(f"{path}: {error}") from error
+        return load_from_atomlist(str(path), kind)
     except Exception as error:  # whatever the parser stumbles upon
         raise CosetError(f"{path} is no atom list of TopoNetX: {' '.join(str(error).split())}") from error
+
+
+def from_toponetx_named(path: Path, source: Any) -> Complex:
+    """The complex of a TopoNetX complex; mistakes are told with the name of its file."""
+    try:
+        return from_toponetx(source)[0]
+    except CosetError as error:
+        raise CosetError(f"{path}: {error}") from error
 
 
 def _check_atoms(path: Path) -> None:

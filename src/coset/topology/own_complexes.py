@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,22 +15,22 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.files import make_folder
-from coset.core.outside import check_column, read_tree
-from coset.graphs.data.datasets import GraphTable, as_targets, graph_features, target_values
-from coset.graphs.data.graph_files import GRAPH, labelled, table_in
-from coset.graphs.data.own_graphs import SplitFiles, split_rows
+from coset.core.outside import check_column, read_table, read_tree
+from coset.graphs.data.datasets import GraphTable, Level, as_targets, graph_features, target_values
+from coset.graphs.data.graph_files import GRAPH, SPELLINGS, labelled, table_in
+from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
 from coset.graphs.data.sources import GRAPH_DATA
 from coset.runs.terminal import track
-from coset.topology.data.adapters import from_toponetx
-from coset.topology.data.batches import ComplexData, to_data
+from coset.topology.data.adapters import from_toponetx, toponetx_features
+from coset.topology.data.batches import to_data
 from coset.topology.data.complexes import Complex
-from coset.topology.data.meshes import SUFFIXES
-from coset.topology.files import read_complex, write_complex
+from coset.topology.data.meshes import SUFFIXES, read_mesh
+from coset.topology.files import from_toponetx_named, read_atomlist, read_complex, write_complex
 
 ENDINGS = (".json", ".atomlist", *SUFFIXES)
 RANKS = 3  # vertices, edges, faces: what the models of complexes read
 FEATURES = "features"
-"""Key of a JSON file: rows of numbers by rank, ``{"0": [[...], ...], "1": [...]}``."""
+"""Key of a JSON file: rows of numbers by rank, ``{"0": [[...], ...], "1": [...], "2": [...]}``."""
 
 
 @GRAPH_DATA.add
@@ -39,8 +40,23 @@ class ComplexFiles(SplitFiles):
     recipe: ClassVar[str] = "complexes"
 
     name: Literal["complexes"] = "complexes"
-    path: str = Field(description="folder of complexes (.json, .atomlist, .off, .obj, ...) with labels.csv")
+    path: str = Field(description="folder of complexes (.json, .atomlist, .off, ...) with labels.csv or cells.csv")
     target: list[str] = Field(description="column of the labels to predict, or several: a,b", min_length=1)
+    rank: Literal[0, 1, 2] | None = Field(
+        None, description="targets are of the cells of this rank, rows of cells.csv; of whole complexes without"
+    )
+    repair: bool = Field(False, description="meshes: leave out faces that are there twice or have a vertex twice")
+
+    @classmethod
+    def described(cls, path: Path, target: str | None) -> GraphTable | None:
+        """What ``coset data check`` is told of: a folder of complexes, meshes repaired."""
+        endings = {file.suffix.lower() for file in path.iterdir()} if path.is_dir() else set()
+        if table_in(path, "edges") is not None or not (endings & set(ENDINGS) and (endings - {".json"}) & set(ENDINGS)):
+            return None
+        if target is None:
+            graphs, notes = read_complexes(complex_files(path), repair=True)
+            return GraphTable(graphs, name=path.name, notes=notes)
+        return cls.model_validate({"path": str(path), "target": target, "repair": True}).load(0, False)
 
     @classmethod
     def holds(cls, path: Path) -> bool:
@@ -63,11 +79,17 @@ class ComplexFiles(SplitFiles):
     def load(self, seed: int, progress: bool) -> GraphTable:
         folder = Path(self.path)
         files = complex_files(folder)
-        labels = Path(self.labels) if self.labels else table_in(folder, "labels")
+        wanted = "labels" if self.rank is None else "cells"
+        labels = Path(self.labels) if self.labels else table_in(folder, wanted)
         if labels is None:
+            each = "file" if self.rank is None else "cell (column 'cell': its vertices, such as 0 4 7)"
             raise CosetError(
-                f"{folder} has no labels.csv: a table with a row a file and a column 'graph' of their names"
+                f"{folder} has no {wanted}.csv: a table with a row a {each} and a column 'graph' of names of files"
             )
+        if self.rank is not None:
+            graphs, notes = read_complexes(files, progress, self.repair)
+            table = with_cell_targets(graphs, labels, self.target, self.rank, self.split_for(seed))
+            return replace(table, name=folder.name, notes=notes)
         rows = labelled(pd.DataFrame({GRAPH: [file.stem for file in files]}), labels)
         for target in self.target:
             check_column([str(c) for c in rows.columns], target, labels)
@@ -75,22 +97,115 @@ class ComplexFiles(SplitFiles):
         if (missing := np.isnan(values).all(1)).any():
             raise CosetError(f"{labels}, row {rows.index[int(missing.argmax())]}: the target is missing")
         splits = split_rows(len(files), rows, self.split_for(seed), values[:, 0], str(labels))
-        graphs = read_complexes(files, progress)
+        graphs, notes = read_complexes(files, progress, self.repair)
         for graph, y in zip(graphs, as_targets(values), strict=True):
             graph.y = y.unsqueeze(0)
-        features = graph_features(graphs, "x"), graph_features(graphs, "x_1")
-        return GraphTable(graphs, tuple(self.target), splits, folder.name, *features, classes=classes)
+        table = GraphTable(graphs, tuple(self.target), splits, folder.name, notes=notes, classes=classes)
+        return replace(table, **_features_of(graphs))
 
     def to_predict(self, path: Path, described: GraphTable) -> GraphTable:
         """Complexes of another folder, or of one file."""
-        graphs = read_complexes([path] if path.is_file() else complex_files(path))
-        features = graph_features(graphs, "x"), graph_features(graphs, "x_1")
-        if features != (described.node_features, described.edge_features):
+        graphs, notes = read_complexes([path] if path.is_file() else complex_files(path), repair=self.repair)
+        features = _features_of(graphs)
+        wanted = {key: getattr(described, key) for key in features}
+        if features != wanted:
             raise CosetError(
-                f"{path}: features of vertices and edges are {features[0]} and {features[1]} columns; training had "
-                f"{described.node_features} and {described.edge_features}"
+                f"{path}: features of vertices, edges and faces are {', '.join(map(str, features.values()))} columns; "
+                f"training had {', '.join(map(str, wanted.values()))}"
             )
-        return GraphTable(graphs, (), {}, path.name, *features)
+        if self.rank is not None:
+            for graph in graphs:
+                graph.cell_names = cell_names(graph, self.rank)
+        return GraphTable(graphs, (), {}, path.name, notes=notes, level=described.level, **features)
+
+
+def _features_of(graphs: list[Data]) -> dict[str, Any]:
+    keys = {"node_features": "x", "edge_features": "x_1", "face_features": "x_2"}
+    return {name: graph_features(graphs, key) for name, key in keys.items()}
+
+
+def cell_names(complex_: Data, rank: int) -> list[str]:
+    """The cells of a rank by their vertices in ascending order, as in ``0 4 7``."""
+    if rank == 0:
+        return [str(vertex) for vertex in range(int(complex_.num_nodes or 0))]
+    vertex, cell = complex_[f"incidence_0_{rank}"]
+    order = torch.argsort(cell * int(complex_.num_nodes or 0) + vertex)
+    sizes = torch.bincount(cell, minlength=int(complex_.num_cells[0, rank])).tolist()
+    return [" ".join(map(str, part.tolist())) for part in vertex[order].split(sizes)]
+
+
+def with_cell_targets(graphs: list[Data], file: Path, targets: list[str], rank: int, split: Split) -> GraphTable:
+    """Complexes with a row of targets for each cell of a rank: NaN for those that the table does not name.
+
+    Args:
+        graphs: The complexes.
+        file: Table with columns ``graph``, ``cell`` and the targets.
+        targets: Columns of it.
+        rank: Of the cells.
+        split: Of one complex its cells are split, of several whole complexes, unless a column says.
+
+    Raises:
+        CosetError: It names a complex or a cell that is not there, or one twice; or a target is wrong.
+    """
+    rows = read_table(file)
+    folded = {str(column).lower(): str(column) for column in rows.columns}
+    spelling = next((folded[s] for s in SPELLINGS[GRAPH] if s in folded), None)
+    for column in ("graph" if spelling is None else spelling, "cell", *targets):
+        check_column([str(c) for c in rows.columns], column, file)
+    values, classes = column_values(rows, targets, str(file))
+    at = _cells_of(rows, spelling or GRAPH, graphs, rank, file)
+    counts = [int(graph.num_cells[0, rank]) for graph in graphs]
+    whole = np.full((sum(counts), len(targets)), np.nan)
+    whole[at] = values
+    usable = np.flatnonzero(~np.isnan(values).all(1))
+    if len(graphs) > 1 and split.kind not in ("column", "time"):
+        of_rows = np.repeat(np.arange(len(graphs)), counts)[at[usable]]
+        parts = {name: np.flatnonzero(np.isin(of_rows, part))
+                 for name, part in split_rows(len(graphs), None, split, None, str(file)).items()}  # fmt: skip
+    else:
+        chosen = split_rows(len(usable), rows.iloc[usable], split, values[usable, 0], str(file))
+        parts = {name: part.numpy() for name, part in chosen.items()}
+    splits = {name: torch.from_numpy(np.sort(at[usable[part]])) for name, part in parts.items()}
+    for graph, y in zip(graphs, as_targets(whole).split(counts), strict=True):
+        graph.y, graph.cell_names = y.clone(), cell_names(graph, rank)
+    levels: tuple[Level, ...] = ("cell0", "cell1", "cell2")
+    table = GraphTable(graphs, tuple(targets), splits, classes=classes, level=levels[rank])
+    return replace(table, **_features_of(graphs))
+
+
+def _cells_of(rows: pd.DataFrame, named: str, graphs: list[Data], rank: int, file: Path) -> np.ndarray:
+    """Which cell of a rank, counted over all complexes, each row of a table is of."""
+    places = _places(graphs, rank)
+    at = np.empty(len(rows), dtype=np.int64)
+    for number, (row, name, cell) in enumerate(zip(rows.index, rows[named], rows["cell"], strict=True)):
+        stem = str(name).strip()
+        stem = stem if stem in places else Path(stem).stem
+        if stem not in places:
+            raise CosetError(f"{file}, row {row}: there is no complex {name!r}")
+        found = places[stem].get(_key(str(cell)), [])
+        if len(found) != 1:
+            raise CosetError(f"{file}, row {row}: {name} has {len(found) or 'no'} cells {cell!r} of rank {rank}; name "
+                             "one by its vertices, such as 0 4 7")  # fmt: skip
+        at[number] = found[0]
+    if (double := pd.Series(at).duplicated().to_numpy()).any():
+        raise CosetError(f"{file}, row {rows.index[int(double.argmax())]}: the cell is there twice")
+    return at
+
+
+def _key(cell: str) -> str:
+    return " ".join(sorted(cell.split(), key=lambda word: (len(word), word)))
+
+
+def _places(graphs: list[Data], rank: int) -> dict[str, dict[str, list[int]]]:
+    """By complex and name of a cell, the rows (of all complexes) that have it."""
+    places: dict[str, dict[str, list[int]]] = {}
+    row = 0
+    for graph in graphs:
+        own = places.setdefault(graph.id, {})
+        for name in cell_names(graph, rank):
+            own.setdefault(_key(name), []).append(row)
+            row += 1
+    return places
 
 
 def _complex_of(given: Any) -> Complex | None:
@@ -117,31 +232,65 @@ def complex_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_complexes(files: list[Path], progress: bool = False) -> list[Data]:
-    """Complexes with features of vertices ``x`` and of edges ``x_1``, where their files have some.
+def read_complexes(
+    files: list[Path], progress: bool = False, repair: bool = False
+) -> tuple[list[Data], tuple[str, ...]]:
+    """Complexes with features of vertices ``x``, edges ``x_1`` and faces ``x_2``, where files have some; and what was
+    repaired.
+
+    Args:
+        files: Of complexes.
+        progress: Show a progress bar.
+        repair: Of meshes, leave out faces that are doubled or flat.
 
     Raises:
         CosetError: A file holds no complex, cells beyond faces, or some have features and others not.
     """
-    found = [_read(file) for file in track(files, "complexes", quiet=not progress)]
-    for key in ("x", "x_1"):
+    found: list[Data] = []
+    left_out: dict[str, tuple[int, int]] = {}
+    for file in track(files, "complexes", quiet=not progress):
+        complex_, features, faces = _read(file, repair)
+        if any(faces):
+            left_out[file.name] = faces
+        try:
+            found.append(to_data(complex_, ranks=RANKS, id=file.stem, **features))
+        except CosetError as error:
+            raise CosetError(f"{file}: {error}") from None
+    for key in ("x", "x_1", "x_2"):
         widths = {data[key].size(1) if key in data else None for data in found}
         if len(widths) > 1:
             raise CosetError(f"{files[0].parent}: complexes differ in {key}: all must have equally many features")
-    return found
+    if not left_out:
+        return found, ()
+    flat, doubled = (sum(faces[at] for faces in left_out.values()) for at in (0, 1))
+    return found, (
+        f"{len(left_out)} meshes were repaired (data.repair=true; {next(iter(left_out))} first): left out {flat} faces "
+        f"without three different corners and {doubled} that were there before",
+    )
 
 
-def _read(file: Path) -> ComplexData:
-    complex_ = read_complex(str(file))
+def _read(file: Path, repair: bool) -> tuple[Complex, dict[str, Any], tuple[int, int]]:
+    """A complex, its features, and how many faces a repair has left out: flat ones, doubled ones."""
+    left_out, kind = (0, 0), file.suffix.lower()
+    given: Any = {}
+    if kind == ".atomlist":
+        source = read_atomlist(file)
+        complex_ = from_toponetx_named(file, source)
+        given = {str(rank): rows.tolist() for rank, (_, rows) in toponetx_features(source).items() if rank < RANKS}
+    elif kind in SUFFIXES:
+        mesh = read_mesh(file, repair)
+        complex_, left_out = mesh.complex, mesh.left_out
+    else:
+        complex_ = read_complex(str(file))
+        given = read_tree(file).get(FEATURES, {})
     if complex_.top >= RANKS:
         raise CosetError(
             f"{file} has cells of rank {complex_.top}; models read vertices, edges and faces (ranks 0 to 2)"
         )
-    given: Any = read_tree(file).get(FEATURES, {}) if file.suffix.lower() == ".json" else {}
     features: dict[str, Any] = {}
     for rank, rows in given.items() if isinstance(given, dict) else ():
-        if rank not in ("0", "1"):
-            raise CosetError(f"{file}: features of rank {rank}; models read those of vertices (0) and edges (1)")
+        if rank not in ("0", "1", "2"):
+            raise CosetError(f"{file}: features of rank {rank}; models read those of ranks 0 to 2")
         try:
             values = torch.tensor(rows, dtype=torch.float32)
         except (TypeError, ValueError) as error:
@@ -149,7 +298,4 @@ def _read(file: Path) -> ComplexData:
         if values.dim() != 2 or not torch.isfinite(values).all():
             raise CosetError(f"{file}: features of rank {rank} must be rows of finite numbers")
         features["x" if rank == "0" else f"x_{rank}"] = values
-    try:
-        return to_data(complex_, ranks=RANKS, id=file.stem, **features)
-    except CosetError as error:
-        raise CosetError(f"{file}: {error}") from None
+    return complex_, features, left_out

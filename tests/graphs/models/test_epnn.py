@@ -214,7 +214,7 @@ def test_mistakes_are_explained():
         MODELS["grit-product"]()(single)
     for call, message in (
         (lambda: EPNN(readout="max"), "choose sum or mean"),
-        (lambda: EPNN(level="edge"), "choose graph or node"),
+        (lambda: EPNN(level="cell"), "choose graph, node, edge or link"),
         (lambda: GRIT(encoder="sum"), "choose implicit, product or none"),
         (lambda: GRIT(width=10, heads=4), "multiple of heads"),
         (lambda: GRIT(encoder="none", walk_steps=0), "nothing to tell pairs apart"),

@@ -11,9 +11,10 @@ from torch_geometric.data import Data
 
 from coset.core.identity import digest
 from coset.graphs.data import datasets
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.datasets import GraphTable, plural
 from coset.graphs.data.molecules import canonical_smiles, parse_smiles
 from coset.graphs.data.own_graphs import GraphFiles
+from coset.graphs.data.sources import GRAPH_DATA, GraphData
 
 MANY = 5  # examples of a kind in a warning
 FEW = 10  # different whole numbers that look like classes
@@ -25,7 +26,8 @@ def described_file(
     """Facts about a file of graphs, and what looks wrong with it.
 
     Args:
-        path: A CSV of SMILES, or what :class:`~coset.graphs.data.own_graphs.GraphFiles` reads.
+        path: A CSV of SMILES, what :class:`~coset.graphs.data.own_graphs.GraphFiles` reads, or a folder that another
+            source knows.
         target: Column to learn, or several.
         smiles: Column of SMILES.
 
@@ -35,6 +37,8 @@ def described_file(
     if path.is_file() and path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".sdf", ".parquet")):
         table = datasets.csv(path, smiles, target or (), skip_bad_rows=True, drop_missing=True)
         form = "molecules"
+    elif (other := _of_other_sources(path, target)) is not None:
+        table, form = other, "complexes"
     else:
         given: dict[str, Any] = {"name": "files", "path": str(path), "target": target or []}
         table = GraphFiles.model_validate(given).load(0, False)
@@ -44,20 +48,36 @@ def described_file(
 
 def _facts(table: GraphTable, form: str) -> dict[str, Any]:
     nodes = [int(graph.num_nodes or 0) for graph in table.graphs]
-    edges = [graph.edge_index.size(1) // 2 for graph in table.graphs]
-    facts: dict[str, Any] = {
-        form: len(table),
-        "nodes": f"{min(nodes)} to {max(nodes)}, {sum(nodes):,} in all",
-        "edges": f"{min(edges)} to {max(edges)}, {sum(edges):,} in all",
-        "features of nodes": _features(table.node_features, table.columns.get("nodes")),
-        "features of edges": _features(table.edge_features, table.columns.get("edges")),
-    }
+    if form == "complexes":
+        cells = torch.cat([graph.num_cells for graph in table.graphs])
+        named = zip(("vertices", "edges", "faces"), cells.t().tolist(), strict=True)
+        facts: dict[str, Any] = {form: len(table), **{name: _sizes(counts) for name, counts in named}}
+    else:
+        edges = [graph.edge_index.size(1) // 2 for graph in table.graphs]
+        facts = {
+            form: len(table),
+            "nodes": _sizes(nodes),
+            "edges": _sizes(edges),
+            "features of nodes": _features(table.node_features, table.columns.get("nodes")),
+            "features of edges": _features(table.edge_features, table.columns.get("edges")),
+        }
     for column, name in enumerate(table.target_names):
-        facts[f"target {name} (of {table.level}s)"] = _target(table, column)
+        facts[f"target {name} (of {plural(table.level)})"] = _target(table, column)
     if table.target_names:
         shares = {name: len(rows) for name, rows in table.splits.items()}
         facts["a split"] = ", ".join(f"{count} {name}" for name, count in shares.items())
     return facts
+
+
+def _sizes(counts: Sequence[int]) -> str:
+    return f"{min(counts)} to {max(counts)}, {sum(counts):,} in all"
+
+
+def _of_other_sources(path: Path, target: str | None) -> GraphTable | None:
+    """What a source that knows the form of a file or folder reads of it."""
+    kinds = (kind for _, kind in GRAPH_DATA.items() if issubclass(kind, GraphData))
+    found = (kind.described(path, target) for kind in kinds)
+    return next((table for table in found if table is not None), None)
 
 
 def _features(features: list[int] | int | None, columns: dict[str, Any] | None) -> str:
@@ -107,7 +127,8 @@ def _warnings(table: GraphTable) -> list[str]:
     repeated = len(contents) - len(set(contents))
     if repeated:
         found.append(f"{repeated} graphs are exact copies of others" + _across(table, contents))
-    if len({graph.edge_index.size(1) for graph in table.graphs}) == 1 and not table.graphs[0].edge_index.size(1):
+    edges = [graph.edge_index.size(1) for graph in table.graphs if graph.edge_index is not None]
+    if edges and not any(edges):
         found.append("no graph has an edge")
     return found
 
@@ -116,13 +137,14 @@ def _content(graph: Data) -> str:
     """What a copy of a graph shares with it: its SMILES in a molecule, else all features and edges, not the target."""
     if graph.get("smiles"):
         return canonical_smiles(parse_smiles(graph.smiles))
-    parts = [graph[key] for key in ("x", "edge_index", "edge_attr") if key in graph and graph[key] is not None]
+    keys = ("x", "x_1", "x_2", "edge_index", "edge_attr", "incidence_0_1", "incidence_0_2")
+    parts = [graph[key] for key in keys if key in graph and graph[key] is not None]
     return digest([int(graph.num_nodes or 0), *parts])
 
 
 def _across(table: GraphTable, contents: Sequence[str]) -> str:
     """How many graphs of other splits are copies of one to train on."""
-    if table.level == "node" or "train" not in table.splits:
+    if table.level != "graph" or "train" not in table.splits:
         return ""
     rows = list(zip(contents, table.split_of(), strict=True))
     seen = {content for content, name in rows if name == "train"}

@@ -31,11 +31,22 @@ from coset.core.outside import check_column, lines_of, spelled
 from coset.core.registry import nearest
 from coset.graphs.data.columns import Columns
 from coset.graphs.data.compounds import Compound, feature_sizes, parse_compound
+from coset.graphs.data.links import asked_of, hidden_in
 from coset.graphs.data.molecule_files import read_molecules
-from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, scaffold_split
+from coset.graphs.data.splits import (
+    NAMES,
+    Splits,
+    column_split,
+    fold_split,
+    ordered_split,
+    random_split,
+    scaffold_split,
+)
 from coset.graphs.data.validation import validate_graph
 from coset.runs.terminal import track
 
+Level = Literal["graph", "node", "edge", "link", "cell0", "cell1", "cell2"]
+"""Of what rows of targets are; ``cell1``: cells of rank 1 of a complex."""
 FRACTIONS = (0.8, 0.1, 0.1)
 RESOLUTION = 1e-5
 """Of targets in float32, against their spread: what is coarser stays in float64."""
@@ -55,10 +66,13 @@ class GraphTable:
         name: What the data set is called.
         node_features: Table sizes of categorical node columns, number of real ones, or ``None`` for bare graphs.
         edge_features: The same for edges; ``None`` if there are no edge features.
+        face_features: The same for cells of rank 2 of complexes.
         notes: What a reader of the results should know: rows skipped, files used.
         classes: Names of the classes, where the one target is the number of a class.
-        level: Of what targets are: ``graph``, with y [1, T], or ``node``, with y [n, T] and splits of all nodes of all
-            graphs, numbered in their order.
+        level: Of what targets are: ``graph``, with y [1, T]; ``node``, with y [n, T]; ``edge``, with a row of y for
+            each column of ``edge_label_index`` [2, rows]; ``link``, as ``edge``, of pairs of nodes that are joined or
+            not (:mod:`coset.graphs.data.links`); ``cell1``, with a row of y for each cell of rank 1. Splits are of
+            rows, of all graphs, numbered in their order.
         columns: What is known of feature columns of tables of ``nodes`` and ``edges``, by which new ones are read.
     """
 
@@ -70,8 +84,9 @@ class GraphTable:
     edge_features: list[int] | int | None = None
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
-    level: Literal["graph", "node"] = "graph"
+    level: Level = "graph"
     columns: dict[str, Columns] = field(default_factory=dict)
+    face_features: list[int] | int | None = None
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -97,7 +112,7 @@ class GraphTable:
 
     @property
     def targets(self) -> Float[Tensor, "rows targets"]:
-        """A row a graph, or a node."""
+        """A row a graph, a node, or a pair of nodes."""
         if not self.target_names:
             return torch.empty(sum(self.rows_of_graphs), 0)
         return torch.cat([data.y for data in self.graphs]) if self.graphs else torch.empty(0, len(self.target_names))
@@ -112,6 +127,9 @@ class GraphTable:
             raise CosetError(f"{self.name} has no split {split!r}: it has {', '.join(self.splits) or 'none'}")
         if self.level == "graph":
             return [self.graphs[row] for row in self.splits[split].tolist()]
+        if self.level == "link":
+            chosen = [(graph, graph.edge_label_part == NAMES.index(split)) for graph in self.graphs]
+            return [asked_of(graph, rows, hidden_in(graph, split)) for graph, rows in chosen if bool(rows.any())]
         wanted = torch.zeros(sum(self.rows_of_graphs), dtype=torch.bool)
         wanted[self.splits[split]] = True
         parts = zip(self.graphs, wanted.split(self.rows_of_graphs), strict=True)
@@ -120,7 +138,13 @@ class GraphTable:
     @property
     def rows_of_graphs(self) -> list[int]:
         """How many rows of targets each graph has."""
-        return [1] * len(self) if self.level == "graph" else [int(graph.num_nodes or 0) for graph in self.graphs]
+        if self.level == "graph":
+            return [1] * len(self)
+        if self.level == "node":
+            return [int(graph.num_nodes or 0) for graph in self.graphs]
+        if self.level.startswith("cell"):
+            return [int(graph.num_cells[:, int(self.level[-1])].sum()) for graph in self.graphs]
+        return [graph.edge_label_index.size(1) for graph in self.graphs]
 
     @property
     def graph_of_rows(self) -> Int[Tensor, " rows"]:
@@ -164,7 +188,7 @@ class GraphTable:
         """A hash of all that is learned from: graphs, targets, splits."""
         stored = getattr(self.graphs, "identity", None)
         graphs = [_content(data) for data in self.graphs] if stored is None else stored()
-        classes = (self.classes, self.level) if self.classes or self.level == "node" else ()
+        classes = (self.classes, self.level) if self.classes or self.level != "graph" else ()
         return digest(graphs, self.target_names, dict(self.splits), *classes)
 
     def map(self, transform: Callable[[list[Data]], Any]) -> GraphTable:
@@ -175,13 +199,18 @@ class GraphTable:
         return replace(self, graphs=graphs)
 
 
+def plural(level: str) -> str:
+    """A level in a sentence: ``nodes``, ``cells of rank 1``."""
+    return f"cells of rank {level[-1]}" if level.startswith("cell") else f"{level}s"
+
+
 def node_names(graph: Data) -> list[str]:
     """Names of the nodes: those of the file they came from, else their numbers."""
     return list(graph.node_id) if "node_id" in graph else [str(node) for node in range(graph.num_nodes or 0)]
 
 
 def _with_targets_of(graph: Data, rows: Tensor) -> Data:
-    """The graph with the targets of some of its nodes alone."""
+    """The graph with the targets of some of its nodes or edges alone."""
     graph = graph.clone()
     graph.y = torch.where(rows.unsqueeze(1), graph.y, torch.nan)
     return graph

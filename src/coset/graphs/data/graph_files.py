@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from coset.core.errors import CosetError
 from coset.core.outside import check_column, lines_of, read_table, read_text, read_tree, refusing
@@ -21,7 +22,7 @@ from coset.core.outside import check_column, lines_of, read_table, read_text, re
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 NETWORKS = (".graphml", ".json")
 GRAPH6 = (".g6", ".graph6", ".g6.gz", ".graph6.gz")
-LABELS = "labels"
+LABELS, PAIRS = "labels", "pairs"
 GRAPH, NODE, SOURCE, TARGET = "graph", "node", "source", "target"
 SPELLINGS = {
     GRAPH: ("graph", "graph_id", "graph_name", "complex", "mesh", "file"),
@@ -45,6 +46,7 @@ class GraphTables:
         place: Where they come from, for messages.
         names: What the three tables are called in messages.
         notes: What a reader of the results should know.
+        pairs: Columns ``graph``, ``source``, ``target``: pairs of nodes to predict links for, if a table names some.
     """
 
     nodes: pd.DataFrame
@@ -53,6 +55,7 @@ class GraphTables:
     place: Path
     names: tuple[str, str, str]
     notes: tuple[str, ...] = ()
+    pairs: pd.DataFrame | None = None
 
 
 def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
@@ -109,8 +112,10 @@ def _from_tables(folder: Path, edges_file: Path, labels: Path | None) -> GraphTa
         nodes = pd.concat(ends, ignore_index=True).drop_duplicates(ignore_index=True)
     if graphs is None:
         graphs = pd.DataFrame({GRAPH: pd.concat([nodes[GRAPH], edges[GRAPH]]).drop_duplicates().to_list()})
+    pairs_file = table_in(folder, PAIRS)
+    pairs = None if pairs_file is None else _named(read_table(pairs_file), (SOURCE, TARGET), pairs_file)
     files = (nodes_file or edges_file, edges_file, graphs_file or nodes_file or edges_file)
-    return GraphTables(nodes, edges, graphs, folder, (str(files[0]), str(files[1]), str(files[2])))
+    return GraphTables(nodes, edges, graphs, folder, (str(files[0]), str(files[1]), str(files[2])), pairs=pairs)
 
 
 def _named(frame: pd.DataFrame, needed: Sequence[str], file: Path) -> pd.DataFrame:
@@ -245,18 +250,37 @@ def numbered(tables: GraphTables) -> tuple[np.ndarray, np.ndarray]:
     if not keys.is_unique:
         at = int(keys.duplicated().argmax())
         raise CosetError(f"{tables.names[0]}, row {nodes.index[at]}: node {nodes[NODE].iloc[at]!r} is there twice")
-    number = pd.Series(np.arange(len(nodes)), index=keys)
+    return of_nodes, _ends(tables, edges, tables.names[1])
+
+
+def named_pairs(tables: GraphTables, pairs: pd.DataFrame) -> list[Int[np.ndarray, "2 _pairs"]]:
+    """Both nodes of each pair of a table, graph by graph, counted within the graph.
+
+    Raises:
+        CosetError: A node is named that is not there.
+    """
+    ends = _ends(tables, pairs, str(tables.place / PAIRS))
+    place = pd.Index(tables.graphs[GRAPH])
+    of_nodes = place.get_indexer(pd.Index(tables.nodes[GRAPH]))
+    starts = np.searchsorted(of_nodes, np.arange(len(place)))  # nodes of a graph lie together
+    of_pairs = of_nodes[ends[0]]
+    return [ends[:, of_pairs == number] - starts[number] for number in range(len(place))]
+
+
+def _ends(tables: GraphTables, rows: pd.DataFrame, what: str) -> np.ndarray:
+    """Numbers of the nodes at both ends of rows with ``graph``, ``source``, ``target``."""
+    nodes = pd.MultiIndex.from_arrays([tables.nodes[GRAPH], tables.nodes[NODE]])
     ends = []
     for end in (SOURCE, TARGET):
-        wanted = pd.MultiIndex.from_arrays([edges[GRAPH], edges[end]])
-        found = number.index.get_indexer(wanted) if len(edges) else np.empty(0, dtype=np.int64)
+        wanted = pd.MultiIndex.from_arrays([rows[GRAPH], rows[end]])
+        found = nodes.get_indexer(wanted) if len(rows) else np.empty(0, dtype=np.int64)
         if (found < 0).any():
             at = int((found < 0).argmax())
-            which = f"node {edges[end].iloc[at]!r}"
-            which += f" of graph {edges[GRAPH].iloc[at]!r}" if len(graphs) > 1 else ""
-            raise CosetError(f"{tables.names[1]}, row {edges.index[at]}: {tables.names[0]} has no {which}")
+            which = f"node {rows[end].iloc[at]!r}"
+            which += f" of graph {rows[GRAPH].iloc[at]!r}" if len(tables.graphs) > 1 else ""
+            raise CosetError(f"{what}, row {rows.index[at]}: {tables.names[0]} has no {which}")
         ends.append(found)
-    return of_nodes, np.stack(ends)
+    return np.stack(ends)
 
 
 def _places(names: pd.Series, place: pd.Series, rows: pd.Index, what: str, kind: str) -> np.ndarray:

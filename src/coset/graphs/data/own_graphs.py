@@ -1,4 +1,4 @@
-"""``data.name=files``: one's own graphs with what is to be learned of them, a row a graph or a row a node."""
+"""``data.name=files``: one's own graphs with what is to be learned of them, a row a graph, a node or an edge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 from coset.core.errors import CosetError
 from coset.core.outside import check_column
 from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import GraphTable, as_targets, target_values
+from coset.graphs.data.datasets import GraphTable, Level, as_targets, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,
@@ -25,10 +25,12 @@ from coset.graphs.data.graph_files import (
     TARGET,
     GraphTables,
     labelled,
+    named_pairs,
     numbered,
     read_graph_tables,
     table_beside,
 )
+from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares, fold_of, listed_names
 from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, stratified_split
@@ -99,39 +101,45 @@ class GraphFiles(SplitFiles):
 
     name: Literal["files"] = "files"
     path: str = Field(description="folder with edges.csv (nodes.csv, graphs.csv), or a file: .g6, .graphml, .json, .pt")
-    target: list[str] = Field([], description="column to predict, of graphs or of nodes, or several: a,b")
-    level: Literal["auto", "graph", "node"] = Field(
-        "auto", description="of what targets are; auto: where the column is"
+    target: list[str] = Field([], description="column to predict, of graphs, nodes or edges, or several: a,b")
+    level: Literal["auto", "graph", "node", "edge", "link"] = Field(
+        "auto", description="of what targets are; auto: where the column is; link: which nodes are joined, no column"
     )
+    negatives: int = Field(1, ge=1, description="level=link: pairs without an edge for each edge held out")
     ignore: list[str] = Field([], description="columns that are no features")
 
     _ignored = field_validator("ignore", mode="before")(listed_names)
 
     def load(self, seed: int, progress: bool) -> GraphTable:
         split = self.split_for(seed)
+        if self.level == "link" and self.target:
+            raise CosetError(f"data.level=link learns which nodes are joined; leave out data.target={self.target[0]}")
         if self.path.endswith(".pt"):
             return self._from_pyg(split)
         tables = read_graph_tables(Path(self.path), None if self.labels is None else Path(self.labels))
-        if not self.target:
+        if not self.target and self.level != "link":
             raise CosetError(f"{self.path}: say what to learn, data.target=COLUMN; {_columns_of(tables)}")
-        return graphs_of(tables, self.target, self.level, self.ignore, split)
+        return graphs_of(tables, self.target, self.level, self.ignore, split, negatives=self.negatives)
 
     def to_predict(self, path: Path, described: GraphTable) -> GraphTable:
         """Graphs of another file of the same form, without targets."""
         if path.suffix == ".pt":
-            table = read_pyg_file(path, described.level)
-            return _like(replace(table, target_names=(), splits={}), described, path)
+            table = read_pyg_file(path, described.level, asked=True)
+            table = replace(table, target_names=(), splits={}, graphs=pairs_to_predict(table.graphs, described.level))
+            return _like(table, described, path)
         return graphs_of(read_graph_tables(path), (), described.level, self.ignore, None, described.columns)
 
     def _from_pyg(self, split: Split) -> GraphTable:
         table = read_pyg_file(Path(self.path), self.level)
         if self.target:
             table = with_labels(table, Path(self.path), None if self.labels is None else Path(self.labels), self.target)
-        if not table.target_names:
+        if not table.target_names and table.level != "link":
             raise CosetError(f"{self.path}: its graphs have no y to learn")
         if table.splits:
             return table
-        if table.level == "node" and len(table) > 1:
+        if table.level == "link":
+            return _links_of(table, split, self.negatives, self.path)
+        if table.level in ("node", "edge") and len(table) > 1:
             parts = split_rows(len(table), None, split, None, self.path)
             return replace(table, splits=_rows_of(parts, table.graph_of_rows))
         values = table.targets.numpy()
@@ -153,7 +161,7 @@ def with_labels(table: GraphTable, path: Path, labels: Path | None, targets: Seq
     rows = labelled(pd.DataFrame({GRAPH: table.ids}), file)
     for target in targets:
         check_column([str(c) for c in rows.columns], target, file)
-    values, classes = _targets(rows, str(file), targets)
+    values, classes = column_values(rows, targets, str(file))
     graphs = [graph.clone() for graph in table.graphs]
     for graph, y in zip(graphs, as_targets(values), strict=True):
         graph.y = y.unsqueeze(0)
@@ -167,14 +175,36 @@ class _Numbered:
     Attributes:
         tables: The same, nodes in the new order.
         of_nodes: Number of the graph of each node.
-        ends: Nodes at both ends of each edge [2, edges].
+        ends: Nodes at both ends of each row of edges [2, rows], the lower number first.
         counts: Nodes of each graph.
+        kept: Rows of edges, each edge once, by graph and nodes.
+        same: For each row of edges the row in ``kept`` that is the same edge; -1 for loops.
     """
 
     tables: GraphTables
     of_nodes: np.ndarray
     ends: np.ndarray
     counts: np.ndarray
+    kept: np.ndarray
+    same: np.ndarray
+
+    @property
+    def of_edges(self) -> np.ndarray:
+        """Number of the graph of each edge that is kept."""
+        return self.of_nodes[self.ends[0, self.kept]]
+
+    @property
+    def loops(self) -> int:
+        return int((self.same < 0).sum())
+
+    def targets_of(self, level: str) -> tuple[pd.DataFrame, str, np.ndarray]:
+        """The table that has rows of a level, what it is called, and the graph of each row."""
+        tables = self.tables
+        if level == "graph":
+            return tables.graphs, tables.names[2], np.arange(len(tables.graphs))
+        if level == "node":
+            return tables.nodes, tables.names[0], self.of_nodes
+        return tables.edges.iloc[self.kept], tables.names[1], self.of_edges
 
 
 def graphs_of(
@@ -184,41 +214,48 @@ def graphs_of(
     ignore: Sequence[str] = (),
     split: Split | None = None,
     columns: dict[str, Columns] | None = None,
+    negatives: int = 1,
 ) -> GraphTable:
     """Graphs of three tables, checked and encoded.
 
     Args:
         tables: As they were read.
-        targets: Columns to predict; none for prediction.
-        level: ``graph``, ``node``, or ``auto``: of the table that has the columns.
+        targets: Columns to predict; none for prediction, and for links.
+        level: ``graph``, ``node``, ``edge``, ``link``, or ``auto``: of the table that has the columns.
         ignore: Columns that are no features.
         split: How rows are split; not at all with ``None``.
         columns: What is known of feature columns from training; learned from these rows if ``None``.
+        negatives: Of links, pairs without an edge for each edge that is held out.
 
     Raises:
         CosetError: The tables do not fit together, or a cell is wrong; the message names file, row and column.
     """
-    found = _numbered(tables)
-    tables, level = found.tables, _level(tables, targets, level)
-    of_targets = (tables.nodes, tables.names[0]) if level == "node" else (tables.graphs, tables.names[2])
-    values, classes = _targets(*of_targets, targets)
-    splits = {} if split is None else _splits(*of_targets, values, split, found, level)
+    found, kind = _numbered(tables), _level(tables, targets, level)
+    tables = found.tables
+    values, classes = _targets(found, kind, targets)
+    splits = {} if split is None else _splits(found, kind, values, split)
     if columns is None:
         skipped = {*targets, *ignore}
         if split is not None and split.kind in ("column", "time"):
             skipped.add(split.column)
-        columns = _learned(found, skipped, _seen_in_training(splits, level, found.of_nodes))
-    graphs, loops = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
+        columns = _learned(found, skipped, *_seen_in_training(splits, kind, found))
+    graphs = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
+    if kind == "edge":
+        graphs = [_with_edges_asked(graph) for graph in graphs]
     if targets:
-        rows = found.counts.tolist() if level == "node" else [1] * len(graphs)
-        for graph, y in zip(graphs, as_targets(values).split(rows), strict=True):
+        counts = np.bincount(found.targets_of(kind)[2], minlength=len(graphs)).tolist()
+        for graph, y in zip(graphs, as_targets(values).split(counts), strict=True):
             graph.y = y.clone()
-    notes = tables.notes + ((f"left out {loops} edges from a node to itself",) if loops else ())
+    names: tuple[str, ...] = tuple(targets)
+    if kind == "link" and split is not None:
+        (graphs, splits), names = with_links(graphs, splits, negatives, split.seed), (LINK,)
+    elif kind == "link":
+        graphs = pairs_to_predict(graphs, kind, tables)
+    notes = tables.notes + ((f"left out {found.loops} edges from a node to itself",) if found.loops else ())
     node_features, edge_features = (features(columns[key]) for key in ("nodes", "edges"))
     return GraphTable(
-        graphs, tuple(targets), splits, tables.place.name, node_features, edge_features, notes, classes,
-        "node" if level == "node" else "graph", columns,
-    )  # fmt: skip
+        graphs, names, splits, tables.place.name, node_features, edge_features, notes, classes, kind, columns
+    )
 
 
 def _numbered(tables: GraphTables) -> _Numbered:
@@ -230,53 +267,77 @@ def _numbered(tables: GraphTables) -> _Numbered:
     if (counts == 0).any():
         graph = tables.graphs[GRAPH].iloc[int((counts == 0).argmax())]
         raise CosetError(f"{tables.names[2]}: graph {graph!r} has no node in {tables.names[0]}")
-    return _Numbered(replace(tables, nodes=tables.nodes.iloc[order]), of_nodes[order], new[ends], counts)
+    ends = np.sort(new[ends], axis=0)
+    kept, same = _simple_edges(ends, len(of_nodes))
+    return _Numbered(replace(tables, nodes=tables.nodes.iloc[order]), of_nodes[order], ends, counts, kept, same)
 
 
 def _columns_of(tables: GraphTables) -> str:
-    of = {"graphs": tables.graphs, "nodes": tables.nodes}
-    listed = {key: [str(c) for c in frame.columns if c not in (GRAPH, NODE)] for key, frame in of.items()}
+    of = {"graphs": tables.graphs, "nodes": tables.nodes, "edges": tables.edges}
+    keys = (GRAPH, NODE, SOURCE, TARGET)
+    listed = {key: [str(c) for c in frame.columns if c not in keys] for key, frame in of.items()}
     return "; ".join(f"columns of {key}: {', '.join(names) or 'none'}" for key, names in listed.items())
 
 
-def _level(tables: GraphTables, targets: Sequence[str], level: str) -> str:
-    """The table that has the targets."""
-    if level == "auto":
-        held = {"graph": tables.graphs, "node": tables.nodes}
-        level = next((key for key, frame in held.items() if all(t in frame for t in targets)), "")
-        if not level:
-            missing = next((t for t in targets if t not in tables.graphs), targets[0])
-            raise CosetError(f"{tables.place} has no column {missing!r} to learn; {_columns_of(tables)}")
-    frame, name = (tables.nodes, tables.names[0]) if level == "node" else (tables.graphs, tables.names[2])
+def _level(tables: GraphTables, targets: Sequence[str], level: str) -> Level:
+    """The level that was asked for, or that of the table that has the targets."""
+    held: dict[Level, tuple[pd.DataFrame, str]] = {
+        "graph": (tables.graphs, tables.names[2]),
+        "node": (tables.nodes, tables.names[0]),
+        "edge": (tables.edges, tables.names[1]),
+    }
+    if level == "link":
+        return "link"
+    chosen = next((key for key, (frame, _) in held.items() if all(t in frame for t in targets)), None)
+    chosen = next((key for key in held if key == level), chosen)
+    if chosen is None:
+        missing = next((t for t in targets if t not in tables.graphs), targets[0])
+        raise CosetError(f"{tables.place} has no column {missing!r} to learn; {_columns_of(tables)}")
+    frame, name = held[chosen]
     for target in targets:
         check_column([str(c) for c in frame.columns], target, Path(name))
-    return level
+    return chosen
 
 
-def _targets(rows: pd.DataFrame, name: str, targets: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _targets(found: _Numbered, level: Level, targets: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    rows, name, _ = found.targets_of(level)
+    if level == "link":
+        return np.ones((len(rows), 1)), ()
     if not targets:
         return np.empty((len(rows), 0)), ()
+    if level == "edge":
+        for target in targets:
+            _check_doubles(found, found.tables.edges[target].fillna("").to_numpy()[:, None], f"{target!r} differs")
+    values, classes = column_values(rows, targets, name)
+    return values, classes
+
+
+def column_values(rows: pd.DataFrame, targets: Sequence[str], name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Target cells [rows, targets], NaN where empty, and the names of the classes.
+
+    Raises:
+        CosetError: A cell is wrong, or all are empty.
+    """
     values, classes = target_values(rows, targets, Path(name))
     if np.isnan(values).all():
         raise CosetError(f"{name}: column {targets[0]!r} is empty")
     return values, classes
 
 
-def _splits(
-    rows: pd.DataFrame, name: str, values: np.ndarray, split: Split, found: _Numbered, level: str
-) -> Splits:  # fmt: skip
-    """Rows of targets by split: of one graph its nodes, of several graphs whole graphs."""
-    graphs = found.tables.graphs
-    by_node = split.kind in ("column", "time") and split.column in rows
-    if level == "node" and len(graphs) > 1 and not by_node:
+def _splits(found: _Numbered, level: Level, values: np.ndarray, split: Split) -> Splits:
+    """Rows of targets by split: of one graph its nodes or edges, of several graphs whole graphs; of links edges."""
+    (rows, name, of_rows), graphs = found.targets_of(level), found.tables.graphs
+    by_row = (split.kind in ("column", "time") and split.column in rows) or level in ("graph", "link")
+    if len(graphs) > 1 and not by_row:
         parts = split_rows(len(graphs), graphs, split, None, found.tables.names[2])
-        return _rows_of(parts, torch.from_numpy(found.of_nodes))
+        return _rows_of(parts, torch.from_numpy(of_rows))
     unknown = np.isnan(values).all(1)
     if level == "graph" and unknown.any():
         row = rows.index[int(unknown.argmax())]
         raise CosetError(f"{name}, row {row}: the target is missing; leave out such graphs")
     known = np.flatnonzero(~unknown)
-    parts = split_rows(len(known), rows.iloc[known], split, values[known, 0], name)
+    labels = None if level == "link" else values[known, 0]
+    parts = split_rows(len(known), rows.iloc[known], split, labels, name)
     return {key: torch.from_numpy(known)[part] for key, part in parts.items()}
 
 
@@ -323,19 +384,21 @@ def _rows_of(parts: dict[str, Tensor], graph_of: Tensor) -> dict[str, Tensor]:
     return {name: torch.isin(graph_of, part).nonzero().squeeze(1) for name, part in parts.items()}
 
 
-def _seen_in_training(splits: Splits, level: str, of_nodes: np.ndarray) -> np.ndarray:
-    """Which nodes are: all of a graph that is learned from."""
+def _seen_in_training(splits: Splits, level: Level, found: _Numbered) -> tuple[np.ndarray, np.ndarray]:
+    """Which nodes and which rows of edges are: all of a graph that is learned from; of links the edges themselves."""
     if not splits:
-        return np.ones(len(of_nodes), dtype=bool)
+        return np.ones(len(found.of_nodes), dtype=bool), np.ones(found.ends.shape[1], dtype=bool)
     rows = splits["train"].numpy()
-    return np.isin(of_nodes, of_nodes[rows] if level == "node" else rows)
+    nodes = np.isin(found.of_nodes, found.targets_of(level)[2][rows])
+    edges = np.isin(found.same, rows) if level == "link" else nodes[found.ends].all(0)
+    return nodes, edges
 
 
-def _learned(found: _Numbered, skipped: set[str], training: np.ndarray) -> dict[str, Columns]:
+def _learned(found: _Numbered, skipped: set[str], nodes: np.ndarray, edges: np.ndarray) -> dict[str, Columns]:
     """What is known of the feature columns: all that say neither what a row is of nor what is to be learned."""
     tables = found.tables
     keys = {"nodes": (GRAPH, NODE), "edges": (GRAPH, SOURCE, TARGET)}
-    rows = {"nodes": training, "edges": training[found.ends].all(0)}
+    rows = {"nodes": nodes, "edges": edges}
     columns = {}
     for key, table, name in (("nodes", tables.nodes, tables.names[0]), ("edges", tables.edges, tables.names[1])):
         chosen = [str(column) for column in table.columns if column not in keys[key] and column not in skipped]
@@ -350,17 +413,18 @@ def _feature_tables(
     return (tables.nodes, columns["nodes"], tables.names[0]), (tables.edges, columns["edges"], tables.names[1])
 
 
-def _graphs(found: _Numbered, x: Tensor | None, attributes: Tensor | None) -> tuple[list[Data], int]:
-    """One ``Data`` a graph, every edge in both directions, once; and how many loops were left out.
+def _graphs(found: _Numbered, x: Tensor | None, attributes: Tensor | None) -> list[Data]:
+    """One ``Data`` a graph, every edge in both directions, once.
 
     Raises:
         CosetError: An edge is there twice with different features.
     """
-    tables, counts = found.tables, found.counts
-    kept, loops = _simple_edges(found, attributes)
-    low, high = found.ends[:, kept].min(0), found.ends[:, kept].max(0)
+    tables, counts, kept = found.tables, found.counts, found.kept
+    if attributes is not None:
+        _check_doubles(found, attributes.numpy(), "with different features")
+    low, high = found.ends[:, kept]
     starts = np.concatenate([[0], np.cumsum(counts)])
-    edge_starts = np.concatenate([[0], np.cumsum(np.bincount(found.of_nodes[low], minlength=len(counts)))])
+    edge_starts = np.concatenate([[0], np.cumsum(np.bincount(found.of_edges, minlength=len(counts)))])
     graphs, names = [], tables.nodes[NODE].to_numpy()
     for at, name in enumerate(tables.graphs[GRAPH]):
         part = slice(int(edge_starts[at]), int(edge_starts[at + 1]))
@@ -373,25 +437,75 @@ def _graphs(found: _Numbered, x: Tensor | None, attributes: Tensor | None) -> tu
         if attributes is not None:
             data.edge_attr = attributes[torch.from_numpy(kept[part])].repeat(2, 1)
         graphs.append(validate_graph(data))
-    return graphs, loops
+    return graphs
 
 
-def _simple_edges(found: _Numbered, attributes: Tensor | None) -> tuple[np.ndarray, int]:
-    """Rows of edges, each edge once, by graph; and how many loops there are."""
-    proper = found.ends[0] != found.ends[1]
-    rows = np.flatnonzero(proper)
-    low, high = found.ends[:, rows].min(0), found.ends[:, rows].max(0)
-    codes = low * len(found.of_nodes) + high
+def _simple_edges(ends: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of edges, each edge once, by graph and nodes; and which of these each row is, -1 for loops.
+
+    Args:
+        ends: Both nodes of each row, the lower first.
+        nodes: How many there are.
+    """
+    rows = np.flatnonzero(ends[0] != ends[1])
+    codes = ends[0, rows] * nodes + ends[1, rows]
     order = np.argsort(codes, kind="stable")
     fresh = np.ones(len(order), dtype=bool)
     fresh[1:] = codes[order][1:] != codes[order][:-1]
-    if attributes is not None and not fresh.all():
-        first = rows[order][np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))]
-        wrong = (attributes[torch.from_numpy(rows[order])] != attributes[torch.from_numpy(first)]).any(1).numpy()
-        if wrong.any():
-            row = found.tables.edges.index[rows[order][int(wrong.argmax())]]
-            raise CosetError(f"{found.tables.names[1]}, row {row}: the edge is there twice, with different features")
-    return rows[order[fresh]], int((~proper).sum())
+    same = np.full(ends.shape[1], -1)
+    same[rows[order]] = np.cumsum(fresh) - 1
+    return rows[order[fresh]], same
+
+
+def _check_doubles(found: _Numbered, values: np.ndarray, what: str) -> None:
+    """Raise a CosetError if an edge is there twice with different rows of values."""
+    proper = found.same >= 0
+    wrong = np.zeros(len(proper), dtype=bool)
+    wrong[proper] = (values[proper] != values[found.kept[found.same[proper]]]).any(1)
+    if wrong.any():
+        row = found.tables.edges.index[int(wrong.argmax())]
+        raise CosetError(f"{found.tables.names[1]}, row {row}: the edge is there twice, {what}")
+
+
+LINK = "link"
+"""What the target of links is called: whether two nodes are joined."""
+MOST_PAIRS = 250_000  # of a graph, that are predicted for when no pairs are named
+
+
+def _with_edges_asked(graph: Data) -> Data:
+    """The graph with each of its edges once as what is predicted for."""
+    graph = graph.clone()
+    graph.edge_label_index = edges_once(graph)
+    if "edge_attr" in graph:  # sorted by the two nodes, as edges are in a graph that was checked
+        graph.edge_label_attr = graph.edge_attr[graph.edge_index[0] < graph.edge_index[1]]
+    return graph
+
+
+def _links_of(table: GraphTable, split: Split, negatives: int, what: str) -> GraphTable:
+    edges = sum(graph.edge_index.size(1) // 2 for graph in table.graphs)
+    graphs, splits = with_links(table.graphs, split_rows(edges, None, split, None, what), negatives, split.seed)
+    return replace(table, graphs=graphs, splits=splits, target_names=(LINK,))
+
+
+def pairs_to_predict(graphs: Sequence[Data], level: str, tables: GraphTables | None = None) -> list[Data]:
+    """Graphs with what is asked of them: of links the pairs of a table, or those that a graph names, or all without an
+    edge; of other levels as they are.
+
+    Raises:
+        CosetError: The table names a node that is not there, or there are too many pairs without an edge.
+    """
+    if level != "link":
+        return list(graphs)
+    named = None if tables is None or tables.pairs is None else named_pairs(tables, tables.pairs)
+    asked = []
+    for number, graph in enumerate(graphs):
+        graph = graph.clone()
+        if named is not None:
+            graph.edge_label_index = torch.from_numpy(named[number])
+        elif "edge_label_index" not in graph:
+            graph.edge_label_index = open_pairs(graph, MOST_PAIRS)
+        asked.append(graph)
+    return asked
 
 
 def _like(table: GraphTable, described: GraphTable, path: Path) -> GraphTable:

@@ -17,39 +17,50 @@ from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
 from coset.core.errors import CosetError
 from coset.core.outside import read_saved
-from coset.graphs.data.datasets import GraphTable, graph_features
+from coset.graphs.data.datasets import GraphTable, Level, graph_features
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
 
+EDGE_TARGETS = "edge_y"
+LEVELS: tuple[Level, ...] = ("graph", "node", "edge", "link")
 ALLOWED: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, NodeStorage, EdgeStorage]
 
 
-def read_pyg_file(path: Path, level: str = "auto") -> GraphTable:
+def read_pyg_file(path: Path, level: str = "auto", asked: bool = False) -> GraphTable:
     """Graphs of a ``.pt`` file, with splits only where one graph has masks of its nodes.
 
     Args:
         path: The file.
-        level: ``graph``, ``node``, or ``auto``: of nodes if every ``y`` has a row a node (and some graph has several).
+        level: ``graph``, ``node``, ``edge``, ``link``, or ``auto``: of nodes if every ``y`` has a row a node (and some
+            graph has several), of edges if there is ``edge_y`` [edges] and no ``y``.
+        asked: Graphs to predict for, which may have no targets.
 
     Raises:
         CosetError: It holds something else, or a graph is malformed.
     """
-    return table_of_graphs(_load(path), str(path), level)
+    return table_of_graphs(_load(path), str(path), level, asked)
 
 
-def table_of_graphs(given: list[Data], name: str, level: str = "auto") -> GraphTable:
-    """A table of PyG graphs, whose ``y`` are targets of graphs or of nodes.
+def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bool = False) -> GraphTable:
+    """A table of PyG graphs, whose ``y`` are targets of graphs or of nodes, or whose ``edge_y`` are targets of edges.
 
     Args:
         given: The graphs; they stay as they are.
         name: What they are called in messages; the table has its last part.
         level: As of :func:`read_pyg_file`.
+        asked: Likewise.
 
     Raises:
         CosetError: A graph is malformed, or graphs differ in their features or targets.
     """
     if not given:
         raise CosetError(f"{name} has no graphs")
+    of_edges = all(data.get(EDGE_TARGETS) is not None for data in given)
+    if level == "auto" and of_edges and not any("y" in data and data.y is not None for data in given):
+        level = "edge"
+    if level == "edge" and not of_edges and not asked:
+        raise CosetError(f"{name}: data.level=edge, but not all graphs have {EDGE_TARGETS}, a row an edge")
+    given = [_of_pairs(data, level, f"{name}, graph {row}") for row, data in enumerate(given)]
     graphs = [_simple(data, str(row), name) for row, data in enumerate(given)]
     of_nodes = all(_rows(data) == data.num_nodes for data in graphs) and any((g.num_nodes or 0) > 1 for g in graphs)
     if level == "auto":
@@ -58,8 +69,11 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto") -> GraphT
         raise CosetError(f"{name}: data.level=node, but y has not a row a node")
     for data in graphs:
         _shape_targets(data, level)
+        if level == "edge" and "edge_attr" in data:
+            data.edge_label_attr = data.edge_attr[data.edge_index[0] < data.edge_index[1]]
     width = _same_columns(graphs, name)
-    targets = () if not width else ("y",) if width == 1 else tuple(f"y{column}" for column in range(width))
+    y = "y" if level != "edge" else EDGE_TARGETS
+    targets = () if not width else (y,) if width == 1 else tuple(f"{y}{column}" for column in range(width))
     splits = _masks(graphs[0], name) if level == "node" and len(graphs) == 1 else {}
     for data in graphs:
         for mask in (f"{split}_mask" for split in NAMES):
@@ -68,7 +82,7 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto") -> GraphT
     node_features, edge_features = (graph_features(graphs, key) for key in ("x", "edge_attr"))
     return GraphTable(
         graphs, targets, splits, Path(name).name, node_features, edge_features,
-        level="node" if level == "node" else "graph",
+        level=next((own for own in LEVELS if own == level), "graph"),
     )  # fmt: skip
 
 
@@ -117,16 +131,50 @@ def _simple(data: Data, number: str, name: str) -> Data:
     return validate_graph(data, name=what)
 
 
+def _of_pairs(data: Data, level: str, name: str) -> Data:
+    """The graph with targets of the level alone: of edges each once as ``edge_label_index``, of links none."""
+    if level not in ("edge", "link"):
+        return data
+    data = data.clone()
+    for key in ("y", EDGE_TARGETS):
+        if key in data and (level == "link" or key == "y"):
+            del data[key]
+    if level == "link":
+        return data
+    target = data.get(EDGE_TARGETS)
+    ends = torch.as_tensor(data.edge_index)
+    proper = ends[:, ends[0] != ends[1]]
+    nodes = int(data.num_nodes or 0)
+    codes = (proper.min(0).values * nodes + proper.max(0).values).unique()
+    data.edge_label_index = torch.stack([codes // nodes, codes % nodes])
+    if target is None:
+        return data
+    target = torch.as_tensor(target).float().reshape(len(target), -1)
+    if len(target) != ends.size(1):
+        raise CosetError(f"{name}: {EDGE_TARGETS} has {len(target)} rows for {ends.size(1)} columns of edge_index")
+    own, target = target[ends[0] != ends[1]], target.new_empty(len(codes), target.size(1))
+    place = torch.searchsorted(codes, proper.min(0).values * nodes + proper.max(0).values)
+    target[place] = own
+    wrong = ((target[place] != own) & ~(target[place].isnan() & own.isnan())).any(1)
+    if wrong.any():
+        u, v = sorted(proper[:, int(wrong.int().argmax())].tolist())
+        raise CosetError(f"{name}: {EDGE_TARGETS} of {u} -> {v} and {v} -> {u} differ; edges have no direction")
+    data.y = target
+    del data[EDGE_TARGETS]
+    return data
+
+
 def _rows(data: Data) -> int | None:
     y = data.y if "y" in data else None
     return y.size(0) if isinstance(y, Tensor) and y.dim() else None
 
 
 def _shape_targets(data: Data, level: str) -> None:
-    """``y`` becomes float, [1, T] or [nodes, T]."""
+    """``y`` becomes float, [1, T], [nodes, T] or [pairs, T]."""
     if "y" in data and data.y is not None:
         y = torch.as_tensor(data.y).float()
-        data.y = y.reshape(data.num_nodes, -1) if level == "node" else y.reshape(1, -1)
+        rows = {"node": data.num_nodes, "edge": data.edge_label_index.size(1) if level == "edge" else 0}.get(level, 1)
+        data.y = y.reshape(rows, -1)
 
 
 def _same_columns(graphs: list[Data], name: str) -> int:

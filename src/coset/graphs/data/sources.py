@@ -62,6 +62,11 @@ class GraphData(Options):
         knows such objects."""
         return False
 
+    @classmethod
+    def described(cls, path: Path, target: str | None) -> GraphTable | None:
+        """What ``coset data check`` is told of a file or folder of this source; ``None`` if it is of another."""
+        return None
+
     @property
     def title(self) -> str:
         """What the data are called in a sentence."""

@@ -27,18 +27,21 @@ from coset.graphs.fitting.loaders import (
     EpochBatches,
     OrderedBatches,
     View,
-    Views,
     loader,
     node_counts,
     targets_of,
+    views,
 )
 from coset.graphs.fitting.loggers import make_logger
+from coset.graphs.fitting.neighbourhoods import NodeBatches
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, LAST
 from coset.runs.launch import processes
 from coset.runs.metrics import direction, metrics_of
 from coset.runs.terminal import bars
+
+EVALUATED = 8192  # nodes whose whole neighbourhoods are looked at together
 
 
 @dataclass
@@ -80,8 +83,8 @@ class Fit:
 
 def fit(
     task: GraphTask,
-    train: Sequence[Data],
-    val: Sequence[Data],
+    train: Sequence[Data] | NodeBatches,
+    val: Sequence[Data] | NodeBatches,
     how: Fit,
     folder: Path,
     *,
@@ -101,9 +104,10 @@ def fit(
     # Lightning opens the first epoch's batches before it says which epoch it is: hence ``start``.
     costs = [float(count) ** 2 for count in node_counts(train)]  # models on pairs of nodes; others mind little
     batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs, getattr(train, "blocks", None))
+    at_once = max(how.batch_size, EVALUATED) if isinstance(val, NodeBatches) else how.batch_size
     loaders = (
-        loader(Views(train, view, how.seed), batches, how.workers),
-        loader(Views(val, view, how.seed), OrderedBatches(len(val), how.batch_size)),
+        loader(views(train, view, how.seed), batches, how.workers),
+        loader(views(val, view, how.seed), OrderedBatches(len(val), at_once)),
     )
     with _without_chatter():
         trainer = _trainer(task, how, folder)
@@ -121,7 +125,7 @@ def fit(
 
 def predict(
     task: GraphTask,
-    graphs: Sequence[Data],
+    graphs: Sequence[Data] | NodeBatches,
     *,
     batch_size: int = 64,
     view: View | None = None,
@@ -137,7 +141,7 @@ def predict(
 @torch.inference_mode()
 def predict_with_spread(
     task: GraphTask,
-    graphs: Sequence[Data],
+    graphs: Sequence[Data] | NodeBatches,
     *,
     batch_size: int = 64,
     view: View | None = None,
@@ -148,17 +152,18 @@ def predict_with_spread(
     """The same, with the deviation between the draws of the view and of the network's own noise, where there are
     several."""
     task.eval()
-    views, votes = Views(graphs, view, seed), votes if view is not None else 1
+    shown_views, votes = views(graphs, view, seed), votes if view is not None else 1
+    batch_size = EVALUATED if isinstance(graphs, NodeBatches) else batch_size
     total, drawn = torch.zeros(1, task.columns, dtype=torch.float64), list[Tensor]()
     with bars(quiet=not progress) as bar:
         shown = bar.add_task("predicting", total=votes * len(graphs))
         for vote in range(votes):
             parts, each = [torch.empty(0, task.columns, dtype=torch.float64)], list[Tensor]()
-            for batch in loader(views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
+            for batch in loader(shown_views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
                 found, own = task.with_draws(batch.to(task.device))
                 parts.append(found.cpu().double())
                 each.append(own.cpu().double())
-                bar.advance(shown, batch.num_graphs)
+                bar.advance(shown, len(batch.seed_index) if "seed_index" in batch else batch.num_graphs)
             total = total + torch.cat(parts)
             drawn += [torch.cat(each, 1)] if each else []
     draws = torch.cat(drawn) if drawn else total.new_empty(0)
@@ -239,7 +244,7 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
     )
 
 
-def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit) -> None:
+def _check(task: GraphTask, train: Sequence[Data] | NodeBatches, val: Sequence[Data] | NodeBatches, how: Fit) -> None:
     if len(targets_of(train)) < 2:
         raise CosetError(f"{len(train)} graph{'s' * (len(train) != 1)} to train on: at least 2 are needed")
     devices = how.trainer.get("devices", 1)
@@ -252,7 +257,7 @@ def _check(task: GraphTask, train: Sequence[Data], val: Sequence[Data], how: Fit
     target = targets_of(val)
     ideal = target if task.task != "multiclass" else _certain(target, task.columns)
     if task.monitor not in metrics_of(task.task, ideal, target):
-        needed = "both labels, 0 and 1," if task.task == "classification" else "two different values"
+        needed = "both labels, 0 and 1," if task.task in ("classification", "link") else "two different values"
         raise CosetError(
             f"training.monitor={task.monitor} cannot choose the best epoch: it needs {needed} in val "
             f"({len(val)} graphs); choose another metric or another split"

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch, Data
 
+from coset.graphs.fitting.neighbourhoods import NodeBatches
 from coset.runs.seeds import derived_seed
 
 View = Callable[[Data, int], Data]
@@ -34,6 +35,11 @@ class Views(Dataset):
     def _draw(self, row: int, draw: int) -> Data:
         graph = self.graphs[row]
         return graph if self.view is None else self.view(graph.clone(), derived_seed(self.seed, draw, row))
+
+
+def views(graphs: Sequence[Data] | NodeBatches, view: View | None, seed: int) -> Views | NodeBatches:
+    """What a loader draws from: graphs by their views, or neighbourhoods, which are drawn as they are."""
+    return graphs if isinstance(graphs, NodeBatches) else Views(graphs, view, seed)
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -119,14 +125,18 @@ def share(size: int) -> range:
     return range(size)[rank::processes]
 
 
-def node_counts(graphs: Sequence[Data]) -> list[int]:
+def node_counts(graphs: Sequence[Data] | NodeBatches) -> list[int]:
     """Nodes of each graph; from where they are stored, if the graphs stay on disk."""
+    if isinstance(graphs, NodeBatches):
+        return [1] * len(graphs)
     counts = getattr(graphs, "node_counts", None)
     return [int(graph.num_nodes or 0) for graph in graphs] if counts is None else counts.tolist()
 
 
-def targets_of(graphs: Sequence[Data]) -> Tensor:
+def targets_of(graphs: Sequence[Data] | NodeBatches) -> Tensor:
     """The targets [graphs, targets]; from where they are stored, if the graphs stay on disk."""
+    if isinstance(graphs, NodeBatches):
+        return graphs.targets
     targets = getattr(graphs, "targets", None)
     return torch.cat([graph.y for graph in graphs]) if targets is None else targets
 
@@ -153,7 +163,7 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def loader(graphs: Views, batches: EpochBatches | OrderedBatches, workers: int = 0) -> DataLoader:
+def loader(graphs: Views | NodeBatches, batches: EpochBatches | OrderedBatches, workers: int = 0) -> DataLoader:
     """PyG batches of these graphs."""
     return DataLoader(
         graphs,

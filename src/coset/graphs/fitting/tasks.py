@@ -1,4 +1,4 @@
-"""Supervised learning on whole graphs: regression, binary and multi-label classification, missing labels masked."""
+"""Supervised learning on graphs, nodes, edges and links: values, labels and classes, missing ones masked."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -98,15 +98,20 @@ class GraphTask(pl.LightningModule):
 
     def forward(self, batch: Batch) -> Float[Tensor, "rows columns"]:
         """Predictions: values in the target's units, or probabilities."""
-        return self._told(self.model(batch))
+        return self._told(self._rows(self.model(batch), batch))
 
     def with_draws(self, batch: Batch) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "draws rows columns"]]:
         """Predictions as of :meth:`forward`, and those of each draw of the network's own noise."""
         if not getattr(self.model, "noisy", False):
             found = self(batch)
             return found, found.unsqueeze(0)
-        out = self.model.each_draw(batch)  # type: ignore[operator]
+        out = self._rows(self.model.each_draw(batch), batch)  # type: ignore[operator]
         return self._told(out.mean(0)), self._told(out)
+
+    @staticmethod
+    def _rows(out: Tensor, batch: Batch) -> Tensor:
+        """Outputs [..., rows, columns]; of a neighbourhood those of the nodes that it is of."""
+        return out[..., batch.seed_index, :] if "seed_index" in batch else out
 
     def _told(self, out: Tensor) -> Tensor:
         """Outputs [..., rows, columns] in units of the targets, or as probabilities."""
@@ -116,7 +121,7 @@ class GraphTask(pl.LightningModule):
 
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
-        out = self.model(batch).float()
+        out = self._rows(self.model(batch), batch).float()
         total = summed_loss(self.task, self.loss, out, ((batch.y - self.mean) / self.scale).float(), self.weights)
         count, processes = (~batch.y.isnan()).sum(), place()[1]
         if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
@@ -158,8 +163,8 @@ class GraphTask(pl.LightningModule):
         self._outputs = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        of_graphs = batch.y.size(0) == batch.num_graphs
-        rows = torch.ones(batch.num_graphs, dtype=torch.long) if of_graphs else batch.ptr.diff().cpu()
+        of_graphs = batch._slice_dict["y"].diff()
+        rows = torch.ones(len(batch.y), dtype=torch.long) if "seed_index" in batch else of_graphs
         self._outputs.append((self(batch).to(self.mean.dtype), batch.y.to(self.mean.dtype), rows))
 
     def on_validation_epoch_end(self) -> None:

@@ -37,7 +37,7 @@ from coset.graphs.models import sum_block
 from coset.graphs.models.bags import LARGEST_SIZE, ORBIT_SIZES, BagGraph, SetReordering
 from coset.graphs.models.options import GRAPH_MODELS, OF_RUNS, Features, GraphModel, Level, Variant
 from coset.graphs.models.partition_linear import PartitionEquivariantLinear
-from coset.graphs.models.readouts import encode_nodes, node_encoder, prediction_head
+from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_encoder
 from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
 from coset.graphs.transforms import Coarsen, ShortestPathDistances
 from coset.nn import MLP, norm_relu_linear
@@ -288,7 +288,8 @@ class CSGNN(nn.Module):
         readout: ``sum`` or ``mean`` over the nodes; always the mean over the sets.
         residual: Residual connections.
         dropout: Probability.
-        level: ``graph`` or ``node``: one row of output a graph or a node.
+        level: ``graph``, ``node``, ``edge`` or ``link``: one row of output a graph, a node, or a pair of
+            ``edge_label_index``, predicted from both nodes.
 
     Shape:
         PyG batch with the attributes of :class:`coset.graphs.models.bags.BagGraph` -> ``[graphs, outputs]``.
@@ -318,7 +319,7 @@ class CSGNN(nn.Module):
     ):
         super().__init__()
         check_choice("readout", readout, ("sum", "mean"))
-        check_choice("level", level, ("graph", "node"))
+        check_choice("level", level, LEVELS)
         check_choice("crossing", crossing, CROSSINGS)
         if attention is not None and width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}")
@@ -332,7 +333,7 @@ class CSGNN(nn.Module):
             )
             for _ in range(layers)
         )  # fmt: skip
-        self.head = prediction_head(width, outputs)
+        self.head = head_of(level, width, outputs, edge_features)
         self.crossing, self.readout, self.level = crossing, readout, level
 
     def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], BagGraph]:
@@ -356,13 +357,15 @@ class CSGNN(nn.Module):
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         if self.level == "node":
             return self.head(self.node_features(data))
+        if self.level != "graph":
+            return self.head(self.node_features(data), data)
         x, graph = self.pair_features(data)
         pooled = pool(x, graph.pairs) / _at_least_one(graph.sets.sizes)
         return self.head(pooled if self.readout == "sum" else pooled / _at_least_one(graph.nodes.sizes))
 
     def symmetry(self) -> tuple[Claim, ...]:
-        rows: Action = TrivialAction() if self.level == "graph" else NodeRowPermutation()
-        effect = "changes no prediction" if self.level == "graph" else "renumbers the rows"
+        rows: Action = NodeRowPermutation() if self.level == "node" else TrivialAction()
+        effect = "renumbers the rows" if self.level == "node" else "changes no prediction"
         nodes = NodePermutation(fixed=SET_ATTRIBUTES)
         return (
             Claim(nodes, rows, f"renumbering the nodes, and with them the members of the sets, {effect}"),
@@ -379,8 +382,11 @@ class CSGNNOptions(GraphModel):
     """Options of :class:`CSGNN`, and of the node sets that it runs on."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
-    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
     variants: ClassVar[dict[str, Variant]] = {"csgnn edges": Variant({"coarsening": "edges"}, "sets: edges")}
+
+    whole: ClassVar[str] = "it has features of every pair of a node set and a node"
+    squares: ClassVar[bool] = True
 
     name: Literal["csgnn"] = "csgnn"
     residual: bool = False

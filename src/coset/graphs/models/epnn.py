@@ -26,9 +26,9 @@ from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
 from coset.graphs.models.options import GRAPH_MODELS, Features, Level, SpectralModel
-from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
+from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_encoder, pool_nodes, renumbering_claim
 from coset.graphs.models.spectral_encoders import SpectralFunctions
-from coset.graphs.models.spectral_filter import SpectralBatch, filtered_messages
+from coset.graphs.models.spectral_filter import SpectralBatch, filtered_messages, filtered_pairs
 from coset.graphs.transforms import EigenspaceBases
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
 from coset.nn.norms import known_row_norm, row_norm
@@ -87,11 +87,12 @@ class EPNN(nn.Module):
         norm: Whether batch normalisation, or the name of another; the published counting experiments go without.
         residual: Residual connections.
         dropout: Probability.
-        level: ``graph`` or ``node``: one row of output a graph or a node.
+        level: ``graph``, ``node``, ``edge`` or ``link``: one row of output a graph, a node, or a pair of
+            ``edge_label_index``; of pairs E(u, v) of one more filter is read, too.
 
     Shape:
         PyG batch with ``eigenvalues`` and ``pair_eigenvectors`` (:class:`coset.graphs.transforms.Eigenspaces`)
-        -> ``[graphs, outputs]``, or ``[nodes, outputs]``.
+        -> ``[rows, outputs]``.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class EPNN(nn.Module):
     ):
         super().__init__()
         check_choice("readout", readout, ("sum", "mean"))
-        check_choice("level", level, ("graph", "node"))
+        check_choice("level", level, LEVELS)
         self.encoder = node_encoder(node_features, width)
         self.edges = edge_features is not None
         self.layers = nn.ModuleList(
@@ -119,7 +120,9 @@ class EPNN(nn.Module):
         self.out = nn.Linear(width, width)
         self.out_norm = row_norm(_norm_name(norm))(width)
         self.mix = nn.Linear(width, width)
-        self.head = prediction_head(width, outputs)
+        of_pairs = level in ("edge", "link")
+        self.head = head_of(level, width, outputs, edge_features, pair_width=width)
+        self.pair_filter = SpectralFunctions(width, norm=row_norm(_norm_name(norm))) if of_pairs else None
         self.readout, self.level = readout, level
 
     def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
@@ -129,6 +132,8 @@ class EPNN(nn.Module):
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         batch = SpectralBatch.of(data, self.mix.weight.dtype)
         h = self._nodes(data, batch)
+        if self.pair_filter is not None:
+            return self.head(h, data, filtered_pairs(self.pair_filter(batch.values), batch, data.edge_label_index))
         return self.head(h if self.level == "node" else pool_nodes(h, batch.nodes, self.readout))
 
     def _nodes(self, data: Batch | Data, batch: SpectralBatch) -> Tensor:
@@ -153,7 +158,7 @@ class EPNNOptions(SpectralModel):
     """Options of :class:`EPNN`."""
 
     bound: ClassVar[str | None] = "EPWL-N"
-    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
 
     name: Literal["epnn"] = "epnn"
     readout: Literal["sum", "mean"] = "mean"

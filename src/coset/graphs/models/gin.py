@@ -26,9 +26,9 @@ from coset.graphs.models.granola import settled_noise
 from coset.graphs.models.norms import AdaptiveNorm, make_norm
 from coset.graphs.models.options import GRAPH_MODELS, OF_RUNS, Features, GraphModel, Level, Variant
 from coset.graphs.models.product import node_counts
-from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, prediction_head, renumbering_claim
+from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_encoder, pool_nodes, renumbering_claim
 from coset.nn import MLP, FeatureEncoder
-from coset.nn.norms import known_norm
+from coset.nn.norms import NORMS, known_norm
 from coset.relations import IndexSet, Relation, propagate
 from coset.symmetry import Claim
 
@@ -53,10 +53,11 @@ class GIN(nn.Module):
         input_noise: Columns of Gaussian noise appended to the encoded node features, drawn anew at every pass.
         draws: Passes with different noise that a prediction is the mean of, where there is noise.
         noise_seed: Of the noise in evaluation mode.
-        level: ``graph`` or ``node``: one row of output a graph or a node.
+        level: ``graph``, ``node``, ``edge`` or ``link``: one row of output a graph, a node, or a pair of
+            ``edge_label_index``.
 
     Shape:
-        PyG batch -> ``[graphs, outputs]``, or ``[nodes, outputs]``.
+        PyG batch -> ``[rows, outputs]``.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class GIN(nn.Module):
         level: str = "graph",
     ):
         super().__init__()
-        check_choice("level", level, ("graph", "node"))
+        check_choice("level", level, LEVELS)
         check_choice("readout", readout, ("sum", "mean"))
         self.encoder = node_encoder(node_features, width)
         self.input_noise = nn.Linear(input_noise, width, bias=False) if input_noise else None
@@ -96,7 +97,7 @@ class GIN(nn.Module):
         columns = [part.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
         self.noise_columns = [input_noise or 0, *(columns or [0] * layers)]
         self.draws, self.noise_seed = draws, noise_seed
-        self.head = prediction_head(width, outputs, head_norm)
+        self.head = head_of(level, width, outputs, edge_features, norm=head_norm)
         self.readout, self.residual, self.dropout, self.level = readout, residual, dropout, level
 
     @property
@@ -142,6 +143,8 @@ class GIN(nn.Module):
             rows = None if kinds is None else self.edge_encoders[layer](kinds)
             edge = rows if kind is None or rows is None else F.embedding(kind, rows)
             gathered = propagate(x, relation, edge=edge, relu=edge is not None)
+            if "neighbour_scale" in data:  # of the neighbours only some are there
+                gathered = gathered * data.neighbour_scale.to(gathered).unsqueeze(1)
             out = mlp(gathered + (1 + self.eps[layer]) * x)
             here = parts[layer + 1] if self.noise_columns[layer + 1] else None
             out = F.relu(norm(out, relation, nodes.batch, edge_attr=rows, edge_row=kind, noise=here))
@@ -149,6 +152,8 @@ class GIN(nn.Module):
             x = out + x if self.residual else out
         if self.level == "node":
             return self.head(x)
+        if self.level != "graph":
+            return self.head(x, data)
         return self.head(pool_nodes(x, nodes, self.readout))
 
     def _kinds_of_edges(self, data: Batch | Data) -> tuple[Tensor | None, Tensor | None]:
@@ -187,7 +192,7 @@ class GINOptions(GraphModel):
     """Options of :class:`GIN`."""
 
     bound: ClassVar[str | None] = "1-WL"
-    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
     # It draws random node features, and so tells any two graphs apart by chance: nothing bounds it.
     variants: ClassVar[dict[str, Variant]] = {"granola": Variant({"norm": "granola"}, None)}
 
@@ -210,6 +215,11 @@ class GINOptions(GraphModel):
             raise ValueError(f"draws={self.draws}: norm={self.norm} draws no noise; leave it at 1")
         options = self.model_dump(exclude=set(OF_RUNS))
         return GIN(outputs, node_features, edge_features, level=level, **options)
+
+    def why_whole(self) -> str:
+        if self.input_noise:
+            return "its input noise is drawn for a whole graph"
+        return "" if NORMS[self.norm].reads == "rows" else f"norm={self.norm} reads all nodes of a graph"
 
     def settled(self, network: nn.Module, batch: Batch) -> Batch:
         return network.with_noise(batch)  # type: ignore[operator]

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
-from coset.graphs.models.options import GRAPH_MODELS, Features, SpectralModel
-from coset.graphs.models.readouts import encode_nodes, node_encoder, pool_nodes, renumbering_claim
+from coset.graphs.models.options import GRAPH_MODELS, Features, Level, SpectralModel
+from coset.graphs.models.readouts import LEVELS, PairHead, encode_nodes, node_encoder, pool_nodes, renumbering_claim
 from coset.graphs.models.spectral_encoders import ImplicitEncoder, ProductEncoder
 from coset.graphs.models.spectral_filter import SpectralBatch, spectral_filter
 from coset.graphs.transforms import EigenspaceBases
@@ -118,7 +118,7 @@ class GRIT(nn.Module):
     """Graph transformer with random-walk and spectral features of pairs.
 
     Args:
-        outputs: Number of predicted values a graph.
+        outputs: Number of predicted values a graph (or a node, or a pair).
         node_features: Table sizes of categorical node features, number of real ones, or ``None`` for bare graphs.
         edge_features: The same for edges; ``None`` ignores them.
         width: Columns of nodes and pairs.
@@ -130,10 +130,12 @@ class GRIT(nn.Module):
         readout: ``sum`` or ``mean`` over the nodes.
         dropout: Probability that an entry is set to zero.
         attention_dropout: The same of attention weights.
+        level: ``graph``, ``node``, ``edge`` or ``link``: one row of output a graph, a node, or a pair of
+            ``edge_label_index``; of pairs the features e that the last layer reads are read, too.
 
     Shape:
         PyG batch with ``eigenvalues`` and ``pair_eigenvectors`` (:class:`coset.graphs.transforms.Eigenspaces`)
-        -> ``[graphs, outputs]``.
+        -> ``[rows, outputs]``.
     """
 
     def __init__(
@@ -151,15 +153,17 @@ class GRIT(nn.Module):
         readout: str = "sum",
         dropout: float = 0.0,
         attention_dropout: float = 0.2,
+        level: str = "graph",
     ):
         super().__init__()
+        check_choice("level", level, LEVELS)
         check_choice("encoder", encoder, ("implicit", "product", "none"))
         check_choice("readout", readout, ("sum", "mean"))
         if encoder == "none" and walk_steps == 0:
             raise ValueError("encoder=none with walk_steps=0 leaves nothing to tell pairs apart by")
         self.nodes = node_encoder(node_features, width)
         self.edges = None if edge_features is None else FeatureEncoder(edge_features, width)
-        self.walk_steps, self.readout = walk_steps, readout
+        self.walk_steps, self.readout, self.level = walk_steps, readout, level
         self.own_walks = nn.Linear(walk_steps, width, bias=False) if walk_steps else None
         self.walks = nn.Linear(walk_steps, width, bias=False) if walk_steps else None
         kinds = {"implicit": ImplicitEncoder, "product": ProductEncoder}
@@ -168,13 +172,17 @@ class GRIT(nn.Module):
         self.layers = nn.ModuleList(
             GRITLayer(width, heads, dropout, attention_dropout, layer + 1 < layers) for layer in range(layers)
         )
-        narrow = max(1, width // 2), max(1, width // 4)
-        self.head = nn.Sequential(
-            nn.Linear(width, narrow[0]), nn.ReLU(), nn.Linear(narrow[0], narrow[1]), nn.ReLU(),
-            nn.Linear(narrow[1], outputs),
-        )  # fmt: skip
+        self.head: nn.Module
+        if level in ("edge", "link"):
+            self.head = PairHead(width, outputs, width, edge_features if level == "edge" else None)
+        else:
+            narrow = max(1, width // 2), max(1, width // 4)
+            self.head = nn.Sequential(
+                nn.Linear(width, narrow[0]), nn.ReLU(), nn.Linear(narrow[0], narrow[1]), nn.ReLU(),
+                nn.Linear(narrow[1], outputs),
+            )  # fmt: skip
 
-    def forward(self, data: Batch | Data) -> Float[Tensor, "graphs outputs"]:
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         dtype = next(self.head.parameters()).dtype
         batch = SpectralBatch.of(data, dtype)
         degree = torch.bincount(data.edge_index[1], minlength=batch.nodes.total).to(dtype)
@@ -182,7 +190,10 @@ class GRIT(nn.Module):
         log_degree = degree.log1p().unsqueeze(1)
         for layer in self.layers:
             x, e = layer(x, e, batch, log_degree)
-        return self.head(pool_nodes(x, batch.nodes, self.readout))
+        if self.level in ("edge", "link"):
+            u, v = data.edge_label_index
+            return self.head(x, data, e[batch.pairs.rows(u, v)] + e[batch.pairs.rows(v, u)])
+        return self.head(x if self.level == "node" else pool_nodes(x, batch.nodes, self.readout))
 
     def _encode(self, data: Batch | Data, batch: SpectralBatch, degree: Tensor) -> tuple[Tensor, Tensor]:
         x = encode_nodes(self.nodes, data, batch.nodes.total)
@@ -201,7 +212,7 @@ class GRIT(nn.Module):
 
     def symmetry(self) -> tuple[Claim, ...]:
         return (
-            renumbering_claim("graph"),
+            renumbering_claim(self.level),
             Claim(EigenspaceBases(), TrivialAction(), "the basis of an eigenspace changes no prediction"),
         )
 
@@ -226,6 +237,7 @@ class GRITOptions(SpectralModel):
     """Options of :class:`GRIT`."""
 
     bound: ClassVar[str | None] = "EPWL-N"
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
 
     name: Literal["grit"] = "grit"
     width: int = Field(64, ge=1, description="columns of nodes and pairs")
@@ -238,9 +250,11 @@ class GRITOptions(SpectralModel):
     readout: Literal["sum", "mean"] = "sum"
     attention_dropout: float = Field(0.2, ge=0, lt=1)
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
+    def build(
+        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+    ) -> nn.Module:
         if self.walk_steps and self.matrix != "normalized":
             raise ValueError(f"matrix={self.matrix}: random walks need normalized; or set walk_steps=0")
         arguments = self._arguments()
         del arguments["residual"]
-        return GRIT(outputs, node_features, edge_features, **arguments)
+        return GRIT(outputs, node_features, edge_features, level=level, **arguments)

@@ -23,12 +23,12 @@ from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.choices import OptionsRegistry
 from coset.core.options import Options
+from coset.graphs.data.datasets import Level, plural
 from coset.graphs.transforms import Eigenspaces, ProductPositionalEncoding, ShortestPathDistances
 
 Features = list[int] | int | None
 """Columns: sizes of categories, a number of real columns, or none."""
 Relations = list[Literal["uL", "vL", "vv", "uG", "vG"]]
-Level = Literal["graph", "node"]
 GRAPH_MODELS = OptionsRegistry("graph model")
 
 
@@ -66,7 +66,10 @@ class GraphModel(_Start):
         label: What it is called in benches, if not by its name.
         variants: Further networks of it that benches know, by name.
         marks_roots: Whether it runs on copies of the graph, one for each root, of which some can be left out.
-        levels: Of what its outputs can be rows: of graphs, of nodes.
+        levels: Of what its outputs can be rows: of graphs, of nodes, of edges, of links (pairs that may be joined).
+        whole: Why it cannot learn from neighbourhoods of nodes, as in "it ..."; empty if it can.
+        reads_faces: Whether it has use for features of cells of rank 2.
+        squares: Whether it has ``width`` numbers for every pair of nodes of a graph.
     """
 
     bound: ClassVar[str | None] = None
@@ -74,6 +77,9 @@ class GraphModel(_Start):
     variants: ClassVar[dict[str, Variant]] = {}
     marks_roots: ClassVar[bool] = False
     levels: ClassVar[tuple[Level, ...]] = ("graph",)
+    whole: ClassVar[str] = "it reads the graph as a whole"
+    squares: ClassVar[bool] = False
+    reads_faces: ClassVar[bool] = False
 
     name: str
     width: int = Field(96, ge=1, description="columns of the features")
@@ -101,18 +107,35 @@ class GraphModel(_Start):
         raise NotImplementedError(f"{type(self).__name__} has no build")
 
     def network(
-        self, outputs: int, node_features: Features, edge_features: Features, level: Level = "graph"
+        self,
+        outputs: int,
+        node_features: Features,
+        edge_features: Features,
+        level: Level = "graph",
+        face_features: Features = None,
     ) -> nn.Module:
-        """The network with outputs of graphs or of nodes: PyG batch -> ``[graphs or nodes, outputs]``.
+        """The network with outputs of a level: PyG batch -> ``[rows, outputs]``; of edges and links the rows are those
+        of ``edge_label_index``.
 
         Raises:
             ValueError: It has no such outputs.
         """
         if level not in self.levels:
-            raise ValueError(f"{self.name} has outputs of {' and '.join(self.levels)}s, none of {level}s")
+            outputs_of = ", ".join(f"{plural(own)}" for own in self.levels)
+            raise ValueError(f"it has outputs of {outputs_of}, none of {plural(level)}")
+        if level in ("edge", "link") and self.root_fraction < 1:
+            raise ValueError(f"root_fraction={self.root_fraction}: pairs of {level}s need all roots; leave it at 1")
         build: Callable[..., nn.Module] = self.build
-        at = {} if level == "graph" else {"level": level}
+        at: dict[str, Any] = {} if level == "graph" else {"level": level}
+        if face_features is not None:
+            if not self.reads_faces:
+                raise ValueError("it reads no features of faces")
+            at["face_features"] = face_features
         return build(outputs, node_features, edge_features, **at)
+
+    def why_whole(self) -> str:
+        """:attr:`whole`, with these options."""
+        return self.whole
 
     def transform(self) -> BaseTransform:
         """What the network needs to find on a graph."""
@@ -127,10 +150,24 @@ class GraphModel(_Start):
         return False
 
 
+def what_models_do() -> dict[str, dict[str, bool]]:
+    """By name of a model what it can predict for, and whether it can learn one large graph by neighbourhoods."""
+    found = {}
+    for options in {options for _, options in GRAPH_MODELS.items()}:
+        model = options()
+        assert isinstance(model, GraphModel)
+        can = {"graphs": "graph", "nodes": "node", "edges, links": "link", "cells of a rank": "cell1"}
+        found[model.name] = {what: level in model.levels for what, level in can.items()}
+        found[model.name]["by neighbourhoods"] = not model.why_whole()
+    return dict(sorted(found.items()))
+
+
 class PairModel(GraphModel):
     """Options of networks on pairs (root, node)."""
 
     marks_roots: ClassVar[bool] = True
+    whole: ClassVar[str] = "it has features of every pair of nodes"
+    squares: ClassVar[bool] = True
 
     residual: bool = False
     max_distance: int = Field(5, ge=1, le=250, description="largest distance of the marking")
@@ -153,6 +190,9 @@ class PairModel(GraphModel):
 
 class SpectralModel(GraphModel):
     """Options of networks on eigenspaces."""
+
+    whole: ClassVar[str] = "it reads the eigenvectors of the whole graph"
+    squares: ClassVar[bool] = True
 
     residual: bool = False
     matrix: Literal["adjacency", "laplacian", "normalized"] = "normalized"

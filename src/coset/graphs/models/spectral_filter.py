@@ -96,6 +96,27 @@ def filtered_messages(
     return _FilteredMessages.apply(h, phi, None if edge is None else edge[batch.edge_order], batch)
 
 
+def filtered_pairs(
+    phi: Float[Tensor, "nodes c"], batch: SpectralBatch, ends: Int[Tensor, "2 rows"]
+) -> Float[Tensor, "rows c"]:
+    """E(u, v) = sum_k V(u, k) phi(k) V(v, k) for some pairs of nodes alone, in any order; E(u, v) = E(v, u).
+
+    Args:
+        phi: Values of c functions at the eigenvalues ``batch.values``.
+        batch: The eigenpairs.
+        ends: Both nodes of each pair, of one graph, numbered in the batch.
+    """
+    starts, sizes = batch.nodes.ptr[:-1].tolist(), batch.nodes.sizes.tolist()
+    graph = batch.nodes.batch[ends[0]]
+    out = phi.new_zeros(ends.size(1), phi.size(1))
+    for at in graph.unique().tolist():
+        rows = (graph == at).nonzero().squeeze(1)
+        u, v = ends[:, rows] - starts[at]
+        vectors = batch.vectors[at]
+        out = out.index_copy(0, rows, (vectors[u] * vectors[v]) @ phi[starts[at] : starts[at] + sizes[at]])
+    return out
+
+
 def _block(vectors: Tensor, phi: Tensor) -> Tensor:
     """[n, n * c]: row u holds E(u, v) for all v."""
     n = len(vectors)

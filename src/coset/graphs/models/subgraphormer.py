@@ -40,18 +40,18 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
-from coset.graphs.models import attention_block, sum_block
+from coset.graphs.models import attention_block, readouts, sum_block
 from coset.graphs.models.bags import BagGraph
 from coset.graphs.models.options import GRAPH_MODELS, Features, Level, PairModel, Variant
 from coset.graphs.models.product import PairEncoder, PairGraph
-from coset.graphs.models.readouts import prediction_head
+from coset.graphs.models.readouts import head_of, renumbering_claim
 from coset.nn import MLP, FeatureEncoder, norm_of_repeated, norm_relu_linear
 from coset.relations import Relation, attend, broadcast, marginalise, pool, propagate, reference
 from coset.relations.verbs import Score
-from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, PairRowPermutation, TrivialAction
+from coset.symmetry import Claim, NodePermutation, PairRowPermutation
 
 RELATIONS = ("uL", "vL", "vv", "uG", "vG")
-LEVELS = ("graph", "node", "pair")
+LEVELS = (*readouts.LEVELS, "pair")
 AXIS = {"uL": 1, "vL": 0, "uG": 1, "vG": 0}
 
 Pairs = PairGraph | BagGraph
@@ -375,13 +375,21 @@ class _PairModel(nn.Module):
 
     def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
         """The mean of X(s, v) over the roots s: one row a node."""
-        x, graph = self.pair_features(data)
+        return self._of_nodes(*self.pair_features(data))
+
+    def _of_nodes(self, x: Tensor, graph: PairGraph) -> Tensor:
         return marginalise(x, graph.pairs, along=0) / graph.roots.sizes[graph.nodes.batch].unsqueeze(1)
 
+    def _of_edges(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+        """Predictions for the pairs of ``edge_label_index``, from both nodes and X(u, v) + X(v, u)."""
+        x, graph = self.pair_features(data)
+        u, v = data.edge_label_index
+        return self.head(self._of_nodes(x, graph), data, x[graph.pairs.rows(u, v)] + x[graph.pairs.rows(v, u)])
+
     def symmetry(self) -> tuple[Claim, ...]:
-        rows: dict[str, Action] = {"graph": TrivialAction(), "node": NodeRowPermutation(), "pair": PairRowPermutation()}
-        effect = {"graph": "changes no prediction", "node": "renumbers the rows", "pair": "renumbers rows on both axes"}
-        return (Claim(NodePermutation(), rows[self.level], f"renumbering the nodes {effect[self.level]}"),)
+        if self.level != "pair":
+            return (renumbering_claim(self.level),)
+        return (Claim(NodePermutation(), PairRowPermutation(), "renumbering the nodes renumbers rows on both axes"),)
 
     def _readout(self, x: Tensor, graph: PairGraph, how: str) -> Tensor:
         """Mean over roots of the sum (or mean) over nodes; under sampling the mean is over the roots that were kept."""
@@ -411,7 +419,8 @@ class Subgraphormer(_PairModel):
         linear: Single linear maps psi and rho.
         residual: Residual connections.
         dropout: Probability.
-        level: ``graph``, ``node`` or ``pair``: one row of output a graph, a node, or a pair (root, node).
+        level: ``graph``, ``node``, ``edge``, ``link`` or ``pair``: one row of output a graph, a node, a pair of
+            ``edge_label_index`` (the same in both orders), or every pair (root, node).
 
     Shape:
         PyG batch with the attributes of :class:`PairGraph` and :class:`PairEncoder` -> ``[graphs, outputs]``.
@@ -448,7 +457,7 @@ class Subgraphormer(_PairModel):
         )  # fmt: skip
         block = (width, relations, heads, attention, edge_features, linear, residual, dropout)
         self.layers = nn.ModuleList(SubgraphAttentionBlock(*block) for _ in range(layers))
-        self.head = prediction_head(width, outputs)
+        self.head = head_of(level, width, outputs, edge_features, pair_width=width)
         self.readout, self.level = readout, level
 
     @torch.no_grad()
@@ -475,6 +484,8 @@ class Subgraphormer(_PairModel):
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         if self.level == "node":
             return self.head(self.node_features(data))
+        if self.level in ("edge", "link"):
+            return self._of_edges(data)
         x, graph = self.pair_features(data)
         return self.head(x if self.level == "pair" else self._readout(x, graph, self.readout))
 
@@ -524,12 +535,14 @@ class GNNSSWLPlus(_PairModel):
         self.eps = nn.Parameter(torch.zeros(1))
         self.copy_mlp = MLP(width, width)
         self.copy_norm = nn.BatchNorm1d(width)
-        self.head = prediction_head(width, outputs)
+        self.head = head_of(level, width, outputs, edge_features, pair_width=width)
         self.level = level
 
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         if self.level == "node":
             return self.head(self.node_features(data))
+        if self.level in ("edge", "link"):
+            return self._of_edges(data)
         x, graph = self.pair_features(data)
         if self.level == "pair":
             return self.head(x)
@@ -547,7 +560,7 @@ class SubgraphormerOptions(PairModel):
     """Options of :class:`Subgraphormer`."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
-    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
     variants: ClassVar[dict[str, Variant]] = {"unmarked": Variant({"marking": "none"}, "unmarked uL,vL,vv")}
 
     name: Literal["subgraphormer"] = "subgraphormer"
@@ -567,7 +580,7 @@ class GNNSSWLPlusOptions(PairModel):
     """Options of :class:`GNNSSWLPlus`."""
 
     bound: ClassVar[str | None] = "uL,vL,vv"
-    levels: ClassVar[tuple[Level, ...]] = ("graph", "node")
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
     label: ClassVar[str] = "gnn-sswl+"
     variants: ClassVar[dict[str, Variant]] = {
         "uL": Variant({"relations": ["uL"]}, "uL"),

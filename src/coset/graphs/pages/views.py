@@ -70,10 +70,10 @@ SHOWN = 12
 
 
 def last_split(table: GraphTable) -> list[int]:
-    """Graphs of the last split that has any (or that have nodes in it): the test set, if there is one."""
+    """Graphs of the last split that has any (or that have nodes or edges in it): the test set, if there is one."""
     split = next(name for name in ("test", "val", "train") if len(table.splits.get(name, ())))
     rows = table.splits[split]
-    if table.level == "node":
+    if table.level != "graph":
         rows = table.graph_of_rows[rows].unique()
     return [int(row) for row in rows]
 

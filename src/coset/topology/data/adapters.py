@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Any
+
+import numpy as np
 
 from coset.core.errors import CosetError, require
 from coset.topology.data.cells import Cell
@@ -40,6 +43,37 @@ def from_toponetx(source: Any) -> tuple[Complex, list[Hashable]]:
         r: [tuple(number[v] for v in cell) for cell in cs] for r, cs in cells.items() if cs
     }
     return Complex(len(names), numbered, kind), names  # type: ignore[arg-type]
+
+
+def toponetx_features(source: Any) -> dict[int, tuple[list[str], np.ndarray]]:
+    """Numbers that all cells of a rank carry as attributes: by rank their names and rows, in the order of
+    :func:`from_toponetx`. Others (words, or numbers that only some cells have) are no features.
+
+    Raises:
+        CosetError: As :func:`from_toponetx`.
+    """
+    complex_, names = from_toponetx(source)
+    features = {}
+    for rank, cells in complex_.cells.items():
+        given = [_attributes(source, tuple(names[v] for v in cell), rank) for cell in cells]
+        shared = sorted({key for attributes in given[:1] for key in attributes} if given else ())
+        chosen = [key for key in shared if all(_is_number(attributes.get(key)) for attributes in given)]
+        if chosen:
+            features[rank] = (chosen, np.array([[float(row[key]) for key in chosen] for row in given]))
+    return features
+
+
+def _attributes(source: Any, cell: tuple[Hashable, ...], rank: int) -> dict[str, Any]:
+    of_graph = {0: "nodes", 1: "edges"} if hasattr(source, "edges") else {}  # of a CellComplex; others have simplices
+    if rank in of_graph:
+        found = getattr(source, of_graph[rank])[cell if rank else cell[0]]
+    else:
+        found = source[cell]
+    return {str(key): value for key, value in dict(found).items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def to_toponetx(complex_: Complex) -> Any:

@@ -30,10 +30,16 @@ class Mesh(NamedTuple):
 
     complex: Complex
     positions: Float[Array, "vertices 3"]
+    left_out: tuple[int, int] = (0, 0)
+    """By a repair: faces without three different corners, and faces that were there before."""
 
 
-def read_mesh(path: str | Path) -> Mesh:
+def read_mesh(path: str | Path, repair: bool = False) -> Mesh:
     """Read a mesh file. Vertices at the same place are one (STL knows no other way), unused ones go.
+
+    Args:
+        path: The file.
+        repair: Leave out faces that are there twice or have a vertex twice, instead of refusing the mesh.
 
     Raises:
         CosetError: The file is missing, is no mesh, or names a vertex that it does not have; or it has no faces, a face
@@ -56,23 +62,49 @@ def read_mesh(path: str | Path) -> Mesh:
     if outside.size:
         raise CosetError(f"{path}: a face names vertex {outside[0]}, but vertices are 0 to {len(positions) - 1}")
     try:
-        return mesh(faces, positions)
+        return mesh(faces, positions, repair)
     except CosetError as error:
         raise CosetError(f"{path}: {error}") from error
 
 
-def mesh(faces: Cells | Any, positions: Num[Array, "vertices 3"]) -> Mesh:
-    """A mesh from its faces (rows of vertices) and positions, equal places made one vertex and unused ones left out."""
+def mesh(faces: Cells | Any, positions: Num[Array, "vertices 3"], repair: bool = False) -> Mesh:
+    """A mesh from its faces (rows of vertices) and positions, equal places made one vertex and unused ones left out.
+
+    With ``repair`` faces lose corners that follow one another at one place; those with fewer than three different ones,
+    or with the corners of a face before them, are left out.
+    """
     faces, positions = Cells.of(faces), np.asarray(positions, dtype=float)
     places, one = np.unique(positions, axis=0, return_inverse=True)
     first = np.full(len(places), len(positions))
     np.minimum.at(first, one.reshape(-1), np.arange(len(positions)))
     merged = first[one.reshape(-1)][faces.members]
+    left_out = (0, 0)
+    if repair:
+        faces, left_out = _repaired(Cells(merged.astype(np.int64), faces.ptr))
+        merged = faces.members
+        if not len(faces):
+            raise CosetError("no face is left after the repair")
     used, numbered = np.unique(merged, return_inverse=True)
     polygons = from_faces(Cells(numbered.reshape(-1).astype(np.int64), faces.ptr), len(used))
     if (faces.sizes == 3).all():
         polygons = Complex(len(used), {1: polygons.cells[1], 2: polygons.cells[2]}, "simplicial")
-    return Mesh(polygons, positions[used])
+    return Mesh(polygons, positions[used], left_out)
+
+
+def _repaired(faces: Cells) -> tuple[Cells, tuple[int, int]]:
+    kept: list[tuple[int, ...]] = []
+    seen: set[frozenset[int]] = set()
+    flat = doubled = 0
+    for face in faces:
+        corners = tuple(v for at, v in enumerate(face) if v != face[at - 1])  # the last comes before the first
+        if len(set(corners)) < max(3, len(corners)):
+            flat += 1
+        elif frozenset(corners) in seen:
+            doubled += 1
+        else:
+            seen.add(frozenset(corners))
+            kept.append(corners)
+    return Cells.of(kept), (flat, doubled)
 
 
 MOST_BYTES = 1 << 28

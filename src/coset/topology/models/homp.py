@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
+from coset.graphs.data.datasets import Level
 from coset.graphs.models.options import GRAPH_MODELS, Features
 from coset.nn import FeatureEncoder
 from coset.nn.norms import row_norm
 from coset.relations import pool, propagate
 from coset.symmetry import Claim, TrivialAction
 from coset.topology.data.batches import CellBatch
-from coset.topology.data.permutations import CellPermutation
+from coset.topology.data.permutations import CellPermutation, CochainPermutation
 from coset.topology.models.options import ComplexModel
 
 Cochains = list[Tensor]
@@ -190,6 +191,28 @@ class CellReadout(nn.Module):
         return self.last(torch.stack(pooled).sum(0))
 
 
+class RankHead(nn.Module):
+    """Predictions for every cell of one rank: Linear - ReLU to twice the width, and a last linear map."""
+
+    def __init__(self, width: int, outputs: int, rank: int, dropout: float = 0.0):
+        super().__init__()
+        self.rank = rank
+        self.layers = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, outputs)
+        )
+
+    def forward(self, h: Cochains, cells: CellBatch) -> Float[Tensor, "cells outputs"]:
+        return self.layers(h[self.rank])
+
+
+def cell_claim(readout: nn.Module) -> Claim:
+    """What renumbering the cells does to the predictions that a readout gives."""
+    if isinstance(readout, RankHead):
+        statement = f"renumbering the cells of each rank renumbers the rows of rank {readout.rank}"
+        return Claim(CellPermutation(), CochainPermutation(readout.rank), statement)
+    return Claim(CellPermutation(), TrivialAction(), "renumbering the cells of each rank changes no prediction")
+
+
 class HOMP(nn.Module):
     """A HOMP network: encoder, layers, readout over all ranks.
 
@@ -202,6 +225,7 @@ class HOMP(nn.Module):
         norm: ``batch``, ``layer`` or ``none``.
         readout: ``sum`` or ``mean``.
         dropout: After each layer and before the last map.
+        rank: Predictions are of the cells of this rank; of whole complexes without.
     """
 
     def __init__(
@@ -215,11 +239,13 @@ class HOMP(nn.Module):
         norm: Norm = "layer",
         readout: Reduction = "sum",
         dropout: float = 0.0,
+        rank: int | None = None,
     ):
         super().__init__()
         self.encoder = CellEncoder(features, width)
         self.layers = nn.ModuleList(HOMPLayer(width, neighbourhoods, norm, dropout=dropout) for _ in range(layers))
-        self.readout = CellReadout(width, outputs, range(len(features)), readout, dropout)
+        whole = CellReadout(width, outputs, range(len(features)), readout, dropout)
+        self.readout = whole if rank is None else RankHead(width, outputs, rank, dropout)
 
     def cochains(self, data: Batch | Data | CellBatch) -> Cochains:
         """Features of the cells of each rank after the last layer."""
@@ -229,13 +255,12 @@ class HOMP(nn.Module):
             h = layer(h, cells)
         return h
 
-    def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "complexes outputs"]:
+    def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "rows outputs"]:
         cells = CellBatch.of(data)
         return self.readout(self.cochains(cells), cells)
 
     def symmetry(self) -> tuple[Claim, ...]:
-        statement = "renumbering the cells of each rank changes no prediction"
-        return (Claim(CellPermutation(), TrivialAction(), statement),)
+        return (cell_claim(self.readout),)
 
 
 @GRAPH_MODELS.add
@@ -244,5 +269,12 @@ class HOMPOptions(ComplexModel):
 
     name: Literal["homp"] = "homp"
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
-        return HOMP(outputs, (node_features, edge_features, None), **self._arguments())
+    def build(
+        self,
+        outputs: int,
+        node_features: Features,
+        edge_features: Features,
+        level: Level = "graph",
+        face_features: Features = None,
+    ) -> nn.Module:
+        return HOMP(outputs, (node_features, edge_features, face_features), **self._arguments(level))

@@ -1,11 +1,12 @@
 """What recipes may say of networks on complexes, with the lifting from graphs that they need."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import CosetError
+from coset.graphs.data.datasets import Level
 from coset.graphs.models.options import OF_RUNS, GraphModel
 from coset.nn.norms import known_row_norm
 from coset.topology.liftings import LIFTINGS, LiftingOptions
@@ -13,6 +14,10 @@ from coset.topology.liftings import LIFTINGS, LiftingOptions
 
 class ComplexModel(GraphModel):
     """Options that networks on complexes share."""
+
+    levels: ClassVar[tuple[Level, ...]] = ("graph", "cell0", "cell1", "cell2")
+    reads_faces: ClassVar[bool] = True
+    whole: ClassVar[str] = "it reads the complex as a whole"
 
     width: int = Field(64, ge=1, description="columns of the features")
     layers: int = Field(3, ge=1, le=64)
@@ -44,5 +49,6 @@ class ComplexModel(GraphModel):
         """What the network needs to find on a graph."""
         return self.lifting()
 
-    def _arguments(self) -> dict[str, Any]:
-        return self.model_dump(exclude=OF_RUNS | {"lift", "longest", "rings"})
+    def _arguments(self, level: Level = "graph") -> dict[str, Any]:
+        options = self.model_dump(exclude=OF_RUNS | {"lift", "longest", "rings"})
+        return options if level == "graph" else {**options, "rank": int(level[-1])}

@@ -27,12 +27,12 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import check_choice
+from coset.graphs.data.datasets import Level
 from coset.graphs.models.options import GRAPH_MODELS, Features
 from coset.relations import Product, broadcast, marginalise, propagate
 from coset.relations.reference import scatter
-from coset.symmetry import Claim, TrivialAction
+from coset.symmetry import Claim
 from coset.topology.data.batches import CellBatch
-from coset.topology.data.permutations import CellPermutation
 from coset.topology.liftings.marking import ENTRIES, MarkPairs, pair_distances
 from coset.topology.models import subcomplex_block
 from coset.topology.models.homp import (
@@ -43,7 +43,9 @@ from coset.topology.models.homp import (
     HOMPLayer,
     Norm,
     OwnWeight,
+    RankHead,
     Reduction,
+    cell_claim,
     dense,
 )
 from coset.topology.models.options import ComplexModel
@@ -232,6 +234,7 @@ class SMCN(nn.Module):
         use_marked: Features of the marked cell enter the bag.
         merge: ``concat`` or ``sum``: how subcomplex layers bring their terms together (:class:`SCL`).
         fresh_marks: Every subcomplex layer adds marks from a table of its own.
+        rank: Predictions are of the cells of this rank; of whole complexes without.
     """
 
     def __init__(
@@ -255,6 +258,7 @@ class SMCN(nn.Module):
         use_marked: bool = True,
         merge: Merge = "concat",
         fresh_marks: bool = False,
+        rank: int | None = None,
     ):
         super().__init__()
         if max(ranks) >= len(features) or min(ranks) < 0:
@@ -274,7 +278,8 @@ class SMCN(nn.Module):
         self.widen = nn.ModuleDict({str(r): dense(inner, width, norm) for r in set(self.ranks) if inner != width})
         self.after = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(after))
         ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))
-        self.readout = CellReadout(width, outputs, ranks_read, readout, dropout)
+        whole = CellReadout(width, outputs, ranks_read, readout, dropout)
+        self.readout = whole if rank is None else RankHead(width, outputs, rank, dropout)
 
     def bag_features(self, data: Batch | Data | CellBatch) -> tuple[Tensor, Cochains, CellBatch]:
         """X(x, s) [pairs, width] after the last subcomplex layer, with the cochains beside it."""
@@ -287,7 +292,7 @@ class SMCN(nn.Module):
             x = layer(x, h, cells)
         return x, h, cells
 
-    def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "complexes outputs"]:
+    def forward(self, data: Batch | Data | CellBatch) -> Float[Tensor, "rows outputs"]:
         x, h, cells = self.bag_features(data)
         pooled = self._pooled(x, h, cells)
         for layer in self.after:
@@ -306,8 +311,7 @@ class SMCN(nn.Module):
         return pooled
 
     def symmetry(self) -> tuple[Claim, ...]:
-        statement = "renumbering the cells of each rank changes no prediction"
-        return (Claim(CellPermutation(), TrivialAction(), statement),)
+        return (cell_claim(self.readout),)
 
 
 @GRAPH_MODELS.add
@@ -332,5 +336,12 @@ class SMCNOptions(ComplexModel):
     def transform(self) -> BaseTransform:
         return Compose([self.lifting(), MarkPairs(self.ranks)])
 
-    def build(self, outputs: int, node_features: Features, edge_features: Features) -> nn.Module:
-        return SMCN(outputs, (node_features, edge_features, None), **self._arguments())
+    def build(
+        self,
+        outputs: int,
+        node_features: Features,
+        edge_features: Features,
+        level: Level = "graph",
+        face_features: Features = None,
+    ) -> nn.Module:
+        return SMCN(outputs, (node_features, edge_features, face_features), **self._arguments(level))
