@@ -27,7 +27,9 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
     text = (
         "For each training input the candidate most like it, up to the group: the mean of their correlations, and "
         "how many are above 0.9. The null is the same number for sets of inputs that the network never saw; a "
-        "score that does not clear it shows no leak. Symmetry is 1 for inputs that no group element changes."
+        "score that does not clear it shows no leak. The ceiling is what the training inputs keep of themselves "
+        "without the changes that no weight shows (undetermined directions): more than that takes knowledge of what "
+        "inputs look like. Symmetry is 1 for inputs that no group element changes."
     )
     facts = metrics["network"]
     panels = _panels(recipe, folder.read_json(CURVES))
@@ -37,12 +39,16 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
     return write_sections(
         folder / REPORT,
         recipe.name,
-        [Section("What the weights give away", text, [table], panels, pictures, notes)],
+        [
+            Section(
+                "What the weights give away", text, [table, *_parts(facts.get("information"))], panels, pictures, notes
+            )
+        ],
         lead=recipe.description,
         facts={
             name: f"{value:.2g}" if isinstance(value, float) else str(value)
             for name, value in facts.items()
-            if name not in ("notes", "picture")
+            if name not in ("notes", "picture", "information")
         },
         recipe=recipe.to_yaml(),
     )
@@ -70,9 +76,20 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
     return write_sections(folder / REPORT, title, [section], facts=facts)
 
 
+def _parts(known: Mapping[str, Any] | None) -> list[Table]:
+    """Energy of weights and data by the parts of the group's action."""
+    if not known or not known["weights"]:
+        return []
+    rows = [[name, f"{share:.2g}", f"{known['data'][name]:.2g}"] for name, share in known["weights"].items()]
+    caption = "A part of the data that has no energy in the weights cannot be recovered from them."
+    return [
+        Table(["part of the group's action", "share of the first layer", "share of the training inputs"], rows, caption)
+    ]
+
+
 def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]:
     searches: dict[str, Rows] = curves["attacks"]
-    equations = {name: rows for name, rows in searches.items() if recipe.attacks[name].method == "kkt"}
+    equations = {name: rows for name, rows in searches.items() if recipe.attacks[name].method != "activation"}
     panels = []
     if equations:
         panels.append(Panel("Residual of the weights", _curves(equations, "residual", log=True)))
