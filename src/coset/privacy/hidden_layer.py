@@ -271,6 +271,8 @@ def hidden_layer_of(model: nn.Module, inputs: int, alpha: float | None = None) -
         base = base.base
     if isinstance(base, OnFlatInputs):
         base = base.model
+    if isinstance(base, nn.Sequential) and len(parts := _computing(base)) == 1:
+        base = parts[0]
     found = _of_features(base, group) if isinstance(base, SoftplusFeatures) else _of_layers(base, group, alpha)
     if found is None or found.weight.size(1) != inputs:
         return None
@@ -293,7 +295,7 @@ def _of_layers(base: nn.Module, group: FiniteGroup, alpha: float | None) -> Hidd
     layers = base.layers if isinstance(base, ReLUNetwork) else base
     if not isinstance(layers, nn.Sequential):
         return None
-    parts = [layer for layer in layers if not isinstance(layer, nn.Flatten | nn.Identity)]
+    parts = _computing(layers)
     if len(parts) != 3 or not isinstance(parts[0], nn.Linear) or not isinstance(parts[2], nn.Linear):
         return None
     activation = _activation(parts[1], alpha)
@@ -306,6 +308,11 @@ def _of_layers(base: nn.Module, group: FiniteGroup, alpha: float | None) -> Hidd
     bias = weight.new_zeros(len(weight)) if first.bias is None else first.bias.detach()
     offset = weight.new_zeros(()) if last.bias is None else last.bias.detach()[0]
     return HiddenLayer(weight, bias, last.weight.detach()[0], offset, trained, activation, group)
+
+
+def _computing(layers: nn.Sequential) -> list[nn.Module]:
+    """Those that do something to flat inputs."""
+    return [layer for layer in layers if not isinstance(layer, nn.Flatten | nn.Identity)]
 
 
 def _activation(module: nn.Module, alpha: float | None) -> Callable[[Tensor], Derivatives] | None:
