@@ -1,13 +1,15 @@
 """What weights give away, measured: the experiments of docs/reconstruction.md, and the speed of restarts side by side.
 
     python benchmarks/reconstruction.py plain groups activation drift basin isotypic generator collapse members sets
-    python benchmarks/reconstruction.py speed seeds=1
+    python benchmarks/reconstruction.py solved_plain solved_c4 solved_d4
+    python benchmarks/reconstruction.py written speed seeds=1
 
 Each name is one experiment on scikit-learn's digits (``sets``: point clouds); every row is one seed. CPU seconds.
 """
 
 import sys
 import time
+from functools import partial
 
 import torch
 
@@ -20,14 +22,18 @@ from coset.privacy import (
     distinct_neurons,
     first_layer,
     group_of,
+    hidden_layer_of,
+    information_of,
     membership_auc,
     multipliers,
     reconstruct,
     score,
     train_to_margin,
     train_to_stationarity,
+    with_surrogate,
 )
 from coset.privacy.data.images import digits, point_clouds
+from coset.privacy.reconstruction import _Objective
 
 SHAPE = (8, 8)
 DECAY = 1e-3
@@ -269,6 +275,65 @@ def speed(seed: int) -> None:
             for number in range(restarts):
                 toy.attack(steps=100, seed=number)
             show(f"speed {name}", seed, restarts=restarts, together=together, apart=time.process_time() - before)
+
+
+def _solved(name: str, hidden: int, seed: int, **options) -> None:
+    """Second-order steps beside the ceiling of an attack without a prior."""
+    toy = Toy(name, 10, hidden, seed)
+    before = time.process_time()
+    found = toy.attack(method="gauss-newton", seed=seed, **options)
+    seconds = time.process_time() - before
+    known = information_of(toy.model, toy.images.train, toy.c, toy.group)
+    scores = toy.score(found)
+    show(
+        f"solved {name}", seed, correlation=scores.mean, ceiling=float(known.ceiling.mean()),
+        recognised=scores.recognised(), exact=scores.recognised(0.99), residual=float(found.residual[0]),
+        undetermined=known.undetermined, candidates=found.candidates.size(1), seconds=seconds,
+    )  # fmt: skip
+
+
+def solved_plain(seed: int) -> None:
+    """No group: twice as many candidates as images."""
+    _solved("plain", 100, seed, candidates=20, steps=400, restarts=2)
+
+
+def solved_c4(seed: int) -> None:
+    """Quarter turns."""
+    _solved("c4", 200, seed, steps=400, restarts=4)
+
+
+def solved_d4(seed: int) -> None:
+    """All symmetries of the square."""
+    _solved("d4", 200, seed, steps=400, restarts=4)
+
+
+def written(seed: int) -> None:
+    """Steps of descent by the equations written out, in either precision, against differentiation: warm, in turns."""
+    for name, hidden in (("plain", 100), ("d4", 200)):
+        for candidates in (20, 100):
+            toy = Toy(name, 10, hidden, seed, tolerance=1e-2)
+            labels = torch.where(torch.arange(candidates) < candidates // 2, -1.0, 1.0).double()
+            ways = {}
+            for precision in ("float64", "float32"):
+                attack = Attack(candidates=candidates, precision=precision)
+                smooth = with_surrogate(toy.model, 50.0).eval().to(getattr(torch, precision))
+                objective = _Objective(smooth, 64, attack, labels, toy.group, 1.0)
+                x = torch.randn(1, candidates, 64).to(getattr(torch, precision))
+                state = {"x": x, "c": labels.to(x).unsqueeze(0)}
+                ways[precision] = partial(objective.fastest(hidden_layer_of(toy.model, 64, 50.0)), state, x)
+                if precision == "float64":
+                    ways["differentiated"] = partial(objective.whole, state, x)
+            spent = dict.fromkeys(ways, 0.0)
+            for turn in range(12):
+                for way, step in ways.items():
+                    before = time.process_time()
+                    for _ in range(10):
+                        step()
+                    spent[way] += (time.process_time() - before) * (turn > 1)  # the first two warm up
+            show(
+                f"written {name} m={candidates}", seed, ratio=spent["differentiated"] / spent["float64"],
+                ratio_float32=spent["differentiated"] / spent["float32"],
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def trained():
 def test_members_explain_the_weights_better_than_others(trained):
     """A9 of the specification: attribution by non-negative least squares finds the training data."""
     model, train, held_out = trained
-    found = audit(model, train, held_out, weight_decay=1e-3, attack=Attack(candidates=20, steps=30, least=0.1))
+    attack = Attack(candidates=20, steps=30, least=0.1)
+    found = audit(model, train, held_out, weight_decay=1e-3, attack=attack, plant=False)
     assert found.membership["multipliers"] > 0.75
     assert found.membership["multipliers"] > found.membership["loss"] - 0.1
     assert found.residual is not None
@@ -86,7 +87,9 @@ def test_classes_from_a_shell(tmp_path, monkeypatch, capsys):
         np.savez(tmp_path / "data.npz", x_train=x[:6].view(-1, 2, 2), x_test=x[6:].view(-1, 2, 2), **labels)
         files = [str(tmp_path / name) for name in ("model.safetensors", "data.npz", "out")]
         monkeypatch.setattr(
-            sys, "argv", ["coset", "audit", files[0], "--data", files[1], "--output", files[2], "--steps", "5"]
+            sys,
+            "argv",
+            ["coset", "audit", files[0], "--data", files[1], "--output", files[2], "--steps", "5", "--no-canaries"],
         )
         with pytest.raises(SystemExit) as stop:
             cli.main()
@@ -135,7 +138,7 @@ def test_modules_of_ones_own_from_a_shell(tmp_path, monkeypatch, capsys):
 
     def call(*extra, name="Pooled", file=weights):
         line = ["coset", "audit", str(file), "--data", str(tmp_path / "data.npz"), "--output", str(tmp_path / "out")]
-        line += ["--model", f"{source}:{name}", "--steps", "5", "--part", "3", "--quiet", *extra]
+        line += ["--model", f"{source}:{name}", "--steps", "5", "--part", "3", "--quiet", "--no-canaries", *extra]
         monkeypatch.setattr(sys, "argv", line)
         with pytest.raises(SystemExit) as stop:
             cli.main()
@@ -163,7 +166,7 @@ def test_files_are_checked(tmp_path):
     with pytest.raises(CosetError, match="is no safetensors file"):
         load_network(tmp_path / "bad.safetensors", "plain", (4,))
     save_file({"a": torch.ones(3, 5), "b": torch.ones(1, 3)}, tmp_path / "five.safetensors")
-    with pytest.raises(CosetError, match=r"layers 5 - 3 - 1 with 0 biases; expected 4 - \.\.\. with"):
+    with pytest.raises(CosetError, match=r"layers 5 - 3 - 1; expected 4 - \.\.\. as weights and biases"):
         load_network(tmp_path / "five.safetensors", "plain", (2, 2))
     np.savez(tmp_path / "few.npz", x_train=np.ones((2, 4)))
     with pytest.raises(CosetError, match="lacks the array 'y_train'"):
@@ -175,6 +178,24 @@ def test_files_are_checked(tmp_path):
     (tmp_path / "text.npz").write_text("no")
     with pytest.raises(CosetError, match="is no NPZ or NPY file"):
         load_inputs(tmp_path / "text.npz")
+
+
+def test_layers_with_biases_and_files_of_torch(tmp_path):
+    """Linear, ReLU, Linear with biases, as ``torch.save`` writes it: nothing in the file is executed."""
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3), nn.ReLU(), nn.Linear(3, 1)).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    torch.save(theirs.state_dict(), tmp_path / "plain.pt")
+    torch.save({"state_dict": theirs.state_dict(), "epoch": 3}, tmp_path / "checkpoint.ckpt")
+    for name in ("plain.pt", "checkpoint.ckpt"):
+        ours, _ = load_network(tmp_path / name, "plain", (2, 2))
+        torch.testing.assert_close(ours(x), theirs(x).squeeze(-1))
+    torch.save(theirs, tmp_path / "whole.pt")
+    with pytest.raises(CosetError, match="holds more than tensors"):
+        load_network(tmp_path / "whole.pt", "plain", (2, 2))
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CosetError, match="holds no state dict"):
+        load_network(tmp_path / "list.pt", "plain", (2, 2))
 
 
 def test_from_a_shell(trained, tmp_path, monkeypatch, capsys):
@@ -197,10 +218,17 @@ def test_from_a_shell(trained, tmp_path, monkeypatch, capsys):
     assert code == 1
     assert "group 'd5': choose plain" in problems
     assert not (tmp_path / "out").exists()
-    code, printed, _ = call("--weight-decay", "1e-3")
+    code, printed, _ = call("--weight-decay", "1e-3", "--no-canaries")
     assert code == 0, printed
     assert "membership AUC" in printed
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
         "metrics.json", "reconstructions.npz", "report.html",
     }  # fmt: skip
-    assert "private data" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "private data" in page
+    assert "send it" not in page
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["verdict"]["text"] in page
+    assert written["verdict"]["text"] in printed.replace("\n", " ")
+    assert written["controls"] == {}
+    assert len(written["records"]) == 10

@@ -429,7 +429,7 @@ def test_vehicles_and_animals_as_grey_images(tmp_path):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(CosetError, match="method 'gan': choose kkt or activation"):
+    with pytest.raises(CosetError, match="method 'gan': choose kkt, gauss-newton, activation"):
         Attack(method="gan")
     with pytest.raises(CosetError, match="need the group"):
         reconstruct(network("plain"), 9, Attack(isotypic=10.0))
@@ -439,24 +439,32 @@ def test_mistakes_are_named():
         score(normal(2, 9), normal(4, 9), normal(3, 9), group_of("d4", (3, 3)))
 
 
+FEW = ["data.count=4", "network.hidden=[20]", "attacks.gauss-newton.steps=20", "attacks.gauss-newton.restarts=1"]
+
+
 def test_recipe_from_end_to_end(tmp_path):
-    changes = ["data.count=4", "network.hidden=[20]", "attacks.kkt.steps=20", "attacks.activation.steps=10"]
+    changes = [*FEW, "attacks.kkt.steps=20", "attacks.activation.steps=10"]
     recipe = load("reconstruction/digits-c4", changes)
     metrics = recipe.run(tmp_path, quiet=True)
     page = recipe.report(tmp_path).read_text()
     assert "private data" in page
-    assert set(metrics["attacks"]) == {"kkt", "activation"}
-    assert json.loads((tmp_path / "metrics.json").read_text())["network"]["residual of the truth"] < 1e-10
+    assert set(metrics["attacks"]) == {"gauss-newton", "kkt", "activation"}
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["network"]["residual of the truth"] < 1e-10
+    assert set(written["network"]["information"]["weights"]) == {"A", "B", "E"}
+    assert written["attacks"]["kkt"]["undetermined"] >= 0
+    assert written["attacks"]["activation"]["undetermined"] is None
+    assert "share of the first layer" in page
     with np.load(tmp_path / "reconstructions.npz") as arrays:
         assert arrays["kkt"].shape == arrays["truth"].shape == arrays["kkt, held out"].shape == (4, 64)
-    assert len(recipe.summary(metrics)[1]) == 2
+    assert len(recipe.summary(metrics)[1]) == 3
     assert all(report.passed for report in recipe.verify())
     with pytest.raises(CosetError, match="softplus has one hidden layer"):
         load("reconstruction/digits-c4", ["network.hidden=[5,5]"])
 
 
 def test_a_run_that_was_stopped_goes_on_from_what_it_had(tmp_path, monkeypatch):
-    changes = ["data.count=4", "network.hidden=[20]", "attacks.kkt.steps=20", "attacks.activation.steps=10"]
+    changes = [*FEW, "attacks.kkt.steps=20", "attacks.activation.steps=10"]
     recipe = load("reconstruction/digits-c4", changes)
     whole = recipe.run(tmp_path / "whole", quiet=True)
     done = []
@@ -473,7 +481,7 @@ def test_a_run_that_was_stopped_goes_on_from_what_it_had(tmp_path, monkeypatch):
     assert recipe.folder(tmp_path / "cut").resumable()
     monkeypatch.setattr(experiments, "train_to_stationarity", None)  # trained it is already
     gone_on = recipe.run(tmp_path / "cut", quiet=True)
-    assert len(done) == 3
+    assert len(done) == 4
     for metrics in (whole, gone_on):
         for attack in metrics["attacks"].values():
             del attack["cpu_seconds"]

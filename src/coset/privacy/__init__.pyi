@@ -1,6 +1,9 @@
 from .attribution import Attribution, attribute, explained_by_shuffled_labels, membership_auc
 from .audit import Audit, audit
 from .groups import FiniteGroup, group_of
+from .hidden_layer import HiddenLayer, hidden_layer_of
+from .information import Information, information_of, null_space
+from .irreps import Part, energies, isotypic_parts
 from .models.classifiers import (
     CircularConvolution,
     InvariantClassifier,
@@ -30,7 +33,10 @@ __all__ = [
     "Audit",
     "CircularConvolution",
     "FiniteGroup",
+    "HiddenLayer",
+    "Information",
     "InvariantClassifier",
+    "Part",
     "PointSetNetwork",
     "ReLUNetwork",
     "Reconstruction",
@@ -40,13 +46,18 @@ __all__ = [
     "attribute",
     "audit",
     "distinct_neurons",
+    "energies",
     "explained_by_shuffled_labels",
     "first_layer",
     "group_of",
+    "hidden_layer_of",
     "homogeneity",
+    "information_of",
+    "isotypic_parts",
     "margins",
     "membership_auc",
     "multipliers",
+    "null_space",
     "reconstruct",
     "sample_gradients",
     "score",

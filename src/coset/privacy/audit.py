@@ -1,8 +1,8 @@
 """What a model of one's own gives away of the data it was trained on, in one call.
 
-The weights come as safetensors. A network is described in words (its sizes and group), so that nothing has to be
-unpickled: :class:`ReLUNetwork` averaged over a group. Any other ``nn.Module`` with one output goes through
-:func:`audit` in Python.
+The weights come as safetensors, or as tensors that ``torch.save`` wrote. A network is described in words (its sizes and
+group), so that nothing has to be unpickled: :class:`ReLUNetwork` averaged over a group, or linear layers with biases
+and ReLUs between them. Any other ``nn.Module`` goes through :func:`audit` in Python.
 """
 
 from __future__ import annotations
@@ -19,13 +19,29 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.core.outside import read_arrays, read_tensors
-from coset.privacy.attribution import Attribution, attribute, explained_by_shuffled_labels, membership_auc
+from coset.core.outside import read_arrays
+from coset.privacy.attribution import (
+    Attribution,
+    attribute,
+    explained_by_shuffled_labels,
+    membership_auc,
+    true_positives,
+)
+from coset.privacy.canaries import FOUND, Canaries, planted, private_control
 from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.hidden_layer import hidden_layer_of
+from coset.privacy.information import Information, information_of
 from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
+from coset.privacy.models.modules import OnFlatInputs, read_state
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import Scores, score
-from coset.privacy.stationarity import distinct_neurons, first_layer, margins, stationarity_residual
+from coset.privacy.stationarity import distinct_neurons, first_layer, margins, multipliers, stationarity_residual
+from coset.privacy.verdict import Verdict, judge
+
+ENOUGH = 0.01
+"""Relative residual up to which the equations are taken to hold."""
+MOST_AT_ONCE = 3000
+"""Unknowns up to which an audit takes second-order steps of itself."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,10 @@ class Audit:
             ``shuffled``: the training inputs with their labels in 20 random orders, the largest.
         membership: AUC of multipliers, and of the loss, at telling training from held-out inputs.
         residual: How far the weights are from a stationary point on the training data, if the weight decay is known.
+        verdict: The whole in plain words.
+        told: Share of members told by multipliers, and by the loss, at a false positive rate of 1 %, with intervals.
+        known: What the weights determine at all, if it could be computed.
+        controls: ``canaries`` and ``private``: what the same attack finds in networks where it is known what there is.
         warnings: Why the numbers may say less than they seem to.
     """
 
@@ -49,23 +69,53 @@ class Audit:
     explained: dict[str, float]
     membership: dict[str, float]
     residual: float | None
+    verdict: Verdict
+    told: dict[str, tuple[float, float, float]]
+    known: Information | None = None
+    controls: dict[str, Canaries] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def numbers(self) -> dict[str, float]:
         """The main ones, with what they say."""
+        known = {} if self.known is None else {
+            "its ceiling without a prior": float(self.known.ceiling.mean()),
+            "unknowns that the weights do not determine": float(self.known.undetermined),
+            "of unknowns": float(self.known.unknowns),
+        }  # fmt: skip
         return {
             "training inputs recognised (correlation above 0.9)": float(self.scores.recognised()),
             "mean best correlation": self.scores.mean, "the same, of held-out inputs": float(self.scores.null.mean()),
+            **known,
             "p-value": self.scores.p_value, "weights explained by the training inputs": self.explained["train"],
             "by as many held-out inputs": self.explained["held_out"],
             "by training inputs with shuffled labels (largest of 20)": self.explained["shuffled"],
             "membership AUC, multipliers": self.membership["multipliers"],
             "membership AUC, loss": self.membership["loss"],
+            "members told at 1 % false positives, multipliers": self.told["multipliers"][0],
+            "members told at 1 % false positives, loss": self.told["loss"][0],
         }  # fmt: skip
+
+    def records(self) -> list[dict[str, float | None]]:
+        """A row each training input: what was found of it, what could be, and its share of the weights."""
+        c = self.attribution.multipliers
+        n = len(self.scores.correlation)
+        above = (c[:n, None] > c[None, n:]).double().mean(1)
+        ceiling = [None] * n if self.known is None else self.known.ceiling.tolist()
+        return [
+            {
+                "record": i, "correlation": float(self.scores.correlation[i]), "ceiling": ceiling[i],
+                "multiplier": float(c[i]), "above held out": float(above[i]),
+            }
+            for i in range(n)
+        ]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers and warnings."""
         return {
+            "verdict": {"kind": self.verdict.kind, "text": self.verdict.text},
+            "information": None if self.known is None else self.known.numbers(),
+            "controls": {name: control.numbers() for name, control in self.controls.items()},
+            "told_at_1_percent": {name: list(value) for name, value in self.told.items()}, "records": self.records(),
             "reconstruction": self.scores.summary(), "membership_auc": self.membership,
             "explained": self.explained, "residual_of_the_truth": self.residual,
             "reconstruction_residual": float(self.found.residual.min()),
@@ -83,6 +133,7 @@ def audit(
     weight_decay: float | None = None,
     attack: Attack | None = None,
     picture: tuple[int, int] | None = None,
+    plant: bool = True,
     progress: Callable[[], object] = lambda: None,
 ) -> Audit:
     """Reconstruct, attribute, and judge both against inputs that the model never saw.
@@ -94,8 +145,9 @@ def audit(
         group: Under which it is invariant; checked.
         loss: ``mse``, ``logistic`` or ``ce`` (several outputs).
         weight_decay: If it was trained with some.
-        attack: How to look; two candidates a training input and 3,000 steps by default.
+        attack: How to look; that of :func:`default_attack` if None.
         picture: Height and width, if inputs are images.
+        plant: Whether to train and attack the controls, which takes three times as long.
         progress: Called now and then.
 
     Raises:
@@ -105,7 +157,7 @@ def audit(
     classes = None if train[1].is_floating_point() else 1 + int(torch.cat([train[1], held_out[1]]).max())
     warnings = examine(model, train[0], group, classes)
     group = group or group_of("plain", (train[0].size(1),))
-    attack = attack or Attack(candidates=2 * len(train[0]), least=0.1)
+    attack = attack or default_attack(model, train[0])
     warnings += _too_few_neurons(model, train[0])
     found = reconstruct(
         model, train[0].size(1), attack, group=group, scale=_scale(model, train, attack), progress=progress
@@ -113,12 +165,61 @@ def audit(
     scores = score(found.candidates[found.best], train[0], held_out[0], group, picture)
     everything = torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]])
     attribution = attribute(model, *everything)
-    residual = None
-    if weight_decay:
-        residual = stationarity_residual(model, *train, loss=loss, weight_decay=weight_decay)
-        warnings += _not_stationary(residual)
-    membership = _membership(model, everything, attribution, len(train[0]))
-    return Audit(scores, found, attribution, _explained(model, train, held_out), membership, residual, warnings)
+    residual = stationarity_residual(model, *train, loss=loss, weight_decay=weight_decay) if weight_decay else None
+    left = 1 - attribute(model, *train).explained if residual is None else residual
+    premise = _premise(left)
+    warnings += [] if premise is None else [premise]
+    known = None if premise else _known(model, train, group, loss, weight_decay, left)
+    planted_too = controls(model, held_out, len(train[0]), attack, group, loss, weight_decay, progress) if plant else {}
+    canaries = planted_too.get("canaries")
+    verdict = judge(
+        members=len(train[0]), recovered=scores.recognised(), p_value=scores.p_value,
+        recoverable=None if known is None else int((known.ceiling >= FOUND).sum()),
+        canaries=None if canaries is None else (canaries.recovered, len(canaries.correlation)), premise=premise,
+    )  # fmt: skip
+    membership, told = _membership(model, everything, attribution, len(train[0]))
+    return Audit(
+        scores, found, attribution, _explained(model, train, held_out), membership, residual, verdict, told, known,
+        planted_too, warnings,
+    )  # fmt: skip
+
+
+def default_attack(model: nn.Module, x: Float[Tensor, "n d"], **options: Any) -> Attack:
+    """Second-order steps for one hidden layer whose equations are few enough; descent for other networks."""
+    layer = hidden_layer_of(model, x.size(1))
+    candidates = 2 * len(x)
+    if layer is not None and candidates * (layer.to(torch.float64).visible().size(1) + 1) <= MOST_AT_ONCE:
+        return Attack(method="gauss-newton", candidates=candidates, steps=400, **options)
+    # Descent in single precision is as good at telling images apart, and takes half the time.
+    return Attack(candidates=candidates, least=0.1, precision="float32", **options)
+
+
+def controls(
+    model: nn.Module, held_out: tuple[Tensor, Tensor], count: int, attack: Attack, group: FiniteGroup, loss: str,
+    weight_decay: float | None, progress: Callable[[], object] = lambda: None,
+) -> dict[str, Canaries]:  # fmt: skip
+    """Networks of the model's form, trained on as many held-out inputs as there are members: to where the equations
+    hold, and with differential privacy. Those that cannot be trained are left out."""
+    x, y = held_out[0][-count:], held_out[1][-count:]
+    made = {"private": private_control(model, x, y, attack, group, loss=loss, progress=progress)}
+    try:
+        made["canaries"] = planted(model, x, y, attack, group, loss=loss, weight_decay=weight_decay, progress=progress)
+    except CosetError:  # not homogeneous, or too small for the canaries
+        return made
+    return made
+
+
+def _known(
+    model: nn.Module, train: tuple[Tensor, Tensor], group: FiniteGroup, loss: str, weight_decay: float | None,
+    residual: float,
+) -> Information | None:  # fmt: skip
+    """What the weights determine of the training inputs; None of several outputs, or of too many unknowns."""
+    x, y = train
+    if not y.is_floating_point():
+        return None
+    with torch.no_grad():
+        c = multipliers(loss, model(x), y, weight_decay) if weight_decay else y * attribute(model, x, y).multipliers
+    return information_of(model, x, c, group, residual=residual)
 
 
 def _too_few_neurons(model: nn.Module, x: Float[Tensor, "n d"]) -> list[str]:
@@ -132,23 +233,25 @@ def _too_few_neurons(model: nn.Module, x: Float[Tensor, "n d"]) -> list[str]:
     ]
 
 
-def _not_stationary(residual: float) -> list[str]:
-    if residual <= 0.01:
-        return []
-    return [
-        f"the weights are no stationary point on the training data (relative residual {residual:.2g}): training "
-        "stopped early, used Adam, or the weight decay is another; the attack's premise fails"
-    ]
+def _premise(left: float) -> str | None:
+    """Why the equations do not hold; None if they do."""
+    if left <= ENOUGH:
+        return None
+    return (
+        f"the weights are no stationary point on the training data (relative residual {left:.2g}): training stopped "
+        "early, used Adam, or the weight decay is another"
+    )
 
 
-def _membership(model: nn.Module, inputs: tuple[Tensor, Tensor], attribution: Attribution, n: int) -> dict[str, float]:
-    """AUC of multipliers and of the loss at telling the first n inputs from the others."""
+def _membership(
+    model: nn.Module, inputs: tuple[Tensor, Tensor], attribution: Attribution, n: int
+) -> tuple[dict[str, float], dict[str, tuple[float, float, float]]]:
+    """AUC of multipliers and of the loss at telling the first n inputs from the others, and shares told at 1 %."""
     with torch.no_grad():
         margin = margins(model(inputs[0]), inputs[1])
-    return {
-        "multipliers": membership_auc(attribution.multipliers[:n], attribution.multipliers[n:]),
-        "loss": membership_auc(margin[:n], margin[n:]),
-    }
+    values = {"multipliers": attribution.multipliers, "loss": margin}
+    auc = {name: membership_auc(value[:n], value[n:]) for name, value in values.items()}
+    return auc, {name: true_positives(value[:n], value[n:]) for name, value in values.items()}
 
 
 def _explained(model: nn.Module, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> dict[str, float]:
@@ -228,39 +331,68 @@ def _on_the_edge(model: nn.Module) -> list[str]:
 
 
 def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[InvariantClassifier, FiniteGroup]:
-    """A ReLU network averaged over a group, its sizes read off a safetensors file.
+    """A ReLU network averaged over a group, its sizes read off its weights.
 
     Args:
-        weights: Two-dimensional weights in the order of their names, a bias for the first or none.
+        weights: Weights and biases of linear layers, in the order of their names.
         group: A key of :data:`coset.privacy.groups.ACTIONS`.
         shape: Of one input.
 
     Raises:
         CosetError: The file cannot be read, or its layers do not fit together or the inputs.
     """
-    state = read_tensors(weights)
-    for name, value in state.items():
-        if value.is_complex() or not bool(value.isfinite().all()):
-            raise CosetError(f"{weights}: {name} holds numbers that are not finite")
-    matrices = [value for _, value in sorted(state.items()) if value.dim() == 2]
-    biases = [value for _, value in sorted(state.items()) if value.dim() == 1]
-    sizes = [matrices[0].size(1), *(m.size(0) for m in matrices)] if matrices else []
+    state = read_state(weights)
+    layers = _layers_of(state)
+    sizes = [layers[0][0].size(1), *(weight.size(0) for weight, _ in layers)] if layers else []
     d = int(np.prod(shape))
-    fits = bool(matrices) and all(a.size(0) == b.size(1) for a, b in pairwise(matrices))
-    if not fits or sizes[0] != d or len(biases) > 1:
+    fits = bool(layers) and all(a.size(0) == b.size(1) for (a, _), (b, _) in pairwise(layers))
+    if not fits or sizes[0] != d:
         found = " - ".join(map(str, sizes)) or "(none)"
         raise CosetError(
-            f"{weights}: layers {found} with {len(biases)} biases; expected {d} - ... with a bias in the first layer "
-            "or none (other networks: --model FILE.py:NAME, which makes it)"
+            f"{weights}: layers {found}; expected {d} - ... as weights and biases of linear layers with ReLUs "
+            "between them (other networks: --model FILE.py:NAME, which makes it)"
         )
+    table = group_of(group, shape)
+    base = _linear_layers(layers) if any(bias is not None for _, bias in layers[1:]) else _homogeneous(sizes, layers)
+    return InvariantClassifier(base, table).eval(), table
+
+
+Layer = tuple[Tensor, Tensor | None]
+
+
+def _layers_of(state: dict[str, Tensor]) -> list[Layer]:
+    """Weights and biases in the order of their names, numbers as numbers; a lone bias belongs to the first."""
+
+    def place(name: str) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+    names = sorted(state, key=place)
+    biases = {name.rpartition(".")[0]: state[name] for name in names if state[name].dim() == 1}
+    layers = [(state[name], biases.pop(name.rpartition(".")[0], None)) for name in names if state[name].dim() == 2]
+    if layers and layers[0][1] is None and len(biases) == 1:
+        layers[0] = layers[0][0], biases.popitem()[1]
+    fit = all(bias is None or len(bias) == weight.size(0) for weight, bias in layers)
+    return layers if fit and not biases else []
+
+
+def _homogeneous(sizes: list[int], layers: list[Layer]) -> ReLUNetwork:
     base = ReLUNetwork(sizes)
     linear = [layer for layer in base.layers if isinstance(layer, nn.Linear)]
     with torch.no_grad():
-        for layer, matrix in zip(linear, matrices, strict=True):
-            layer.weight.copy_(matrix)
-        linear[0].bias.copy_(biases[0] if biases else torch.zeros(sizes[1]))
-    table = group_of(group, shape)
-    return InvariantClassifier(base, table).eval(), table
+        for layer, (weight, _) in zip(linear, layers, strict=True):
+            layer.weight.copy_(weight)
+        bias = layers[0][1]
+        linear[0].bias.copy_(torch.zeros(sizes[1]) if bias is None else bias)
+    return base
+
+
+def _linear_layers(layers: list[Layer]) -> OnFlatInputs:
+    modules: list[nn.Module] = []
+    for weight, bias in layers:
+        linear = nn.Linear(weight.size(1), weight.size(0), bias=bias is not None, dtype=torch.float64)
+        linear.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+        modules += [linear, nn.ReLU()]
+    return OnFlatInputs(nn.Sequential(*modules[:-1]), (layers[0][0].size(1),))
 
 
 def load_inputs(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[int, ...]]:

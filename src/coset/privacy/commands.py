@@ -11,7 +11,9 @@ from coset.runs.terminal import console, print_notes, print_table
 
 @COMMANDS.register("audit")
 def audit(
-    weights: Annotated[Path, typer.Argument(help="safetensors of a ReLU network with one output, or one a class.")],
+    weights: Annotated[
+        Path, typer.Argument(help="Weights (safetensors, .pt) of linear layers and ReLUs; one output, or one a class.")
+    ],
     data: Annotated[
         Path, typer.Option(help="NPZ: x_train, y_train, x_test, y_test; labels -1 and 1, 0 and 1, or class numbers.")
     ],
@@ -19,11 +21,14 @@ def audit(
     group: Annotated[str, typer.Option(help="plain, flips, c4, d4, shifts or sets.")] = "plain",
     loss: Annotated[str, typer.Option(help="mse or logistic; with several outputs always ce.")] = "logistic",
     weight_decay: Annotated[float | None, typer.Option(help="Of training, if there was any.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of the search.")] = 3000,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of descent; else the attack is chosen for the network.")
+    ] = None,
     restarts: Annotated[int, typer.Option(min=1, help="Independent starts, side by side.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the starts.")] = 0,
     model: Annotated[str | None, typer.Option(help="FILE.py:NAME that makes another network of yours.")] = None,
     part: Annotated[int | None, typer.Option(min=1, help="Candidates at a time, to bound memory.")] = None,
+    canaries: Annotated[bool, typer.Option(help="Train and attack controls: what the attack can find.")] = True,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """How much of its training data a model of your own gives away.
@@ -36,9 +41,10 @@ def audit(
 
     asked = FileAudit(
         weights=weights, data=data, group=group, loss=loss, weight_decay=weight_decay, steps=steps, restarts=restarts,
-        seed=seed, model=model, part=part,
+        seed=seed, model=model, part=part, plant=canaries,
     )  # fmt: skip
     result = asked.run(output, quiet)
+    console.print(result.verdict.text, highlight=False, soft_wrap=True)
     print_notes(result.warnings)
     print_table(["measured", ""], [[name, f"{value:.4g}"] for name, value in result.numbers().items()])
     console.print(f"look at {output / 'report.html'}", highlight=False, soft_wrap=True)

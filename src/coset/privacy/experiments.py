@@ -20,6 +20,7 @@ from coset.core.options import Options
 from coset.privacy.attribution import attribute
 from coset.privacy.data.images import Images, cifar10_vehicles_animals, digits, point_clouds
 from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.information import information_of
 from coset.privacy.models.classifiers import (
     CircularConvolution,
     InvariantClassifier,
@@ -123,12 +124,16 @@ class TrainingOptions(Options):
         )
         return []
 
-    def total(self, model: nn.Module, images: Images) -> float:
-        """The sum of the multipliers: the owner of the data knows it; signs and shares are to be found."""
+    def multipliers(self, model: nn.Module, images: Images) -> Tensor:
+        """c_i of the training inputs: the owner of the data can know them."""
         if self.method == "margin":
-            return float(attribute(model, images.train, images.labels).multipliers.sum())
+            return images.labels * attribute(model, images.train, images.labels).multipliers
         with torch.no_grad():
-            return float(multipliers(self.loss, model(images.train), images.labels, self.weight_decay).abs().sum())
+            return multipliers(self.loss, model(images.train), images.labels, self.weight_decay)
+
+    def total(self, model: nn.Module, images: Images) -> float:
+        """The sum of the multipliers' sizes: the owner of the data knows it; signs and shares are to be found."""
+        return float(self.multipliers(model, images).abs().sum())
 
     def residual(self, model: nn.Module, images: Images) -> float:
         """What the training inputs leave unexplained of the weights, as a share."""
@@ -151,6 +156,7 @@ class AttackOptions(Options):
     generator: bool = False
     alpha: float = Field(50.0, gt=0)
     least: float | None = None
+    precision: Literal["float64", "float32"] = "float64"
     part: int | None = Field(None, ge=1, description="candidates at a time, to bound memory")
     prune: float = Field(1.0, gt=0, le=1, description="share of the steps after which half of the restarts is given up")
     oracle: float | None = Field(
@@ -160,7 +166,7 @@ class AttackOptions(Options):
     @model_validator(mode="after")
     def _known(self) -> AttackOptions:
         if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r}: choose {' or '.join(METHODS)}")
+            raise ValueError(f"method={self.method!r}: choose {', '.join(METHODS)}")
         return self
 
     def attack(self, count: int, seed: int, box: tuple[float, float]) -> Attack:
@@ -228,11 +234,17 @@ class ReconstructionRecipe(Recipe):
         return write(self, folder, metrics)
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-        """A row an attack."""
-        columns = ["attack", "best correlation", "above 0.9", "null (largest)", "p", "SSIM", "symmetry", "of data"]
+        """A row an attack; beside it what an attack without a prior could reach, and what stays undetermined."""
+        columns = [
+            "attack", "best correlation", "ceiling", "above 0.9 (0.99)", "undetermined (at the truth)", "null "
+            "(largest)", "p",
+            "SSIM", "symmetry", "of data",
+        ]  # fmt: skip
+        known = metrics["network"].get("information")
         rows = [
             [
-                name, f"{r['correlation']:.3f}", f"{r['recognised']:.0f} of {self.data.count}",
+                name, f"{r['correlation']:.3f}", _number(known and known["ceiling"]),
+                f"{r['recognised']:.0f} ({r.get('exact', 0):.0f}) of {self.data.count}", _undetermined(r, known),
                 f"{r['null']:.3f} ({r['null_largest']:.3f})", f"{r['p_value']:.2f}", _number(r["ssim"]),
                 _number(r["symmetry"]), _number(r["data_symmetry"]),
             ]
@@ -262,9 +274,14 @@ class ReconstructionRecipe(Recipe):
         best = outcome.candidates[outcome.best]
         scores = score(best, images.train, images.held_out, model.group, images.picture)
         found = aligned(best, scores, model.group)
+        residual, known = float(outcome.residual.min()), None
+        if options.method != "activation":
+            c = outcome.multipliers[outcome.best]
+            known = information_of(model, best, c, model.group, residual=residual)
         return {
             "scores": {
-                **scores.summary(), "residual": float(outcome.residual.min()),
+                **scores.summary(), "residual": residual, "candidates": len(best),
+                "undetermined": None if known is None else known.undetermined,
                 "cpu_seconds": round(time.process_time() - before, 2),
             },
             "trace": outcome.trace, "found": found, "held_out": nearest(found, images.held_out, model.group),
@@ -295,11 +312,19 @@ class ReconstructionRecipe(Recipe):
                 f"{neurons} distinct neurons give about {equations} equations for {unknowns} unknowns: a small "
                 "residual does not mean that the inputs found are the true ones"
             )
+        truth = self.training.residual(model, images)
+        c = self.training.multipliers(model, images)
+        known = information_of(model, images.train, c, model.group, residual=truth)
         return {
             "group": model.group.name, "order": len(model.group), "training inputs": len(images.train),
-            "residual of the truth": self.training.residual(model, images), "distinct neurons": neurons,
-            "picture": images.picture, "notes": notes,
+            "residual of the truth": truth, "distinct neurons": neurons, "picture": images.picture, "notes": notes,
+            "information": None if known is None else known.numbers(),
         }  # fmt: skip
+
+
+def _undetermined(row: dict[str, Any], known: dict[str, Any] | None) -> str:
+    found, truth = row.get("undetermined"), known and known["undetermined"]
+    return " ".join(part for part in (str(found) if found is not None else "", f"({truth})" if known else "") if part)
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coset.core.files import claimed_folder, write_arrays, write_json
-from coset.privacy.audit import Audit, audit, load_inputs, load_network
+from coset.privacy.audit import Audit, audit, default_attack, load_inputs, load_network
 from coset.privacy.experiments import RECONSTRUCTIONS
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.models.modules import load_module
@@ -27,16 +27,17 @@ class FileAudit:
     """What is audited, and how.
 
     Attributes:
-        weights: safetensors.
+        weights: safetensors, or a state dict that ``torch.save`` wrote.
         data: NPZ of training and held-out inputs with labels.
         group: Under which the network is invariant; averaged over unless ``model`` is given, and checked.
         loss: ``mse`` or ``logistic``.
         weight_decay: Of training, if known.
-        steps: Of the search.
+        steps: Of a search by descent; by default the attack is chosen for the network.
         restarts: Side by side.
         seed: Of their starts.
         model: ``FILE.py:NAME`` that makes the network; a ReLU network of linear layers if left out.
         part: Candidates at a time.
+        plant: Whether to train and attack the controls.
     """
 
     weights: Path
@@ -44,11 +45,12 @@ class FileAudit:
     group: str = "plain"
     loss: str = "logistic"
     weight_decay: float | None = None
-    steps: int = 3000
+    steps: int | None = None
     restarts: int = 1
     seed: int = 0
     model: str | None = None
     part: int | None = None
+    plant: bool = True
 
     def run(self, output: Path, quiet: bool = False) -> Audit:
         """Read, measure, write ``metrics.json``, ``reconstructions.npz`` and ``report.html``.
@@ -68,10 +70,11 @@ class FileAudit:
         drawn = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
         picture = (drawn[0], drawn[1]) if len(drawn) == 2 and self.group != "sets" else None
         with claimed_folder(output):
-            with progress("looking for training inputs", 101, quiet) as each:
+            searches = 3 if self.plant else 1
+            with progress("looking for training inputs, and for canaries", 101 * searches, quiet) as each:
                 result = audit(
                     network, train, held_out, group=table, loss=loss, weight_decay=self.weight_decay,
-                    attack=self._attack(len(train[0])), picture=picture, progress=each,
+                    attack=self._attack(network, train[0]), picture=picture, plant=self.plant, progress=each,
                 )  # fmt: skip
             self._write(output, result, train[0], held_out[0], table, picture)
         return result
@@ -93,10 +96,12 @@ class FileAudit:
             return load_network(self.weights, self.group, shape)
         return load_module(self.model, self.weights, shape), group_of(self.group, shape)
 
-    def _attack(self, count: int) -> Attack:
-        return Attack(
-            candidates=2 * count, steps=self.steps, restarts=self.restarts, least=0.1, part=self.part, seed=self.seed
-        )
+    def _attack(self, network: nn.Module, x: Tensor) -> Attack:
+        given = {"restarts": self.restarts, "seed": self.seed}
+        if self.part is None and self.steps is None:
+            return default_attack(network.double(), x, **given)
+        steps = 3000 if self.steps is None else self.steps
+        return Attack(candidates=2 * len(x), least=0.1, steps=steps, part=self.part, **given)
 
 
 def _as_classes(samples: Samples) -> Samples:

@@ -49,6 +49,23 @@ class FiniteGroup(Action):
         """All g x."""
         return x[..., self.table.to(x.device)]
 
+    def back(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch order d"]:
+        """All g^-1 x, in the order of g."""
+        return x[..., self.table.argsort(1).to(x.device)]
+
+    def folded(self, parts: Float[Tensor, "*batch order d"]) -> Float[Tensor, "*batch d"]:
+        """sum_g g^-1 x_g of as many parts as there are elements: the adjoint of :meth:`orbit`."""
+        inverse = self.table.argsort(1).to(parts.device)
+        return parts.gather(-1, inverse.expand(parts.shape)).sum(-2)
+
+    def matrices(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, "order d d"]:
+        """g x as a product of a matrix and x."""
+        return torch.eye(self.table.size(1), dtype=dtype)[self.table]
+
+    def on(self, basis: Float[Tensor, "d r"]) -> LinearGroup:
+        """The action on coordinates in an orthonormal basis of a subspace that the group leaves as it is."""
+        return LinearGroup(basis.T @ self.orbit(basis.T).permute(1, 2, 0), self.name)
+
     def centre(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """The barycentre of the orbit, P x = 1/|G| sum_g g x: the part of x that every group element leaves."""
         return self.orbit(x).mean(-2)
@@ -100,6 +117,37 @@ class FiniteGroup(Action):
 
     def _number(self, permutation: Int[Tensor, " d"]) -> int:
         return int((self.table == permutation).all(1).nonzero()[0])
+
+
+class LinearGroup:
+    """A finite group of orthogonal matrices: what a :class:`FiniteGroup` is on a subspace.
+
+    Args:
+        table: Matrices, the identity first.
+        name: As it stands in reports.
+    """
+
+    def __init__(self, table: Float[Tensor, "order r r"], name: str):
+        self.table, self.name = table, name
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def orbit(self, x: Float[Tensor, "*batch r"]) -> Float[Tensor, "*batch order r"]:
+        """All g x."""
+        return torch.einsum("gab,...b->...ga", self.table.to(x), x)
+
+    def back(self, x: Float[Tensor, "*batch r"]) -> Float[Tensor, "*batch order r"]:
+        """All g^-1 x, in the order of g."""
+        return torch.einsum("gab,...a->...gb", self.table.to(x), x)
+
+    def folded(self, parts: Float[Tensor, "*batch order r"]) -> Float[Tensor, "*batch r"]:
+        """sum_g g^-1 x_g."""
+        return torch.einsum("gab,...ga->...b", self.table.to(parts), parts)
+
+    def matrices(self, dtype: torch.dtype = torch.float64) -> Float[Tensor, "order r r"]:
+        """The matrices."""
+        return self.table.to(dtype)
 
 
 def group_of(action: Action | str, shape: Sequence[int]) -> FiniteGroup:

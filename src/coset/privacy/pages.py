@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 Rows = list[dict[str, float]]
 RECONSTRUCTIONS = "reconstructions.npz"
 """What attacks found, with the truth beside it."""
+PRIVATE = "This page shows private data. Keep it where the training data may be, and do not pass it on."
+CONTROLS = (
+    "The same attack, on networks of the same form trained on inputs that the audited model never saw (canaries). "
+    "Where it finds no canaries, finding no training inputs means nothing; what it finds under differential privacy is "
+    "chance."
+)
+RECORDS = (
+    "For each training input the correlation with the candidate most like it, up to the group, and what the weights "
+    "let an attack without prior knowledge reach at most (ceiling); its multiplier in the sum that makes up the "
+    "weights, and the share of held-out inputs with a smaller one."
+)
 GRID = "found (above), true (middle), the held-out input most like what was found (below)"
 
 
@@ -27,7 +38,9 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
     text = (
         "For each training input the candidate most like it, up to the group: the mean of their correlations, and "
         "how many are above 0.9. The null is the same number for sets of inputs that the network never saw; a "
-        "score that does not clear it shows no leak. Symmetry is 1 for inputs that no group element changes."
+        "score that does not clear it shows no leak. The ceiling is what the training inputs keep of themselves "
+        "without the changes that no weight shows (undetermined directions): more than that takes knowledge of what "
+        "inputs look like. Symmetry is 1 for inputs that no group element changes."
     )
     facts = metrics["network"]
     panels = _panels(recipe, folder.read_json(CURVES))
@@ -37,12 +50,16 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
     return write_sections(
         folder / REPORT,
         recipe.name,
-        [Section("What the weights give away", text, [table], panels, pictures, notes)],
+        [
+            Section(
+                "What the weights give away", text, [table, *_parts(facts.get("information"))], panels, pictures, notes
+            )
+        ],
         lead=recipe.description,
         facts={
             name: f"{value:.2g}" if isinstance(value, float) else str(value)
             for name, value in facts.items()
-            if name not in ("notes", "picture")
+            if name not in ("notes", "picture", "information")
         },
         recipe=recipe.to_yaml(),
     )
@@ -65,14 +82,64 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
     if picture is not None:
         pictures.append(Picture(_grid(picture, arrays["found"], arrays["truth"], arrays["held_out"]), GRID, 4))
     panels = [Panel("Residual of the weights", _curves({"search": audit.found.trace}, "residual", log=True))]
-    notes = [*audit.warnings, "This page shows private data: keep it where the training data may be."]
-    section = Section("What the weights give away", "", [Table(["measured", ""], rows)], panels, pictures, notes)
-    return write_sections(folder / REPORT, title, [section], facts=facts)
+    known = None if audit.known is None else audit.known.numbers()
+    sections = [
+        Section(
+            "What the weights give away",
+            "",
+            [Table(["measured", ""], rows), *_parts(known)],
+            panels,
+            pictures,
+            audit.warnings,
+        ),
+        Section("What the attack can find", CONTROLS, [_controls(audit)] if audit.controls else []),
+        Section("Record by record", RECORDS, [_records(audit)]),
+    ]
+    return write_sections(
+        folder / REPORT, title, sections, lead=audit.verdict.text, facts={"verdict": audit.verdict.kind, **facts},
+        kind="private audit", footer=PRIVATE,
+    )  # fmt: skip
+
+
+def _controls(audit: Audit) -> Table:
+    names = {"canaries": "trained until the equations hold", "private": "trained with differential privacy"}
+    rows = []
+    for name, control in audit.controls.items():
+        one = control.numbers()
+        shown = [f"{one[key]:.3f}" if one[key] is not None else "" for key in ("correlation", "ceiling", "residual")]
+        bound = "" if control.epsilon is None else f"{control.epsilon:.1f}"
+        rows.append([names[name], f"{control.recovered} of {len(control.correlation)}", *shown, bound])
+    columns = ["network of the same form", "canaries recovered", "best correlation", "ceiling", "residual", "epsilon"]
+    return Table(columns, rows)
+
+
+def _records(audit: Audit) -> Table:
+    """Every training input, the most exposed first."""
+    rows = [
+        [
+            f"{r['record']:.0f}", f"{r['correlation']:.3f}", "" if r["ceiling"] is None else f"{r['ceiling']:.3f}",
+            f"{r['multiplier']:.3g}", f"{r['above held out']:.3f}",
+        ]
+        for r in sorted(audit.records(), key=lambda r: -(r["correlation"] or 0.0))
+    ]  # fmt: skip
+    columns = ["record", "best correlation", "ceiling", "share of the weights", "above held-out inputs"]
+    return Table(columns, rows)
+
+
+def _parts(known: Mapping[str, Any] | None) -> list[Table]:
+    """Energy of weights and data by the parts of the group's action."""
+    if not known or not known["weights"]:
+        return []
+    rows = [[name, f"{share:.2g}", f"{known['data'][name]:.2g}"] for name, share in known["weights"].items()]
+    caption = "A part of the data that has no energy in the weights cannot be recovered from them."
+    return [
+        Table(["part of the group's action", "share of the first layer", "share of the training inputs"], rows, caption)
+    ]
 
 
 def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]:
     searches: dict[str, Rows] = curves["attacks"]
-    equations = {name: rows for name, rows in searches.items() if recipe.attacks[name].method == "kkt"}
+    equations = {name: rows for name, rows in searches.items() if recipe.attacks[name].method != "activation"}
     panels = []
     if equations:
         panels.append(Panel("Residual of the weights", _curves(equations, "residual", log=True)))

@@ -55,7 +55,8 @@ class Scores:
         """The numbers of a row of a table; ``ssim`` is ``None`` of inputs that are no pictures."""
         ssim = float(self.ssim.mean())
         return {
-            "correlation": self.mean, "recognised": float(self.recognised()), "null": float(self.null.mean()),
+            "correlation": self.mean, "recognised": float(self.recognised()), "exact": float(self.recognised(0.99)),
+            "null": float(self.null.mean()),
             "null_largest": float(self.null.max()), "p_value": self.p_value,
             "ssim": ssim if math.isfinite(ssim) else None,
             "symmetry": self.symmetry, "data_symmetry": self.data_symmetry,

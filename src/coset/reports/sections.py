@@ -102,6 +102,7 @@ def write_sections(
     versions: Mapping[str, Any] | None = None,
     kind: str = "run report",
     controls: str = "",
+    footer: str = "",
     figures: Figures | None = None,
 ) -> Path:
     """Write a page of sections: one file that opens offline, whole or not at all.
@@ -118,6 +119,7 @@ def write_sections(
         versions: Of what the results depend on.
         kind: What sort of page it is.
         controls: Markup beside the line of sections.
+        footer: The last line; by default that the page may be passed on.
         figures: That widgets have placed already.
 
     Raises:
@@ -125,7 +127,7 @@ def write_sections(
     """
     figures = figures or Figures()
     html = render(
-        title=title, kind=kind, lead=lead, facts=dict(facts or {}), controls=controls,
+        title=title, kind=kind, lead=lead, facts=dict(facts or {}), controls=controls, footer=footer,
         sections=[_shown(section, place, figures) for place, section in enumerate(sections, start=1)],
         command=command or ("coset run recipe.yaml" if recipe else ""), recipe=recipe, how=how, versions=versions,
         **_needs([section.widget for section in sections], figures),

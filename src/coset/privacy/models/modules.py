@@ -1,4 +1,4 @@
-"""Networks of the user's own for audits: a function in a Python file that makes one, weights from safetensors."""
+"""Networks of the user's own for audits: a function in a Python file that makes one, weights from a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.core.outside import read_tensors
+from coset.core.outside import read_saved, read_tensors
+
+SAVED = (".pt", ".pth", ".bin", ".ckpt")
 
 
 class OnFlatInputs(nn.Module):
@@ -38,7 +40,7 @@ def load_module(source: str, weights: Path, shape: Sequence[int]) -> OnFlatInput
     Args:
         source: ``FILE.py:NAME``, a class or function without arguments that makes the network. The file is run: name
             only one of your own.
-        weights: Its state dict, as safetensors.
+        weights: Its state dict, as safetensors or by ``torch.save``.
         shape: Of one input as the network takes it, without the batch.
 
     Raises:
@@ -63,7 +65,7 @@ def load_module(source: str, weights: Path, shape: Sequence[int]) -> OnFlatInput
         raise CosetError(f"{source}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
         raise CosetError(f"{source} makes a {type(model).__name__}, no torch.nn.Module")
-    state = read_tensors(weights)
+    state = read_state(weights)
     try:
         model.load_state_dict(state)
     except Exception as error:
@@ -76,3 +78,24 @@ def load_module(source: str, weights: Path, shape: Sequence[int]) -> OnFlatInput
         reason = " ".join(str(error).split())
         raise CosetError(f"{source} does not take inputs of shape {tuple(shape)}: {reason}") from error
     return model
+
+
+def read_state(weights: Path) -> dict[str, Tensor]:
+    """Tensors by name, of a safetensors file or one that ``torch.save`` wrote (nothing in it is executed).
+
+    Raises:
+        CosetError: The file cannot be read, holds no state dict, or numbers that are not finite.
+    """
+    if weights.suffix in SAVED:
+        state = read_saved(weights)
+        for key in ("state_dict", "model_state_dict", "model"):
+            if isinstance(state, dict) and isinstance(state.get(key), dict):
+                state = state[key]
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise CosetError(f"{weights}: holds no state dict; save model.state_dict()")
+    else:
+        state = read_tensors(weights)
+    for name, value in state.items():
+        if value.is_complex() or not bool(value.isfinite().all()):
+            raise CosetError(f"{weights}: {name} holds numbers that are not finite")
+    return state

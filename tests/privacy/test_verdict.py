@@ -1,0 +1,119 @@
+"""The first line of an audit, and the controls that it rests on."""
+
+import pytest
+import torch
+from torch import nn
+
+from coset.privacy import (
+    Attack,
+    InvariantClassifier,
+    ReLUNetwork,
+    SoftplusFeatures,
+    attribute,
+    audit,
+    group_of,
+    sample_gradients,
+    train_to_stationarity,
+)
+from coset.privacy.attribution import products, true_positives
+from coset.privacy.canaries import drawn_anew, epsilon, planted, private_control
+from coset.privacy.data.images import digits
+from coset.privacy.models.modules import OnFlatInputs
+from coset.privacy.stationarity import flat, parameters_of
+from coset.privacy.verdict import judge
+
+HOLDS = {"members": 10, "recovered": 0, "p_value": 0.6, "recoverable": 10, "canaries": (10, 10), "premise": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"recovered": 3, "p_value": 0.05}, "leak", "3 of 10 training records can be recovered"),
+        ({}, "not found", "recovers 10 of 10 canaries it was shown to be able to find"),
+        ({"recoverable": 0}, "information gone", "the information is gone for all 10"),
+        ({"premise": "the weights are no stationary point"}, "cannot tell", "cannot tell.*no stationary point"),
+        ({"canaries": (2, 10)}, "cannot tell", "too few canaries"),
+        ({"canaries": (0, 10)}, "cannot tell", "recovers none of 10 canaries"),
+        ({"canaries": None}, "cannot tell", "cannot tell"),
+        ({"recovered": 3, "p_value": 0.6}, "not found", "No training record was recovered"),
+        ({"recovered": 3, "p_value": 0.05, "premise": "training stopped early"}, "leak", "3 of 10"),
+    ],
+)
+def test_verdicts(changes, kind, says):
+    found = judge(**(HOLDS | changes))
+    assert found.kind == kind
+    assert __import__("re").search(says, found.text)
+
+
+def test_shares_told_at_a_false_positive_rate():
+    """Scores 0 to 99 of others: one may be above the threshold, 98. Nine of ten members are; the interval by tables."""
+    share, low, high = true_positives(torch.tensor([98.5] * 9 + [98.0]), torch.arange(100.0))
+    assert share == 0.9
+    assert (low, high) == pytest.approx((0.555, 0.9975), abs=1e-3)
+    assert true_positives(torch.zeros(3), torch.zeros(5))[:2] == (0.0, 0.0)
+    assert true_positives(torch.ones(3), torch.zeros(5))[2] == 1.0
+
+
+@pytest.mark.parametrize("group", ["plain", "c4"])
+def test_inner_products_of_gradients_written_out(group):
+    """Those of one hidden layer are those of the gradients; so is the share that inputs explain."""
+    torch.manual_seed(0)
+    flat_ = OnFlatInputs(nn.Sequential(nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 1)).double(), (9,))
+    model = InvariantClassifier(flat_, group_of(group, (3, 3)))
+    x = torch.randn(4, 9, dtype=torch.float64)
+    y = torch.tensor([1.0, -1, 1, -1], dtype=torch.float64)
+    rows = y[:, None] * sample_gradients(model, x)
+    gram, along = products(model, x, y)
+    torch.testing.assert_close(gram, rows @ rows.T)
+    torch.testing.assert_close(along, rows @ flat(parameters_of(model)))
+    deep = ReLUNetwork([9, 4, 4, 1], generator=torch.Generator().manual_seed(0))
+    rows = y[:, None] * sample_gradients(deep, x)
+    torch.testing.assert_close(products(deep, x, y)[0], rows @ rows.T)
+    assert 0 <= attribute(deep, x, y).explained <= 1
+
+
+def test_privacy_budgets_of_gaussian_mechanisms():
+    """mu = 1 at delta = 1e-5: epsilon 4.38 (Dong, Roth, Su 2022, by their formula); more noise, less of it."""
+    assert epsilon(1.0) == pytest.approx(4.38, abs=0.01)
+    assert epsilon(0.1) < epsilon(0.5) < epsilon(1.0) < epsilon(5.0)
+
+
+@pytest.fixture(scope="module")
+def features():
+    images = digits(6, 60)
+    model = InvariantClassifier(SoftplusFeatures(64, 60), group_of("plain", (8, 8)))
+    return images, drawn_anew(model, 0)
+
+
+def test_canaries_are_found_and_under_differential_privacy_they_are_not(features):
+    images, model = features
+    attack = Attack(method="gauss-newton", candidates=12, steps=200, restarts=2)
+    arguments = (model, images.train, images.labels, attack, model.group)
+    found = planted(*arguments, loss="mse", weight_decay=1e-3)
+    assert found.recovered == 6
+    assert found.residual < 1e-10
+    assert float(found.ceiling.min()) > 0.99
+    descent = Attack(candidates=12, steps=100, start=0.1)
+    hidden = private_control(*arguments[:3], descent, model.group, loss="mse", noise=10, steps=20)
+    assert hidden.recovered == 0
+    assert hidden.epsilon == pytest.approx(epsilon(20**0.5 / 10))
+
+
+def test_an_audit_says_what_it_found_and_when_it_cannot_tell(features):
+    images, model = features
+    labels = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(30)
+    data = (images.train, images.labels), (images.held_out, labels)
+    options = {"loss": "mse", "weight_decay": 1e-3}
+    untrained = audit(model, *data, **options, plant=False, attack=Attack(candidates=6, steps=5))
+    assert untrained.verdict.kind == "cannot tell"
+    train_to_stationarity(model, images.train, images.labels)
+    found = audit(model, *data, **options)
+    assert found.verdict.kind == "leak"
+    assert "6 of 6 training records" in found.verdict.text
+    assert "recovers 6 of 6 canaries it was shown to be able to find" in found.verdict.text
+    assert found.controls["private"].recovered < 6
+    assert found.controls["private"].epsilon > 1
+    assert found.known.undetermined == 0
+    assert [row["record"] for row in found.records()] == list(range(6))
+    assert min(row["above held out"] for row in found.records()) > 0.9
+    assert found.to_dict()["verdict"]["kind"] == "leak"
