@@ -26,14 +26,15 @@ def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
     Raises:
         CosetError: Something cannot be written.
     """
-    write_arrays(reconstruction, folder / "reconstruction.npz")
     if not reconstruction.depth_known:
+        write_arrays(reconstruction, folder / "reconstruction.npz")
         return ["reconstruction.npz"]
     for part in ("ply", "colmap"):
         make_folder(folder / part)
     write_plys(reconstruction, folder / "ply")
     write_colmap(reconstruction, folder / "colmap")
     write_gltf(reconstruction, folder / "scene.glb")
+    write_arrays(reconstruction, folder / "reconstruction.npz")
     return ["ply/", "colmap/", "scene.glb", "reconstruction.npz"]
 
 

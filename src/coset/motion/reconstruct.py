@@ -17,13 +17,14 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.motion.baselines import FreeReconstruction
-from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, adjust_motion, static_cost
+from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, static_cost
 from coset.motion.calibration import Calibration, calibrate, doubt
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
+from coset.motion.movers import Body, place_movers
 from coset.motion.turning import STEADY, Turning, only_turns, travel, turning_camera
 
 SHARED = 12  # observations that two windows must share
@@ -41,6 +42,8 @@ class Reconstruction:
         seconds: Time of each stage.
         notes: What a user should know.
         depth_known: Whether points have depths; of a camera that only turns they are directions, at distance 1.
+        bodies: Groups of moving points that refinement placed, depths in units of the adjustment; of these
+            ``known`` says whether their depth is measured.
     """
 
     tracks: Tracks
@@ -48,6 +51,7 @@ class Reconstruction:
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     depth_known: bool = True
+    bodies: tuple[Body, ...] = ()
 
     def points(self) -> Float[Tensor, "points frames 3"]:
         """Where every point is in every frame."""
@@ -71,6 +75,8 @@ class Reconstruction:
             "reprojection_mean_px": float(error.mean()),
             "reprojection_mean_percent_of_width": float(100 * error.mean() / self.tracks.size[0]),
             "moving_points": int(self.moving().sum()),
+            "bodies": len(self.bodies),
+            "bodies_of_unknown_depth": sum(not body.known for body in self.bodies),
             "focal_px": k.focal,
             "focal_source": k.source,
             "focal_deviation_percent": 100 * k.deviation,
@@ -128,6 +134,7 @@ def reconstruct(
         raise CosetError(f"the points move by {most:.2f} pixels: without motion there is no depth to be seen")
     seconds: dict[str, float] = {}
     notes: list[str] = []
+    bodies: list[Body] = []
     started = time.perf_counter()
     turning = turning_camera(tracks, options.bundle, lambda: each("turning camera"))
     seconds["turning"], started = time.perf_counter() - started, time.perf_counter()
@@ -156,14 +163,24 @@ def reconstruct(
         )
     if options.refine == "bundle":
         others = {} if calibration is None else {"search for the focal length": _selected(calibration, kept)}
-        prediction, start = best_bundle(
+        prediction, start, bodies = best_bundle(
             prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment"), others
         )
         notes.append(f"bundle adjustment: the start from the {start} won")
+        notes += [body_note(body) for body in bodies if not body.known]
         if tracks.intrinsics.known and (doubts := doubt(_still(prediction), tracks, options.bundle)):
             notes.append(str(doubts))
         seconds["bundle"] = time.perf_counter() - started
-    return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes))
+    return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes), bodies=tuple(bodies))
+
+
+def body_note(body: Body) -> str:
+    """What is to be said of a body whose depth its motion does not tell."""
+    where = {
+        "ground": "it is taken to touch the ground", "network": "it is where the network says",
+        "nothing": "it is put amid the scene",
+    }[body.told_by.split(",")[0]]  # fmt: skip
+    return f"the depth of {len(body.rows)} moving points is unknown, since the camera moves less than they do: {where}"
 
 
 def rotation_only(turning: Turning, seconds: dict[str, float]) -> Reconstruction:
@@ -325,8 +342,8 @@ def best_bundle(
     options: Options,
     each: Callable[[], object],
     others: dict[str, Prediction] | None = None,
-) -> tuple[Prediction, str]:
-    """Cameras and static cloud adjusted, the best of several starts by its own likelihood; then the motion.
+) -> tuple[Prediction, str, list[Body]]:
+    """Cameras and static cloud adjusted, the best of several starts by its own likelihood; then what moves is placed.
 
     Args:
         prediction: The network's.
@@ -336,7 +353,7 @@ def best_bundle(
         others: Starts with cameras and static cloud, by name; with some of these no plain guess is tried.
 
     Returns:
-        The refined prediction and which start won.
+        The refined prediction, which start won, and the bodies that move.
     """
     prediction = Prediction(*(part.detach().double() for part in prediction))
     scaled = torch.cat((tracks[..., :2] / prediction.focal[:, None], tracks[..., 2:]), -1)
@@ -351,7 +368,9 @@ def best_bundle(
         starts["plain guess"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
     found = {name: adjust_cameras(start, scaled, options.bundle, each) for name, start in starts.items()}
     winner = min(found, key=lambda name: static_cost(found[name], scaled))
-    return adjust_motion(found[winner], scaled, options.bundle, each), winner
+    placed, bodies = place_movers(found[winner], scaled, options.bundle.noise, prediction)
+    each()
+    return placed, winner, bodies
 
 
 def finetune(
