@@ -6,9 +6,8 @@ eliminated (Schur complement), on
     sum log(gamma_p + r_s^2 / gamma_p),     re-weighted: w = 1 / (gamma_p^2 + r_s^2),
 
 each gamma_p at its own optimum in between. Cameras may share an unknown lens, (u, v) -> f (1 + k (u^2 + v^2)) (u, v),
-and may be held in one place, where points are directions only. Then, cameras and B_1 held, coefficients c and clouds
-B_2..B_K by alternating linear least squares on (u Y_z - Y_x, v Y_z - Y_y) = 0, with clouds held small in proportion to
-gamma and coefficients held smooth in time.
+and may be held in one place, where points are directions only. Then, cameras and B_1 held, what moves is placed
+(:mod:`coset.motion.movers`).
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from coset.motion.geometry import NEAREST, project, rotation_from_vector, skew, to_camera
-from coset.motion.losses import observed
 from coset.motion.models.trackster4d import Prediction
+from coset.motion.movers import place_movers
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,11 @@ class BundleOptions:
 
     Attributes:
         iterations: Levenberg-Marquardt steps.
-        sweeps: Alternations between clouds and coefficients.
         noise: Least gamma: the accuracy of a track in normalised coordinates; half a pixel of a 640-pixel picture.
-        stiffness: How much clouds B_2..B_K are held small; larger moves points less.
-        smoothness: How much coefficients are held smooth in time.
     """
 
     iterations: int = 100
-    sweeps: int = 12
     noise: float = 8e-4
-    stiffness: float = 1e-3
-    smoothness: float = 0.3
 
 
 class Lens(NamedTuple):
@@ -107,7 +100,7 @@ def bundle_adjust(
     tracks = tracks.double()
     scaled = torch.cat((tracks[..., :2] / prediction.focal[:, None], tracks[..., 2:]), -1)
     refined = adjust_cameras(prediction, scaled, options, each)
-    refined = adjust_motion(refined, scaled, options, each)
+    refined, _ = place_movers(refined, scaled, options.noise, prediction)
     return Prediction(*(part.to(kept) for part in refined))
 
 
@@ -181,34 +174,6 @@ def motion_levels(
         share = torch.zeros_like(gamma2).index_add_(0, p, squared / (gamma2[p] + squared))
         gamma2 = torch.where(count > 0, gamma2 * (2 * share / count.clamp(min=1)), gamma2).clamp(min=least**2)
     return gamma2.sqrt()
-
-
-def adjust_motion(
-    prediction: Prediction,
-    tracks: Float[Tensor, "points frames 3"],
-    options: BundleOptions,
-    each: Callable[[], object] = lambda: None,
-) -> Prediction:
-    """Coefficients and moving clouds, cameras and static cloud held."""
-    count = prediction.basis.size(1) - 1
-    if count == 0:
-        return prediction
-    seen = tracks[..., 2] > 0.5
-    rows, target, depth = _linear_rows(prediction, tracks)
-    clouds, c = _start(prediction, seen, rows, target, depth, count)
-    # A cloud B_k of a point may be as large as its gamma, seen at its depth, allows.
-    allowed = (prediction.gamma * depth.median(1).values).clamp(min=1e-9)
-    for _ in range(options.sweeps):
-        residual = torch.einsum("pnad,pnd->pna", rows, torch.einsum("nk,pkd->pnd", c, clouds)) - target
-        weight = seen / (options.noise**2 + residual.square().sum(-1))
-        clouds = _solve_clouds(rows, target, weight, c, options.stiffness / (allowed**2 * options.noise**2) * 1e-1)
-        c = _solve_coefficients(rows, target, weight, clouds, options.smoothness)
-        scale = c.square().mean(0).sqrt().clamp(min=1e-12)
-        c, clouds = c / scale, clouds * scale[:, None]
-        each()
-    basis = torch.cat((prediction.basis[:, :1], clouds), 1)
-    moved = prediction._replace(basis=basis, coefficients=torch.cat((torch.ones_like(c[:, :1]), c), 1))
-    return _kept_where_better(moved, tracks, depth)
 
 
 def static_cost(prediction: Prediction, tracks: Float[Tensor, "points frames 3"], lens: Lens = PINHOLE) -> float:
@@ -288,85 +253,6 @@ def _brought_before(view: _View, p: Tensor, n: Tensor, target: Tensor) -> Tensor
     rays = torch.cat((flat, torch.ones_like(flat[:, :1])), 1) * typical
     fresh = (view.rotations[n[behind]] @ rays.unsqueeze(-1)).squeeze(-1) + view.positions[n[behind]]
     return view.points.index_copy(0, p[behind], fresh)
-
-
-def _kept_where_better(prediction: Prediction, tracks: Tensor, depth: Tensor) -> Prediction:
-    """Moving clouds only of points that stay well before the cameras and are seen better with them than without."""
-    seen = tracks[..., 2] > 0.5
-    where, moving_depth = observed(prediction.points(), prediction._replace(focal=torch.ones_like(prediction.focal)))
-    still = project(to_camera(prediction.static.unsqueeze(1), prediction.rotations, prediction.positions))
-    errors = [torch.where(seen, (w - tracks[..., :2]).norm(dim=-1), 0.0).sum(1) for w in (where, still)]
-    near = (moving_depth < 0.2 * depth).any(1)
-    keep = (errors[0] < errors[1]) & ~near
-    basis = torch.where(keep[:, None, None], prediction.basis[:, 1:], 0.0)
-    return prediction._replace(basis=torch.cat((prediction.basis[:, :1], basis), 1))
-
-
-def _linear_rows(prediction: Prediction, tracks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows a_ip [P, N, 2, 3] and right sides with a_ip . (X - B_1) = target for the X that is seen there; and depths.
-
-    (x r_3 - r_1) . (X - t) = 0, over the static depth, so that a residual is about an image distance.
-    """
-    axes = prediction.rotations.transpose(-1, -2)
-    inside = to_camera(prediction.static.unsqueeze(1), prediction.rotations, prediction.positions)
-    depth = inside[..., 2].clamp(min=NEAREST)
-    rows = (axes[:, :2] - tracks[..., :2, None] * axes[:, None, 2]) / depth[..., None, None]
-    target = -torch.einsum("pnad,pnd->pna", rows, prediction.static.unsqueeze(1) - prediction.positions)
-    return rows, target, depth
-
-
-def _start(
-    prediction: Prediction, seen: Bool[Tensor, "points frames"], rows: Tensor, target: Tensor, depth: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
-    """Clouds and coefficients from the smallest displacements that explain the tracks, by a low-rank fit."""
-    least = torch.linalg.pinv(rows) @ target.unsqueeze(-1)
-    displacement = torch.where(seen.unsqueeze(-1), least.squeeze(-1), torch.zeros_like(least[..., 0]))
-    # Where a point is not seen it is where it was seen last, or first: a hold, not a jump back to B_1.
-    frames = torch.arange(seen.size(1)).to(seen.device)
-    last = torch.where(seen, frames, torch.full_like(frames, -1)).cummax(1).values
-    first = seen.to(torch.uint8).argmax(1, keepdim=True)
-    held = displacement.gather(1, torch.where(last < 0, first, last).unsqueeze(-1).expand_as(displacement))
-    limit = (3 * prediction.gamma * depth.median(1).values)[:, None, None]
-    held = held * (limit / held.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-    u, s, v = torch.linalg.svd(held.transpose(0, 1).flatten(1), full_matrices=False)
-    rank = min(count, len(s))
-    c = torch.zeros(seen.size(1), count).to(held)
-    clouds = torch.zeros(seen.size(0), count, 3).to(held)
-    c[:, :rank] = u[:, :rank] * len(u) ** 0.5
-    clouds[:, :rank] = (s[:rank, None] * v[:rank] / len(u) ** 0.5).unflatten(1, (-1, 3)).transpose(0, 1)
-    return clouds, c
-
-
-def _solve_clouds(rows: Tensor, target: Tensor, weight: Tensor, c: Tensor, ridge: Tensor) -> Tensor:
-    """B_2..B_K of every point, given coefficients."""
-    design = torch.einsum("pnad,nk->pnakd", rows, c).flatten(3).flatten(1, 2)
-    w = weight.repeat_interleave(2, 1).unsqueeze(-1)
-    left = (design * w).transpose(1, 2) @ design
-    left = left + torch.diag_embed(
-        (ridge[:, None] + 1e-9 * left.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)).expand(-1, left.size(1))
-    )
-    right = (design * w).transpose(1, 2) @ target.flatten(1).unsqueeze(-1)
-    return torch.linalg.solve(left, right).squeeze(-1).unflatten(1, (-1, 3))
-
-
-def _solve_coefficients(rows: Tensor, target: Tensor, weight: Tensor, clouds: Tensor, smoothness: float) -> Tensor:
-    """Coefficients of all frames, given clouds; squared second differences in time are held small."""
-    design = torch.einsum("pnad,pkd->npak", rows, clouds).flatten(1, 2)
-    w = weight.T.repeat_interleave(2, 1).unsqueeze(-1)
-    left = (design * w).transpose(1, 2) @ design
-    right = ((design * w).transpose(1, 2) @ target.transpose(0, 1).flatten(1).unsqueeze(-1)).squeeze(-1)
-    frames, count = right.shape
-    scale = left.diagonal(dim1=1, dim2=2).mean(0).clamp(min=1e-12)
-    difference = torch.zeros(max(frames - 2, 0), frames).to(left)
-    index = torch.arange(difference.size(0))
-    for offset, value in ((0, 1.0), (1, -2.0), (2, 1.0)):
-        difference[index, index + offset] = value
-    bend = difference.T @ difference + 1e-3 * torch.eye(frames).to(left)
-    whole = torch.einsum("nm,kl->nkml", torch.zeros_like(bend), torch.zeros_like(left[0]))
-    whole[torch.arange(frames), :, torch.arange(frames), :] = left
-    whole = whole + smoothness * torch.einsum("nm,kl->nkml", bend, torch.diag(scale))
-    solved = torch.linalg.solve(whole.reshape(frames * count, -1), right.reshape(-1))
-    return solved.view(frames, count)
 
 
 class _Step(NamedTuple):

@@ -86,7 +86,7 @@ def calibrate(
     found = []
     for factor in FACTORS:
         lens = lens_of(guess * factor)
-        for start in _starts(picture[rows], lens, guesses):
+        for start in starts_from(picture[rows], lens, guesses):
             found.append(adjust_with_lens(start, lens, picture[rows], short, Unknowns(lens=1), each))
     found.sort(key=lambda pair: static_cost(pair[0], picture[rows], pair[1]))
     finals = [adjust_with_lens(*pair, picture[rows], long, Unknowns(lens=1), each) for pair in found[:FINALISTS]]
@@ -202,7 +202,8 @@ def normalised(prediction: Prediction, lens: Lens) -> Prediction:
     return prediction._replace(gamma=prediction.gamma / lens.focal)
 
 
-def _starts(picture: Float[Tensor, "points frames 3"], lens: Lens, guesses: Guesses) -> list[Prediction]:
+def starts_from(picture: Float[Tensor, "points frames 3"], lens: Lens, guesses: Guesses) -> list[Prediction]:
+    """A plain guess and others, with motion levels in units of the picture and no motion."""
     flat = torch.cat((lens.normalised(picture[..., :2]), picture[..., 2:]), -1)
     plain = FreeReconstruction(flat, basis=1)()
     with torch.no_grad():

@@ -15,6 +15,9 @@ BRIEF = {
 }  # fmt: skip
 """Errors of a clip for which a terminal has room."""
 
+DEPTH_UNKNOWN = 3
+"""Exit code where the camera only turns or stands still."""
+
 
 @COMMANDS.register("track")
 def track(
@@ -66,6 +69,8 @@ def reconstruct(
 ) -> None:
     """Cameras and moving 3D of a video: a page to look at, COLMAP, PLY and glTF files, metrics.
 
+    Exit code 3: the camera only turns or stands still; its rotations are written, and no depth.
+
     Example: coset reconstruct video.mp4 --output scene
     """
     from coset.motion.pipeline import Input, reconstruct_file
@@ -83,6 +88,8 @@ def reconstruct(
         ["measured", ""], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
     )
     console.print(f"look at {output / 'index.html'}", highlight=False, soft_wrap=True)
+    if not result.depth_known:
+        raise typer.Exit(DEPTH_UNKNOWN)
 
 
 @COMMANDS.register("motion convert")

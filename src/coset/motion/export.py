@@ -21,9 +21,14 @@ UPRIGHT = np.diag([1.0, -1.0, -1.0])  # cameras of computer vision look along +z
 def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
     """Everything there is: ``ply/``, ``colmap/``, ``scene.glb``, ``reconstruction.npz``; returns the names.
 
+    Where depth cannot be known there are no clouds, and ``reconstruction.npz`` alone is written.
+
     Raises:
         CosetError: Something cannot be written.
     """
+    if not reconstruction.depth_known:
+        write_arrays(reconstruction, folder / "reconstruction.npz")
+        return ["reconstruction.npz"]
     for part in ("ply", "colmap"):
         make_folder(folder / part)
     write_plys(reconstruction, folder / "ply")
@@ -152,7 +157,7 @@ def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
 
 
 def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
-    """An NPZ: points [P, N, 3], rotations, positions, basis, coefficients, gamma, intrinsics, radial_distortion."""
+    """An NPZ: points [P, N, 3], rotations, positions, basis, coefficients, gamma, intrinsics and radial distortion."""
     p = reconstruction.prediction
     arrays = {name: getattr(p, name).numpy() for name in p._fields}
     buffer = io.BytesIO()
@@ -162,6 +167,7 @@ def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
         points=reconstruction.points().numpy().astype(np.float32),
         moving=reconstruction.moving().numpy(),
         intrinsics=reconstruction.tracks.intrinsics.matrix(),
+        depth_known=reconstruction.depth_known,
         radial_distortion=reconstruction.tracks.intrinsics.radial,
     )
     write_bytes(path, buffer.getvalue())

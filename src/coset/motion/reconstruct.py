@@ -17,15 +17,16 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.motion.baselines import FreeReconstruction
-from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, adjust_motion, static_cost
+from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, static_cost
 from coset.motion.calibration import Calibration, calibrate, doubt
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
+from coset.motion.movers import Body, place_movers
+from coset.motion.turning import STEADY, Turning, only_turns, travel, turning_camera
 
-PARALLAX = 1.0  # pixels: what a turning camera leaves unexplained, below which nothing can be said of depth
 SHARED = 12  # observations that two windows must share
 WINDOW = 32  # frames of one pass if nobody says how many
 Refine = Literal["none", "bundle", "finetune"]
@@ -40,12 +41,17 @@ class Reconstruction:
         prediction: Cameras, clouds, coefficients, motion levels, in float64.
         seconds: Time of each stage.
         notes: What a user should know.
+        depth_known: Whether points have depths; of a camera that only turns they are directions, at distance 1.
+        bodies: Groups of moving points that refinement placed, depths in units of the adjustment; of these
+            ``known`` says whether their depth is measured.
     """
 
     tracks: Tracks
     prediction: Prediction
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
+    depth_known: bool = True
+    bodies: tuple[Body, ...] = ()
 
     def points(self) -> Float[Tensor, "points frames 3"]:
         """Where every point is in every frame."""
@@ -61,6 +67,7 @@ class Reconstruction:
         k = self.tracks.intrinsics
         error = reprojection_error(self.prediction, self.tracks.tensor().double(), k.focal)
         return {
+            "depth_known": self.depth_known,
             "frames": self.tracks.frames,
             "points": self.tracks.points,
             "observations": int(self.tracks.visible.sum()),
@@ -68,11 +75,13 @@ class Reconstruction:
             "reprojection_mean_px": float(error.mean()),
             "reprojection_mean_percent_of_width": float(100 * error.mean() / self.tracks.size[0]),
             "moving_points": int(self.moving().sum()),
+            "bodies": len(self.bodies),
+            "bodies_of_unknown_depth": sum(not body.known for body in self.bodies),
             "focal_px": k.focal,
             "focal_source": k.source,
             "focal_deviation_percent": 100 * k.deviation,
             "radial_distortion": k.radial,
-            **truth_metrics(self.prediction, self.tracks),
+            **(truth_metrics(self.prediction, self.tracks) if self.depth_known else {}),
             **{f"seconds_{stage}": value for stage, value in self.seconds.items()},
         }
 
@@ -108,7 +117,7 @@ def reconstruct(
     options: Options | None = None,
     each: Callable[[str], object] = lambda stage: None,
 ) -> Reconstruction:
-    """Cameras and moving 3D from tracks.
+    """Cameras and moving 3D from tracks; of a camera that only turns, its rotations, and no depth.
 
     Args:
         tracks: Of one shot.
@@ -117,20 +126,26 @@ def reconstruct(
         each: Told the stage after every step of it.
 
     Raises:
-        CosetError: The tracks do not allow it: too short, too few, no parallax, windows without common points.
+        CosetError: The tracks do not allow it: too short, too few, nothing moves, windows without common points.
     """
     options = options or Options()
     tracks = tracks.checked()
-    check_parallax(tracks)
+    if (most := travel(tracks, 0.98)) < STEADY:
+        raise CosetError(f"the points move by {most:.2f} pixels: without motion there is no depth to be seen")
     seconds: dict[str, float] = {}
     notes: list[str] = []
+    bodies: list[Body] = []
     started = time.perf_counter()
+    turning = turning_camera(tracks, options.bundle, lambda: each("turning camera"))
+    seconds["turning"], started = time.perf_counter() - started, time.perf_counter()
     calibration = None
     if options.refine != "none" and not tracks.intrinsics.known:
         calibration = calibrate(
             tracks, lambda flat: _guesses(flat, model, options), options.bundle, lambda: each("focal length")
         )
         seconds["focal"], started = time.perf_counter() - started, time.perf_counter()
+    if only_turns(turning, tracks, calibration, lambda flat: _guesses(flat, model, options), options.bundle):
+        return rotation_only(turning, seconds)
     tracks = tracks if calibration is None else calibration.tracks
     if not tracks.intrinsics.known:
         notes.append(focal_note(tracks.intrinsics, options.refine))
@@ -148,14 +163,41 @@ def reconstruct(
         )
     if options.refine == "bundle":
         others = {} if calibration is None else {"search for the focal length": _selected(calibration, kept)}
-        prediction, start = best_bundle(
+        prediction, start, bodies = best_bundle(
             prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment"), others
         )
         notes.append(f"bundle adjustment: the start from the {start} won")
+        notes += [body_note(body) for body in bodies if not body.known]
         if tracks.intrinsics.known and (doubts := doubt(_still(prediction), tracks, options.bundle)):
             notes.append(str(doubts))
         seconds["bundle"] = time.perf_counter() - started
-    return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes))
+    return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes), bodies=tuple(bodies))
+
+
+def body_note(body: Body) -> str:
+    """What is to be said of a body whose depth its motion does not tell."""
+    where = {
+        "ground": "it is taken to touch the ground", "network": "it is where the network says",
+        "nothing": "it is put amid the scene",
+    }[body.told_by.split(",")[0]]  # fmt: skip
+    return f"the depth of {len(body.rows)} moving points is unknown, since the camera moves less than they do: {where}"
+
+
+def rotation_only(turning: Turning, seconds: dict[str, float]) -> Reconstruction:
+    """What a camera that turns in its place, or stands still, tells: rotations, and directions in place of points."""
+    tracks = turning.tracks
+    steady = travel(tracks, 0.7) < STEADY
+    what = "stands still" if steady else "only turns"
+    within = f"rotations explain the tracks within {turning.error:.2f} px in the median"
+    notes = [f"the camera {what} ({within}): depth cannot be known, points are directions at distance 1"]
+    notes += [] if tracks.intrinsics.known else [focal_note(tracks.intrinsics, "bundle")]
+    return Reconstruction(tracks, turned_to_first(turning.prediction), seconds, tuple(notes), depth_known=False)
+
+
+def turned_to_first(prediction: Prediction) -> Prediction:
+    """The same in the axes of the first camera."""
+    turn = prediction.rotations[0].T
+    return prediction._replace(rotations=turn @ prediction.rotations, basis=prediction.basis @ turn.T)
 
 
 def focal_note(k: Intrinsics, refine: Refine) -> str:
@@ -300,8 +342,8 @@ def best_bundle(
     options: Options,
     each: Callable[[], object],
     others: dict[str, Prediction] | None = None,
-) -> tuple[Prediction, str]:
-    """Cameras and static cloud adjusted, the best of several starts by its own likelihood; then the motion.
+) -> tuple[Prediction, str, list[Body]]:
+    """Cameras and static cloud adjusted, the best of several starts by its own likelihood; then what moves is placed.
 
     Args:
         prediction: The network's.
@@ -311,7 +353,7 @@ def best_bundle(
         others: Starts with cameras and static cloud, by name; with some of these no plain guess is tried.
 
     Returns:
-        The refined prediction and which start won.
+        The refined prediction, which start won, and the bodies that move.
     """
     prediction = Prediction(*(part.detach().double() for part in prediction))
     scaled = torch.cat((tracks[..., :2] / prediction.focal[:, None], tracks[..., 2:]), -1)
@@ -326,7 +368,9 @@ def best_bundle(
         starts["plain guess"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
     found = {name: adjust_cameras(start, scaled, options.bundle, each) for name, start in starts.items()}
     winner = min(found, key=lambda name: static_cost(found[name], scaled))
-    return adjust_motion(found[winner], scaled, options.bundle, each), winner
+    placed, bodies = place_movers(found[winner], scaled, options.bundle.noise, prediction)
+    each()
+    return placed, winner, bodies
 
 
 def finetune(
@@ -355,56 +399,6 @@ def finetune(
         each()
     tuned.load_state_dict(best)
     return tuned.eval()
-
-
-def check_parallax(tracks: Tracks) -> None:
-    """Depth shows only where a camera moves.
-
-    Raises:
-        CosetError: The points do not move in the picture, or a turning camera explains all.
-    """
-    travel, left = parallax(tracks)
-    if travel < PARALLAX:
-        raise CosetError(f"the points move by {travel:.2f} pixels: without motion there is no depth to be seen")
-    if left < PARALLAX:
-        raise CosetError(
-            f"the camera only turns (rotation explains the tracks within {left:.2f} pixels): depth needs a camera that "
-            "moves from its place"
-        )
-
-
-def parallax(tracks: Tracks) -> tuple[float, float]:
-    """Pixels that points travel between frames far apart, and what is left once a rotation is taken away.
-
-    Both are the 70th percentile over points, the largest over pairs of frames that share enough points: a few moving
-    points before a camera that only turns are no parallax.
-    """
-    k = tracks.intrinsics
-    rays = np.concatenate([(tracks.xy - [k.cx, k.cy]) / k.focal, np.ones((*tracks.visible.shape, 1))], -1)
-    travel = left = 0.0
-    for gap in sorted({max(1, tracks.frames // d) for d in (2, 3, 4, 6, 10)} | {1}):
-        for first in range(0, tracks.frames - gap, max(1, gap // 2)):
-            both = tracks.visible[:, first] & tracks.visible[:, first + gap]
-            if both.sum() < 12:
-                continue
-            a, b = torch.from_numpy(rays[both, first]), torch.from_numpy(rays[both, first + gap])
-            moved = (a - b)[:, :2].norm(dim=1) * k.focal
-            travel = max(travel, float(moved.quantile(0.7)))
-            left = max(left, float((_turned(a, b)).quantile(0.7)) * k.focal)
-    return travel, left
-
-
-def _turned(a: Float[Tensor, "points 3"], b: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
-    """Distances in the picture after the rotation of rays ``a`` nearest to ``b``, found robustly."""
-    unit_a, unit_b = (r / r.norm(dim=1, keepdim=True) for r in (a, b))
-    weight = torch.ones(len(a), 1).to(a)
-    distance = torch.zeros(len(a)).to(a)
-    for _ in range(10):
-        turn = mean_rotation(((weight * unit_b).T @ unit_a)[None])
-        seen = unit_a @ turn.T
-        distance = (seen[:, :2] / seen[:, 2:].clamp(min=1e-6) - b[:, :2]).norm(dim=1)
-        weight = (1 / (1 + (distance / distance.median().clamp(min=1e-9)) ** 2)).unsqueeze(1)
-    return distance
 
 
 def in_first_camera(prediction: Prediction) -> Prediction:

@@ -1,0 +1,449 @@
+r"""Where moving things are, once cameras and what stands still are known.
+
+A track that moves is a point on every ray it is seen along, at depths z_pn nobody sees. Depths of a body are the
+smallest in a sum of squares, all linear in z, robustly re-weighted:
+
+    X_pn = t_n + z_pn d_pn,
+    sum |X_p,n+1 - X_pn|^2 / v^2 + |X_p,n+1 - 2 X_pn + X_p,n-1|^2 / a^2
+        + |(X_p - X_q)_{n+1} - (X_p - X_q)_n|^2 / c^2 + (z_pn - z_qn)^2 / f^2,     over s^2,
+
+over points p, neighbours q, and the body's mean depth s. Without the last division nearer would always be stiller. At a
+given s the depths are z_0 + s z_1; the best s has a closed form, and shows where the camera travels more than the body:
+smoothness in the world tells them apart. Where it does not, a body is taken to touch the ground, if one is seen, or to
+be where the network says, and its depth is said to be unknown. No body is put behind static points that it hides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
+from torch import Tensor
+
+from coset.motion.geometry import to_camera
+from coset.motion.models.trackster4d import Prediction
+
+
+@dataclass(frozen=True)
+class MoverOptions:
+    """How bodies are placed; lengths are in shares of a body's depth.
+
+    Attributes:
+        step: v, travel of a point from a frame to the next.
+        bend: a, change of that travel.
+        coherence: c, change of the difference of neighbours from a frame to the next.
+        relief: f, difference of the depths of neighbours.
+        neighbours: Of each point.
+        rounds: Of robust re-weighting.
+        cut: Residuals count less beyond so many times the median.
+        least: Points of a body; fewer that move are bad tracks.
+        sure: Standard deviation of the log of a body's depth above which the depth is unknown.
+    """
+
+    step: float = 0.06
+    bend: float = 0.01
+    coherence: float = 0.006
+    relief: float = 0.5
+    neighbours: int = 8
+    rounds: int = 3
+    cut: float = 8.0
+    least: int = 4
+    sure: float = 0.15
+
+
+@dataclass(frozen=True)
+class Body:
+    """Points that move together.
+
+    Attributes:
+        rows: Which points.
+        depth: Mean depth.
+        deviation: Standard deviation of its logarithm, as far as it is known.
+        told_by: ``motion``, ``ground``, ``network`` or ``nothing``; then ``hidden points`` where these bounded it.
+        known: Whether the depth is measured.
+    """
+
+    rows: Int[np.ndarray, " points"]
+    depth: float
+    deviation: float
+    told_by: str
+    known: bool
+
+
+def moving_rows(gamma: Float[Tensor, " points"], noise: float) -> Bool[Tensor, " points"]:
+    """Points whose motion level is above what tracking errors make."""
+    return gamma > torch.maximum(torch.tensor(4 * noise).to(gamma), 2.5 * gamma.median())
+
+
+def place_movers(
+    prediction: Prediction,
+    tracks: Float[Tensor, "points frames 3"],
+    noise: float,
+    network: Prediction | None = None,
+    options: MoverOptions | None = None,
+) -> tuple[Prediction, list[Body]]:
+    """Motion of the points that move; all others stand still in the static cloud.
+
+    Args:
+        prediction: With cameras, static cloud and motion levels adjusted.
+        tracks: Normalised.
+        noise: Accuracy of a track, normalised.
+        network: What the network says of the same tracks, for depths that nothing else tells.
+        options: How.
+
+    Returns:
+        The prediction with as many clouds as the motion needs, and the bodies.
+    """
+    options = options or MoverOptions()
+    scene = _Scene.of(prediction, tracks)
+    mobile = np.flatnonzero(moving_rows(prediction.gamma, noise).numpy())
+    still = prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
+    placed, bodies = [], []
+    for rows in bodies_of(scene, mobile, options):
+        depths = _Depths.of(scene, rows, options)
+        scale, body = _scale(scene, depths, rows, network, options)
+        placed.append(_everywhere(scene, depths, depths.at(scale)))
+        bodies.append(body)
+    if not bodies:
+        return still, bodies
+    rows = np.concatenate([body.rows for body in bodies])
+    return _as_clouds(still, rows, torch.from_numpy(np.concatenate(placed)), noise), bodies
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Cameras, static cloud, and the rays of all tracks, in NumPy."""
+
+    rotations: Float[np.ndarray, "frames 3 3"]
+    positions: Float[np.ndarray, "frames 3"]
+    static: Float[np.ndarray, "points 3"]
+    still: Bool[np.ndarray, " points"]
+    flat: Float[np.ndarray, "points frames 2"]
+    seen: Bool[np.ndarray, "points frames"]
+    rays: Float[np.ndarray, "points frames 3"]
+
+    @classmethod
+    def of(cls, prediction: Prediction, tracks: Tensor) -> _Scene:
+        flat, seen = tracks[..., :2].numpy(), tracks[..., 2].numpy() > 0.5
+        rotations = prediction.rotations.numpy()
+        rays = np.einsum("nij,pnj->pni", rotations, np.concatenate([flat, np.ones((*seen.shape, 1))], -1))
+        still = (prediction.gamma < 1.5 * prediction.gamma.median()).numpy()
+        return cls(rotations, prediction.positions.numpy(), prediction.static.numpy(), still, flat, seen, rays)
+
+    def still_depth(self) -> tuple[Float[np.ndarray, "points frames"], Float[np.ndarray, "points frames 2"]]:
+        """Depth and place in the picture of the static points in every frame."""
+        inside = np.einsum("pni,nij->pnj", self.static[self.still][:, None] - self.positions, self.rotations)
+        return inside[..., 2], inside[..., :2] / np.maximum(inside[..., 2:], 1e-9)
+
+
+def bodies_of(scene: _Scene, mobile: Int[np.ndarray, " points"], options: MoverOptions) -> list[np.ndarray]:
+    """Moving points in groups that lie together in the picture; groups too small for a body are left out."""
+    if len(mobile) < options.least:
+        return []
+    distance = _distances(scene.flat[mobile], scene.seen[mobile])
+    nearest = np.sort(distance, 1)[:, : min(3, len(mobile) - 1)]
+    finite = nearest[np.isfinite(nearest)]
+    reach = max(4 * float(np.median(finite)), 0.06) if len(finite) else 0.0
+    count, labels = connected_components(sparse.csr_matrix(distance < reach), directed=False)
+    groups = [mobile[labels == label] for label in range(count)]
+    return [rows for rows in groups if len(rows) >= options.least]
+
+
+def _distances(flat: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "points points"]:
+    """Mean distance in the picture over common frames; infinite for points with fewer than 3, and to oneself."""
+    both = (seen[:, None] & seen[None]).sum(-1)
+    apart = np.zeros(both.shape)
+    for n in range(seen.shape[1]):
+        common = seen[:, n, None] & seen[None, :, n]
+        apart += np.where(common, np.linalg.norm(flat[:, n, None] - flat[None, :, n], axis=-1), 0)
+    apart = np.where(both >= 3, apart / np.maximum(both, 1), np.inf)
+    np.fill_diagonal(apart, np.inf)
+    return apart
+
+
+@dataclass(frozen=True)
+class _Depths:
+    """The depths of a body's observations, least in its sum of squares for every mean depth: base + scale * slope.
+
+    Attributes:
+        where: Point (of the body) and frame of each observation.
+        base, slope: Depths at mean depth 0, and what a unit of mean depth adds.
+        scale: The best mean depth; infinite if the sum of squares falls to the end.
+        deviation: Of its logarithm.
+    """
+
+    where: Int[np.ndarray, "observations 2"]
+    base: Float[np.ndarray, " observations"]
+    slope: Float[np.ndarray, " observations"]
+    scale: float
+    deviation: float
+    origins: Float[np.ndarray, "observations 3"]
+    rays: Float[np.ndarray, "observations 3"]
+
+    @classmethod
+    def of(cls, scene: _Scene, rows: np.ndarray, options: MoverOptions) -> _Depths:
+        terms = _Terms(scene, rows, options)
+        design, constant = terms.whole()
+        weight = np.ones(len(constant) // 3)
+        for _ in range(options.rounds + 1):
+            wide = np.repeat(weight, 3)
+            weighted = sparse.diags(wide) @ design
+            normal = (design.T @ weighted).tocsc()
+            normal = normal + 1e-6 * normal.diagonal().mean() * sparse.identity(normal.shape[0], format="csc")
+            factor = splu(normal)
+            slope = factor.solve(np.ones(normal.shape[0]))
+            slope = slope / slope.mean()
+            base = -factor.solve(weighted.T @ constant)
+            base = base - base.mean() * slope
+            fixed, moving = design @ base + constant, design @ slope
+            # |fixed + s moving|^2 / s^2 is a parabola in 1 / s.
+            travel, cross = (wide * fixed * fixed).sum(), (wide * fixed * moving).sum()
+            scale = -travel / cross if cross < 0 else np.inf
+            left = fixed / scale + moving
+            size = np.linalg.norm(left.reshape(-1, 3), axis=1)
+            weight = (1 + (size / max(options.cut * np.median(size), 1e-12)) ** 2) ** -2
+        # What the body itself does against what the camera does, over a few independent stretches of the video.
+        own = slice(0, terms.travelling)
+        ratio = (wide * left * left)[own].sum() / max((wide * fixed * fixed)[own].sum() / scale**2, 1e-30)
+        deviation = float(np.sqrt(ratio / max(scene.seen.shape[1] / 4, 1))) if np.isfinite(scale) else np.inf
+        return cls(terms.where, base, slope, float(scale), deviation, terms.origins, terms.rays)
+
+    def at(self, scale: float) -> Float[np.ndarray, " observations"]:
+        return np.maximum(self.base + scale * self.slope, 0.05 * scale)
+
+    def points(self, scale: float) -> Float[np.ndarray, "observations 3"]:
+        return self.origins + self.at(scale)[:, None] * self.rays
+
+
+class _Terms:
+    """Rows of the sum of squares, three to a difference in space."""
+
+    def __init__(self, scene: _Scene, rows: np.ndarray, options: MoverOptions):
+        seen, self.options = scene.seen[rows], options
+        self.where = np.argwhere(seen)
+        self.number = np.full(seen.shape, -1)
+        self.number[seen] = np.arange(len(self.where))
+        self.all_rays = scene.rays[rows]
+        self.rays, self.origins = self.all_rays[seen], scene.positions[self.where[:, 1]]
+        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.constants: list[np.ndarray] = []
+        self.height = 0
+        self._along_tracks()
+        self.travelling = self.height  # rows of a point's own travel, before those of neighbours
+        self._between_neighbours(scene.flat[rows], seen)
+
+    def whole(self) -> tuple[sparse.csr_matrix, np.ndarray]:
+        shape = (self.height, len(self.where))
+        down, across, values = (np.concatenate([part[i].ravel() for part in self.parts]) for i in range(3))
+        constant = np.concatenate(self.constants)
+        return sparse.csr_matrix((values, (down, across)), shape=shape), constant
+
+    def _add(self, numbers: np.ndarray, factors: np.ndarray, constant: np.ndarray, weight: np.ndarray) -> None:
+        """Rows weight * (sum_j factors_j z + constant): numbers [m, j], factors [m, j, 3], constant [m, 3]."""
+        count, terms = numbers.shape
+        down = (np.arange(3 * count).reshape(count, 1, 3) + self.height).repeat(terms, 1)
+        self.parts.append((down, numbers[:, :, None].repeat(3, 2), factors * weight[:, None, None]))
+        self.constants.append((constant * weight[:, None]).ravel())
+        self.height += 3 * count
+
+    def _along_tracks(self) -> None:
+        point, frame = self.where.T
+        first = np.flatnonzero(point[1:] == point[:-1])
+        gap = frame[first + 1] - frame[first]
+        numbers = np.stack([first, first + 1], 1)
+        factors = np.stack([-self.rays[first], self.rays[first + 1]], 1)
+        shift = self.origins[first + 1] - self.origins[first]
+        self._add(numbers, factors, shift, 1 / (self.options.step * np.sqrt(gap)))
+        middle = np.flatnonzero((point[2:] == point[:-2]) & (frame[2:] - frame[:-2] == 2)) + 1
+        numbers = np.stack([middle - 1, middle, middle + 1], 1)
+        signs = np.array([1.0, -2.0, 1.0])
+        bend = np.einsum("j,mji->mi", signs, self.origins[numbers])
+        weight = np.full(len(middle), 1 / self.options.bend)
+        self._add(numbers, signs[:, None] * self.rays[numbers], bend, weight)
+
+    def _between_neighbours(self, flat: np.ndarray, seen: np.ndarray) -> None:
+        apart = _distances(flat, seen)
+        near = np.argsort(apart, 1, kind="stable")[:, : self.options.neighbours]
+        i, j = np.repeat(np.arange(len(near)), near.shape[1]), near.ravel()
+        known = np.isfinite(apart[i, j])
+        pairs = np.unique(np.sort(np.stack([i[known], j[known]], 1), 1), axis=0)
+        if not len(pairs):
+            return
+        p, q = pairs.T
+        share = np.sqrt(self.options.neighbours) * (0.5 + apart[p, q] / np.median(apart[p, q]))
+        row, n = np.nonzero(seen[p, :-1] & seen[p, 1:] & seen[q, :-1] & seen[q, 1:])
+        a, b = p[row], q[row]
+        numbers = np.stack([self.number[k, m] for m in (n + 1, n) for k in (a, b)], 1)
+        signs = np.array([1.0, -1.0, -1.0, 1.0])
+        weight = 1 / (self.options.coherence * share[row])
+        self._add(numbers, signs[:, None] * self.rays[numbers], np.zeros((len(row), 3)), weight)
+        row, n = np.nonzero(seen[p] & seen[q])
+        numbers = np.stack([self.number[p[row], n], self.number[q[row], n]], 1)
+        factors = np.zeros((len(row), 2, 3))
+        factors[:, :, 0] = [1.0, -1.0]
+        self._add(numbers, factors, np.zeros((len(row), 3)), 1 / (self.options.relief * share[row]))
+
+
+def _scale(
+    scene: _Scene, depths: _Depths, rows: np.ndarray, network: Prediction | None, options: MoverOptions
+) -> tuple[float, Body]:
+    """The mean depth of a body, from what tells it best, and not behind what it hides."""
+    scale, deviation, told = depths.scale, depths.deviation, "motion"
+    if not deviation <= options.sure:
+        scale, deviation, told = _without_motion(scene, depths, rows, network)
+    bound = _hidden(scene, depths, rows)
+    if bound is not None and bound < scale:
+        scale, told = bound, f"{told}, hidden points"
+    return scale, Body(rows, float(scale), float(deviation), told, deviation <= options.sure)
+
+
+def _without_motion(
+    scene: _Scene, depths: _Depths, rows: np.ndarray, network: Prediction | None
+) -> tuple[float, float, str]:
+    """The mean depth of a body whose own motion hides it: on the ground, or where the network says, or mid-scene."""
+    ground = _ground(scene)
+    touching = None if ground is None else _touching(depths, *ground)
+    if touching is not None:
+        return touching, 0.2, "ground"
+    guess = None if network is None else _by_network(scene, rows, network)
+    if guess is not None:
+        return guess, 0.4, "network"
+    return float(np.median(scene.still_depth()[0][scene.seen[scene.still]])), 1.0, "nothing"
+
+
+def _ground(scene: _Scene) -> tuple[np.ndarray, float] | None:
+    """Normal (up) and offset of the plane that many static points lie on and hardly any below, if there is one."""
+    points = scene.static[scene.still]
+    if len(points) < 20:
+        return None
+    up = -scene.rotations[:, :, 1].mean(0)
+    near = 0.02 * float(np.median(scene.still_depth()[0]))
+    draw = np.random.default_rng(0)
+    best: tuple[int, np.ndarray, float] | None = None
+    for _ in range(300):
+        a, b, c = points[draw.choice(len(points), 3, replace=False)]
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal)
+        if length < 1e-12:
+            continue
+        normal = normal / length * np.sign(normal @ up)
+        height = points @ normal - normal @ a
+        upright = normal @ up > 0.75 * np.linalg.norm(up)
+        if upright and (scene.positions @ normal > normal @ a).all() and (height < -3 * near).mean() < 0.1:
+            on = int((np.abs(height) < near).sum())
+            if best is None or on > best[0]:
+                best = on, normal, float(normal @ a)
+    return None if best is None or best[0] < 0.15 * len(points) else (best[1], best[2])
+
+
+def _touching(depths: _Depths, normal: np.ndarray, offset: float) -> float | None:
+    """The mean depth at which the lowest points of a body are on the ground; further away they would be below."""
+    down = depths.rays @ normal
+
+    def lowest(scale: float) -> float:
+        return float(np.quantile(depths.points(scale) @ normal - offset, 0.03))
+
+    if np.quantile(down, 0.03) >= 0:
+        return None
+    low, high = 1e-3, 1e3
+    if lowest(low) <= 0 or lowest(high) >= 0:
+        return None
+    for _ in range(50):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if lowest(middle) > 0 else (low, middle)
+    return high
+
+
+def _hidden(scene: _Scene, depths: _Depths, rows: np.ndarray, least: int = 6) -> float | None:
+    """The mean depth from which on a body hides static points that truly vanish where it is seen.
+
+    Static points that lie, in a frame, among points of the body are sorted by the mean depth that would put the body
+    just behind them. Points before a body are seen but for a few that trackers lose; where most of those at like depths
+    are gone and seen again later, the body is before them.
+    """
+    depth, places = scene.still_depth()
+    seen, body, shown = scene.seen[scene.still], scene.flat[rows], scene.seen[rows]
+    before, after = np.maximum.accumulate(seen, 1), np.maximum.accumulate(seen[:, ::-1], 1)[:, ::-1]
+    reach = float(np.median(_distances(body, shown).min(1))) * 2
+    unit = np.full(shown.shape, np.nan)
+    unit[shown] = depths.at(depths.scale) / depths.scale if np.isfinite(depths.scale) else depths.at(1.0)
+    found = []
+    for n in range(seen.shape[1]):
+        there = np.flatnonzero(before[:, n] & after[:, n] & (depth[:, n] > 0))
+        apart = np.linalg.norm(places[there, n][:, None] - body[None, shown[:, n], n], axis=-1)
+        for q, near in zip(there, apart < reach, strict=True):
+            if near.sum() >= 3:
+                found.append((depth[q, n] / np.median(unit[shown[:, n], n][near]), not seen[q, n]))
+    ratios = np.array(sorted(found))
+    for ratio in ratios[ratios[:, 1] > 0, 0] if len(ratios) else ():
+        alike = np.abs(np.log(ratios[:, 0] / ratio)) < 0.1
+        if alike.sum() >= least and ratios[alike, 1].mean() > 0.6:
+            return float(ratio) * 1.1
+    return None
+
+
+def _by_network(scene: _Scene, rows: np.ndarray, network: Prediction) -> float | None:
+    """The body's depth over that of the static points, as the network sees them, times the depth of these here."""
+    inside = to_camera(network.static.unsqueeze(1), network.rotations, network.positions)[..., 2].numpy()
+    here, seen = scene.still_depth()[0], scene.seen
+    told = inside[rows][seen[rows]]
+    around = inside[scene.still][seen[scene.still]]
+    if not (len(around) and np.median(around) > 0 and np.median(told) > 0):
+        return None
+    return float(np.median(told) / np.median(around) * np.median(here[seen[scene.still]]))
+
+
+def _everywhere(scene: _Scene, depths: _Depths, depth: np.ndarray) -> Float[np.ndarray, "points frames 3"]:
+    """Points of a body in every frame; where one is not seen it goes along with the rest of the body."""
+    count, frames = depths.where[:, 0].max() + 1, scene.seen.shape[1]
+    points = np.full((count, frames, 3), np.nan)
+    points[depths.where[:, 0], depths.where[:, 1]] = depths.origins + depth[:, None] * depths.rays
+    points[_jumps(points)] = np.nan
+    middle = np.nanmean(points, 1, keepdims=True)
+    times = np.arange(frames)
+    known = np.isfinite(points[..., 0])
+    carried = np.zeros((frames, 3))
+    some = known.any(0)
+    carried[some] = np.nanmean((points - middle)[:, some], 0)
+    carried = np.stack([np.interp(times, times[some], carried[some, axis]) for axis in range(3)], 1)
+    own = points - middle - carried
+    for p in range(count):
+        for axis in range(3):
+            own[p, :, axis] = np.interp(times, times[known[p]], own[p, known[p], axis])
+    return middle + carried + own
+
+
+def _jumps(points: Float[np.ndarray, "points frames 3"], times: float = 8.0) -> Bool[np.ndarray, "points frames"]:
+    """Observations that jump away from those before and after and back: outliers of the tracker."""
+    bend = np.zeros(points.shape[:2])
+    bend[:, 1:-1] = np.linalg.norm(points[:, :-2] - 2 * points[:, 1:-1] + points[:, 2:], axis=-1)
+    bend = np.nan_to_num(bend)
+    usual = np.median(bend[bend > 0]) if (bend > 0).any() else 0.0
+    peak = bend.copy()
+    peak[:, 1:] = np.maximum(peak[:, 1:], bend[:, :-1])
+    peak[:, :-1] = np.maximum(peak[:, :-1], bend[:, 1:])
+    jumps = (bend > times * usual) & (bend >= peak)
+    return jumps & (np.isfinite(points[..., 0]).sum(1, keepdims=True) - jumps.sum(1, keepdims=True) >= 2)
+
+
+def _as_clouds(
+    prediction: Prediction, rows: Int[np.ndarray, " moving"], points: Float[Tensor, "moving frames 3"], noise: float
+) -> Prediction:
+    """Clouds and coefficients of the points that move, as many as keep what is left below the accuracy of tracks."""
+    middle = points.mean(1)
+    away = (points - middle.unsqueeze(1)).transpose(0, 1).flatten(1)
+    u, s, v = torch.linalg.svd(away, full_matrices=False)
+    depth = to_camera(middle, prediction.rotations[0], prediction.positions[0])[:, 2].abs().median()
+    left = s.square().flip(0).cumsum(0).flip(0).div(points.size(0) * points.size(1)).sqrt()
+    rank = int((left > noise * depth).sum())
+    c = u[:, :rank] * len(u) ** 0.5
+    basis = torch.zeros(len(prediction.static), 1 + rank, 3).to(points)
+    basis[:, 0] = prediction.static
+    basis[rows, 0] = middle
+    basis[rows, 1:] = (s[:rank, None] * v[:rank] / len(u) ** 0.5).unflatten(1, (-1, 3)).transpose(0, 1)
+    return prediction._replace(basis=basis, coefficients=torch.cat((torch.ones_like(u[:, :1]), c), 1))

@@ -1,0 +1,172 @@
+"""What moves is placed where it is, stands still where it does, and is said to be unknown where nothing tells."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from coset.motion.data.scenes import Scene, SceneOptions, make_scene
+from coset.motion.data.tracks import Intrinsics, Tracks
+from coset.motion.metrics import scene_metrics
+from coset.motion.models.trackster4d import Prediction
+from coset.motion.movers import MoverOptions, _Depths, _Scene, _Terms, bodies_of, moving_rows, place_movers
+from coset.motion.reconstruct import body_note
+
+NOISE = 8e-4
+FRAMES = 16
+
+
+def known(scene):
+    """True cameras and static cloud; motion levels of the moving points high."""
+    points = torch.from_numpy(scene.points)
+    middle = points.mean(1)
+    ones = torch.ones(scene.tracks.frames, 1).double()
+    gamma = torch.where(torch.from_numpy(scene.moving), 0.05, NOISE).double()
+    cameras = torch.from_numpy(scene.rotations), torch.from_numpy(scene.positions)
+    return Prediction(*cameras, ones, ones[:, 0], middle.unsqueeze(1), gamma)
+
+
+def walk(camera_travel, step, lost=(), wall_foot=0.0, towards=(0.0, 0.0, -1.0)):
+    """A ground, a wall, and a ball of points that moves, before a camera that goes sideways and shakes."""
+    g = np.random.default_rng(0)
+    ground = np.stack([g.uniform(-3, 3, 60), np.zeros(60), g.uniform(3, 8, 60)], 1)
+    wall = np.stack([g.uniform(-3, 3, 40), wall_foot - g.uniform(0, 3, 40), np.full(40, 8.0)], 1)
+    ball = g.normal(size=(24, 3))
+    ball = 0.4 * ball / np.linalg.norm(ball, axis=1, keepdims=True) + [-0.3, -0.4, 4.5]
+    times = np.linspace(-0.5, 0.5, FRAMES)
+    still = np.concatenate([ground, wall])[:, None].repeat(FRAMES, 1)
+    moves = step * (times[:, None] * towards + 0.3 * np.sin(6 * times)[:, None] * [1.0, 0.0, 0.0])
+    points = np.concatenate([still, ball[:, None] + moves])
+    positions = np.stack([camera_travel * times, -1.2 + 0.05 * np.sin(9 * times) * (camera_travel > 0), 0 * times], 1)
+    rotations = np.tile(np.eye(3), (FRAMES, 1, 1))
+    inside = points - positions
+    focal = 500
+    xy = inside[..., :2] / inside[..., 2:] * focal + [320, 240] + g.normal(0, 0.2, (*points.shape[:2], 2))
+    seen = np.ones(points.shape[:2], bool)
+    for row, run in lost:
+        seen[row, run] = False
+    moving = np.arange(len(points)) >= 100
+    tracks = Tracks(xy, seen, (640, 480), intrinsics=Intrinsics(focal, 320, 240))
+    return Scene(tracks, points, rotations, positions, moving, "ball")
+
+
+def placed(scene, network=None):
+    return place_movers(known(scene), scene.tracks.tensor().double(), NOISE, network)
+
+
+@pytest.mark.parametrize(("body", "seed"), [("boxes", 1), ("rod", 4)])
+def test_bodies_are_nearer_to_the_truth_than_frozen_ones(body, seed):
+    scene = make_scene(body, SceneOptions(points=100, frames=24), seed)
+    prediction, bodies = placed(scene)
+    found, frozen = scene_metrics(prediction, scene), scene_metrics(known(scene), scene)
+    assert found["moving_points"] < 0.7 * frozen["moving_points"]
+    assert found["motion_cosine"] > 0.75
+    assert 0.7 < found["motion_size"] < 1.4
+    assert found["phantom_motion"] < 1e-12
+    assert all(body.known for body in bodies)
+
+
+def test_a_body_is_at_its_depth_and_travels_as_far_as_it_does():
+    scene = walk(camera_travel=3.0, step=0.3, towards=(0.0, -1.0, 0.0))
+    prediction, (body,) = placed(scene)
+    assert body.depth == pytest.approx(scene.depth()[100:].mean(), rel=0.05)
+    assert body.told_by == "motion"
+    assert set(body.rows) == set(range(100, 124))
+    travel = prediction.points()[100:].diff(dim=1).sum(1).norm(dim=-1).median()
+    assert float(travel) == pytest.approx(0.3, rel=0.2)
+
+
+def test_a_body_follows_its_rays_and_goes_on_where_it_is_not_seen():
+    scene = walk(2.0, 0.5, lost=[(105, slice(5, 9)), (110, slice(0, 4))])
+    prediction, _ = placed(scene)
+    metrics = scene_metrics(prediction, scene)
+    assert metrics["reprojection_px"] < 1
+    away = (prediction.points() - torch.from_numpy(scene.points)).norm(dim=-1)
+    assert float(away[105, 5:9].max()) < 0.25
+    assert float(away[110, :4].max()) < 0.25
+
+
+def test_a_camera_that_hardly_moves_leaves_the_depth_unknown_and_feet_on_the_ground():
+    scene = walk(camera_travel=0.1, step=1.2)
+    _, (body,) = placed(scene)
+    assert not body.known
+    assert body.told_by == "ground"
+    assert body.depth == pytest.approx(scene.depth()[100:].mean(), rel=0.15)
+    assert "24 moving points is unknown" in body_note(body)
+    assert "touch the ground" in body_note(body)
+
+
+def test_without_ground_the_network_is_asked():
+    scene = walk(camera_travel=0.1, step=1.2)
+    rows = np.r_[60:124]
+    tracks = scene.tracks.select(rows)
+    scene = replace(scene, tracks=tracks, points=scene.points[rows], moving=scene.moving[rows])
+    _, (body,) = placed(scene, network=known(scene))
+    assert body.told_by == "network"
+    assert not body.known
+    assert body.depth == pytest.approx(scene.depth()[40:].mean(), rel=0.1)
+    _, (body,) = placed(scene)
+    assert body.told_by == "nothing"
+
+
+def test_nothing_is_put_behind_what_it_hides():
+    """Points of the wall that vanish while the ball passes over them bound its depth."""
+    scene = walk(camera_travel=0.1, step=1.2, wall_foot=1.5)
+    rows = np.r_[60:124]
+    seen = scene.tracks.visible.copy()
+    flat = scene.tracks.xy
+    middle = flat[100:].mean(0)
+    hidden = np.linalg.norm(flat[60:100] - middle, axis=-1) < 70
+    seen[60:100] &= ~hidden
+    seen[60:100, [0, -1]] = True
+    tracks = replace(scene.tracks, visible=seen).select(rows)
+    scene = replace(scene, tracks=tracks, points=scene.points[rows], moving=scene.moving[rows])
+    behind = known(scene)
+    far = behind.basis.clone()
+    far[40:, :, 2] *= 3
+    _, (body,) = placed(scene, network=behind._replace(basis=far))
+    assert "hidden points" in body.told_by
+    assert body.depth < 9
+
+
+def test_a_few_tracks_that_move_alone_are_bad_tracks():
+    scene = walk(2.0, 0.5)
+    gamma = torch.full((124,), NOISE).double()
+    gamma[[3, 40, 77]] = 0.1
+    prediction, bodies = place_movers(known(scene)._replace(gamma=gamma), scene.tracks.tensor().double(), NOISE)
+    assert bodies == []
+    assert prediction.basis.size(1) == 1
+
+
+def test_two_groups_apart_are_two_bodies():
+    scene = walk(2.0, 0.5)
+    tracks = scene.tracks.tensor().double()
+    apart = tracks.clone()
+    apart[112:, :, 0] += 0.5
+    mobile = np.arange(100, 124)
+    options = MoverOptions()
+    assert len(bodies_of(_Scene.of(known(scene), tracks), mobile, options)) == 1
+    assert [len(rows) for rows in bodies_of(_Scene.of(known(scene), apart), mobile, options)] == [12, 12]
+
+
+def test_the_best_depth_is_the_least_of_its_sum_of_squares():
+    """The closed form against a search; first solve, all weights 1."""
+    scene = walk(2.0, 0.5)
+    view = _Scene.of(known(scene), scene.tracks.tensor().double())
+    options = MoverOptions(rounds=0)
+    depths = _Depths.of(view, np.arange(100, 124), options)
+    design, constant = _Terms(view, np.arange(100, 124), options).whole()
+
+    def cost(scale):
+        z = depths.base + scale * depths.slope
+        return np.square(design @ z + constant).sum() / scale**2
+
+    scales = depths.scale * np.array([0.9, 0.99, 1.0, 1.01, 1.1])
+    assert np.argmin([cost(scale) for scale in scales]) == 2
+    assert np.mean(depths.at(2.0)) == pytest.approx(2.0, rel=0.05)
+
+
+def test_levels_of_still_points_are_no_motion():
+    gamma = torch.tensor([1.0, 1.1, 0.9, 1.2, 9.0]).double() * NOISE
+    assert moving_rows(gamma, NOISE).tolist() == [False, False, False, False, True]
