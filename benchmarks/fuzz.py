@@ -588,14 +588,44 @@ def keep(fuzzer: Fuzzer) -> None:
         print(f"{name}\n    {worst['wrong']}\n    kept as {digest}.{worst['kind']}")
 
 
+def guided(kind: str, seconds: float) -> None:
+    """Mutations of one format that follow which branches of our readers they reach, with Atheris (``pip install
+    atheris``; Linux); ends the process, with 77 after a failure, whose input is in the corpus then."""
+    import atheris
+
+    with atheris.instrument_imports(include=["coset"]):
+        known = readers()
+    place = tempfile.TemporaryDirectory()
+    given = seeds(Path(place.name))
+    begun, own = Path(place.name) / "begun", Path(place.name) / "own"
+    begun.mkdir(), own.mkdir()
+    for number, content in enumerate(given[kind]):
+        (begun / str(number)).write_bytes(content)
+
+    def one(content: bytes) -> None:
+        wrong = tried(kind, content, known[kind], own, beside(kind, given))
+        if wrong:
+            name = hashlib.sha256(content).hexdigest()[:10]
+            (CORPUS / f"{name}.{kind}").write_bytes(content)
+            raise AssertionError(f"{kind}: {wrong}; kept as {name}.{kind}")
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # libFuzzer's clock; cypari has taken it
+    limits = [f"-max_total_time={seconds:.0f}", f"-timeout={SECONDS}", f"-rss_limit_mb={MEMORY >> 20}"]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={place.name}/", str(begun)], one)
+    atheris.Fuzz()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=int(time.time() // 86_400), help="that of today by default")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, help="stop after so many, whatever is left")
+    parser.add_argument("--guided", metavar="FORMAT", help="let coverage guide the mutations of a format (Atheris)")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    if given.guided is not None:
+        guided(given.guided, given.seconds or 60)
     began = time.monotonic()
     fuzzer = Fuzzer(given.seed, given.cases, given.workers)
     fuzzer.run(math.inf if given.seconds is None else began + given.seconds)

@@ -165,7 +165,9 @@ def _settle(run: Run) -> bool:
         return False
     made_with = run.folder.status().get("settings", old)  # the recipe in the folder may have been edited since
     same = all(made_with.get(key) == new.get(key) == old.get(key) for key in recipe.may_change)
-    if not same:  # it goes on, further than it was asked to before
+    if same:
+        run.folder.drop_parts()  # which a full disk or a kill may have kept it from
+    else:  # it goes on, further than it was asked to before
         (run.folder / METRICS).unlink()
     return same
 
