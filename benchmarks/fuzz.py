@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import selectors
+import shutil
 import signal
 import struct
 import sys
@@ -110,6 +111,64 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, ...]]:
         "smiles": (b"CC(=O)Oc1ccccc1C(=O)O", b"[Na+].[Cl-]", b"C[C@H](N)C(=O)O"),
         "tu.txt.gz": (b"2\n2 0\n0 1 1\n0 1 0\n2 1\n0 1 1\n1 1 0\n",),
         "tsv.gz": (b"label\ttext\n0\ta good one\n1\tbad\n",),
+        "base.safetensors": (save({"x.q.weight": torch.ones(4, 5), "norm.weight": torch.ones(4)}),),
+        "index.json": (b'{"weight_map": {"x.q.weight": "a.safetensors", "norm.weight": "a.safetensors"}}',),
+        "merge.yaml": MERGES,
+        **own_graphs(),
+    }  # fmt: skip
+
+
+MERGES = (
+    b"merge_method: slerp\nbase_model: a\nmodels:\n  - model: a\n  - model: b\nparameters:\n  t:\n"
+    b"    - {filter: self_attn, value: [0, 0.5, 1]}\n    - value: 0.5\ndtype: bfloat16\noutput: out\n",
+    b"merge_method: ties\nbase_model: a\nmodels:\n  - {model: b, parameters: {density: 0.5, weight: [0, 0.3]}}\n"
+    b"  - {model: c, parameters: {density: 0.2, weight: 1}}\nparameters: {normalize: true}\noutput: out\n",
+    b"merge_method: passthrough\nslices:\n  - sources: [{model: a, layer_range: [0, 2]}]\n"
+    b"  - sources: [{model: b, layer_range: [1, 3]}]\ndtype: float16\noutput: out\n",
+)
+"""Files as mergekit has them."""
+
+
+def own_graphs() -> dict[str, tuple[bytes, ...]]:
+    """Graphs and complexes of one's own in all their forms."""
+    import pandas as pd
+    import torch
+    from torch_geometric.data import Data
+
+    edges = pd.DataFrame(
+        {"graph": list("aabbccdd"), "source": list("01010101"), "target": list("12121212"), "w": range(8)}
+    )
+    table, listed = io.BytesIO(), io.BytesIO()
+    edges.astype({"w": float}).to_parquet(table)
+    index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    x = torch.tensor([[1.0], [2.0], [0.5]])
+    torch.save([Data(x=x, edge_index=index, y=torch.tensor([[float(n)]])) for n in range(6)], listed)
+    nodes = "".join(f"{g},{n},{n}.5,{'CNO'[n]}\n" for g in "abcd" for n in range(3))
+    network = {
+        "nodes": [{"id": n, "y": n / 2} for n in range(4)],
+        "edges": [{"source": n, "target": n + 1} for n in range(3)],
+    }
+    return {
+        "edges.csv": (edges.to_csv(index=False).encode(),),
+        "nodes.csv": (f"graph,node,charge,kind\n{nodes}".encode(),),
+        "graphs.csv": (b"graph,y,split\na,1.5,train\nb,2,train\nc,3,val\nd,4,test\n",),
+        "edges.parquet": (table.getvalue(),),
+        "graphml": (
+            b'<?xml version="1.0" encoding="UTF-8"?><graphml xmlns="http://graphml.graphdrawing.org/xmlns">'
+            b'<key id="d0" for="node" attr.name="y" attr.type="double"/><graph edgedefault="undirected">'
+            b'<node id="0"><data key="d0">1.5</data></node><node id="1"><data key="d0">2</data></node>'
+            b'<node id="2"><data key="d0">3</data></node><edge source="0" target="1"/><edge source="1" target="2"/>'
+            b"</graph></graphml>",
+        ),
+        "node-link.json": (json.dumps({"directed": False, "multigraph": False, "graph": {}, **network}).encode(),),
+        "own.g6": (b"DQc\nD~{\nBw\nCF\n", b">>graph6<<DQc\nD~{\nBw\nCF\n"),
+        "labels.csv": (b"graph,y\n0,1.5\n1,2\n2,3\n3,4\n", b"y\n1\n2\n3\n4\n"),
+        "graphs.pt": (listed.getvalue(),),
+        "cells.json": (
+            b'{"kind": "cell", "vertices": 3, "cells": {"1": [[0, 1], [1, 2], [0, 2]], "2": [[0, 1, 2]]}, '
+            b'"features": {"0": [[1], [2], [3]], "1": [[0.5], [1], [2]]}}',
+        ),
+        "cells.csv": (b"graph,y,split\na,1,train\nb,2,train\nc,3,val\nd,4,test\n",),
     }  # fmt: skip
 
 
@@ -122,6 +181,7 @@ def readers() -> dict[str, Callable[[Path], Any]]:
     from coset.graphs.data import datasets
     from coset.graphs.data.collections import read_graph6
     from coset.graphs.data.molecules import smiles_to_data
+    from coset.graphs.data.own_graphs import GraphFiles
     from coset.graphs.data.shards import Shard, ShardedGraphs
     from coset.graphs.data.tu_datasets import read_tu
     from coset.motion.data import tracks
@@ -130,8 +190,13 @@ def readers() -> dict[str, Callable[[Path], Any]]:
     from coset.runs import recipes
     from coset.topology.data.meshes import read_mesh
     from coset.topology.files import read_complex
+    from coset.topology.own_complexes import ComplexFiles
     from coset.weights.lora import load_lora
+    from coset.weights.lora.applying import apply
+    from coset.weights.lora.combining import Mixing, combine
     from coset.weights.lora.data.patterns import matches
+    from coset.weights.lora.data.writing import WRITERS
+    from coset.weights.merging import merge_options
     from coset.weights.merging.checkpoints import Checkpoint
     from coset.weights.sentences import read_sentences
 
@@ -165,6 +230,38 @@ def readers() -> dict[str, Callable[[Path], Any]]:
         file.with_name("config.json").write_text("{}")
         Checkpoint(file.parent).shapes()
 
+    def own(level: str = "auto") -> Callable[[Path], Any]:
+        options: dict[str, Any] = {"target": ["y"], "level": level, "fractions": (0.5, 0.25, 0.25)}
+        return lambda file: GraphFiles(path=str(file), **options).load(0, False)
+
+    def tables(file: Path) -> None:
+        own()(file.parent)
+
+    def complexes(file: Path) -> None:
+        parts: dict[str, Any] = {"fractions": (0.5, 0.25, 0.25)}
+        ComplexFiles(path=str(file.parent), labels=str(file.parent / "labels.csv"), target=["y"], **parts).load(
+            0, False
+        )
+
+    def base(file: Path) -> None:
+        out = file.parent.with_name("applied")
+        shutil.rmtree(out, ignore_errors=True)
+        apply(load_lora(file.parent.with_name("adapter")), file.parent, out)
+
+    def verbs(file: Path) -> None:
+        adapter(file)
+        found, out = load_lora(file.parent), file.parent / "written"
+        for form in WRITERS:
+            try:
+                WRITERS[form](found, out / form if form == "peft" else out.with_suffix(f".{form}"))
+            except CosetError:
+                continue
+        for method in ("linear", "svd", "ties"):
+            try:
+                combine([found, found], method, Mixing([1.0, 0.5], 2, 0.5, 0))
+            except CosetError:
+                continue
+
     def text(read: Callable[[str], Any]) -> Callable[[Path], Any]:
         return lambda file: read(file.read_bytes().decode("utf-8", "replace"))
 
@@ -185,20 +282,44 @@ def readers() -> dict[str, Callable[[Path], Any]]:
         "pt": read_saved,
         "arrow": shard,
         "shards.json": shards,
-        "adapter_config.json": adapter,
-        "adapter.safetensors": adapter,
+        "adapter_config.json": verbs,
+        "adapter.safetensors": verbs,
         "pattern": text(lambda pattern: matches(pattern, "model.layers.1.self_attn.q_proj")),
         "intrinsics.txt": lambda f: read_intrinsics(str(f), None),
         "smiles": text(smiles_to_data),
         "tu.txt.gz": packed(read_tu),
         "tsv.gz": packed(read_sentences),
+        "base.safetensors": base,
+        "index.json": base,
+        "merge.yaml": merge_options.load,
+        "edges.csv": tables,
+        "nodes.csv": tables,
+        "graphs.csv": tables,
+        "edges.parquet": tables,
+        "graphml": own("node"),
+        "node-link.json": own("node"),
+        "own.g6": own(),
+        "labels.csv": lambda file: own()(file.with_name("own.g6")),
+        "graphs.pt": lambda file: GraphFiles(path=str(file), target=[], fractions=(0.5, 0.25, 0.25)).load(0, False),
+        "cells.json": complexes,
+        "cells.csv": complexes,
     }
 
 
 NAMES = {
     "shards.json": "shards.json", "adapter_config.json": "adapter_config.json",
-    "adapter.safetensors": "adapter_model.safetensors",
+    "adapter.safetensors": "adapter_model.safetensors", "base.safetensors": "base/a.safetensors",
+    "index.json": "base/model.safetensors.index.json", "edges.csv": "tables/edges.csv", "nodes.csv": "tables/nodes.csv",
+    "graphs.csv": "tables/graphs.csv", "edges.parquet": "parquet/edges.parquet", "graphml": "networks/a.graphml",
+    "node-link.json": "networks/a.json", "own.g6": "lines/own.g6", "labels.csv": "lines/labels.csv",
+    "graphs.pt": "pyg/a.pt", "cells.json": "cells/a.json", "cells.csv": "cells/labels.csv",
 }  # fmt: skip
+"""What a file is called, and in which folder it lies, where its reader minds."""
+TOGETHER = (
+    ("adapter_config.json", "adapter.safetensors"), ("base.safetensors", "index.json"),
+    ("edges.csv", "nodes.csv", "graphs.csv"), ("own.g6", "labels.csv"), ("cells.json", "cells.csv"),
+)  # fmt: skip
+"""Formats that are read together."""
 
 
 def mutated(content: bytes, generator: random.Random, others: tuple[bytes, ...]) -> bytes:
@@ -316,11 +437,7 @@ def tried(kind: str, content: bytes, read: Callable[[Path], Any], folder: Path, 
     """Empty if a file was read, or refused as it should be; else what went wrong."""
     from coset.core.errors import CosetError
 
-    for name, other in whole.items():  # what lies beside it
-        if name != NAMES.get(kind):
-            (folder / name).write_bytes(other)
-    file = folder / NAMES.get(kind, f"a.{kind}")
-    file.write_bytes(content)
+    file = laid_out(kind, content, folder, whole)
     try:
         read(file)
     except CosetError as error:
@@ -334,11 +451,26 @@ def tried(kind: str, content: bytes, read: Callable[[Path], Any], folder: Path, 
     return ""
 
 
+def laid_out(kind: str, content: bytes, folder: Path, whole: dict[str, bytes]) -> Path:
+    """The file under its name, with what lies beside it."""
+    name = NAMES.get(kind, f"a.{kind}")
+    for place, held in {**whole, name: content}.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(held)
+    return folder / name
+
+
 def beside(kind: str, given: dict[str, tuple[bytes, ...]]) -> dict[str, bytes]:
     """Whole files that a reader needs beside the one that is mutated."""
-    if kind in ("adapter_config.json", "adapter.safetensors"):
-        return {NAMES[k]: given[k][0] for k in ("adapter_config.json", "adapter.safetensors")}
-    return {"a.arrow": given["arrow"][0]} if kind == "shards.json" else {}
+    whole = {NAMES[k]: given[k][0] for group in TOGETHER if kind in group for k in group}
+    if kind in ("base.safetensors", "index.json"):
+        adapter = ("adapter_config.json", "adapter.safetensors")
+        whole |= {f"adapter/{NAMES[k]}": given[k][-1] for k in adapter}
+    if kind in ("cells.json", "cells.csv"):
+        whole |= {f"cells/{name}.json": given["cells.json"][0] for name in "bcd"}
+    if kind == "edges.parquet":
+        whole |= {f"parquet/{k}": given[k][0] for k in ("nodes.csv", "graphs.csv")}
+    return whole | ({"a.arrow": given["arrow"][0]} if kind == "shards.json" else {})
 
 
 def case(seed: int, number: int, given: dict[str, tuple[bytes, ...]]) -> tuple[str, bytes]:
@@ -456,14 +588,44 @@ def keep(fuzzer: Fuzzer) -> None:
         print(f"{name}\n    {worst['wrong']}\n    kept as {digest}.{worst['kind']}")
 
 
+def guided(kind: str, seconds: float) -> None:
+    """Mutations of one format that follow which branches of our readers they reach, with Atheris (``pip install
+    atheris``; Linux); ends the process, with 77 after a failure, whose input is in the corpus then."""
+    import atheris
+
+    with atheris.instrument_imports(include=["coset"]):
+        known = readers()
+    place = tempfile.TemporaryDirectory()
+    given = seeds(Path(place.name))
+    begun, own = Path(place.name) / "begun", Path(place.name) / "own"
+    begun.mkdir(), own.mkdir()
+    for number, content in enumerate(given[kind]):
+        (begun / str(number)).write_bytes(content)
+
+    def one(content: bytes) -> None:
+        wrong = tried(kind, content, known[kind], own, beside(kind, given))
+        if wrong:
+            name = hashlib.sha256(content).hexdigest()[:10]
+            (CORPUS / f"{name}.{kind}").write_bytes(content)
+            raise AssertionError(f"{kind}: {wrong}; kept as {name}.{kind}")
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # libFuzzer's clock; cypari has taken it
+    limits = [f"-max_total_time={seconds:.0f}", f"-timeout={SECONDS}", f"-rss_limit_mb={MEMORY >> 20}"]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={place.name}/", str(begun)], one)
+    atheris.Fuzz()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=int(time.time() // 86_400), help="that of today by default")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, help="stop after so many, whatever is left")
+    parser.add_argument("--guided", metavar="FORMAT", help="let coverage guide the mutations of a format (Atheris)")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    if given.guided is not None:
+        guided(given.guided, given.seconds or 60)
     began = time.monotonic()
     fuzzer = Fuzzer(given.seed, given.cases, given.workers)
     fuzzer.run(math.inf if given.seconds is None else began + given.seconds)

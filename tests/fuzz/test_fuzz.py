@@ -59,10 +59,7 @@ def test_whole_files_are_read(fuzz, whole, readers, tmp_path):
     """Or fuzzing would only see files that are refused at their door."""
     refused = set()
     for kind, files in whole.items():
-        for name, other in fuzz.beside(kind, whole).items():
-            (tmp_path / name).write_bytes(other)
-        file = tmp_path / fuzz.NAMES.get(kind, f"a.{kind}")
-        file.write_bytes(files[0])
+        file = fuzz.laid_out(kind, files[0], tmp_path, fuzz.beside(kind, whole))
         try:
             readers[kind](file)
         except CosetError as error:

@@ -101,6 +101,33 @@ def test_resuming_with_another_recipe_is_refused(small_csv, tmp_path):
     assert finish(recipe_for(small_csv, "training.epochs=4"), tmp_path / "run")["epochs"] == 4
 
 
+def test_a_finished_run_goes_on_when_its_recipe_asks_for_more(small_csv, tmp_path):
+    """Also if the recipe in its folder was edited, which then is the only one that is left."""
+    assert finish(recipe_for(small_csv), tmp_path / "run")["epochs"] == 3
+    file = tmp_path / "run" / "recipe.yaml"
+    file.write_text(file.read_text().replace("epochs: 3", "epochs: 5"))
+    longer = load(str(file))
+    assert finish(longer, tmp_path / "run")["epochs"] == 5
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 5
+    assert finish(longer, tmp_path / "run")["epochs"] == 5
+
+
+def test_a_best_epoch_that_is_not_in_the_checkpoint_is_refused(small_csv, tmp_path):
+    """As two runs in one folder once left it: metrics of one epoch, weights and history of another."""
+    best = tmp_path / "run" / "checkpoint.ckpt"
+
+    def spoil(row):
+        if row["epoch"] == 2:
+            state = torch.load(best, weights_only=False)
+            torch.save({**state, "epoch": state["epoch"] + 1}, best)
+
+    with pytest.raises(
+        CosetError, match=r"checkpoint.ckpt is of epoch \d, but history.csv has its best .* in epoch \d"
+    ):
+        recipe_for(small_csv).run(tmp_path / "run", quiet=True, on_epoch=spoil)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["gat", "gatv2", "transformer"])
 def test_two_processes(small_csv, tmp_path, attention):

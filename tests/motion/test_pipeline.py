@@ -1,12 +1,16 @@
 """From the command line: a made-up video of a moving camera in, files out; mistakes in one line."""
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from coset.core.errors import CosetError
 from coset.motion.data import tracks as files
 from coset.motion.models.checkpoint import save_model
+from coset.motion.pipeline import write_picture
 
 cv2 = pytest.importorskip("cv2")
 
@@ -109,6 +113,23 @@ def test_mistakes_get_one_line(coset, video, tmp_path, checkpoint, number, monke
     assert lines[-1].startswith("error: ")
     assert message in lines[-1]
     assert "Traceback" not in err + out
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    picture = np.zeros((20, 30, 3), np.uint8)
+    write_picture(picture, tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(CosetError, match=r"cannot write .*a\.png"):
+        write_picture(picture + 200, tmp_path / "a.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_tracks_in_pickles_are_not_read(coset, tmp_path):

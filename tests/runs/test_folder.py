@@ -108,6 +108,17 @@ def test_two_at_once_are_refused_and_told_who_is_there(tmp_path):
     assert not RunFolder(tmp_path / "run").in_use()
 
 
+def test_a_run_that_has_just_begun_is_no_folder_of_something_else(tmp_path):
+    """Its first file is being written, or was when it was killed: the folder is not empty, and holds no run yet."""
+    with RunFolder(tmp_path).claimed():
+        (tmp_path / f".{RECIPE}.0a1b2c3d").touch()
+        with pytest.raises(CosetError, match="is in use by"):
+            RunFolder(tmp_path).claimed().__enter__()
+    with RunFolder(tmp_path).claimed() as folder:
+        folder.begin("recipe")
+    assert folder.holds_run()
+
+
 def test_a_folder_that_cannot_be_written_is_not_left_behind(tmp_path, monkeypatch):
     def refuse(**_):
         raise OSError(errno.EROFS, "Read-only file system")

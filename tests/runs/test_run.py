@@ -133,6 +133,22 @@ def test_a_signal_says_how_far_it_came_and_how_to_go_on(tmp_path, number, code):
     assert SumRecipe.done == [2.0, 3.0]
 
 
+def test_pieces_that_could_not_be_removed_go_when_the_run_is_read(tmp_path):
+    execute(recipe(), tmp_path, quiet=True)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "number_0.pt").touch()
+    assert execute(recipe(), tmp_path, quiet=True)["sum"] == 6.0
+    assert not (tmp_path / "parts").exists()
+
+
+def test_an_edited_recipe_of_a_finished_run_is_run_further(tmp_path):
+    """``--resume`` reads the recipe from the folder: what it was finished with stands in the status."""
+    execute(recipe(), tmp_path, quiet=True)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(file.read_text().replace("times: 1", "times: 3"))
+    assert execute(recipe(times=3), tmp_path, quiet=True)["sum"] == 18.0
+
+
 def test_other_recipes_and_other_data_are_refused(tmp_path):
     SumRecipe.fail[1] = CosetError("bad")
     with pytest.raises(CosetError):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from coset.core.errors import CosetError
+from coset.core.files import claimed_output
 from coset.runs.terminal import console, print_notes, print_table, problems
 
 
@@ -147,7 +148,8 @@ def predict(
     given: dict[str, Any] = {"smiles": smiles, "skip_bad_rows": skip_bad_rows or None, "draws": draws, "seed": seed}
     given |= {"interval": interval, "others": others or None}
     options = {name: value for name, value in given.items() if value is not None}
-    count, notes = recipe.predict(recipe.folder(first), data, output, quiet=quiet, **options)
+    with claimed_output(output):
+        count, notes = recipe.predict(recipe.folder(first), data, output, quiet=quiet, **options)
     print_notes(notes)
     of = f" of {1 + len(others)} runs" if others else ""
     console.print(f"{count} predictions{of} written to {output}", highlight=False, soft_wrap=True)
@@ -182,14 +184,17 @@ def report(
     Example: coset report runs/a runs/b --output comparison.html
     """
     from coset.runs.comparison import write_comparison
+    from coset.runs.folder import REPORT
     from coset.runs.recipes import load_run
 
     recipes = [load_run(folder) for folder in runs]
     if len(runs) == 1:
         folder = recipes[0].folder(runs[0])
-        page = recipes[0].page(folder, folder.metrics())
+        with claimed_output(folder / REPORT):
+            page = recipes[0].page(folder, folder.metrics())
     else:
-        page = write_comparison(runs, output)
+        with claimed_output(output):
+            page = write_comparison(runs, output)
     console.print(f"{page}", highlight=False)
 
 

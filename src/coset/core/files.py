@@ -1,8 +1,10 @@
 """Files written whole or not at all, and JSON without what JSON cannot say."""
 
+import errno
 import json
 import math
 import os
+import re
 import secrets
 import socket
 import stat
@@ -17,6 +19,9 @@ from coset.core.errors import CosetError
 
 if TYPE_CHECKING:
     import numpy as np
+
+LOCK = ".lock"
+_HALF = re.compile(r"\..+\.[0-9a-f]{8}", re.DOTALL)
 
 
 @contextmanager
@@ -56,6 +61,12 @@ def _beside(path: Path) -> tuple[Path, int]:
             return part, stat.S_IMODE(os.fstat(handle).st_mode)
         finally:
             os.close(handle)
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder holds more than a lock and what a kill has left half-written."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return any(name != LOCK and not _HALF.fullmatch(name) for name in names)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -144,6 +155,19 @@ def claimed(lock: Path, what: Path) -> Iterator[None]:
 
 
 @contextmanager
+def claimed_output(output: Path) -> Iterator[None]:
+    """A file or folder to write for this process alone; its lock lies beside it while the body runs.
+
+    Raises:
+        CosetError: The folder that it is to be in is missing or cannot be written, or another process writes it.
+    """
+    if not output.parent.is_dir():  # the lock would make it
+        raise CosetError(f"cannot write {output}: {os.strerror(errno.ENOENT)}")
+    with claimed(output.with_name(f".{output.name}.lock"), output):
+        yield
+
+
+@contextmanager
 def claimed_folder(folder: Path) -> Iterator[None]:
     """A folder to write, made if missing, for this process alone; one that was made and stays empty is removed.
 
@@ -153,7 +177,7 @@ def claimed_folder(folder: Path) -> Iterator[None]:
     fresh = not folder.exists()
     make_folder(folder)
     try:
-        with claimed(folder / ".lock", folder):
+        with claimed(folder / LOCK, folder):
             yield
     except BaseException:
         if fresh and not any(folder.iterdir()):

@@ -24,15 +24,16 @@ def embed(
     """
     import pandas as pd
 
-    from coset.core.files import write_text
+    from coset.core.files import claimed_output, write_text
     from coset.graphs.experiments import load_task
     from coset.graphs.prediction import embeddings, graphs_to_predict, row_names
 
     recipe, task, described = load_task(run_folder)
-    table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows)
-    found = embeddings(recipe, task, table).numpy()
-    columns = pd.DataFrame(found, columns=[f"e{column}" for column in range(found.shape[1])])
-    write_text(output, pd.concat([row_names(table), columns], axis=1).to_csv(index=False))
+    with claimed_output(output):
+        table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows)
+        found = embeddings(recipe, task, table).numpy()
+        columns = pd.DataFrame(found, columns=[f"e{column}" for column in range(found.shape[1])])
+        write_text(output, pd.concat([row_names(table), columns], axis=1).to_csv(index=False))
     print_notes(table.notes)
     console.print(f"{len(found)} rows of {found.shape[1]} numbers written to {output}", highlight=False, soft_wrap=True)
 

@@ -1,5 +1,7 @@
 """Camera and moving 3D of videos: networks from elsewhere."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
+from coset.core.files import claimed_output
 from coset.runs.terminal import console, print_notes, print_table
 
 BRIEF = {
@@ -40,7 +43,9 @@ def track(
     from coset.motion.pipeline import Input, track_video
 
     source = Input(video, intrinsics, points, max_frames, stride, shot)
-    for line in track_video(source, output, preview, progress=not quiet):
+    with claimed_output(output):
+        lines = track_video(source, output, preview, progress=not quiet)
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -108,8 +113,9 @@ def convert(
     from coset.motion.models.checkpoint import save_model
     from coset.motion.models.published import read_published
 
-    model, about = read_published(checkpoint, heads, predict_focal)
-    save_model(model, output, about)
+    with claimed_output(output):
+        model, about = read_published(checkpoint, heads, predict_focal)
+        save_model(model, output, about)
     count = sum(parameter.numel() for parameter in model.parameters())
     console.print(f"{count:,} parameters written to {output}", highlight=False, markup=False, soft_wrap=True)
 
@@ -137,13 +143,16 @@ def evaluate(
         raise CosetError(f"--refine {refine}: choose none, bundle or finetune")
     paths = [path for clip in clips for path in (sorted(clip.glob("*.npz")) if clip.is_dir() else [clip])]
     network, about = pretrained() if model is None else load_model(model)
-    options = Options(refine=refine, steps=steps, window=int(about.get("window", WINDOW)))  # type: ignore[arg-type]
-    with progress("clips", len(paths), quiet) as each:
-        table, notes = evaluate_clips(paths, network, options, each)
-    means, measured = averages(table), table.to_dict("records")
+    window = int(about.get("window", WINDOW))
+    options = Options(refine=refine, steps=steps, window=window)  # type: ignore[arg-type]
+    options = replace(options, overlap=min(options.overlap, window - 1))
+    with nullcontext() if output is None else claimed_output(output):
+        with progress("clips", len(paths), quiet) as each:
+            table, notes = evaluate_clips(paths, network, options, each)
+        means, measured = averages(table), table.to_dict("records")
+        if output is not None:
+            write_json(output, {"clips": measured, **means, "refine": refine, "notes": notes})
     print_notes(notes)
     lines: list[dict] = [*measured, *({"clip": kind, **values} for kind, values in means.items())]
     rows = [[str(line["clip"]), *(f"{line[name]:.3g}" if name in line else "" for name in BRIEF)] for line in lines]
     print_table(["clip", *BRIEF.values()], rows)
-    if output is not None:
-        write_json(output, {"clips": measured, **means, "refine": refine, "notes": notes})

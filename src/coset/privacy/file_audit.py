@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ class FileAudit:
         return load_module(self.model, self.weights, shape), group_of(self.group, shape)
 
     def _attack(self, network: nn.Module, x: Tensor) -> Attack:
-        given = {"restarts": self.restarts, "seed": self.seed}
+        given: dict[str, Any] = {"restarts": self.restarts, "seed": self.seed}
         if self.part is None and self.steps is None:
             return default_attack(network.double(), x, **given)
         steps = 3000 if self.steps is None else self.steps

@@ -96,8 +96,8 @@ class HiddenLayer:
 
     def to(self, dtype: torch.dtype) -> HiddenLayer:
         """The same in another precision."""
-        parts = (self.weight, self.bias, self.value, self.offset)
-        return HiddenLayer(*(p.to(dtype) for p in parts), self.trained, self.activation, self.group)
+        weight, bias, value, offset = (p.to(dtype) for p in (self.weight, self.bias, self.value, self.offset))
+        return HiddenLayer(weight, bias, value, offset, self.trained, self.activation, self.group)
 
     def visible(self, tolerance: float = 1e-6) -> Float[Tensor, "d r"]:
         """An orthonormal basis of what the weights, moved by every group element, span.

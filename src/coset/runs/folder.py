@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from coset.core.errors import CosetError
-from coset.core.files import make_folder, reason, replacing, write_json, write_text
+from coset.core.files import LOCK, holds_something, make_folder, reason, replacing, write_json, write_text
 from coset.core.identity import digest
 from coset.core.outside import read_saved, read_text, read_tree
 
@@ -29,7 +29,7 @@ FILES = (RECIPE, METRICS, STATUS, REPORT, HISTORY, PREDICTIONS, CERTIFICATE, CUR
 """Files that runs of several kinds leave; those of one kind alone are named in its ``leaves``."""
 CONFIG = "config.json"
 """Of a network that was exported for use: with it, a folder has no recipe of its own."""
-PARTS, LOCK, RUNS = "parts", ".lock", "runs"
+PARTS, RUNS = "parts", "runs"
 RESUMABLE = (LAST, PARTS, RUNS)
 """What a run that was stopped can go on from."""
 V = TypeVar("V")
@@ -198,7 +198,7 @@ class RunFolder:
             CosetError: Another process uses it, it holds something that is no run, or it cannot be written.
         """
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        fresh = not (self.path.is_dir() and set(os.listdir(self.path)) - {LOCK})
+        fresh = not holds_something(self.path)
         if not fresh and not self.holds_run():
             raise CosetError(f"{self.path} is not empty and holds no run; choose another folder with --output")
         try:

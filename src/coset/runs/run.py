@@ -163,8 +163,11 @@ def _settle(run: Run) -> bool:
         )
     if not run.folder.finished():
         return False
-    same = all(old.get(key) == new.get(key) for key in recipe.may_change)
-    if not same:  # it goes on, further than it was asked to before
+    made_with = run.folder.status().get("settings", old)  # the recipe in the folder may have been edited since
+    same = all(made_with.get(key) == new.get(key) == old.get(key) for key in recipe.may_change)
+    if same:
+        run.folder.drop_parts()  # which a full disk or a kill may have kept it from
+    else:  # it goes on, further than it was asked to before
         (run.folder / METRICS).unlink()
     return same
 
@@ -188,7 +191,8 @@ def _carry_out(run: Run, prepared: Any, before: tuple[float, float]) -> dict[str
             "bring them back, or choose another folder with --output"
         )
     folder.begin(recipe.to_yaml())
-    folder.write_status(state="running", at="", why="", data=data)
+    settings = {key: value for key, value in _flat(recipe.model_dump(mode="json")).items() if key in recipe.may_change}
+    folder.write_status(state="running", at="", why="", data=data, settings=settings)
     own = recipe.work(run, prepared)
     metrics = {
         **own,

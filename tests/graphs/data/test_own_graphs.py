@@ -89,7 +89,7 @@ def test_an_edge_in_both_directions_is_one_edge_and_loops_are_left_out(tmp_path)
         ("nodes", "n1,B,1000", "n1,,1000", r"nodes.csv, row 3, column 'kind': the cell is empty"),
         ("nodes", "n1,B,1000", "n1,B,many", r"nodes.csv, row 3, column 'weight': 'many' is no finite number"),
         ("nodes", "n1,B,1000", "n1,B,inf", r"nodes.csv, row 3, column 'weight': 'inf' is no finite number"),
-        ("graphs", "g1,chain", "g0,chain", r"graphs.csv: graph 'g0' is there twice"),
+        ("graphs", "g1,chain", "g0,chain", r"graphs.csv, row 3: graph 'g0' is there twice"),
         ("graphs", "g1,chain,5", "g1,,5", r"graphs.csv, row 3: the target is missing"),
         ("graphs", "shape", "form", r"has no column 'shape' to learn; columns of graphs: form, size; columns of nodes"),
         ("edges", "source", "begin", r"edges.csv has no column 'source': its columns are 'graph', 'begin'"),

@@ -83,6 +83,17 @@ def test_a_saved_model_gives_the_predictions_of_the_run_for_any_factors(collecti
     )
 
 
+def test_predictions_that_are_not_finite_are_refused(collection, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "checkpoint.ckpt"
+    saved = torch.load(file)
+    state = {name: torch.full_like(value, torch.nan) for name, value in saved["state"].items()}
+    torch.save({**saved, "state": state}, file)
+    with pytest.raises(CosetError, match=r"00000: the prediction is not a finite number"):
+        predict(tmp_path / "run", collection / "adapters", tmp_path / "p.csv")
+    assert not (tmp_path / "p.csv").exists()
+
+
 def test_a_kernel_is_saved_whole(tmp_path):
     recipe = load("lol/digits", [*QUICK, "models=[kernel]"])
     recipe.run(tmp_path, quiet=True)

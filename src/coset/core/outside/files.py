@@ -44,8 +44,8 @@ def refusing(path: Path | str, what: str) -> Iterator[None]:
         raise CosetError(f"{path} is no {what} that fits into memory") from error
     except RecursionError as error:
         raise CosetError(f"{path} is no {what} that can be read: it is nested too deep") from error
-    except OSError as error:
-        raise CosetError(f"{path} cannot be read: {reason(error)}") from error
+    except OSError as error:  # pyarrow's have no number, and several lines
+        raise CosetError(f"{path} cannot be read: {' '.join(reason(error).split())[:300]}") from error
     except Exception as error:  # each library has errors of its own for a damaged file
         text = " ".join(str(error).split()) or type(error).__name__
         raise CosetError(f"{path} is no {what} that can be read: {text[:300]}") from error

@@ -176,6 +176,8 @@ def _networks(file: Path) -> Iterable[nx.Graph]:
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, dict) or "nodes" not in entry:
             raise CosetError(f"{file}: no node-link JSON: an object with 'nodes' and 'edges' (or 'links')")
+        if not isinstance(entry.get("graph", {}), dict):
+            raise CosetError(f"{file}: no node-link JSON: 'graph' holds {str(entry['graph'])[:60]!r}, not an object")
         with refusing(file, "node-link JSON"):
             yield nx.node_link_graph(entry, edges="links" if "links" in entry else "edges")
 
@@ -243,8 +245,8 @@ def numbered(tables: GraphTables) -> tuple[np.ndarray, np.ndarray]:
     nodes, edges, graphs = tables.nodes, tables.edges, tables.graphs
     place = pd.Series(np.arange(len(graphs)), index=graphs[GRAPH])
     if not place.index.is_unique:
-        double = place.index[place.index.duplicated()][0]
-        raise CosetError(f"{tables.names[2]}: graph {double!r} is there twice")
+        at = int(place.index.duplicated().argmax())
+        raise CosetError(f"{tables.names[2]}, row {graphs.index[at]}: graph {place.index[at]!r} is there twice")
     of_nodes = _places(nodes[GRAPH], place, nodes.index, tables.names[0], "graph")
     keys = pd.MultiIndex.from_arrays([nodes[GRAPH], nodes[NODE]])
     if not keys.is_unique:

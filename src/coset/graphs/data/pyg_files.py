@@ -17,7 +17,7 @@ from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
 from coset.core.errors import CosetError
 from coset.core.outside import read_saved
-from coset.graphs.data.datasets import GraphTable, Level, graph_features
+from coset.graphs.data.datasets import LARGEST, GraphTable, Level, as_targets, graph_features
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
 
@@ -68,10 +68,11 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
     if level == "node" and not of_nodes and any(_rows(data) is not None for data in graphs):
         raise CosetError(f"{name}: data.level=node, but y has not a row a node")
     for data in graphs:
-        _shape_targets(data, level)
+        _shape_targets(data, level, name)
         if level == "edge" and "edge_attr" in data:
             data.edge_label_attr = data.edge_attr[data.edge_index[0] < data.edge_index[1]]
     width = _same_columns(graphs, name)
+    _settle_precision(graphs)
     y = "y" if level != "edge" else EDGE_TARGETS
     targets = () if not width else (y,) if width == 1 else tuple(f"{y}{column}" for column in range(width))
     splits = _masks(graphs[0], name) if level == "node" and len(graphs) == 1 else {}
@@ -121,9 +122,9 @@ def _simple(data: Data, number: str, name: str) -> Data:
         if not isinstance(data[key], Tensor) or data[key].dim() not in (1, 2):
             raise CosetError(f"{what}: {key} must be a tensor of rows and columns")
         value = data[key].unsqueeze(1) if data[key].dim() == 1 else data[key]
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise CosetError(f"{what}: {key} has cells that are no finite numbers")
         data[key] = value.float() if value.is_floating_point() else value.long()
+        if not torch.isfinite(data[key]).all():
+            raise CosetError(f"{what}: {key} has cells that are no finite numbers, or beyond float32")
     if "id" not in data or not isinstance(data.id, str):
         data.id = number
     if "x" not in data:
@@ -169,12 +170,24 @@ def _rows(data: Data) -> int | None:
     return y.size(0) if isinstance(y, Tensor) and y.dim() else None
 
 
-def _shape_targets(data: Data, level: str) -> None:
-    """``y`` becomes float, [1, T], [nodes, T] or [pairs, T]."""
+def _shape_targets(data: Data, level: str, name: str) -> None:
+    """``y`` becomes float64, [1, T], [nodes, T] or [pairs, T]; NaN is a target that is missing."""
     if "y" in data and data.y is not None:
-        y = torch.as_tensor(data.y).float()
+        y = torch.as_tensor(data.y).double()
+        if (y.abs() > LARGEST).any():
+            raise CosetError(f"{name}, graph {data.id}: y holds a number that is not finite, or beyond {LARGEST:g}")
         rows = {"node": data.num_nodes, "edge": data.edge_label_index.size(1) if level == "edge" else 0}.get(level, 1)
         data.y = y.reshape(rows, -1)
+
+
+def _settle_precision(graphs: list[Data]) -> None:
+    """Targets become float32 where that keeps what tells them apart."""
+    known = [data.y for data in graphs if "y" in data and data.y is not None]
+    if known:
+        precision = as_targets(torch.cat(known).numpy()).dtype
+        for data in graphs:
+            if "y" in data and data.y is not None:
+                data.y = data.y.to(precision)
 
 
 def _same_columns(graphs: list[Data], name: str) -> int:

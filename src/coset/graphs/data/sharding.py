@@ -21,13 +21,12 @@ from torch_geometric.transforms import BaseTransform
 from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError
-from coset.core.files import claimed, make_folder, write_json, write_text
+from coset.core.files import LOCK, claimed, holds_something, make_folder, write_json, write_text
 from coset.core.outside import check_column, read_table, read_text, read_tree, table_chunks
 from coset.graphs.data.datasets import listed, parse_rows, target_columns
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
 from coset.graphs.data.shards import MANIFEST, Shard, read_manifest, write_shard
 from coset.graphs.transforms import precompute
-from coset.runs.folder import LOCK
 from coset.runs.launch.jobs import ENGINES, Job, over_ray_data, run_jobs
 from coset.runs.terminal import bars
 
@@ -115,7 +114,7 @@ def preprocess(
     if sharding.shard_rows < 1:
         raise CosetError(f"shard_rows={sharding.shard_rows} must be at least 1")
     plan = sharding.plan()
-    if folder.is_dir() and not (folder / PLAN).is_file() and {path.name for path in folder.iterdir()} - {LOCK}:
+    if not (folder / PLAN).is_file() and holds_something(folder):
         raise CosetError(f"{folder} is not empty and holds no shards; choose another folder with --output")
     make_folder(folder)
     with claimed(folder / LOCK, folder):

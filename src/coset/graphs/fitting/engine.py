@@ -36,7 +36,7 @@ from coset.graphs.fitting.loggers import make_logger
 from coset.graphs.fitting.neighbourhoods import NodeBatches
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.checkpoints import read_checkpoint
-from coset.runs.folder import BEST, LAST
+from coset.runs.folder import BEST, HISTORY, LAST
 from coset.runs.launch import processes
 from coset.runs.metrics import direction, metrics_of
 from coset.runs.terminal import bars
@@ -119,8 +119,25 @@ def fit(
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     state = read_checkpoint(folder / BEST)
+    _check_best(folder, task.monitor, int(state["epoch"]))
     task.load_state_dict(state["state_dict"])
     return int(state["epoch"])
+
+
+def _check_best(folder: Path, monitor: str, epoch: int) -> None:
+    """Hold the checkpoint against the history: whoever wrote one of them alone would make metrics lie.
+
+    Raises:
+        CosetError: They name different epochs as the best.
+    """
+    history = read_numbers(folder / HISTORY)
+    values = history[f"val_{monitor}"] * (1 if direction(monitor) == "min" else -1)
+    best = int(history["epoch"].iloc[int(values.argmin())])
+    if best != epoch:
+        raise CosetError(
+            f"{folder / BEST} is of epoch {epoch}, but {HISTORY} has its best validation in epoch {best}: something "
+            "else wrote into the folder; run again with --restart"
+        )
 
 
 def predict(
@@ -209,7 +226,7 @@ class History(pl.Callback):
 
 
 def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
-    history = History(folder / "history.csv")
+    history = History(folder / HISTORY)
     told = how.on_epoch
     then = None if told is None else (lambda: told(history.rows[-1]))
     callbacks: list[pl.Callback] = [Threads(how.threads), history, Checkpoints(folder, task.monitor, then)]

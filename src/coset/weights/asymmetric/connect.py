@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
-from coset.core.files import write_json
+from coset.core.files import claimed_folder, write_json
 from coset.core.outside import read_arrays
 from coset.runs.folder import CURVES, METRICS
 from coset.runs.recipes import load_run
@@ -57,8 +57,15 @@ def connect(
         CosetError: Something cannot be read, or does not fit.
     """
     given = _read(files, model, data, rows)
+    with claimed_folder(output):
+        return _connected(given, model, data, output, match, points, seed)
+
+
+def _connected(
+    given: _Given, model: str, data: str | None, output: Path, match: str | None, points: int, seed: int
+) -> tuple[list[str], list[list[str]], list[str]]:
+    files = given.files
     asked, notes = _matchings(match, given.ensemble.model)
-    output.mkdir(parents=True, exist_ok=True)
     forms, more = _forms(given, asked, match is not None, seed)
     _save_matched(given, forms, output)
     pairs = list(combinations(range(len(files)), 2))

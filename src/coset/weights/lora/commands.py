@@ -8,6 +8,7 @@ import typer
 
 from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
+from coset.core.files import claimed_output
 from coset.runs.terminal import console, print_notes, print_table, track
 
 ALPHA = typer.Option(help="Alpha of all layers, where the file tells none.")
@@ -167,7 +168,8 @@ def apply_adapter(
         check_whole(found)
     found = canonical(found)
     found = alone(found) if network is None else only(found, network)
-    changed = apply(found, base, output, strength)
+    with claimed_output(output):
+        changed = apply(found, base, output, strength)
     console.print(f"{changed} parameters changed; written to {output}", highlight=False, soft_wrap=True)
 
 
@@ -180,7 +182,8 @@ def _write(adapter: Any, output: Path, form: str | None, network: str | None, lo
     chosen = form or ("kohya" if output.suffix == ".safetensors" else "peft")
     if network is not None:
         adapter = writing.only(writing.canonical(adapter), network)
-    written = writing.WRITERS[chosen](adapter, output) if not lossy else writing.save_lossy(adapter, output, chosen)
+    with claimed_output(output):
+        written = writing.WRITERS[chosen](adapter, output) if not lossy else writing.save_lossy(adapter, output, chosen)
     print_notes(adapter.notes)
     console.print(f"{len(adapter.layers)} layers written to {written}", highlight=False, soft_wrap=True)
 
@@ -297,4 +300,6 @@ def draw_map(
     """
     from coset.weights.lora.neighbours import map_folder
 
-    console.print(f"{map_folder(collection, output, labels, colour, skip_bad)}", highlight=False, soft_wrap=True)
+    with claimed_output(output):
+        page = map_folder(collection, output, labels, colour, skip_bad)
+    console.print(f"{page}", highlight=False, soft_wrap=True)

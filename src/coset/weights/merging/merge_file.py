@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.core.files import claimed, json_text, make_folder, write_json, write_text
+from coset.core.files import claimed_output, json_text, make_folder, write_json, write_text
 from coset.core.outside import read_text, read_tree
 from coset.weights.merging import checkpoints
 from coset.weights.merging.augmentation import augmented
@@ -102,7 +102,7 @@ def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]
     """
     output = Path(merge.output)
     make_folder(output.parent)
-    with claimed(output.with_name(f".{output.name}.lock"), output):
+    with claimed_output(output):
         return _finished(merge, output) or _run(merge, output, progress)
 
 

@@ -1,0 +1,47 @@
+"""Every command has its output to itself: while the first still writes, a second says who does, and writes nothing."""
+
+import importlib.util
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from coset.core.files import claimed
+
+for extra in ("sklearn", "cv2", "transformers", "pyarrow", "safetensors"):
+    pytest.importorskip(extra)
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
+spec = importlib.util.spec_from_file_location("chaos", FILE)
+chaos = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(chaos)
+VERBS = chaos.verbs(kinds=False)
+FOLDERS = {"run", "run subgraphormer", "sweep", "preprocess", "connect", "reconstruct", "audit", "lora zoo"}
+"""Commands whose lock lies in the folder that they write; of the others it lies beside their output."""
+RUNS = {"run", "run subgraphormer", "sweep", "lora zoo"}
+"""They say in ``status.json`` who they are, once they have begun."""
+WAITS = {"lora collect"}
+"""The second takes what the first has made: see tests/weights/lora/data/test_zoo.py."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    chaos.make_inputs(folder, " ".join(word for verb in VERBS.values() for word in verb.arguments))
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in VERBS if name not in WAITS])
+def test_the_second_is_refused(name, inputs, coset, tmp_path):
+    verb, output = VERBS[name], tmp_path / VERBS[name].output
+    command = [str(output) if word == "OUT" else word.replace("IN/", f"{inputs}/") for word in verb.arguments]
+    lock = output / ".lock" if name in FOLDERS else tmp_path / f".{output.name}.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with claimed(lock, output):
+        code, _, problems = coset(*command)
+        assert code == 1, problems
+        assert "is in use by " in problems
+        assert len(problems.strip().splitlines()) == 1
+        assert f"process {os.getpid()} on {socket.gethostname()}" in problems or name in RUNS
+        assert {file.name for file in tmp_path.rglob("*") if file.is_file()} <= {lock.name}
