@@ -45,6 +45,7 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
             if name not in ("notes", "picture")
         },
         recipe=recipe.to_yaml(),
+        kind="reconstruction",
     )
 
 
@@ -67,7 +68,7 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
     panels = [Panel("Residual of the weights", _curves({"search": audit.found.trace}, "residual", log=True))]
     notes = [*audit.warnings, "This page shows private data: keep it where the training data may be."]
     section = Section("What the weights give away", "", [Table(["measured", ""], rows)], panels, pictures, notes)
-    return write_sections(folder / REPORT, title, [section], facts=facts)
+    return write_sections(folder / REPORT, title, [section], facts=facts, kind="audit")
 
 
 def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]:
