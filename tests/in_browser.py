@@ -39,6 +39,7 @@ def open_page(browser: Any, page: Path, width: int = 1280, scheme: str = "light"
     for log in ("browser", "performance"):
         browser.get_log(log)  # forget other pages
     browser.get(page.as_uri())
+    browser.execute_async_script("(window.coset?.drawing ?? Promise.resolve()).finally(arguments[0])")
 
 
 def requests(browser: Any) -> list[str]:

@@ -103,5 +103,5 @@ def record(name: str, smiles: str) -> Any:
     weights = np.broadcast_to(weight, (2, nodes, len(target)))
     return attention_record(
         id=name, smiles=smiles, edge_index=edge_index, internal=weights, external=weights,
-        importance=np.linspace(0, 1, nodes), importance_name="gradient norm", **drawing,
+        importance=np.linspace(0, 1, nodes) if nodes > 1 else None, importance_name="gradient norm", **drawing,
     )  # fmt: skip

@@ -42,12 +42,16 @@ def finished(coset, small_csv, tmp_path):
     return tmp_path / "run"
 
 
-def test_run_predict_verify_report(coset, finished, small_csv, tmp_path):
+def test_run_predict_verify_report(coset, finished, small_csv, tmp_path, monkeypatch):
     for name in ("recipe.yaml", "history.csv", "predictions.csv", "checkpoint.ckpt", "report.html", "certificate.json"):
         assert (finished / name).stat().st_size > 0
     code, out, _ = coset("predict", finished, small_csv, "--output", tmp_path / "out.csv")
     assert (code, out.splitlines()[-1]) == (0, f"12 predictions written to {tmp_path / 'out.csv'}")
     assert "prediction" in pd.read_csv(tmp_path / "out.csv")
+    monkeypatch.chdir(tmp_path)
+    facts = json.loads(coset("predict", finished, small_csv, "--quiet", "--json")[1])
+    assert (facts["predictions"], facts["output"]) == (12, "small-predictions.csv")
+    assert (tmp_path / "small-predictions.csv").read_text() == (tmp_path / "out.csv").read_text()
     code, out, _ = coset("verify", finished, "--json")
     assert code == 0
     assert json.loads(out)[0]["passed"]

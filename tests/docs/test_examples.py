@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,27 @@ def test_pages(page, tmp_path, monkeypatch):
         if block["untested"] is None:
             line = page.read_text()[: block.start("code")].count("\n")
             exec(compile("\n" * line + block["code"], page, "exec"), namespace)
+
+
+SCRIPTS = sorted((ROOT / "examples" / "systems").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_scripts_of_systems(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script))
+    assert capsys.readouterr().out.strip()
+
+
+def test_every_system_has_a_script():
+    assert len(SCRIPTS) == 10
+    listed = (ROOT / "docs" / "index.md").read_text()
+    assert all(f"| `{script.name}` |" in listed for script in SCRIPTS)
+
+
+def test_notebooks_are_the_scripts():
+    """``python release/notebooks.py`` makes them again."""
+    made = runpy.run_path(str(ROOT / "release" / "notebooks.py"))["notebook_of"]
+    for script in SCRIPTS:
+        notebook = ROOT / "examples" / "notebooks" / f"{script.stem}.ipynb"
+        assert notebook.read_text() == made(script.read_text()), notebook.name

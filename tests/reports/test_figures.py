@@ -2,9 +2,11 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from coset.reports import Axis, Rule, bars, box, contours, figure, heat_map, histogram, line, points, side_by_side
+from coset.reports.plots import training_curves
 
 
 def drawn(made: Any) -> dict[str, Any]:
@@ -73,3 +75,19 @@ def test_columns_of_tables_are_taken_as_they_come() -> None:
     made = figure(histogram(pandas.Series([1.0, 2.0]), bins=3), points(pandas.Series([1]), pandas.Series([2])))
     assert list(made.data[0].x) == [1.0, 2.0]
     assert list(made.data[1].y) == [2]
+
+
+@pytest.mark.parametrize(("values", "dtick"), [([0.3, 0.8], None), ([0.3, 3.0], None), ([0.02, 3.0], 1)])
+def test_a_logarithmic_axis_never_has_a_single_number(values: list[float], dtick: int | None) -> None:
+    """Powers of ten alone, if two lie in what is shown: 0.1 and 1, but not 1 alone, and not none."""
+    layout = drawn(figure(line([0, 1], values), y=Axis("loss", log=True, decades=True)))["layout"]
+    assert layout["yaxis"].get("dtick") == dtick
+    assert layout["yaxis"]["type"] == "log"
+
+
+def test_scores_are_never_on_a_logarithmic_axis() -> None:
+    history = pd.DataFrame({"epoch": [0, 1], "train_loss": [9.0, 0.01], "val_r2": [0.01, 0.9], "val_auroc": [0.01, 1]})
+    types = {
+        panel.title: drawn(panel.figure)["layout"].get("yaxis", {}).get("type") for panel in training_curves(history)
+    }
+    assert types == {"Loss": "log", "R²": None, "AUROC": None}

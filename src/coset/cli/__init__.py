@@ -3,19 +3,21 @@
 Nothing heavy is imported before a command needs it.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from functools import wraps
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
 from coset import CosetError, __version__
-from coset.cli import data, find, runs
+from coset.cli import data, find, runs, table
 from coset.core.commands import COMMANDS
 from coset.core.errors import not_installed
 from coset.runs.signals import Stopped, stop_on_signals
-from coset.runs.terminal import console, problems
+from coset.runs.terminal import console, json_answer, problems
 
 # Before PyTorch is imported: its OpenMP threads sleep between operations instead of spinning, which leaves the cores to
 # the fused kernels that run in between (a third of their time on two cores).
@@ -32,11 +34,35 @@ OWN: dict[str, Callable[..., None]] = {
     "verify": runs.verify,
     "report": runs.report,
     "bench": runs.bench,
+    "runs": table.runs,
     "data list": data.list_data,
     "data get": data.get,
     "data where": data.where,
 }
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+
+
+def _with_json(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option ``--json``: of its own, or one that gives what it prints as an object."""
+    signature = inspect.signature(command)
+    if "json" in signature.parameters:
+        return command
+
+    @wraps(command)
+    def answering(*arguments: Any, json: bool = False, **options: Any) -> None:
+        if not json:
+            command(*arguments, **options)
+            return
+        with json_answer():
+            command(*arguments, **options)
+
+    kind = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+    option = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+    hints = get_type_hints(command, include_extras=True)
+    plain = [part.replace(annotation=hints[name]) for name, part in signature.parameters.items()]
+    answering.__signature__ = signature.replace(parameters=[*plain, option])  # type: ignore[attr-defined]
+    answering.__annotations__ = {**hints, "json": kind}
+    return answering
 
 
 def _build() -> None:
@@ -48,7 +74,7 @@ def _build() -> None:
         if group and group not in groups:
             groups[group] = typer.Typer(no_args_is_help=True, help=sys.modules[command.__module__].__doc__)
             app.add_typer(groups[group], name=group)
-        (groups[group] if group else app).command(inner)(command)
+        (groups[group] if group else app).command(inner)(_with_json(command))
 
 
 _build()

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from coset.cli.runs import recipes_like
 from coset.core.domains import System, domains
 from coset.core.errors import CosetError
 from coset.runs.terminal import console
@@ -70,7 +71,9 @@ def systems(
             console.print(f"  {label:9} {value}", highlight=False, markup=False, soft_wrap=True)
 
 
-def show(recipe: str) -> None:
+def show(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe.", autocompletion=recipes_like)],
+) -> None:
     """Print a recipe, ready to be copied and changed.
 
     Example: coset show subgraphormer/freesolv > mine.yaml; coset run mine.yaml

@@ -9,11 +9,26 @@ import typer
 
 from coset.core.errors import CosetError
 from coset.core.files import claimed_output
-from coset.runs.terminal import console, print_notes, print_table, problems
+from coset.runs.terminal import console, print_notes, print_table, problems, tell
+
+
+def recipes_like(incomplete: str) -> list[str]:
+    """Names of recipes that begin so, for the shell."""
+    from coset.runs.listing import files
+
+    return [name for name in files() if name.startswith(incomplete)]
+
+
+def named_after(data: Path, ending: str) -> Path:
+    """A file in the working directory that is named after the data: ``new.csv.gz`` and ``predictions.csv`` give
+    ``new-predictions.csv``."""
+    return Path(f"{data.name.partition('.')[0] or 'data'}-{ending}")
 
 
 def run(
-    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a YAML file.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of a recipe, or a YAML file.", autocompletion=recipes_like)
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. training.epochs=20")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the run; a new one under runs/ by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
@@ -128,7 +143,7 @@ def sweep(
 def predict(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a sweep over seeds: an ensemble.")],
     data: Annotated[Path, typer.Argument(help="CSV with a column of SMILES, own graphs; an adapter, or a folder.")],
-    output: Annotated[Path, typer.Option(help="CSV to write.")],
+    output: Annotated[Path | None, typer.Option(help="CSV to write; new.csv: new-predictions.csv here.")] = None,
     smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
     draws: Annotated[int | None, typer.Option(min=1, help="Draws of noise or roots to take the mean over.")] = None,
@@ -138,11 +153,14 @@ def predict(
 ) -> None:
     """Predict for new molecules (their CSV again, with predictions beside them), own graphs, or LoRA adapters.
 
+    Example: coset predict runs/mine new.csv
+
     Example: coset predict runs/mine new.csv --output predictions.csv --interval 0.9
     """
     from coset.runs.folder import run_folders
     from coset.runs.recipes import load_run
 
+    output = output or named_after(data, "predictions.csv")
     first, *others = run_folders(run_folder)
     recipe = load_run(first)
     given: dict[str, Any] = {"smiles": smiles, "skip_bad_rows": skip_bad_rows or None, "draws": draws, "seed": seed}
@@ -152,11 +170,12 @@ def predict(
         count, notes = recipe.predict(recipe.folder(first), data, output, quiet=quiet, **options)
     print_notes(notes)
     of = f" of {1 + len(others)} runs" if others else ""
+    tell(predictions=count, runs=1 + len(others), output=str(output))
     console.print(f"{count} predictions{of} written to {output}", highlight=False, soft_wrap=True)
 
 
 def verify(
-    target: Annotated[str, typer.Argument(help="A recipe, or the folder of a run.")],
+    target: Annotated[str, typer.Argument(help="A recipe, or the folder of a run.", autocompletion=recipes_like)],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the symmetry that a model claims; exit code 1 if it is broken.
@@ -195,6 +214,7 @@ def report(
     else:
         with claimed_output(output):
             page = write_comparison(runs, output)
+    tell(page=str(page))
     console.print(f"{page}", highlight=False)
 
 
@@ -214,6 +234,9 @@ def bench(
 
     benches = merged("bench", (domain.benches for domain in domains()))
     if name is None:
+        if json:
+            typer.echo(json_module.dumps(dict(sorted(benches.items())), indent=2))
+            return
         print_table(["bench", "where"], [[key, place] for key, place in sorted(benches.items())])
         return
     if name not in benches:
@@ -248,6 +271,7 @@ def _run_together(
 
 
 def _print_run(checked: Any, folder: Path, metrics: dict[str, Any]) -> None:
+    tell(recipe=checked.name, folder=str(folder), metrics=metrics)
     print_table(*checked.summary(metrics))
     for line in checked.remarks(metrics):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from coset.core.commands import COMMANDS
-from coset.runs.terminal import console, print_notes, print_table
+from coset.runs.terminal import console, print_notes, print_table, tell
 
 
 @COMMANDS.register("embed")
 def embed(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run on graphs.")],
     data: Annotated[Path, typer.Argument(help="Graphs of the form that the run was trained on, or a CSV of SMILES.")],
-    output: Annotated[Path, typer.Option(help="CSV to write: a row a graph or a node.")],
+    output: Annotated[Path | None, typer.Option(help="CSV to write; new.csv: new-embeddings.csv here.")] = None,
     smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
 ) -> None:
@@ -28,6 +28,7 @@ def embed(
     from coset.graphs.experiments import load_task
     from coset.graphs.prediction import embeddings, graphs_to_predict, row_names
 
+    output = output or Path(f"{data.name.partition('.')[0] or 'data'}-embeddings.csv")
     recipe, task, described = load_task(run_folder)
     with claimed_output(output):
         table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows)
@@ -35,6 +36,7 @@ def embed(
         columns = pd.DataFrame(found, columns=[f"e{column}" for column in range(found.shape[1])])
         write_text(output, pd.concat([row_names(table), columns], axis=1).to_csv(index=False))
     print_notes(table.notes)
+    tell(rows=len(found), numbers=found.shape[1], output=str(output))
     console.print(f"{len(found)} rows of {found.shape[1]} numbers written to {output}", highlight=False, soft_wrap=True)
 
 
@@ -93,7 +95,9 @@ def check(
 @COMMANDS.register("preprocess")
 def preprocess(
     files: Annotated[list[Path], typer.Argument(help="Tables of molecules (.csv, .tsv, .gz), of equal columns.")],
-    output: Annotated[Path, typer.Option(help="Folder; given again, what is missing is made.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; given again, what is missing is made. zinc.csv: zinc-shards here.")
+    ] = None,
     smiles: Annotated[str, typer.Option(help="Column of SMILES.")] = "smiles",
     target: Annotated[str | None, typer.Option(help="Column to predict, or several: a,b.")] = None,
     id: Annotated[str | None, typer.Option(help="Column of names; row numbers otherwise.")] = None,
@@ -115,10 +119,12 @@ def preprocess(
     from coset.graphs.data.sharding import Sharding, preprocess
     from coset.graphs.preprocessing import transform_of
 
+    output = output or Path(f"{files[0].name.partition('.')[0] or 'data'}-shards")
     sharding = Sharding(tuple(files), transform_of(recipe, change or ()), smiles, target or (), id, shard_rows)
     how: dict[str, Any] = {"engine": engine, "workers": workers, "retries": retries}
     made = preprocess(sharding, output, skip_bad_rows=skip_bad_rows, quiet=quiet, **how)
     print_notes(made["notes"])
+    tell(**made, output=str(output))
     console.print(
         f"{made['graphs']:,} graphs in {made['shards']} shards ({made['made']} made now, {made['cpu_seconds']} CPU s), "
         f"{made['bytes'] / max(1, made['graphs']):,.0f} bytes each, {made['seconds']} s; in {output}",

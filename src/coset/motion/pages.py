@@ -41,6 +41,7 @@ def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
         lead="Camera and moving 3D from point tracks, on synthetic scenes with exact truth.",
         facts=facts,
         recipe=folder.recipe(),
+        kind="3D from tracks",
     )
 
 

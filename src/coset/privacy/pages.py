@@ -62,6 +62,7 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
             if name not in ("notes", "picture", "information")
         },
         recipe=recipe.to_yaml(),
+        kind="reconstruction",
     )
 
 
@@ -96,7 +97,7 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
         Section("Record by record", RECORDS, [_records(audit)]),
     ]
     return write_sections(
-        folder / REPORT, title, sections, lead=audit.verdict.text, facts={"verdict": audit.verdict.kind, **facts},
+        folder / REPORT, title, sections, verdict=audit.verdict.text, facts={"verdict": audit.verdict.kind, **facts},
         kind="private audit", footer=PRIVATE,
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ class Axis:
     Attributes:
         title: What it measures.
         log: Logarithmic.
-        decades: Ticks at powers of ten alone; for a logarithmic axis that spans several.
+        decades: Ticks at powers of ten alone, if the axis is logarithmic and shows two of them or more.
         ticks: Where ticks are, instead of where they look best.
         range: Ends.
         square: As long as the other axis for the same difference, if set for y; no longer than what it shows.
@@ -119,6 +119,9 @@ def figure(
         _draw_rule(made, rule)
     made.update_xaxes(**_axis(x).layout(vertical=False))
     made.update_yaxes(**_axis(y).layout(vertical=True))
+    for axis, letter in ((_axis(x), "x"), (_axis(y), "y")):
+        if axis.decades and _powers_of_ten(made, letter) < 2:
+            made.update_layout({f"{letter}axis_dtick": None})  # or the axis would have a single number, or none
     made.update_layout(**_layout(legend, height), **_given(hovermode="x unified" if together else None))
     return made
 
@@ -276,6 +279,16 @@ def colour(number: int) -> str:
 def colour_of_many(number: int) -> str:
     """As :func:`colour`, of a palette of 24."""
     return qualitative.Dark24[number % len(qualitative.Dark24)]
+
+
+def _powers_of_ten(made: Figure, letter: str) -> int:
+    """How many of them lie within what the marks show along an axis."""
+    shown = [np.asarray(mark[letter], dtype=float) for mark in made.data if mark[letter] is not None]
+    values = np.concatenate([found[np.isfinite(found) & (found > 0)] for found in shown] or [np.zeros(0)])
+    if not len(values):
+        return 0
+    low, high = np.log10(values.min()), np.log10(values.max())
+    return int(np.floor(high) - np.ceil(low)) + 1
 
 
 def _axis(axis: Axis | str) -> Axis:

@@ -1,18 +1,19 @@
-"""The shell of a page: one file that holds its style, its scripts, Plotly and all data, and asks no network."""
+"""The shell of a page: one file that holds its style, scripts, what draws its figures and all data; no network."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from coset.reports.figures import Panel
 from coset.reports.scores import duration, label, number, score
@@ -33,7 +34,7 @@ def render(*, scripts: Sequence[str], styles: Sequence[str], plotly: bool, **con
         .render(
             styles=[Markup(_static(name)) for name in ("report.css", *styles)],
             scripts=[Markup(_static(name)) for name in ("page.js", "tables.js", *scripts)],
-            plotly=Markup(get_plotlyjs()) if plotly else "",
+            plotly=_packed("plotly.js.gz") if plotly else "",
             **context,
         )
     )
@@ -103,5 +104,15 @@ def _environment() -> jinja2.Environment:
 
 
 def _static(name: str) -> str:
+    return _file(name).read_text(encoding="utf-8")
+
+
+@cache
+def _packed(name: str) -> str:
+    """A packed file as text: a third of what it would take unpacked (``page.js`` unpacks it)."""
+    return base64.b64encode(_file(name).read_bytes()).decode("ascii")
+
+
+def _file(name: str) -> Traversable:
     package, _, file = name.rpartition(":")
-    return resources.files(package or "coset.reports").joinpath("static", file).read_text(encoding="utf-8")
+    return resources.files(package or "coset.reports").joinpath("static", file)

@@ -26,7 +26,7 @@ from coset.reports.figures import (
     line,
     points,
 )
-from coset.reports.scores import label, number, roc_curve, score
+from coset.reports.scores import HIGHER_IS_BETTER, label, number, roc_curve, score
 
 SPLIT_COLOURS = {"train": GREY, "val": "#2b83e2", "test": "#e0701f"}
 POINTS = 2000  # of a split; beyond it a browser gets slow and points hide one another
@@ -51,7 +51,8 @@ def training_curves(history: pd.DataFrame, best_epoch: int | None = None) -> lis
         curves = {split: column for split, column in columns.items() if column in history}
         marks = [_curve(history, column, name, split_colour(name or "train")) for name, column in curves.items()]
         best = [] if best_epoch is None or quantity == "lr" else [Rule(x=best_epoch, colour=SPLIT_COLOURS["val"])]
-        drawn = figure(*marks, x="epoch", y=_log_if_wide(marks), rules=best, legend=len(marks) > 1, together=True)
+        y = _axis_of(quantity, marks)
+        drawn = figure(*marks, x="epoch", y=y, rules=best, legend=len(marks) > 1, together=True)
         panels.append(Panel(label(quantity), drawn))
     return panels
 
@@ -68,7 +69,7 @@ def overlaid_curves(runs: Sequence[tuple[str, int, pd.DataFrame]]) -> list[Panel
                 marks.append(_curve(history, column, name, colour(group), opacity=0.8))
         validated = any(f"val_{quantity}" in history for _, _, history in runs)
         title = f"{label(quantity)}, {'validation' if validated else 'training'}"
-        panels.append(Panel(title, figure(*marks, x="epoch", y=_log_if_wide(marks), legend=False)))
+        panels.append(Panel(title, figure(*marks, x="epoch", y=_axis_of(quantity, marks), legend=False)))
     return panels
 
 
@@ -209,8 +210,10 @@ def _curve(history: pd.DataFrame, column: str, name: str, tint: str, opacity: fl
     )  # fmt: skip
 
 
-def _log_if_wide(marks: Sequence[Mark]) -> Axis:
-    """A logarithmic axis where positive values span more than a factor of 50."""
+def _axis_of(quantity: str, marks: Sequence[Mark]) -> Axis:
+    """A logarithmic axis where positive values span more than a factor of 50; scores, which end at 1, have none."""
+    if quantity in HIGHER_IS_BETTER:
+        return Axis()
     values = np.concatenate([np.asarray(mark.y, dtype=float) for mark in marks] or [np.array([1.0])])
     wide = bool(len(values) and values.min() > 0 and values.max() > 50 * values.min())
     return Axis(log=wide, decades=wide)

@@ -21,11 +21,12 @@ from coset.reports.page import Figures, fragment, render
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text and numbers; numbers are set right and sort by value."""
+    """Rows of text and numbers; numbers are set right and sort by value. If searchable, a field filters the rows."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | float | int | None]]
     caption: str = ""
+    searchable: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def write_sections(
     recipe: str = "",
     how: str = "",
     versions: Mapping[str, Any] | None = None,
-    kind: str = "run report",
+    kind: str = "report",
+    verdict: str = "",
     controls: str = "",
     footer: str = "",
     figures: Figures | None = None,
@@ -117,7 +119,8 @@ def write_sections(
         recipe: Text of ``recipe.yaml``, in which seed and overrides are settled.
         how: A sentence about both.
         versions: Of what the results depend on.
-        kind: What sort of page it is.
+        kind: What sort of page it is, e.g. ``comparison``: beside the title of the window and above the heading.
+        verdict: What came out, in a sentence: before everything else.
         controls: Markup beside the line of sections.
         footer: The last line; by default that the page may be passed on.
         figures: That widgets have placed already.
@@ -127,7 +130,7 @@ def write_sections(
     """
     figures = figures or Figures()
     html = render(
-        title=title, kind=kind, lead=lead, facts=dict(facts or {}), controls=controls, footer=footer,
+        title=title, kind=kind, lead=lead, verdict=verdict, facts=dict(facts or {}), controls=controls, footer=footer,
         sections=[_shown(section, place, figures) for place, section in enumerate(sections, start=1)],
         command=command or ("coset run recipe.yaml" if recipe else ""), recipe=recipe, how=how, versions=versions,
         **_needs([section.widget for section in sections], figures),

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from coset.core.errors import CosetError
 from coset.reports import Panel, Section, Table, Widget, colour, fragment, plots, write_sections
-from coset.reports.scores import HIGHER_IS_BETTER, label
+from coset.reports.scores import HIGHER_IS_BETTER, label, number, score
 from coset.runs.results import RunResults
 
 NOT_THE_RECIPE = ("seed", "description", "output")
@@ -79,12 +79,26 @@ def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path
     subjects = subjects_of(runs)
     title = f"{_counted(sum(len(s.groups) for s in subjects), 'recipe')}, {_counted(len(runs), 'run')}"
     sections = []
-    for number, subject in enumerate(subjects):
-        sections += _sections(subject, number, len(subjects) > 1)
+    for place, subject in enumerate(subjects):
+        sections += _sections(subject, place, len(subjects) > 1)
     lead = ""
     if len(subjects) > 1:
         lead = f"These runs are about {len(subjects)} different things, which are not ranked against one another."
-    return write_sections(Path(output), title, sections, lead=lead, kind="comparison")
+    return write_sections(Path(output), title, sections, lead=lead, kind="comparison", verdict=_verdict(subjects))
+
+
+def _verdict(subjects: Sequence[Subject]) -> str:
+    """Which recipe is best, where all are about one thing."""
+    if len(subjects) != 1 or not subjects[0].metrics:
+        return ""
+    metric, split, best = subjects[0].metrics[0], subjects[0].split, subjects[0].groups[0]
+    found = best.summary(metric, split)
+    if found is None:
+        return ""
+    deviation = "" if found["deviation"] is None else f" ± {number(found['deviation'], 2)}"
+    over = f" over {found['count']} runs" if found["count"] > 1 else ""
+    first = "Best" if len(subjects[0].groups) > 1 else "Alone"
+    return f"{first}: {best.name}, {label(metric)} {score(found['mean'], metric)}{deviation} on {split}{over}."
 
 
 def subjects_of(runs: Sequence[RunResults]) -> list[Subject]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
@@ -13,14 +16,82 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Console", "Table", "bars", "console", "dense_table", "print_notes", "print_table", "problems", "progress",
-           "track"]  # fmt: skip
+__all__ = [
+    "Console",
+    "Table",
+    "bars",
+    "console",
+    "dense_table",
+    "json_answer",
+    "print_notes",
+    "print_table",
+    "problems",
+    "progress",
+    "tell",
+    "track",
+]  # fmt: skip
 T = TypeVar("T")
 console, problems = Console(), Console(stderr=True)
+_ANSWER: ContextVar[dict[str, Any] | None] = ContextVar("answer", default=None)
+
+
+@contextmanager
+def json_answer() -> Iterator[None]:
+    """While the body runs, what commands print is kept, and printed at its end as one JSON object.
+
+    Its keys are those of :func:`tell`; ``tables``, a list of rows each (:func:`print_table`); ``notes``; and ``said``,
+    the lines of everything else.
+    """
+    from coset.core.files import json_text
+
+    answer: dict[str, Any] = {}
+    token = _ANSWER.set(answer)
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            yield
+    except BaseException as stop:
+        if hasattr(stop, "exit_code"):  # an exit with a code has an answer; an error has none
+            _print_answer(answer, said.getvalue(), json_text)
+        raise
+    else:
+        _print_answer(answer, said.getvalue(), json_text)
+    finally:
+        _ANSWER.reset(token)
+
+
+def _print_answer(answer: dict[str, Any], said: str, as_text: Callable[..., str]) -> None:
+    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    given = answer | ({"said": lines} if lines else {})
+    # What a command has printed as JSON itself is the whole answer.
+    whole = said.strip()
+    if not answer and whole.startswith(("{", "[")) and _is_json(whole):
+        print(whole)
+    else:
+        print(as_text(given, indent=2))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def tell(**facts: Any) -> None:
+    """Results of a command by name, for ``--json``; printed nowhere else."""
+    answer = _ANSWER.get()
+    if answer is not None:
+        answer |= facts
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table without lines on standard output."""
+    """A table without lines on standard output; of ``--json``, a row an object."""
+    answer = _ANSWER.get()
+    if answer is not None:
+        answer.setdefault("tables", []).append([dict(zip(columns, row, strict=False)) for row in rows])
+        return
     table = Table(box=None)
     for place, column in enumerate(columns):
         # Whole names: those of models on one line, those of layers on two where one is too narrow.
@@ -38,6 +109,10 @@ def dense_table() -> Table:
 
 def print_notes(notes: Any) -> None:
     """Notes on standard error, a line each."""
+    notes = list(notes)
+    answer = _ANSWER.get()
+    if answer is not None and notes:
+        answer.setdefault("notes", []).extend(notes)
     for note in notes:
         problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 

@@ -102,3 +102,22 @@ def test_choosing_a_target_draws_its_plots(browser: Any, run_dir: Path, report_f
     assert len(shown[0].find_elements("css selector", ".plot .trace")) > 0
     assert browser.find_element("css selector", "#prediction-table caption").text == "Target: b"
     assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_atoms_are_legible_and_no_control_is_idle(browser: Any, run_dir: Path, width: int) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    open_page(browser, write_report(run_dir), width)
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('.view .symbol, .view .ordinal')].map((text) =>"
+        " parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a)"
+    )
+    assert min(sizes) > 9
+    shown = [box for box in browser.find_elements("css selector", "#attention-viewer select") if box.is_displayed()]
+    assert all(len(box.find_elements("css selector", "option")) > 1 for box in shown)
+    check = browser.find_element("css selector", "#attention-viewer .check")
+    assert check.is_displayed()
+    Select(browser.find_element("css selector", "#attention-viewer select")).select_by_index(2)
+    assert not check.is_displayed()  # methane has nothing to tint by

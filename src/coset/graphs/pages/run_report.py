@@ -26,7 +26,7 @@ from coset.reports import (
     write_sections,
 )
 from coset.reports.calibration import ENOUGH, coverage_panel, reliability_panel, spread_panel
-from coset.reports.scores import against_baseline, duration, measure, number
+from coset.reports.scores import HIGHER_IS_BETTER, against_baseline, duration, label, measure, number, score
 from coset.runs.results import RunResults
 
 TARGETS = 24  # with plots and drawings of their own; all are in the table of targets
@@ -74,7 +74,26 @@ def write_report(run_dir: Path | str, metrics: dict[str, Any] | None = None) -> 
         versions=_versions(run),
         controls=fragment(TEMPLATE, "choice", targets=targets[:TARGETS]),
         figures=figures,
+        kind="training run",
+        verdict=_verdict(run, targets),
     )
+
+
+def _verdict(run: RunResults, targets: list[Target]) -> str:
+    """How good, against always predicting the mean or the prior; and whether the network respects its group."""
+    cards = _cards(run)
+    if not cards:
+        return ""
+    first, said = cards[0], ""
+    if first["verdict"]:
+        amount, better = first["verdict"]
+        than = f"{'above' if better else 'below'} that of" if first["metric"] in HIGHER_IS_BETTER else "than"
+        baseline = "the prior" if is_classification(run, targets) else "the mean"
+        said = f", {amount.lstrip('+−')} {than} always predicting {baseline}"
+    kept = ""
+    if run.certificate:
+        kept = f" Its symmetry {'holds' if all(c['passed'] for c in run.certificate) else 'is broken'}."
+    return f"{label(first['metric'])} {score(first['value'], first['metric'])} on {first['split']}{said}.{kept}"
 
 
 def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[Section]:

@@ -1,6 +1,19 @@
 "use strict";
 // What every page shares: figures in the colours of the page, the choice of a target, copy buttons.
 (() => {
+  // What draws the figures is packed in the page: once it is unpacked, `coset.drawing` gives way to it.
+  async function unpack(holder) {
+    const bytes = Uint8Array.from(atob(holder.textContent), (character) => character.charCodeAt(0));
+    const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(unpacked).text();
+    document.head.append(script);
+    holder.remove();
+  }
+  const packed = document.getElementById("plotly");
+  const drawing = packed ? unpack(packed) : Promise.resolve();
+  window.coset = { drawing };
+
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -56,7 +69,7 @@
   const choice = document.getElementById("target");
   choice?.addEventListener("change", () => {
     document.querySelectorAll(".by-target").forEach((part) => { part.hidden = part.dataset.target !== choice.value; });
-    drawVisible();
+    drawing.then(drawVisible);
     document.dispatchEvent(new CustomEvent("target", { detail: Number(choice.value) }));
   });
 
@@ -78,5 +91,8 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", retheme);
   addEventListener("beforeprint", () => { document.documentElement.classList.add("printing"); retheme(); });
   addEventListener("afterprint", () => { document.documentElement.classList.remove("printing"); retheme(); });
-  drawVisible();
+  drawing.then(drawVisible, () => {
+    const told = "This browser cannot unpack the figures: open the page in one of 2023 or later. Numbers and tables are whole.";
+    plots().forEach((element) => { element.textContent = told; element.classList.add("note"); });
+  });
 })();

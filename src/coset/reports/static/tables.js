@@ -37,5 +37,23 @@
     });
   });
 
-  window.coset = { make, compare, sortButton };
+  // Rows that hold all the words; `-word` leaves rows out.
+  document.querySelectorAll("table[data-search]").forEach((table) => {
+    const field = make("input", { type: "search", placeholder: "words that rows hold; -word: do not", "aria-label": "Filter the rows" });
+    const count = make("span", { class: "quiet", "aria-live": "polite" });
+    table.closest(".scroll").before(make("div", { class: "controls" }, field, count));
+    const filter = () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter((word) => word && word !== "-");
+      const rows = [...table.tBodies[0].rows];
+      for (const row of rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => word.startsWith("-") ? !text.includes(word.slice(1)) : text.includes(word));
+      }
+      count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+    };
+    field.addEventListener("input", filter);
+    filter();
+  });
+
+  Object.assign(window.coset, { make, compare, sortButton });
 })();

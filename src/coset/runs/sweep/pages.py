@@ -42,6 +42,7 @@ def write(sweep: SweepBase, folder: RunFolder, metrics: Mapping[str, Any]) -> Pa
         facts=facts,
         command=sweep.command or "",
         recipe=sweep.to_yaml(),
+        kind="sweep",
     )
 
 

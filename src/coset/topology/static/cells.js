@@ -163,7 +163,7 @@
 
   complex.addEventListener("change", () => { state.record = Number(complex.value); state.marked = null; fill(); draw(); });
   copy.addEventListener("change", () => choose(copy.value === "" ? null : Number(copy.value)));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => window.coset.drawing.then(draw));
   fill();
-  draw();
+  window.coset.drawing.then(draw);
 })();

@@ -32,7 +32,7 @@ def write_depth_page(
     columns, rows = recipe.summary(metrics)
     return write_sections(
         folder / REPORT, recipe.name, [Section("Depth", text, [Table(columns, rows)], panels)],
-        lead=recipe.description, facts=facts, recipe=recipe.to_yaml(),
+        lead=recipe.description, facts=facts, recipe=recipe.to_yaml(), kind="Bayesian training",
     )  # fmt: skip
 
 

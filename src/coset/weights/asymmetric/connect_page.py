@@ -50,5 +50,11 @@ def write_page(
         output / REPORT, "Between networks", sections,
         facts={"model": metrics["model"], "data": f"{metrics['data']}, {metrics['rows']:,} rows",
                "parameters": f"{metrics['params']:,}"},
-        command=metrics["command"],
+        command=metrics["command"], kind="loss between checkpoints", verdict=_verdict(metrics),
     )  # fmt: skip
+
+
+def _verdict(metrics: dict[str, Any]) -> str:
+    """Mean barriers of all forms."""
+    said = [f"{sum(r['barrier']) / len(r['barrier']):.3g} ({name})" for name, r in metrics["forms"].items()]
+    return f"The loss rises between the networks by {', '.join(said)}."

@@ -43,7 +43,7 @@ def write_metanet_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any
     return write_sections(
         folder / REPORT, recipe.name, sections, lead=recipe.description,
         facts={"data": metrics["data"], "seed": str(metrics["seed"]), "CPU seconds": str(metrics["cpu_seconds"])},
-        recipe=recipe.to_yaml(),
+        recipe=recipe.to_yaml(), kind="metanetworks",
     )  # fmt: skip
 
 

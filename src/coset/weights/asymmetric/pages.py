@@ -63,8 +63,16 @@ def write_connectivity_page(recipe: Recipe, folder: RunFolder, metrics: dict[str
     }  # fmt: skip
     return write_sections(
         folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
-        recipe=recipe.to_yaml(),
+        recipe=recipe.to_yaml(), kind="mode connectivity", verdict=_verdict(results),
     )  # fmt: skip
+
+
+def _verdict(results: dict[str, Any]) -> str:
+    """The lowest barrier, beside that of the first variant."""
+    means = {name: float(np.mean(found["barrier"])) for name, found in results.items()}
+    first, best = next(iter(means)), min(means, key=lambda name: means[name])
+    beside = "" if first == best else f"; {means[first]:.3g} for {first}"
+    return f"The lowest mean barrier between networks is {means[best]:.3g}, for {best}{beside}."
 
 
 def planes_section(curves: dict[str, Any], what: str) -> list[Section]:

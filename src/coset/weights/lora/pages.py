@@ -67,8 +67,16 @@ def write_run_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -
     }  # fmt: skip
     return write_sections(
         folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
-        recipe=recipe.to_yaml(),
+        recipe=recipe.to_yaml(), kind="learning on LoRAs", verdict=_verdict(metrics, key),
     )  # fmt: skip
+
+
+def _verdict(metrics: dict[str, Any], key: str) -> str:
+    """The best model by validation, and what other factors of the same updates do to it."""
+    best = metrics["models"][metrics["best"]]
+    baseline = f" (baseline {metrics['baseline'][key]:.3f})" if key in metrics["baseline"] else ""
+    other = f"{best['test after GL(r)'][key]:.3f} with other factors of the same updates"
+    return f"Best by validation: {metrics['best']}, {key} {best['test'][key]:.3f} on test{baseline}, {other}."
 
 
 def _model_panels(models: dict[str, Any], key: str) -> list[Panel]:
@@ -90,7 +98,7 @@ def write_zoo_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -
     return write_sections(
         folder / REPORT, recipe.name, [section],
         lead=recipe.description, facts={"adapters": str(metrics["adapters"]), "seed": str(metrics["seed"])},
-        command="coset lora zoo recipe.yaml", recipe=recipe.to_yaml(),
+        command="coset lora zoo recipe.yaml", recipe=recipe.to_yaml(), kind="collection of LoRAs",
     )  # fmt: skip
 
 
@@ -98,7 +106,8 @@ def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | No
     """A point an adapter, with its name; coloured by a label."""
     drawn = figure(*_points_of_map(names, places, colours), x="first component", y="second component", height=640)
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
-    return write_sections(path, title, [Section("Map", text, panels=[Panel("Map of the collection", drawn)])])
+    sections = [Section("Map", text, panels=[Panel("Map of the collection", drawn)])]
+    return write_sections(path, title, sections, kind="map of LoRAs")
 
 
 def _points_of_map(names: list[str], places: Any, labels: pd.Series | None) -> list[Mark]:
@@ -141,7 +150,8 @@ def write_inspection(path: Path, facts: AdapterFacts) -> Path:
         "numbers": f"{facts.parameters:,}", "of the updates": f"{facts.dense_parameters:,}",
         "norm": f"{facts.norm:.4g}",
     }  # fmt: skip
-    return write_sections(path, Path(facts.name).name, sections, lead=f"LoRA adapter {facts.name}", facts=line)
+    lead = f"LoRA adapter {facts.name}"
+    return write_sections(path, Path(facts.name).name, sections, lead=lead, facts=line, kind="LoRA adapter")
 
 
 def _by_place(names: Sequence[str], values: Sequence[float]) -> Figure:

@@ -51,8 +51,20 @@ def write_merging_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any
         facts["basins" if not number else f"basins, pair {number + 1}"] = said
     return write_sections(
         folder / REPORT, recipe.name, sections, lead=recipe.description, facts=facts,
-        recipe=recipe.to_yaml(),
+        recipe=recipe.to_yaml(), kind="merge", verdict=_verdict(metrics),
     )  # fmt: skip
+
+
+def _verdict(metrics: dict[str, Any]) -> str:
+    """The best merged network, beside the teachers."""
+    samples = metrics["samples"][-1]
+    found = {method: cells[str(samples)]["per_task"] for method, cells in metrics["methods"].items()}
+    merged = {method: share for method, share in found.items() if method not in ("originals", "ensemble", "multitask")}
+    if not merged:
+        return ""
+    best = max(merged, key=lambda method: merged[method])
+    teachers = f"; the teachers have {100 * found['originals']:.1f} %" if "originals" in found else ""
+    return f"Best with {samples} samples of each task: {best}, {100 * merged[best]:.1f} % a task{teachers}."
 
 
 def _errors(metrics: dict[str, Any]) -> list[Section]:

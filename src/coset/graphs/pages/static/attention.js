@@ -87,6 +87,8 @@
     state.chosen = state.hovered = null;
     tintLabel.hidden = !importance.length;
     tintLabel.lastChild.textContent = `Tint by ${record().importance_name}`;
+    // A list of one entry has nothing to choose.
+    for (const list of [molecule, layer, root, looking]) list.parentElement.hidden = list.options.length < 2 || (list === looking && atoms.length < 2);
     const kinds = Object.keys(KINDS).filter((kind) => layers.some((entry) => entry[kind]));
     panels = kinds.map(panel);
     views.replaceChildren(...panels.map((p) => p.figure));
@@ -112,6 +114,11 @@
     const symbols = place.map(({ x, y }, i) => symbol(x, y, i));
     const hits = place.map(({ x, y }, i) => hit(x, y, i));
     picture.append(...looks.filter(Boolean), ...discs, ...selves.filter(Boolean), mark, gazeMark, ...symbols, ...percents, ...hits);
+    // Letters and discs keep their size on the screen, however small the molecule is drawn.
+    new ResizeObserver(([{ contentRect }]) => {
+      const scale = Math.min(contentRect.width / width, contentRect.height / height) || 1;
+      picture.style.setProperty("--unit", Math.min(Math.max(1 / scale, 1), 2).toFixed(3));
+    }).observe(picture);
     const told = html("p", { class: "told", "aria-live": "polite" });
     const figure = html("figure", { class: "view" }, html("figcaption", {}, KINDS[kind][0], html("span", {}, KINDS[kind][1])), picture, told);
     return { kind, figure, place, looks, selves, percents, discs, mark, gazeMark, hits, told };

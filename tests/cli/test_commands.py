@@ -1,0 +1,106 @@
+"""Every command: examples that parse, JSON, names completed in the shell; the table of runs."""
+
+import json
+import re
+import shlex
+
+import pytest
+import typer
+
+from coset import cli
+from coset.cli.runs import named_after, recipes_like
+from coset.core.commands import COMMANDS
+
+COMMAND = typer.main.get_command(cli.app)
+FUNCTIONS = {**cli.OWN, **dict(COMMANDS.items())}
+EXAMPLE = re.compile(r"Example: (coset .*(?:\n(?!\s*\n).*)*)")
+
+
+def leaf(words):
+    """The command that some words call, and its context once they are parsed: a mistake in them raises."""
+    context, command = COMMAND.make_context("coset", list(words)), COMMAND
+    while hasattr(command, "resolve_command"):
+        rest = [*getattr(context, "_protected_args", []), *context.args]
+        name, command, rest = command.resolve_command(context, rest)
+        context = command.make_context(name, rest, parent=context)
+    return command, context
+
+
+def examples(function):
+    for text in EXAMPLE.findall(function.__doc__ or ""):
+        for part in " ".join(text.split()).split("; "):
+            words = shlex.split(part)
+            words = words[: words.index(">")] if ">" in words else words
+            if words and words[0] == "coset":
+                yield words[1:]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_command_has_an_example_that_parses_and_an_option_for_json(name):
+    given = list(examples(FUNCTIONS[name]))
+    assert any(words[: len(name.split())] == name.split() for words in given), "no example calls it"
+    for words in given:
+        leaf([word for word in words if word != "|"])
+    command, _ = leaf(next(words for words in given if words[: len(name.split())] == name.split()))
+    assert any("--json" in option.opts for option in command.params)
+
+
+def test_a_mistake_in_an_example_would_be_found():
+    with pytest.raises(Exception, match="No such option"):
+        leaf(["list", "--no-such"])
+
+
+def test_what_a_command_prints_is_an_object_with_json(coset, tmp_path, make_run):
+    assert "kind: graphs" in json.loads(coset("show", "gin/freesolv", "--json")[1])["said"]
+    assert json.loads(coset("bench", "--json")[1])["bags"] == "coset.graphs.benches.bags:main"
+    both = [make_run("a"), make_run("b")]
+    page = json.loads(coset("report", *both, "--output", tmp_path / "x.html", "--json")[1])["page"]
+    assert page == str(tmp_path / "x.html")
+    code, out, err = coset("show", "gin/nowhere", "--json")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: no recipe")
+
+
+def test_recipes_are_completed_and_outputs_named_after_their_data():
+    assert recipes_like("lol/smiles") == ["lol/smiles", "lol/smiles-accuracy", "lol/smiles-zoo"]
+    assert named_after(cli.runs.Path("x/new.csv.gz"), "predictions.csv").name == "new-predictions.csv"
+    assert any("--install-completion" in option.opts for option in COMMAND.params)
+
+
+@pytest.fixture
+def three(tmp_path, make_run):
+    """Runs of two recipes, one of them broken off."""
+    for name, recipe, error in (("a", "gin/made-up", 0.5), ("b", "gin/made-up", 0.1), ("c", "csgnn/made-up", 0.3)):
+        make_run(name, recipe=recipe, error=error)
+    (tmp_path / "c" / "metrics.json").unlink()
+    (tmp_path / "c" / "status.json").write_text(json.dumps({"state": "stopped", "at": "epoch 3"}))
+    return tmp_path
+
+
+def test_runs_are_a_table(coset, three):
+    rows = json.loads(coset("runs", three, "--json")[1])
+    assert [(row["run"], row["state"]) for row in rows] == [("a", "done"), ("b", "done"), ("c", "stopped")]
+    assert rows[1]["test.rmse"] == pytest.approx(0.3)
+    assert rows[0]["model.layers"] == 3
+    assert [row["run"] for row in json.loads(coset("runs", three, "test.rmse<1", "--json")[1])] == ["b"]
+    assert [row["run"] for row in json.loads(coset("runs", three, "state!=done", "--json")[1])] == ["c"]
+    sorted_rows = json.loads(coset("runs", three, "--sort", "-test.rmse", "--json")[1])
+    assert [row["run"] for row in sorted_rows] == ["a", "b", "c"]
+    out = coset("runs", three, "--columns", "model.layers,test.mae", "--sort", "test.rmse")[1].splitlines()
+    assert out[0].split() == ["run", "model.layers", "test.mae"]
+    assert out[1].split()[:2] == ["b", "3"]
+
+
+def test_mistakes_in_conditions_are_told(coset, three):
+    assert coset("runs", three, "test.rsme<1")[2].strip() == "error: no run has 'test.rsme'; did you mean 'test.rmse'?"
+    assert coset("runs", three, "test.rmse<low")[2].strip() == "error: 'test.rmse<low': 'low' is no number"
+    assert coset("runs", three, "epnn")[2].strip() == f"error: no run below {three} meets epnn"
+    assert "is no folder" in coset("runs", three / "nowhere")[2]
+
+
+def test_the_page_of_runs_can_be_searched(coset, three):
+    assert coset("runs", three, "--page", three / "runs.html")[0] == 0
+    html = (three / "runs.html").read_text()
+    assert "3 runs, 2 of them done." in html
+    assert '<table class="sortable" data-search>' in html
+    assert len(html) < 100_000

@@ -1,0 +1,84 @@
+"""The documentation hangs together: pages made from code are whole, links lead somewhere, pages have places."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coset import cli
+from coset.core.commands import COMMANDS
+from coset.core.data_sets import DATA_SETS
+from coset.core.domains import domains
+from coset.runs.recipes import kinds
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")
+SPEC = importlib.util.spec_from_file_location("hook_of_docs", ROOT / "release" / "docs.py")
+HOOK = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(HOOK)
+
+
+def anchors(page):
+    """As MkDocs makes them of headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    heads = re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+    for name in re.findall(r"\(docs/([\w-]+\.md)\)", page.read_text()):
+        assert (ROOT / "docs" / name).is_file(), name
+
+
+def test_every_page_is_in_the_navigation_and_every_system_has_one():
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = set(re.findall(r": ([\w/-]+\.md)", text))
+    assert named == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES}
+    for domain in domains():
+        for system in domain.systems:
+            assert f"{system.page}.md" in named
+
+
+def test_search_works_without_a_server():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert {"search", "offline"} <= {plugin for plugin in settings["plugins"] if isinstance(plugin, str)}
+    assert settings["use_directory_urls"] is False
+
+
+def test_commands_are_all_described():
+    made = HOOK.on_page_markdown("<!-- made: commands -->")
+    for name in [*cli.OWN, *COMMANDS.names()]:
+        assert f"\n## coset {name}\n" in f"\n{made}", name
+    assert "| `--interval` | Share of truths inside, e.g. 0.9: adds low and high. |  |" in made
+    assert "coset predict runs/mine new.csv --output predictions.csv --interval 0.9" in made
+
+
+def test_all_kinds_of_run_and_all_choices_are_described():
+    made = HOOK.on_page_markdown("<!-- made: configuration -->")
+    for kind in kinds():
+        assert f"## kind: {kind}\n" in made
+    assert "| `training.epochs` | int | `100` |" in made
+    assert "\n## Graph model\n" in made
+    assert "\n### name: esol, hiv\n" in made
+
+
+def test_all_data_sets_are_described():
+    made = HOOK.on_page_markdown("<!-- made: data-sets -->")
+    assert all(f"| `{name}` |" in made for name in DATA_SETS.names())
+
+
+def test_roles_become_plain_names():
+    html = "<p>:class:<code>coset.graphs.Learner</code>, :func:<code>~a.b</code>, "
+    html += ":data:<code>tables &lt;c.D&gt;</code></p>"
+    assert HOOK.on_page_content(html) == "<p><code>Learner</code>, <code>b</code>, <code>tables</code></p>"
