@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,16 +34,22 @@ def _wandb(folder: Path, name: str, start: int) -> Any:
 
 
 def _mlflow(folder: Path, name: str, start: int) -> Any:
+    """On the server of ``MLFLOW_TRACKING_URI``, else in a database in the run's folder (MLflow's plain files are no
+    longer kept up)."""
     from pytorch_lightning.loggers import MLFlowLogger
 
-    return MLFlowLogger(experiment_name="coset", run_name=name, save_dir=str(folder / LOGS))
+    logs = (folder / LOGS).absolute()
+    logs.mkdir(exist_ok=True)
+    place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{logs / 'mlflow.db'}"
+    kept = None if "MLFLOW_TRACKING_URI" in os.environ else (logs / "artifacts").as_uri()
+    return MLFlowLogger(experiment_name="coset", run_name=name, tracking_uri=place, artifact_location=kept)
 
 
 LOGGERS: dict[str, tuple[tuple[str, ...], Callable[[Path, str, int], Any]]] = {
     "csv": ((), _csv),
     "tensorboard": (("tensorboard", "tensorboardX"), _tensorboard),
     "wandb": (("wandb",), _wandb),
-    "mlflow": (("mlflow", "mlflow_skinny"), _mlflow),
+    "mlflow": (("mlflow",), _mlflow),
 }
 """By name: packages of which one is needed, and what makes it for a run's folder and name, and its first epoch."""
 
