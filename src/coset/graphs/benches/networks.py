@@ -52,7 +52,7 @@ def bench_networks() -> dict[str, BenchNetwork]:
     for model in GRAPH_MODELS.classes():
         assert issubclass(model, GraphModel)
         if model.bound is not None:
-            (name, *_) = model.model_fields["name"].annotation.__args__
+            (name, *_) = model.model_fields["name"].annotation.__args__  # type: ignore[union-attr]
             found[model.label or name] = BenchNetwork(model, model.bound)
         for name, variant in model.variants.items():
             found[name] = BenchNetwork(model, variant.bound, variant.settings)
