@@ -10,6 +10,10 @@ out for chemprop with a column of splits. Group S of five members has the seeds 
 network. chemprop runs as it comes (50 epochs), and once more with as many epochs as cost what ours costs ("equal CPU"):
 its seconds an epoch and before the first are measured by two trainings of 3 and 13 epochs. CPU seconds are user and
 system time of the process, imports and all.
+
+With --from RUN ours is trained once more from a network that was trained before (`model.from`), whose own seconds are
+not counted: such as of `coset run csv data.path=ZINC.csv data.target=penalized_logp training.epochs=10`, whose model is
+that of these recipes.
 """
 
 import argparse
@@ -35,6 +39,7 @@ OURS = {
     "esol": "subgraphormer/esol",
     "freesolv": "subgraphormer/freesolv",
 }
+STARTED = "coset, from a run"
 SHORT, LONG, USUAL = 3, 13, 50  # epochs of chemprop (its warm-up takes 2): to measure its speed, and by default
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
@@ -46,7 +51,7 @@ class Job:
     Attributes:
         data: ``esol`` or ``freesolv``.
         split: ``random`` or ``scaffold``.
-        tool: ``coset``, ``chemprop`` or ``chemprop, equal CPU``.
+        tool: ``coset``, ``coset, from a run``, ``chemprop`` or ``chemprop, equal CPU``.
         group: Number of the split and of the ensemble.
         member: Number within the ensemble.
     """
@@ -73,10 +78,12 @@ class Bench:
         chemprop: Python of chemprop's environment, if it is to be run.
         members: Of an ensemble.
         changes: Of our recipes, e.g. ``training.epochs=40``.
+        start: A run to start from, for ``coset, from a run``.
     """
 
-    def __init__(self, folder: Path, chemprop: str | None, members: int, changes: list[str]):
+    def __init__(self, folder: Path, chemprop: str | None, members: int, changes: list[str], start: str | None = None):
         self.folder, self.chemprop, self.members, self.changes = folder, chemprop, members, changes
+        self.start = start
         self.file = folder / "rows.jsonl"
         self.rows = [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
 
@@ -89,7 +96,7 @@ class Bench:
         place = self.folder / "-".join([job.data, job.split, job.tool.replace(", ", "-").replace(" ", "-"),
                                         f"{job.group}.{job.member}"])  # fmt: skip
         epochs = None
-        if job.tool == "coset":
+        if job.tool.startswith("coset"):
             cpu, predicted, test = self._ours(job, place)
         else:
             epochs = self._equal_epochs(job) if "equal" in job.tool else USUAL
@@ -107,7 +114,8 @@ class Bench:
     def _recipe(self, job: Job) -> list[str]:
         """Our recipe with its changes."""
         split = [f"data.split={job.split}", f"data.split_seed={job.group}", f"seed={job.seed(self.members)}"]
-        return [OURS[job.data], *split, *self.changes]
+        start = [f"model.from={self.start}"] if job.tool == STARTED else []
+        return [OURS[job.data], *split, *start, *self.changes]
 
     def _ours(self, job: Job, place: Path) -> tuple[float, list[float], list[float]]:
         cpu = timed([sys.executable, "-m", "coset", "run", *self._recipe(job), "--output", str(place), "--quiet"])
@@ -233,14 +241,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="such as esol/scaffold")
     parser.add_argument("--budget", type=float, help="minutes after which no further training begins")
     parser.add_argument("--changes", nargs="+", default=[], help="of our recipes, key=value")
+    parser.add_argument("--from", dest="start", help="a run of ours on other molecules, to start from")
     parser.add_argument("--show", action="store_true", help="print the table, train nothing")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.folder, options.chemprop, options.members, options.changes)
+    bench = Bench(options.folder, options.chemprop, options.members, options.changes, options.start)
     if options.show:
         show(bench.rows, options.members)
         return
-    tools = ["coset", "chemprop", "chemprop, equal CPU"] if options.chemprop else ["coset"]
+    tools = ["coset", *([STARTED] if options.start else [])]
+    tools += ["chemprop", "chemprop, equal CPU"] if options.chemprop else []
     start = time.monotonic()
     for job in jobs(tools, options.seeds, options.members, options.only):
         if options.budget is not None and time.monotonic() - start > 60 * options.budget:

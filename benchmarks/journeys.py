@@ -229,6 +229,20 @@ def an_ensemble_with_intervals(folder: Path) -> str:
     return "prediction, spread, low, high"
 
 
+@journey
+def molecules_without_RDKit(folder: Path) -> str:
+    """One line that names the package, not the first row."""
+    pd.DataFrame({"smiles": SMILES, "y": range(len(SMILES))}).to_csv(folder / "mine.csv", index=False)
+    line = ["coset", "run", "csv", f"data.path={folder}/mine.csv", "data.target=y", "--output", str(folder / "run")]
+    code = f"import sys; sys.modules['rdkit'] = None; sys.argv = {line!r}; from coset.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    told = done.stderr.strip()
+    assert done.returncode == 1, told
+    assert 'pip install "coset[molecules]"' in told, told
+    assert "row" not in told, told
+    return told[:90]
+
+
 def main() -> None:
     global PROCESSES
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

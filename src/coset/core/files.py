@@ -1,6 +1,7 @@
 """Files written whole or not at all, and JSON without what JSON cannot say."""
 
 import errno
+import inspect
 import json
 import math
 import os
@@ -8,10 +9,11 @@ import re
 import secrets
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +24,39 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"
 _HALF = re.compile(r"\..+\.[0-9a-f]{8}", re.DOTALL)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes_paths(function: F) -> F:
+    """A decorator: arguments that are to be a ``Path`` may be given as text.
+
+    >>> @takes_paths
+    ... def name_of(path: Path) -> str:
+    ...     return path.name
+    >>> name_of("runs/mine")
+    'mine'
+    """
+    parameters = inspect.signature(function).parameters
+    names, paths = list(parameters), {name for name, each in parameters.items() if _is_path(each.annotation)}
+
+    @wraps(function)
+    def taking(*args: Any, **options: Any) -> Any:
+        given = [_path(value) if name in paths else value for name, value in zip(names, args, strict=False)]
+        named = {name: _path(value) if name in paths else value for name, value in options.items()}
+        return function(*given, *args[len(given) :], **named)
+
+    taking.takes_paths = True  # type: ignore[attr-defined]
+    return cast(F, taking)
+
+
+def _is_path(annotation: Any) -> bool:
+    return annotation is Path or re.fullmatch(r"(pathlib\.)?Path( \| None)?", str(annotation)) is not None
+
+
+def _path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) else value
 
 
 @contextmanager

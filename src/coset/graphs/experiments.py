@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.outside import read_table
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
@@ -417,6 +418,7 @@ def check_squares(model: GraphModel, table: GraphTable) -> None:
         )
 
 
+@takes_paths
 def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     """Recipe and trained task of a run or of an exported network, and an empty table that says what its data looked
     like.

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coset import __version__
 from coset.core.errors import CosetError, require
-from coset.core.files import make_folder, write_bytes, write_json, write_text
+from coset.core.files import make_folder, takes_paths, write_bytes, write_json, write_text
 from coset.core.outside import read_tensors, read_tree
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, CERTIFICATE, CONFIG, PREDICTIONS, RunFolder
@@ -47,6 +47,7 @@ class Config(BaseModel):
     validation_errors: dict[str, list[float]] = {}
 
 
+@takes_paths
 def export(run: Path, folder: Path) -> Path:
     """Write what is needed to use a run's network; returns the folder.
 

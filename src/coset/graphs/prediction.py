@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import CosetError
-from coset.core.files import write_text
+from coset.core.files import takes_paths, write_text
 from coset.core.outside import escaped
 from coset.graphs.data import datasets
 from coset.graphs.data.datasets import GraphTable, node_names
@@ -46,6 +46,7 @@ class Member(NamedTuple):
     described: GraphTable
 
 
+@takes_paths
 def predict_file(
     members: Sequence[Member],
     data: Path,

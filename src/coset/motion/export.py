@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Num
 
-from coset.core.files import make_folder, write_bytes, write_text
+from coset.core.files import make_folder, takes_paths, write_bytes, write_text
 from coset.motion.reconstruct import Reconstruction
 
 GREY = 160.0
 UPRIGHT = np.diag([1.0, -1.0, -1.0])  # cameras of computer vision look along +z, y down; of graphics along -z, y up
 
 
+@takes_paths
 def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
     """Everything there is: ``ply/``, ``colmap/``, ``scene.glb``, ``reconstruction.npz``; returns the names.
 
@@ -38,6 +39,7 @@ def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
     return ["ply/", "colmap/", "scene.glb", "reconstruction.npz"]
 
 
+@takes_paths
 def write_plys(reconstruction: Reconstruction, folder: Path) -> None:
     """A binary PLY cloud a frame, ``frame_0000.ply`` and so on, in colour, with each point's motion level."""
     points, colours = reconstruction.points().numpy(), colours_of(reconstruction)
@@ -46,6 +48,7 @@ def write_plys(reconstruction: Reconstruction, folder: Path) -> None:
         write_ply(folder / f"frame_{n:04d}.ply", points[:, n], colours, gamma)
 
 
+@takes_paths
 def write_ply(
     path: Path, points: Float[np.ndarray, "points 3"], colours: np.ndarray, gamma: Float[np.ndarray, " points"]
 ) -> None:
@@ -63,6 +66,7 @@ def write_ply(
     write_bytes(path, "\n".join([*lines, "end_header", ""]).encode() + rows.tobytes())
 
 
+@takes_paths
 def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
     """A COLMAP text model: ``cameras.txt``, ``images.txt``, ``points3D.txt``; points that stand still only.
 
@@ -105,6 +109,7 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
         write_text(folder / f"{name}.txt", "\n".join(lines) + "\n")
 
 
+@takes_paths
 def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
     """A binary glTF 2.0: points whose morph targets are the clouds B_k and whose animated weights are c_ik; the camera.
 
@@ -156,6 +161,7 @@ def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
     )
 
 
+@takes_paths
 def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
     """An NPZ: points [P, N, 3], rotations, positions, basis, coefficients, gamma, intrinsics and radial distortion."""
     p = reconstruction.prediction

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from coset.core.errors import CosetError, require
+from coset.core.files import takes_paths
 from coset.core.outside import check_regular
 from coset.motion.data.tracks import Intrinsics, Tracks
 
@@ -69,6 +70,7 @@ MOST_BYTES = 1 << 33
 """Of all frames in memory."""
 
 
+@takes_paths
 def read_video(path: Path, most_frames: int | None = None, stride: int = 1, longest_side: int = 960) -> Video:
     """Decode a video, turned as its rotation flag says, at most ``longest_side`` pixels wide or high.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from coset.core.files import json_text, write_text
+from coset.core.files import json_text, takes_paths, write_text
 from coset.motion.export import colours_of
 from coset.motion.reconstruct import Reconstruction
 
@@ -18,6 +18,7 @@ WIDE = 480  # pixels of the pictures kept in the page
 PICTURE_BYTES = 25_000_000  # of all of them together; beyond it they get smaller
 
 
+@takes_paths
 def write_viewer(reconstruction: Reconstruction, path: Path, title: str, frames: np.ndarray | None = None) -> None:
     """Write the page.
 

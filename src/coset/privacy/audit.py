@@ -19,6 +19,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.outside import read_arrays
 from coset.privacy.attribution import (
     Attribution,
@@ -330,6 +331,7 @@ def _on_the_edge(model: nn.Module) -> list[str]:
     return warnings
 
 
+@takes_paths
 def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[InvariantClassifier, FiniteGroup]:
     """A ReLU network averaged over a group, its sizes read off its weights.
 
@@ -395,6 +397,7 @@ def _linear_layers(layers: list[Layer]) -> OnFlatInputs:
     return OnFlatInputs(nn.Sequential(*modules[:-1]), (layers[0][0].size(1),))
 
 
+@takes_paths
 def load_inputs(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[int, ...]]:
     """Training and held-out inputs of an NPZ: ``x_train``, ``y_train``, ``x_test``, ``y_test``; and the inputs' shape.
 

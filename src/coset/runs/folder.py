@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from coset.core.errors import CosetError
-from coset.core.files import LOCK, holds_something, make_folder, reason, replacing, write_json, write_text
+from coset.core.files import LOCK, holds_something, make_folder, reason, replacing, takes_paths, write_json, write_text
 from coset.core.identity import digest
 from coset.core.outside import read_saved, read_text, read_tree
 
@@ -35,6 +35,7 @@ RESUMABLE = (LAST, PARTS, RUNS)
 V = TypeVar("V")
 
 
+@takes_paths
 def run_folders(path: Path) -> list[Path]:
     """The folder of a run itself, or those of the finished runs of a sweep, by name.
 

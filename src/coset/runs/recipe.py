@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, ValidationError, field_validator
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.options import Options
 from coset.runs.folder import RunFolder
 
@@ -53,10 +54,19 @@ class Recipe(Options, ABC):
             raise ValueError("runs of this kind train on the CPU; leave it at auto")
         return value
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Folders and files may be given as text to all kinds."""
+        super().__pydantic_init_subclass__(**options)
+        for name in ("folder", "verify", "predict"):
+            if name in cls.__dict__:
+                setattr(cls, name, takes_paths(cls.__dict__[name]))
+
     def to_yaml(self) -> str:
         """Everything settled: what ``recipe.yaml`` of a run holds."""
         return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json")))
 
+    @takes_paths
     def folder(self, path: Path) -> RunFolder:
         """A folder as runs of this kind leave it."""
         return RunFolder(path, self.leaves)
@@ -103,12 +113,14 @@ class Recipe(Options, ABC):
         except ValidationError:
             return dict(stored)
 
+    @takes_paths
     def run(self, folder: Path, **options: Any) -> dict[str, Any]:
         """Run this recipe into a folder, or go on with the run there: see :func:`coset.runs.run.execute`."""
         from coset.runs.run import execute
 
         return execute(self, folder, **options)
 
+    @takes_paths
     def report(self, folder: Path) -> Path:
         """Write ``report.html`` of a finished run again; returns its path.
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from coset.core.choices import Choice
 from coset.core.domains import domains, merged
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.outside import parse_tree, read_settings, read_tree
 from coset.core.registry import nearest
 from coset.runs.early import refuse_early
@@ -91,6 +92,7 @@ def json_schema(kind: str) -> dict[str, Any]:
     return _schema(kinds()[kind]).model_json_schema()
 
 
+@takes_paths
 def load_run(folder: Path) -> Recipe:
     """The recipe that a run's folder was made with, or the network of an exported one.
 

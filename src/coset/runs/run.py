@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.outside import parse_tree
 from coset.runs.folder import CERTIFICATE, METRICS, RECIPE, RunFolder
 from coset.runs.launch import processes
@@ -80,6 +81,7 @@ class Run:
             Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
+@takes_paths
 def execute(
     recipe: Recipe,
     path: Path,

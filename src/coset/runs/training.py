@@ -42,7 +42,7 @@ class TrainingOptions(Options):
 
     @field_validator("freeze", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
+    def _listed_parts(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="before")

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
-from coset.core.files import make_folder
+from coset.core.files import make_folder, takes_paths
 from coset.core.outside import check_column, read_table, read_tree
 from coset.graphs.data.datasets import GraphTable, Level, as_targets, graph_features, target_values
 from coset.graphs.data.graph_files import GRAPH, SPELLINGS, labelled, table_in
@@ -215,6 +215,7 @@ def _complex_of(given: Any) -> Complex | None:
     return from_toponetx(given)[0] if type(given).__module__.startswith("toponetx.") else None
 
 
+@takes_paths
 def complex_files(folder: Path) -> list[Path]:
     """Files of complexes in a folder, by name.
 

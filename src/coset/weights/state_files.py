@@ -8,10 +8,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from coset.core.errors import require
-from coset.core.files import replacing
+from coset.core.files import replacing, takes_paths
 from coset.core.outside import read_tensors
 
 
+@takes_paths
 def save_state(model: nn.Module, path: Path) -> Path:
     """Write a network's state dict; fixed entries and gates are in it.
 
@@ -35,6 +36,7 @@ def save_tensors(state: Mapping[str, Tensor], path: Path) -> Path:
     return path
 
 
+@takes_paths
 def load_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict: ``.safetensors``, or a ``.pt``/``.pth``/``.bin``/``.ckpt`` of tensors alone.
 

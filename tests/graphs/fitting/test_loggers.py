@@ -23,6 +23,9 @@ def test_csv_has_the_losses_and_metrics_of_every_epoch(tmp_path):
     history = pd.read_csv(tmp_path / "history.csv")
     assert table["val_mae"].dropna().tolist() == pytest.approx(history["val_mae"].tolist())
     assert len(table["train_loss"].dropna()) == 2
+    logged(tmp_path, "csv", epochs=3, resume=True)
+    rest = pd.read_csv(tmp_path / "logs" / "from-epoch-2" / "metrics.csv")
+    assert (rest["epoch"].unique().tolist(), len(pd.read_csv(tmp_path / "logs" / "metrics.csv"))) == ([2], len(table))
 
 
 def test_tensorboard_gets_event_files(tmp_path):

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from coset.core.data_files import data_file
-from coset.core.errors import CosetError
+from coset.core.errors import CosetError, require
 from coset.core.identity import digest
 from coset.core.outside import check_column, lines_of, spelled
 from coset.core.registry import nearest
@@ -541,6 +541,7 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarra
 
 def _parse(cells: pd.DataFrame, file: Path, skip: bool, progress: bool) -> tuple[list[Compound | None], list[int]]:
     """What rows hold, ``None`` for skipped ones, and the row numbers of those."""
+    require("rdkit.Chem", "molecules")  # else the first row would be told to be at fault
     mols: list[Compound | None] = []
     skipped: list[int] = []
     kind = ""

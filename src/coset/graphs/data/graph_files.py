@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.outside import check_column, lines_of, read_table, read_text, read_tree, refusing
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
@@ -58,6 +59,7 @@ class GraphTables:
     pairs: pd.DataFrame | None = None
 
 
+@takes_paths
 def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
     """The graphs of a file or a folder.
 

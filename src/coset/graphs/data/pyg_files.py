@@ -16,6 +16,7 @@ from torch_geometric.data.separate import separate
 from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.outside import read_saved
 from coset.graphs.data.datasets import LARGEST, GraphTable, Level, as_targets, graph_features
 from coset.graphs.data.splits import NAMES, Splits
@@ -26,6 +27,7 @@ LEVELS: tuple[Level, ...] = ("graph", "node", "edge", "link")
 ALLOWED: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, NodeStorage, EdgeStorage]
 
 
+@takes_paths
 def read_pyg_file(path: Path, level: str = "auto", asked: bool = False) -> GraphTable:
     """Graphs of a ``.pt`` file, with splits only where one graph has masks of its nodes.
 

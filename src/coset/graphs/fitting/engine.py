@@ -110,7 +110,7 @@ def fit(
         loader(views(val, view, how.seed), OrderedBatches(len(val), at_once)),
     )
     with _without_chatter():
-        trainer = _trainer(task, how, folder)
+        trainer = _trainer(task, how, folder, start)
         try:
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
         except (ProcessRaisedException, ValueError) as error:
@@ -225,7 +225,7 @@ class History(pl.Callback):
             write_text(self.path, pd.DataFrame(self.rows).to_csv(index=False))
 
 
-def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
+def _trainer(task: GraphTask, how: Fit, folder: Path, start: int) -> pl.Trainer:
     history = History(folder / HISTORY)
     told = how.on_epoch
     then = None if told is None else (lambda: told(history.rows[-1]))
@@ -253,7 +253,7 @@ def _trainer(task: GraphTask, how: Fit, folder: Path) -> pl.Trainer:
         plugins=plugins,
         default_root_dir=folder,
         use_distributed_sampler=False,  # the batches share themselves out
-        logger=make_logger(how.logger, folder, how.name, how.identity.get("recipe", {})),
+        logger=make_logger(how.logger, folder, how.name, how.identity.get("recipe", {}), start),
         log_every_n_steps=1,
         enable_progress_bar=not how.quiet,
         enable_model_summary=False,

@@ -114,7 +114,7 @@ def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[
         hidden = max(0, len(targets) - TARGETS)
         sections.append(_section("Predictions", "predictions", targets=shown, hidden_targets=hidden, per_target=table))
         if panels := _calibration(run, targets, classification):
-            sections.append(Section("Calibration", panels=panels))
+            sections.append(Section("Calibration", panels=panels, anchor="calibration"))
         sections.append(replace(_section("Worst predictions", "worst", targets=shown), short="Worst"))
     sections += view_sections(run.path, lambda id: _note(id, targets))
     if run.certificate:

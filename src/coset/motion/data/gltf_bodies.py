@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.outside import parse_tree, read_bytes
 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -146,6 +147,7 @@ def rotations_of(q: Float[np.ndarray, "count 4"]) -> Float[np.ndarray, "count 3 
 
 
 @cache
+@takes_paths
 def opened(path: Path) -> AnimatedFile:
     """The file, read once."""
     return AnimatedFile(path)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.core.files import write_bytes
+from coset.core.files import takes_paths, write_bytes
 from coset.core.outside import array_archive
 from coset.motion.data.array_file import ArrayFile
 from coset.motion.data.track_formats import SHARES, read_tracks
@@ -178,6 +178,7 @@ class Tracks:
         return self.select(kept)
 
 
+@takes_paths
 def save(tracks: Tracks, path: Path) -> None:
     """Write an NPZ of CoTracker's form, which the authors' code of TracksTo4D loads too, and ours.
 
@@ -207,6 +208,7 @@ def save(tracks: Tracks, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+@takes_paths
 def load(path: Path, intrinsics: Intrinsics | None = None) -> Tracks:
     """Read an NPZ of any form that :mod:`coset.motion.data.track_formats` knows.
 
@@ -249,6 +251,7 @@ def _tracks_of(file: ArrayFile, given: Intrinsics | None) -> Tracks:
     return Tracks(xy, raw.visible, size, started, k or Intrinsics.assumed(*size), rate, colours, raw.truth)
 
 
+@takes_paths
 def one_pinhole(
     xy: Float[np.ndarray, "points frames 2"], matrices: Float[np.ndarray, "*frames 3 3"], path: Path
 ) -> tuple[Float[np.ndarray, "points frames 2"], Intrinsics]:

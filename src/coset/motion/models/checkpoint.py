@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from coset.core.errors import CosetError, require
-from coset.core.files import write_bytes
+from coset.core.files import takes_paths, write_bytes
 from coset.core.outside import parse_tree, tensors_with_metadata
 from coset.motion.models.trackster4d import TracksTo4D
 
@@ -19,6 +19,7 @@ BEFORE_ENCODINGS = {"encoding": "vaswani"}
 """Files that do not say how frames are encoded, the package's own among them: there was only this way."""
 
 
+@takes_paths
 def save_model(model: TracksTo4D, path: Path, about: dict[str, Any] | None = None) -> None:
     """Write weights, sizes and ``about`` (how it was trained), whole or not at all.
 
@@ -31,6 +32,7 @@ def save_model(model: TracksTo4D, path: Path, about: dict[str, Any] | None = Non
     write_bytes(path, content)
 
 
+@takes_paths
 def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
     """A network in evaluation mode, and what is said about it.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError, require
+from coset.core.files import takes_paths
 from coset.core.outside import inside, read_tree, tensor_file
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 
@@ -21,6 +22,7 @@ _INDEX = "model.safetensors.index.json"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+@takes_paths
 def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0) -> int:
     """Write the base model with the adapter in it; shards, types and all other files are the base's.
 

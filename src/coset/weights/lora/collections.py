@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
-from coset.core.files import write_json
+from coset.core.files import takes_paths, write_json
 from coset.core.options import Options
 from coset.core.outside import read_numbers, read_tree
 from coset.weights.lora.data.checksums import checksum
@@ -159,6 +159,7 @@ class Sources(TypedDict):
     files: dict[str, tuple[int, int, int, str]]
 
 
+@takes_paths
 def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZoo:
     """A built collection, or one built beside the adapters (in ``<folder>/.zoo``), renewed when their content changes.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from coset.core.files import takes_paths
 from coset.core.outside import read_numbers
 from coset.reports import (
     Axis,
@@ -102,6 +103,7 @@ def write_zoo_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -
     )  # fmt: skip
 
 
+@takes_paths
 def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | None, title: str) -> Path:
     """A point an adapter, with its name; coloured by a label."""
     drawn = figure(*_points_of_map(names, places, colours), x="first component", y="second component", height=640)
@@ -126,6 +128,7 @@ def _points_of_map(names: list[str], places: Any, labels: pd.Series | None) -> l
     return marks
 
 
+@takes_paths
 def write_inspection(path: Path, facts: AdapterFacts) -> Path:
     """An adapter at a glance: norm and effective rank of every layer by place in the network, and spectra."""
     boxes = []

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
 from coset.core.errors import CosetError
-from coset.core.files import replacing
+from coset.core.files import replacing, takes_paths
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.fit import descend
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder, count_samples, features, join, take
@@ -114,6 +114,7 @@ def own_loss(
     return own + cross * other
 
 
+@takes_paths
 def fit(
     student: Student, targets: Targets, options: Fit, *, progress: Progress | None = None, state: Path | None = None,
     save_every: int = 50,

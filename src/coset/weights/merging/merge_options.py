@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 
 from coset.core.errors import CosetError
+from coset.core.files import takes_paths
 from coset.core.options import Options
 from coset.core.outside import read_settings
 from coset.weights.merging.augmentation import AugmentationOptions
@@ -107,6 +108,7 @@ class MergeFile(Options):
         return value
 
 
+@takes_paths
 def load(path: Path) -> MergeFile:
     """Read a merge file; folders and files in it are relative to where it lies.
 

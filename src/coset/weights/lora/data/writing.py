@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from coset.core.errors import CosetError, require
-from coset.core.files import write_bytes, write_json
+from coset.core.files import takes_paths, write_bytes, write_json
 from coset.core.registry import Registry
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.naming import Native, canonical, native, native_name
@@ -35,6 +35,7 @@ def check_whole(adapter: LoraAdapter) -> None:
         raise CosetError(f"{adapter.name}: {'; '.join(adapter.obstacles)} (--lossy goes on without)")
 
 
+@takes_paths
 def save_peft(adapter: LoraAdapter, folder: Path) -> Path:
     """A folder that PEFT loads: ``adapter_config.json`` and ``adapter_model.safetensors``, of one network.
 
@@ -119,6 +120,7 @@ def only(adapter: LoraAdapter, network: str) -> LoraAdapter:
     return replace(adapter, layers=kept, dense=dense)
 
 
+@takes_paths
 def save_diffusers(adapter: LoraAdapter, file: Path) -> Path:
     """One safetensors file that a pipeline's ``load_lora_weights`` reads, with the settings in its header.
 
@@ -144,6 +146,7 @@ def save_diffusers(adapter: LoraAdapter, file: Path) -> Path:
     return file
 
 
+@takes_paths
 def save_kohya(adapter: LoraAdapter, file: Path) -> Path:
     """One safetensors file as sd-scripts and musubi write it: ``lora_unet_..._attn1_to_q.lora_down.weight``, ``alpha``.
 
@@ -166,6 +169,7 @@ def _numbered(found: Native) -> bool:
     return any(name.startswith(("input_blocks", "middle_block", "output_blocks")) for name in found.layers)
 
 
+@takes_paths
 def save_comfyui(adapter: LoraAdapter, file: Path) -> Path:
     """One safetensors file in the naming of ComfyUI: ``diffusion_model.blocks.0.self_attn.q.lora_down.weight``.
 

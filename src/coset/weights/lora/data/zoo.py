@@ -21,7 +21,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError
-from coset.core.files import make_folder, write_text
+from coset.core.files import make_folder, takes_paths, write_text
 from coset.core.outside import inside, read_arrays, read_tree
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.checksums import checksum
@@ -104,6 +104,7 @@ class Index(TypedDict):
     checksums: dict[str, str]
 
 
+@takes_paths
 def open_zoo(folder: Path, *, check: bool = True) -> LoraZoo:
     """Open a collection that :func:`build_zoo` wrote.
 
@@ -153,6 +154,7 @@ def _shapes(
     return shapes | {f"m_{i}.npy": (count, len(names), n) for i, (n, names) in enumerate(magnitudes)}
 
 
+@takes_paths
 def find_adapters(folder: Path) -> list[Path]:
     """Adapters in a folder and below: PEFT or diffusers folders, and single safetensors files.
 
