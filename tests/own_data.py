@@ -140,7 +140,7 @@ def run(cell: Cell, place: Path) -> None:
     from coset.runs.recipes import load
     from coset.runs.run import GivenUp
 
-    said = [*write(cell, place / "data"), f"training.task={cell.task}", f"model.name={cell.model}", "model.width=12"]
+    said = [*write(cell, place / "data"), f"training.task={cell.task}", f"model.name={cell.model}", "model.width=16"]
     said += ["model.layers=1", "training.epochs=2", "training.batch_size=3", "data.fractions=[0.5,0.3,0.2]"]
     said += [f"training.monitor={m}" for t, m in (("classification", "accuracy"), ("link", "auroc")) if t == cell.task]
     recipe, folder = load("graphs", said), place / "run"
@@ -160,6 +160,7 @@ def run(cell: Cell, place: Path) -> None:
     if cell.level == "link":
         assert count == len(new) == sum(10 - graph.number_of_edges() for graph in SHAPES)
         assert new["prediction"].between(0, 1).all()
+        assert new["prediction"].nunique() > 1  # what a softmax of one column would not give
     else:
         assert new["id"].tolist() == frame["id"].tolist()
         known = [name for name in frame if name.startswith(("prediction", "probability"))]

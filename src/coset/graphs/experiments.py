@@ -343,9 +343,12 @@ class GraphRecipe(Recipe):
         if table.level != "link":
             return self.predictions_with_spread(task, table.graphs, progress)
         found = torch.full((len(table.targets), task.columns), torch.nan, dtype=task.mean.dtype)
+        spread, several = torch.zeros_like(found), False
         for graphs, rows in judged(read):
-            found[rows] = self.predictions(task, self.encode(graphs), progress)
-        return found, None
+            found[rows], own = self.predictions_with_spread(task, self.encode(graphs), progress)
+            if own is not None:
+                spread[rows], several = own.to(spread), True
+        return found, spread if several else None
 
     def predictions(self, task: GraphTask, graphs: Graphs, progress: bool = False) -> Tensor:
         """Predictions for encoded graphs; with sampled roots the mean over the votes."""

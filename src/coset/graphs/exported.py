@@ -20,6 +20,7 @@ from coset import __version__
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder, takes_paths, write_bytes, write_json, write_text
 from coset.core.outside import read_tensors, read_tree
+from coset.graphs.data.datasets import plural
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, CERTIFICATE, CONFIG, PREDICTIONS, RunFolder
 from coset.runs.predictions import column_name
@@ -41,6 +42,7 @@ class Config(BaseModel):
     classes: list[str] = []
     node_features: list[int] | int | None = None
     edge_features: list[int] | int | None = None
+    face_features: list[int] | int | None = None
     level: str = "graph"
     columns: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
@@ -133,8 +135,8 @@ def model_card(config: Mapping[str, Any], claims: list[str]) -> str:
     what = f"one of {', '.join(config['classes'])} ({names})" if config["classes"] else names
     lines = [
         "---", "library_name: coset", "tags:", *(f"- {tag}" for tag in tags), "---", "", f"# {recipe['name']}", "",
-        f"{model} predicts {what} of {config['level']}s ({task}); trained by Coset {config['coset_version']} on "
-        f"`data.name={data}`, seed {recipe['seed']}, {metrics.get('params', 0):,} parameters.", "",
+        f"{model} predicts {what} of {plural(config['level'])} ({task}); trained by Coset {config['coset_version']} "
+        f"on `data.name={data}`, seed {recipe['seed']}, {metrics.get('params', 0):,} parameters.", "",
         *table, "", *(f"Measured symmetry: {claim}" for claim in claims), "",
         "```python", "from coset.graphs import Learner", "", 'learner = Learner.from_pretrained("FOLDER or hub id")',
         f"learner.predict({example})", f"learner.embed({example})", "```", "",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import networkx as nx
+import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from coset.core.errors import CosetError, require
@@ -60,10 +62,12 @@ def read_complex(source: str, lift: str = "ring", longest: int = 6, repair: bool
     return LIFTINGS[lift].of(LiftingOptions(longest)).complex(from_networkx(_graph6(source)))
 
 
-def write_complex(path: str | Path, complex_: Complex) -> None:
-    """Write a complex as JSON, in the form that :func:`read_complex` reads."""
+def write_complex(path: str | Path, complex_: Complex, features: Mapping[int, np.ndarray] | None = None) -> None:
+    """Write a complex as JSON, in the form that :func:`read_complex` reads; with rows of numbers of cells by rank."""
     cells = {str(rank): [list(cell) for cell in own] for rank, own in complex_.cells.items() if rank}
-    value = {"kind": complex_.kind, "vertices": len(complex_.cells[0]), "cells": cells}
+    value: dict[str, Any] = {"kind": complex_.kind, "vertices": len(complex_.cells[0]), "cells": cells}
+    if features:
+        value["features"] = {str(rank): rows.tolist() for rank, rows in features.items()}
     write_text(Path(path), json.dumps(value, separators=(",", ":")) + "\n")
 
 

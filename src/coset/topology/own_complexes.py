@@ -50,8 +50,7 @@ class ComplexFiles(SplitFiles):
     @classmethod
     def described(cls, path: Path, target: str | None) -> GraphTable | None:
         """What ``coset data check`` is told of: a folder of complexes, meshes repaired."""
-        endings = {file.suffix.lower() for file in path.iterdir()} if path.is_dir() else set()
-        if table_in(path, "edges") is not None or not (endings & set(ENDINGS) and (endings - {".json"}) & set(ENDINGS)):
+        if not path.is_dir() or table_in(path, "edges") is not None or not cls.holds(path):
             return None
         if target is None:
             graphs, notes = read_complexes(complex_files(path), repair=True)
@@ -71,9 +70,10 @@ class ComplexFiles(SplitFiles):
         if any(each is None for each in complexes):
             return False
         make_folder(folder)
-        for at, complex_ in enumerate(complexes):
+        for at, (each, complex_) in enumerate(zip(objects, complexes, strict=True)):
             assert complex_ is not None
-            write_complex(folder / f"{at:06d}.json", complex_)
+            features = {} if isinstance(each, Complex) else toponetx_features(each)
+            write_complex(folder / f"{at:06d}.json", complex_, {rank: rows for rank, (_, rows) in features.items()})
         return True
 
     def load(self, seed: int, progress: bool) -> GraphTable:

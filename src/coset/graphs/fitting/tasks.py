@@ -117,7 +117,7 @@ class GraphTask(pl.LightningModule):
         """Outputs [..., rows, columns] in units of the targets, or as probabilities."""
         if self.task == "regression":
             return out * self.scale + self.mean
-        return out.sigmoid() if self.task == "classification" else out.softmax(-1)
+        return out.softmax(-1) if self.task == "multiclass" else out.sigmoid()
 
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
