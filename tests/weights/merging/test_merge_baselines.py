@@ -90,9 +90,9 @@ def test_a_permuted_copy_is_found_again(make, width, by):
     for space, d in wiring.widths.items():
         if space not in wiring.heads:
             orders[space] = torch.randperm(d, generator=generator)
-    for spaces in wiring.layers_of_heads():
+    for layer in wiring.attention:
         heads = torch.randperm(4, generator=generator)
-        for space in spaces:
+        for space in layer.spaces:
             inside = torch.stack([torch.randperm(4, generator=generator) for _ in range(4)])
             orders[space] = (heads[:, None] * 4 + inside).flatten()
     copied = copy.deepcopy(first.encoder)

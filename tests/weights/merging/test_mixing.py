@@ -109,6 +109,24 @@ def test_what_is_dropped_by_chance_follows_from_seed_and_name_and_keeps_the_size
             mixed(name, tensors, base, density=[0.9, 0.9])
 
 
+@pytest.mark.parametrize("name", ["dare_linear", "della_linear"])
+def test_what_chance_drops_is_right_on_average_and_other_for_each_seed_and_model(name):
+    """Over seeds: kept as often as said, the mean the difference itself (within five standard errors), no two alike."""
+    generator = torch.Generator().manual_seed(1)
+    x, base, seeds, density = torch.randn(20, 30, generator=generator), torch.zeros(20, 30), 300, 0.6
+    found = torch.stack([mixed(name, [x], base, seed=s, density=[density]) for s in range(seeds)])
+    kept = (found != 0).double().mean(0)
+    if name == "dare_linear":
+        assert float((kept - density).abs().max()) < 5 * (density * (1 - density) / seeds) ** 0.5
+        error = (found.mean(0) - x).abs() / (x.abs() * ((1 - density) / density / seeds) ** 0.5)
+        assert float(error.max()) < 5
+    assert float(kept.mean()) == pytest.approx(density, abs=0.01)
+    assert len({tuple(f.flatten().ne(0).tolist()) for f in found}) == seeds
+    both = mixed(name, [x, torch.zeros_like(x)], base, density=[density] * 2)
+    other = mixed(name, [torch.zeros_like(x), x], base, density=[density] * 2)
+    assert not torch.equal(both != 0, other != 0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_one_network_several_times_is_that_network(name):
     method = MERGE_METHODS[name]
@@ -306,16 +324,28 @@ FILES = {
     "nearswap": {"models": [{"model": "base"}, {"model": "a"}], "base_model": "base", "parameters": {"t": 0.01}},
     "passthrough": {"models": [{"model": "a"}]},
 }  # fmt: skip
-"""Files of mergekit. What is dropped by chance is dropped by other chances there: those methods keep everything."""
+"""Files of mergekit; those that drop by chance keep everything."""
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_numbers_are_those_of_mergekit_itself(name, three):
+DROPPED = {f"{name}, entries dropped": {"models": PRUNED, "base_model": "base", "merge_method": name}
+           for name in ("dare_linear", "dare_ties", "della", "della_linear")}  # fmt: skip
+"""With the same draws in both: entries are kept where fixed numbers lie below the probabilities."""
+
+
+def drawn(probabilities, generator=None):
+    fixed = torch.rand(probabilities.shape, generator=torch.Generator().manual_seed(5))
+    return (fixed < probabilities).to(probabilities)
+
+
+@pytest.mark.parametrize("name", [*FILES, *DROPPED])
+def test_numbers_are_those_of_mergekit_itself(name, three, monkeypatch):
+    if name in DROPPED:
+        monkeypatch.setattr(torch, "bernoulli", drawn)
     reason = "mergekit is not installed"
     configuration = pytest.importorskip("mergekit.config", reason=reason).MergeConfiguration
     run_merge = pytest.importorskip("mergekit.merge", reason=reason).run_merge
     options = pytest.importorskip("mergekit.options", reason=reason).MergeOptions(copy_tokenizer=False, quiet=True)
-    file = {"merge_method": name, "dtype": "float32", **FILES[name]}
+    file = {"merge_method": name, "dtype": "float32", **(FILES | DROPPED)[name]}
     there = json.loads(re.sub(r'"(a|b|base)"', lambda m: json.dumps(str(three / m[1])), json.dumps(file)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -6,7 +6,8 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from coset.core.errors import CosetError, require
 from coset.core.outside.files import check_regular, refusing
@@ -34,9 +35,12 @@ def tensors_with_metadata(path: Path | str) -> tuple[dict[str, Tensor], dict[str
     if path.suffix.lower() == ".safetensors" or _begins_as_safetensors(path):
         with tensor_file(path) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    return _state_dict(read_saved(path), path), {}
+
+
+def _state_dict(state: Any, path: Path) -> dict[str, Tensor]:
     from torch import Tensor
 
-    state = read_saved(path)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if (
         not isinstance(state, dict)
@@ -44,7 +48,35 @@ def tensors_with_metadata(path: Path | str) -> tuple[dict[str, Tensor], dict[str
         or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
     ):
         raise CosetError(f"{path} holds no state dict: names and tensors were expected")
-    return state, {}
+    return state
+
+
+class _Saved:
+    """A state dict with the methods of a safetensors file.
+
+    Args:
+        state: Tensors by name.
+    """
+
+    NAMES: ClassVar = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
+                       "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
+
+    def __init__(self, state: dict[str, Tensor]):
+        self.state = state
+
+    def keys(self) -> list[str]:
+        return list(self.state)
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self.state[name].detach().clone()
+
+    def get_slice(self, name: str) -> Any:
+        value = self.state[name]
+        kind = str(value.dtype).removeprefix("torch.")
+        return SimpleNamespace(get_shape=lambda: list(value.shape), get_dtype=lambda: self.NAMES.get(kind, kind))
+
+    def metadata(self) -> None:
+        return None
 
 
 def _begins_as_safetensors(path: Path) -> bool:
@@ -55,23 +87,29 @@ def _begins_as_safetensors(path: Path) -> bool:
 
 @contextmanager
 def tensor_file(path: Path | str) -> Iterator[Any]:
-    """A safetensors file, of which nothing is read yet; it has ``keys``, ``get_tensor``, ``get_slice``, ``metadata``.
+    """A file of tensors, of which nothing is read yet; it has ``keys``, ``get_tensor``, ``get_slice``, ``metadata``.
+
+    Safetensors, or what PyTorch saved of tensors alone (``.bin``, ``.pt``, ``.pth``), mapped into memory.
 
     Raises:
         CosetError: It is missing or damaged, also if this shows only while it is read.
     """
     path = check_regular(path)
+    if path.suffix.lower() in (".bin", ".pt", ".pth") and not _begins_as_safetensors(path):
+        yield _Saved(_state_dict(read_saved(path, mapped=True), path))
+        return
     safetensors = require("safetensors", "weights")
     with refusing(path, "safetensors file"), safetensors.safe_open(str(path), framework="pt") as file:
         yield file
 
 
-def read_saved(path: Path | str, classes: Sequence[type] = ()) -> Any:
+def read_saved(path: Path | str, classes: Sequence[type] = (), *, mapped: bool = False) -> Any:
     """What ``torch.save`` wrote of tensors, numbers, texts, lists and dictionaries; nothing in it is executed.
 
     Args:
         path: Of the file.
         classes: Further ones of which objects may be in it; they are made without calling their constructors.
+        mapped: Leave tensors in the file until they are used, where it is a file of PyTorch 1.6 or later.
 
     Raises:
         CosetError: The file is missing or damaged, holds something else, or claims more than there is.
@@ -83,7 +121,8 @@ def read_saved(path: Path | str, classes: Sequence[type] = ()) -> Any:
     with refusing(path, "file of tensors"):
         try:
             with torch.serialization.safe_globals(list(classes)):
-                value = torch.load(path, map_location="cpu", weights_only=True)
+                mapped = mapped and zipfile.is_zipfile(path)
+                value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except CosetError:
             raise
         except Exception as error:

@@ -164,6 +164,8 @@ def _found(name: str, names: dict[str, Path], adapter: str) -> str:
 
 def _shards(base: Path) -> list[Path]:
     if base.is_file():
+        if base.suffix.lower() in (".bin", ".pt", ".pth"):
+            raise CosetError(f"{base}: the base has to be safetensors, as what is written will be")
         return [base]
     index = next(
         iter([base / _INDEX] if (base / _INDEX).is_file() else sorted(base.glob("*.safetensors.index.json"))), None

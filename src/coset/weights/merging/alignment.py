@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coset.weights.merging.encoders import Encoder, Inputs, count_samples, take
-from coset.weights.merging.wiring import Wiring
+from coset.weights.merging.wiring import Attention, Wiring
 from coset.weights.permutations.matching import assign
 from coset.weights.permutations.spec import Orders, permute
 
@@ -82,8 +82,8 @@ def match(wiring: Wiring, first: Mapping[str, Tensor], second: Mapping[str, Tens
     similarity = {s: correlation(first[s], second[s]) for s in orders if s in first}
     for space in similarity.keys() - wiring.heads.keys():
         orders[space] = assign(similarity[space])
-    for spaces in wiring.layers_of_heads():
-        orders |= _assign_heads({s: similarity[s] for s in spaces}, wiring.heads[spaces[0]])
+    for layer in wiring.attention:
+        orders |= assign_heads(layer, similarity)
     return orders
 
 
@@ -124,15 +124,40 @@ def _assign(similarity: Tensor) -> tuple[Tensor, float]:
     return order, float(similarity[torch.arange(len(order)), order].sum())
 
 
-def _assign_heads(similarities: Mapping[str, Tensor], heads: int) -> Orders:
-    """Pairs of heads, the same for all spaces of a layer, and for each space pairs of channels inside them."""
-    inside, total = {}, torch.zeros(heads, heads)
-    for space, similarity in similarities.items():
-        size = len(similarity) // heads
-        cells = [
-            [_assign(similarity[g * size :, h * size :][:size, :size]) for h in range(heads)] for g in range(heads)
-        ]
-        total += torch.tensor([[score for _, score in row] for row in cells])
-        inside[space] = [[order + h * size for h, (order, _) in enumerate(row)] for row in cells]
-    chosen = assign(total).tolist()
-    return {space: torch.cat([cells[g][h] for g, h in enumerate(chosen)]) for space, cells in inside.items()}
+def assign_heads(a: Attention, similarity: Mapping[str, Tensor]) -> Orders:
+    """Pairs of groups of heads, of heads inside them, and of channels inside these, for all spaces of a layer."""
+    per = a.heads // a.groups
+    together = a.queries == a.keys
+    cells = [[_pair_of_groups(a, similarity, g, h, per, together) for h in range(a.groups)] for g in range(a.groups)]
+    chosen = assign(torch.tensor([[score for score, _ in row] for row in cells])).tolist()
+    found = [cells[g][h][1] for g, h in enumerate(chosen)]
+    return {space: torch.cat([orders[space] for orders in found]) for space in a.spaces}
+
+
+def _pair_of_groups(
+    a: Attention, similarity: Mapping[str, Tensor], g: int, h: int, per: int, together: bool
+) -> tuple[float, Orders]:
+    """How alike group g of the first and group h of the second are at best, and the orders of the second's channels."""
+
+    def cell(space: str, i: int, j: int, count: int) -> Tensor:
+        size = len(similarity[space]) // count
+        return similarity[space][i * size :, j * size :][:size, :size]
+
+    values, score = _assign(cell(a.values, g, h, a.groups))
+    width, orders = len(values), {a.values: values + h * len(values)}
+    if together:
+        keys, more = _assign(cell(a.keys, g, h, a.groups))
+        return score + more, orders | {a.keys: keys + h * len(keys)}
+    # Query and key channels that turn with positions stay; of a group's query heads any may be paired.
+    of_keys = cell(a.keys, g, h, a.groups)
+    between = torch.stack([
+        torch.stack([cell(a.queries, g * per + i, h * per + j, a.heads).diagonal().sum() for j in range(per)])
+        for i in range(per)
+    ])  # fmt: skip
+    heads, more = _assign(between)
+    size = len(of_keys)
+    orders[a.keys] = torch.arange(size) + h * size
+    orders[a.queries] = torch.cat([torch.arange(size) + (h * per + int(j)) * size for j in heads])
+    if a.read != a.values:
+        orders[a.read] = torch.cat([values + (h * per + int(j)) * width for j in heads])
+    return score + more + float(of_keys.diagonal().sum()), orders

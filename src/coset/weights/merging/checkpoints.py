@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
@@ -21,17 +21,35 @@ from coset.core.files import replacing, write_json
 from coset.core.outside import inside, read_bytes, read_tree, tensor_file
 from coset.weights.merging import mlp_files
 from coset.weights.merging.encoders import Encoder, MLPEncoder
+from coset.weights.merging.families import FAMILIES
 from coset.weights.merging.teachers import Teacher
-from coset.weights.merging.transformer_encoders import TransformerEncoder
+from coset.weights.merging.transformer_encoders import TransformerEncoder, restored
 
-FAMILIES = ("vit", "bert", "clip_vision_model", "mlp")
+Heads = Literal["join", "average", "keep"]
+KNOWN = (*(name for name in FAMILIES if " " not in name), "mlp")
 MUST_AGREE = (
     "model_type", "num_hidden_layers", "hidden_act", "image_size", "patch_size", "num_channels", "vocab_size",
-    "type_vocab_size", "max_position_embeddings", "projection_dim", "qkv_bias",
+    "type_vocab_size", "max_position_embeddings", "projection_dim", "qkv_bias", "n_layer", "n_layers", "n_positions",
+    "num_key_value_heads", "head_dim", "rope_theta", "rope_parameters", "rope_scaling", "sliding_window",
+    "activation_function", "activation",
 )  # fmt: skip
-WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
+WIDTHS = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "n_embd", "n_inner", "n_head", "dim", "hidden_dim",
+    "n_heads",
+)  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
-HEAD = ("classifier.weight", "classifier.bias")
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Alone, or in shards with an index."""
+HEADS = ("classifier.", "pre_classifier.", "qa_outputs.", "score.")
+"""Beginnings of parameters that belong to a task."""
+LAST = ("classifier.out_proj", "classifier", "score", "qa_outputs")
+"""Modules that give classes, in the order in which they are looked for."""
+
+
+ANSWERS = {
+    "ForSequenceClassification": "sequences", "ForImageClassification": "images", "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "spans",
+}  # fmt: skip
 
 
 class _Index(BaseModel):
@@ -44,6 +62,8 @@ class _Tokenizer(BaseModel):
 
 class Checkpoint:
     """A folder with ``config.json`` and safetensors, of which nothing is read before it is asked for.
+
+    Without safetensors, ``pytorch_model.bin`` is read, of which nothing but tensors is unpickled.
 
     Args:
         folder: The folder.
@@ -60,13 +80,18 @@ class Checkpoint:
         self.files = self._find()
 
     def _find(self) -> dict[str, Path]:
-        index, single = self.folder / "model.safetensors.index.json", self.folder / "model.safetensors"
-        if index.is_file():
-            listed = read_tree(index, _Index).weight_map
-        elif single.is_file():
-            listed = dict.fromkeys(_names(single), single.name)
+        for kind in FILES:
+            index, single = self.folder / f"{kind}.index.json", self.folder / kind
+            if index.is_file():
+                listed = read_tree(index, _Index).weight_map
+                break
+            if single.is_file():
+                listed = dict.fromkeys(_names(single), single.name)
+                break
         else:
-            raise CosetError(f"{self.folder} holds no model.safetensors (nor an index of shards)")
+            raise CosetError(
+                f"{self.folder} holds no model.safetensors (nor an index of shards, nor pytorch_model.bin)"
+            )
         for shard in sorted(set(listed.values())):
             path = inside(self.folder, shard, index)
             if not path.is_file():
@@ -110,15 +135,29 @@ class Checkpoint:
     @property
     def classes(self) -> int:
         """Of its head; 0 without one."""
-        return self.shapes()[self.head[0]][0] if self.head[0] in self.files else 0
+        return self.shapes()[self.head[0]][0] if self.head and self.head[0] in self.files else 0
 
     @property
-    def head(self) -> tuple[str, str]:
-        """Names of its classifier's weight and bias: of an MLP, its last layer."""
-        if self.config.get("model_type") != "mlp":
-            return HEAD
-        last = mlp_files.places(list(self.files))[-1]
-        return f"{last}.weight", f"{last}.bias"
+    def head(self) -> tuple[str, ...]:
+        """Names of the weight and, if there is one, the bias that give its classes: of an MLP, its last layer."""
+        if self.config.get("model_type") == "mlp":
+            last = str(mlp_files.places(list(self.files))[-1])
+        else:
+            last = next((name for name in LAST if f"{name}.weight" in self.files), "classifier")
+        return tuple(name for name in (f"{last}.weight", f"{last}.bias") if name in self.files)
+
+    @property
+    def of_task(self) -> tuple[str, ...]:
+        """Names of all parameters of its head."""
+        if self.config.get("model_type") == "mlp":
+            return self.head
+        return tuple(name for name in self.files if name.startswith(HEADS))
+
+    @property
+    def answers(self) -> str:
+        """What its classes are of: ``sequences``, ``images``, ``tokens``, ``spans``, or nothing known."""
+        kinds = [str(kind) for kind in self.config.get("architectures") or ()]
+        return next((what for end, what in ANSWERS.items() if any(kind.endswith(end) for kind in kinds)), "")
 
     @property
     def has_heads(self) -> bool:
@@ -131,17 +170,14 @@ class Checkpoint:
         return [str(named.get(str(i), f"LABEL_{i}")) for i in range(self.classes)]
 
 
-def joins_heads(checkpoint: Checkpoint) -> bool:
-    """Whether classes of several such models can stand side by side: those of sequences, images and MLPs."""
-    kinds = [str(kind) for kind in checkpoint.config.get("architectures") or ()]
-    known = checkpoint.config.get("model_type") in FAMILIES
-    return known and all(
-        kind.endswith(("ForSequenceClassification", "ForImageClassification")) for kind in kinds if "For" in kind
-    )
+def usual_heads(checkpoint: Checkpoint) -> Heads:
+    """Classes of sequences, images and MLPs side by side, where the family is known; all else is averaged."""
+    known = checkpoint.config.get("model_type") in KNOWN
+    return "join" if known and checkpoint.answers not in ("tokens", "spans") else "average"
 
 
 def check_fit(
-    checkpoints: Sequence[Checkpoint], *, equal_widths: bool, wired: bool = True, joined: bool = True
+    checkpoints: Sequence[Checkpoint], *, equal_widths: bool, wired: bool = True, heads: Heads = "join"
 ) -> list[str]:
     """Whether models can be merged, from configurations and headers; returns notes.
 
@@ -149,17 +185,18 @@ def check_fit(
         checkpoints: The models.
         equal_widths: Whether the method needs them.
         wired: Whether it has to know how the network is wired, and so its family.
-        joined: Whether classes of heads will stand side by side; if not, heads are merged as all else is.
+        heads: Whether classes of heads will stand side by side, heads are merged as all else is, or each is kept.
 
     Raises:
         CosetError: They cannot; the message names the file, the key and both values.
     """
     first, notes = checkpoints[0], []
-    if wired and first.config.get("model_type") not in FAMILIES:
+    if wired and first.config.get("model_type") not in KNOWN:
         raise CosetError(
             f"{first.folder}: model_type={first.config.get('model_type')!r} cannot be merged by this method; known are "
-            f"{', '.join(FAMILIES)} (any with methods that go tensor by tensor, e.g. linear, slerp, ties)"
+            f"{', '.join(KNOWN)} (any with methods that go tensor by tensor, e.g. linear, slerp, ties)"
         )
+    _check_heads(checkpoints, heads)
     with_head = [c for c in checkpoints if c.classes]
     if with_head and len(with_head) < len(checkpoints):
         lacking = next(c for c in checkpoints if not c.classes)
@@ -175,7 +212,7 @@ def check_fit(
         ]
         if len(set(sizes)) > 1:
             raise CosetError(f"{other.folder}: heads are {sizes[1]} wide, those of {first.folder} {sizes[0]}")
-        _check_tensors(first, other, equal_widths, joined)
+        _check_tensors(first, other, equal_widths, heads)
         _check_tokenizers(first, other)
         eps = [c.config.get("layer_norm_eps") for c in (first, other)]
         if eps[0] != eps[1]:
@@ -202,13 +239,30 @@ def _stored_as(checkpoint: Checkpoint) -> str:
     return " and ".join(sorted({k for k in kinds.values() if k in FLOATS}))
 
 
-def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool, joined: bool) -> None:
+def _check_heads(checkpoints: Sequence[Checkpoint], heads: Heads) -> None:
+    """Whether classes can be put side by side, or are the same ones.
+
+    Raises:
+        CosetError: They cannot, or are not.
+    """
+    first = checkpoints[0]
+    if heads == "join" and first.answers == "spans":
+        raise CosetError(
+            f"{first.folder} answers with spans, whose heads cannot stand side by side: heads: average | keep"
+        )
+    for other in checkpoints[1:] if heads == "average" and first.classes else ():
+        a, b = first.labels(), other.labels()
+        if a != b:
+            raise CosetError(
+                f"{other.folder}: its classes are {', '.join(b)}, those of {first.folder} {', '.join(a)}: heads of "
+                "other classes have no average (heads: join, keep)"
+            )
+
+
+def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool, heads: Heads) -> None:
     a, b = first.shapes(), other.shapes()
-    ignored = {
-        n
-        for n in (*a, *b)
-        if (joined and n in first.head) or (".pooler." in f".{n}" and first.config.get("model_type") == "vit")
-    }
+    apart = {*first.of_task, *other.of_task} if heads == "keep" else first.head if heads == "join" else ()
+    ignored = {n for n in (*a, *b) if n in apart or (".pooler." in f".{n}" and first.config.get("model_type") == "vit")}
     for mine, theirs, who, whose in ((a, b, other, first), (b, a, first, other)):
         lacking = sorted(set(mine) - set(theirs) - ignored)
         if lacking:
@@ -251,13 +305,38 @@ def load_teacher(checkpoint: Checkpoint, name: str) -> Teacher:
     transformers = require("transformers", "weights")
     for tensor in checkpoint.files:
         checkpoint[tensor]
-    headed = {"vit": "ViTForImageClassification", "bert": "BertForSequenceClassification"}.get(family)
-    plain = {"vit": "ViTModel", "bert": "BertModel", "clip_vision_model": "CLIPVisionModelWithProjection"}[family]
-    kind = getattr(transformers, headed if checkpoint.classes and headed else plain)
-    options: dict[str, Any] = {"add_pooling_layer": False} if kind.__name__ == "ViTModel" else {}
+    if family == "clip_vision_model" and not any("visual_projection" in name for name in checkpoint.files):
+        family = "clip_vision_model without projection"
+    known = FAMILIES[family]
+    headed = bool(checkpoint.classes and known.headed)
+    if checkpoint.classes and not headed:
+        raise CosetError(f"{checkpoint.folder} has a head; of {family} models without heads are merged by this method")
+    options = {} if headed else dict(known.made)
+    if family in ("bert", "roberta") and not headed:
+        options["add_pooling_layer"] = any("pooler.dense" in name for name in checkpoint.files)
+    model = _loaded(transformers, checkpoint, str(known.headed if headed else known.model), options)
+    if not headed:
+        body = TransformerEncoder(model)
+        body.eval().requires_grad_(False)
+        width = body.wiring().widths[body.wiring().output]
+        head = nn.Linear(width, width, bias=False)
+        head.weight = nn.Parameter(torch.eye(width), requires_grad=False)
+        return Teacher(name, body, head)
+    top = model.get_submodule(known.top[0]) if known.top else None
+    body = TransformerEncoder(getattr(model, model.base_model_prefix), top)
+    body.eval().requires_grad_(False)
+    return Teacher(name, body, model.get_submodule(known.head).requires_grad_(False))
+
+
+def _loaded(transformers: Any, checkpoint: Checkpoint, kind: str, options: dict[str, Any]) -> Any:
+    """A model of the package with every parameter of the file.
+
+    Raises:
+        CosetError: It lacks one, or holds one that the model has not: whoever merged it would lose that.
+    """
     with _quiet(transformers):
         try:
-            model, facts = kind.from_pretrained(
+            model, facts = getattr(transformers, kind).from_pretrained(
                 checkpoint.folder,
                 dtype=torch.float32,
                 output_loading_info=True,
@@ -270,14 +349,20 @@ def load_teacher(checkpoint: Checkpoint, name: str) -> Teacher:
     missing = sorted(facts["missing_keys"])
     if missing:
         raise CosetError(f"{checkpoint.folder} lacks {missing[0]}")
-    body = TransformerEncoder(getattr(model, model.base_model_prefix) if checkpoint.classes else model)
-    body.eval().requires_grad_(False)
-    if checkpoint.classes:
-        return Teacher(name, body, model.classifier.requires_grad_(False))
-    width = body.wiring().widths[body.wiring().output]
-    head = nn.Linear(width, width, bias=False)
-    head.weight = nn.Parameter(torch.eye(width), requires_grad=False)
-    return Teacher(name, body, head)
+    other = sorted(name for name in facts["unexpected_keys"] if not _of_no_use(name))
+    if other:
+        raise CosetError(
+            f"{checkpoint.folder} holds {other[0]}, which {kind} has not: this method would lose it (those that go "
+            "tensor by tensor keep it, e.g. linear, slerp, ties)"
+        )
+    return model
+
+
+def _of_no_use(name: str) -> bool:
+    """Buffers of earlier releases, and poolers that no classifier reads."""
+    return (
+        name.endswith(("position_ids", "rotary_emb.inv_freq", "attn.bias", "masked_bias")) or ".pooler." in f".{name}"
+    )
 
 
 def joint_config(config: dict[str, Any], names: Sequence[str], labels: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -292,33 +377,61 @@ def joint_config(config: dict[str, Any], names: Sequence[str], labels: Sequence[
 
 def save_merged(
     folder: Path, encoder: Encoder, heads: dict[str, nn.Linear], labels: Sequence[Sequence[str]], *,
-    dtype: torch.dtype, max_shard_size: str,
+    dtype: torch.dtype, max_shard_size: str, keep: bool = False,
 ) -> None:  # fmt: skip
     """Write an ordinary checkpoint: one classifier over the classes of all heads, or the bare model with adapters.
 
-    Without heads, what leads from merged features to each teacher's goes to ``heads.safetensors``.
+    Without heads, what leads from merged features to each teacher's goes to ``heads.safetensors``; so do all heads
+    where they are to be kept, beside the first, which the checkpoint has.
     """
+    if keep and labels[0]:
+        last = "classifier" if not isinstance(encoder, MLPEncoder) else "head"
+        parts = {
+            task: {f"{last}.{n}": v.detach().to(dtype).contiguous() for n, v in head.named_parameters()}
+            for task, head in heads.items()
+        }
+        save_heads(folder, parts)
+        heads, labels = dict(list(heads.items())[:1]), labels[:1]
     if isinstance(encoder, MLPEncoder):
         return _save_mlp(folder, encoder, heads, labels, dtype=dtype, max_shard_size=max_shard_size)
     transformers = require("transformers", "weights")
     assert isinstance(encoder, TransformerEncoder)
-    family = encoder.family
+    model = restored(encoder.model)
     with _quiet(transformers):
         if labels[0]:
-            config = type(encoder.config).from_dict(joint_config(encoder.config.to_dict(), list(heads), labels))
-            kind = "ViTForImageClassification" if family == "vit" else "BertForSequenceClassification"
-            with torch.device("meta"):
-                model = getattr(transformers, kind)(config)
-            setattr(model, model.base_model_prefix, encoder.model)
-            model.classifier = _joined(heads)
-        else:
-            model = encoder.model
+            model = _headed(
+                transformers, encoder, model, joint_config(model.config.to_dict(), list(heads), labels), heads
+            )
         model.config.dtype = dtype
         model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     for file in folder.glob("*.safetensors"):  # the package makes them for their owner alone
         file.chmod(stat.S_IMODE((folder / "config.json").stat().st_mode))
     if not labels[0]:
         _save({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
+
+
+def _headed(
+    transformers: Any, encoder: TransformerEncoder, body: Any, config: dict[str, Any], heads: dict[str, nn.Linear]
+) -> Any:
+    """The model of the package with a classifier.
+
+    Raises:
+        CosetError: Its classifier has no place for a bias that a head has got.
+    """
+    family = FAMILIES[encoder.family]
+    with torch.device("meta"):
+        model = getattr(transformers, str(family.headed))(type(encoder.config).from_dict(config))
+    setattr(model, model.base_model_prefix, body)
+    joined = _joined(heads)
+    if model.get_submodule(family.head).bias is None:
+        if bool(joined.bias.any()):
+            raise CosetError(f"the classifier of {family.headed} has no bias, which this method needs: choose another")
+        joined.bias = None  # type: ignore[assignment]
+    for place, module in ((family.head, joined), (family.top[0] if family.top else "", encoder.top)):
+        if place and module is not None:
+            where, _, last = place.rpartition(".")
+            setattr(model.get_submodule(where), last, module)
+    return model
 
 
 def _save_mlp(
@@ -330,6 +443,14 @@ def _save_mlp(
     activation = next(n for n, a in mlp_files.ACTIVATIONS.items() if any(type(m) is a for m in encoder.layers))
     config = joint_config({"model_type": "mlp", "hidden_act": activation}, list(heads), labels)
     write_json(folder / "config.json", config)
+
+
+def save_heads(folder: Path, heads: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """The parameters of each task's head, named ``task.parameter``."""
+    _save(
+        {f"{task}.{name}": v.contiguous() for task, own in heads.items() for name, v in own.items()},
+        folder / "heads.safetensors",
+    )
 
 
 def _joined(heads: dict[str, nn.Linear]) -> nn.Linear:

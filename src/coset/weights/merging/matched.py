@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from coset.weights.merging.alignment import align
+from coset.weights.merging.alignment import align, assign_heads
 from coset.weights.merging.averages import average
 from coset.weights.merging.encoders import Inputs, join
 from coset.weights.merging.methods import merge_method
@@ -17,8 +17,9 @@ from coset.weights.merging.teachers import (
     check_teachers,
     rebuilt,
 )
-from coset.weights.permutations.matching import weight_matching
-from coset.weights.permutations.spec import permute
+from coset.weights.merging.wiring import Wiring
+from coset.weights.permutations.matching import affinity, weight_matching
+from coset.weights.permutations.spec import Orders, permute
 
 
 def matched_average(teachers: Sequence[Teacher], inputs: Sequence[Inputs] | None = None, *, seed: int = 0) -> Merged:
@@ -47,16 +48,29 @@ def align_teachers(teachers: Sequence[Teacher], inputs: Sequence[Inputs]) -> lis
 
 
 def weight_aligned(teachers: Sequence[Teacher], seed: int = 0) -> list[Teacher]:
-    """The same by weights alone: streams, hidden units and whole heads, then the channels inside heads."""
+    """The same by weights alone: streams, hidden units and whole heads first, then heads again by their best channels.
+
+    As long as channels inside heads are in another order, whole heads say little about one another. So once streams are
+    in order, every pair of heads is tried with the channels paired as well as may be; and all of it is done twice.
+    """
     wiring = check_teachers(teachers)
     first = {n: p.detach() for n, p in teachers[0].encoder.named_parameters()}
     made = [teachers[0]]
     for teacher in teachers[1:]:
         state: dict[str, Tensor] = {n: p.detach() for n, p in teacher.encoder.named_parameters()}
         order = torch.arange(wiring.widths[wiring.output])
-        for spec in wiring.permutations():
-            orders = weight_matching(spec, first, state, seed=seed)
-            state = permute(spec, state, orders)
+        for _ in range(2 if wiring.attention else 1):
+            orders = weight_matching(wiring.permutations()[0], first, state, seed=seed)
+            state = permute(wiring.permutations()[0], state, orders)
             order = order[orders.get(wiring.output, torch.arange(len(order)))]
+            state = permute(wiring.features(), state, _heads_by_weights(wiring, first, state))
         made.append(rebuilt(teacher, state, order))
     return made
+
+
+def _heads_by_weights(wiring: Wiring, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Orders:
+    spec, orders = wiring.features(), Orders()
+    alike = {g.name: affinity(spec, g, first, second) for g in spec.groups if g.name in wiring.heads}
+    for layer in wiring.attention:
+        orders |= assign_heads(layer, alike)
+    return orders

@@ -22,12 +22,12 @@ from coset.core.files import claimed_output, json_text, make_folder, write_json,
 from coset.core.outside import read_text, read_tree
 from coset.weights.merging import checkpoints
 from coset.weights.merging.augmentation import augmented
-from coset.weights.merging.checkpoints import Checkpoint, joins_heads
+from coset.weights.merging.checkpoints import Checkpoint, Heads, usual_heads
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
 from coset.weights.merging.encoders import Inputs
 from coset.weights.merging.fitting import Fit, Progress, Targets, features_of, fit
 from coset.weights.merging.merge_options import MergeFile
-from coset.weights.merging.merge_results import card, read_inputs, scores_of
+from coset.weights.merging.merge_results import card, read_inputs, samples_that_fit, scores_of, tokens_of
 from coset.weights.merging.merge_values import Setting, values_by_name
 from coset.weights.merging.methods import Begin, Mix, called
 from coset.weights.merging.methods import Setting as Shared
@@ -87,6 +87,12 @@ def check(merge: MergeFile) -> list[str]:
             cosine = weight_cosine(names, opened[i], opened[j])
             lines.append(str(Diagnosis((merge.models[i].task, merge.models[j].task), cosine)))
     _needs(merge)
+    output = Path(merge.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())) and _finished(merge, output) is None:
+        raise CosetError(f"{output} exists already: choose another output")
+    checkpoints.parse_size(merge.max_shard_size)
+    _disk(merge, opened)
+    samples_that_fit(merge, opened)
     lines += _memory(merge, opened)
     return lines + [f"note: {n}" for n in notes]
 
@@ -121,6 +127,8 @@ def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str,
     opened = _open(merge)
     notes = _fitting(merge, opened)
     _needs(merge)
+    _disk(merge, opened)
+    samples_that_fit(merge, opened)
     facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "notes": notes}
     kept = output.with_name(f".{output.name}.training")
     with checkpoints.new_folder(output) as folder, _training_folder(kept):
@@ -135,10 +143,10 @@ def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str,
                 shutil.copy(opened[0].folder / name, folder / name)
         facts["seconds"] = round(time.monotonic() - started, 1)
         facts["peak_memory_mb"] = round(_peak_memory() / 1e6)
-        if any(m.test or m.inputs for m in merge.models):
+        if any(m.test or m.inputs for m in merge.models) and _heads(merge, opened) == "join":
             facts["scores"] = scores_of(merge, opened, teachers, folder)
         write_json(folder / "merge.json", facts)
-        write_text(folder / "README.md", card(merge, facts))
+        write_text(folder / "README.md", card(merge, facts, _heads(merge, opened) if opened[0].classes else None))
     shutil.rmtree(kept, ignore_errors=True)
     return facts
 
@@ -149,10 +157,15 @@ def _open(merge: MergeFile) -> list[Checkpoint]:
 
 def _fitting(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
     method = merge.method
-    joined = merge.heads == "join" or (merge.heads is None and joins_heads(opened[0]))
-    return checkpoints.check_fit(
-        opened, equal_widths=not method.any_width, wired=method.mix is None, joined=joined or method.mix is None
-    )
+    wired = method.mix is None
+    if wired and merge.heads == "average":
+        raise CosetError(f"merge_method={merge.merge_method} gives each task its own head: heads: join | keep")
+    return checkpoints.check_fit(opened, equal_widths=not method.any_width, wired=wired, heads=_heads(merge, opened))
+
+
+def _heads(merge: MergeFile, opened: Sequence[Checkpoint]) -> Heads:
+    """As asked for; else what is usual for the method and the models."""
+    return merge.heads or ("join" if merge.method.mix is None else usual_heads(opened[0]))
 
 
 def _needs(merge: MergeFile) -> None:
@@ -174,6 +187,19 @@ def _needs(merge: MergeFile) -> None:
                 raise CosetError(f"{m.task}: {file} does not exist")
 
 
+def _disk(merge: MergeFile, opened: Sequence[Checkpoint]) -> None:
+    """Whether there is room for the result.
+
+    Raises:
+        CosetError: There is not.
+    """
+    place = next(p for p in Path(merge.output).absolute().parents if p.is_dir())
+    needed = _size(opened[0]) // 4 * getattr(torch, merge.dtype).itemsize
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise CosetError(f"{merge.output} needs {needed / 1e6:,.0f} MB; {place} has {free / 1e6:,.0f} MB left")
+
+
 def _numel(shape: Sequence[int]) -> int:
     total = 1
     for n in shape:
@@ -186,7 +212,22 @@ def _memory(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
     if merge.method.mix is not None:
         return [f"memory: one shard of {merge.max_shard_size} at a time"]
     count = 2 if _on_disk(merge, opened) else len(opened) + 2
-    return [f"memory: about {count * size:,.0f} MB, {count} times one model, and activations"]
+    lines = [f"memory: about {count * size:,.0f} MB, {count} times one model, and activations"]
+    there = _memory_there() / 1e6
+    if 0 < there < count * size:
+        lines.append(
+            f"note: that is more than the {there:,.0f} MB that are free: parameters.low_memory, or a larger machine"
+        )
+    return lines
+
+
+def _memory_there() -> int:
+    """Bytes that are free now; 0 where the system does not tell."""
+    facts = Path("/proc/meminfo")
+    if not facts.is_file():
+        return 0
+    line = next((line for line in facts.read_text().splitlines() if line.startswith("MemAvailable")), "x 0")
+    return int(line.split()[1]) * 1024
 
 
 def _on_disk(merge: MergeFile, opened: Sequence[Checkpoint]) -> bool:
@@ -206,14 +247,14 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     """One tensor of each model at a time, one shard of the output."""
     merge, opened = job.merge, job.opened
     dtype = getattr(torch, merge.dtype)
-    joined = merge.heads == "join" or (merge.heads is None and joins_heads(opened[0]))
+    heads = _heads(merge, opened)
     shapes = opened[0].shapes()
-    head: tuple[str, ...] = opened[0].head if joined else ()
-    classes = sum(c.classes for c in opened) if joined else 0
+    head: tuple[str, ...] = {"join": opened[0].head, "keep": opened[0].of_task, "average": ()}[heads]
+    classes = sum(c.classes for c in opened) if heads == "join" else 0
     shared = [n for n in shapes if n not in head and all(n in c.files for c in opened)]
     sizes = {n: _numel(shapes[n]) * dtype.itemsize for n in shared}
-    if classes:
-        sizes |= {head[0]: classes * shapes[head[0]][1] * dtype.itemsize, head[1]: classes * dtype.itemsize}
+    for name in head:  # of all models, or of the first
+        sizes[name] = _numel((classes, *shapes[name][1:]) if classes else shapes[name]) * dtype.itemsize
     base = Checkpoint(Path(merge.base_model)) if merge.base_model else None
     if base is not None and (lacking := next((n for n in shared if n not in base.files), None)):
         raise CosetError(f"{base.folder} lacks {lacking}, which {opened[0].folder} has")
@@ -224,15 +265,35 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in shared:
             first = opened[0][name]  # positions and other whole numbers are not merged
-            yield name, merged(name).to(dtype) if first.is_floating_point() else first
-        for name in head if classes else ():
-            yield name, torch.cat([c[name] for c in opened]).to(dtype)
+            yield name, _stored_as(merged(name), dtype, name) if first.is_floating_point() else first
+        for name in head:
+            yield name, _stored_as(torch.cat([c[name] for c in opened]) if classes else opened[0][name], dtype, name)
 
     checkpoints.write_shards(job.folder, tensors(), sizes, merge.max_shard_size)
     config = opened[0].config
+    if heads == "keep":
+        checkpoints.save_heads(
+            job.folder,
+            {m.task: {n: c[n].to(dtype) for n in c.of_task} for m, c in zip(merge.models, opened, strict=True)},
+        )
     if classes:
         config = checkpoints.joint_config(config, [m.task for m in merge.models], [c.labels() for c in opened])
     write_json(job.folder / "config.json", config | {"dtype": merge.dtype})
+
+
+def _stored_as(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """In the type that is written.
+
+    Raises:
+        CosetError: It is not finite there.
+    """
+    made = value.to(dtype)
+    if not bool(made.isfinite().all()):
+        why = (
+            "is not finite" if not bool(value.isfinite().all()) else f"is beyond {dtype}: dtype: bfloat16 has the range"
+        )
+        raise CosetError(f"the merged {name} {why}".replace("torch.", ""))
+    return made
 
 
 def _plain(merge: MergeFile) -> dict[str, float]:
@@ -274,7 +335,10 @@ def _values(merge: MergeFile, opened: Sequence[Checkpoint]) -> Callable[[str], V
 def _write_merged(job: _Job) -> tuple[list[Teacher] | None, dict[str, Any]]:
     """Writes the checkpoint; returns the models, unless they are only read layer by layer, and facts."""
     merge, p, facts = job.merge, job.merge.parameters, dict[str, Any]()
-    inputs = [read_inputs(Path(m.inputs), Path(m.model), p.tokens)[0] if m.inputs else None for m in merge.models]
+    inputs = [
+        read_inputs(Path(m.inputs), Path(m.model), tokens_of(merge, c))[0] if m.inputs else None
+        for m, c in zip(merge.models, job.opened, strict=True)
+    ]
     given = [x for x in inputs if x is not None]
     samples = [augmented(x, p.augmentation, 1000 * merge.seed + n) for n, x in enumerate(given)]
     teachers: list[Teacher] = []
@@ -287,7 +351,7 @@ def _write_merged(job: _Job) -> tuple[list[Teacher] | None, dict[str, Any]]:
         made = called(merge.method.solve, teachers, inputs=samples, seed=merge.seed, **p.model_dump())
     checkpoints.save_merged(
         job.folder, made.encoder, made.heads, [c.labels() for c in job.opened], dtype=getattr(torch, merge.dtype),
-        max_shard_size=merge.max_shard_size,
+        max_shard_size=merge.max_shard_size, keep=_heads(merge, job.opened) == "keep",
     )  # fmt: skip
     return teachers or None, facts
 

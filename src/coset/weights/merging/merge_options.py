@@ -12,6 +12,7 @@ from coset.core.files import takes_paths
 from coset.core.options import Options
 from coset.core.outside import read_settings
 from coset.weights.merging.augmentation import AugmentationOptions
+from coset.weights.merging.checkpoints import Heads
 from coset.weights.merging.merge_values import Setting, Slice, from_slices
 from coset.weights.merging.methods import MERGE_METHODS, MergeMethod, Output
 from coset.weights.merging.operators import Kind
@@ -63,7 +64,7 @@ class Parameters(Options):
         None, description="maps from merged features to the models': trained (free) or none (tied)"
     )
     augmentation: AugmentationOptions = Field(default_factory=lambda: AugmentationOptions.model_validate({}))
-    tokens: int = Field(64, ge=2, description="texts are cut there")
+    tokens: int | None = Field(None, ge=2, description="texts are cut there; by default at 64, or at the last position")
     low_memory: bool | None = Field(
         None, description="fs_merge: models stay on disk, each layer is folded where it is used; by default if large"
     )
@@ -79,8 +80,10 @@ class MergeFile(Options):
     parameters: Parameters = Field(default_factory=lambda: Parameters.model_validate({}))
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_shard_size: str = "5GB"
-    heads: Literal["join", "average"] | None = Field(
-        None, description="classes of all side by side, or one set of classes; by default join for sequences and images"
+    heads: Heads | None = Field(
+        None,
+        description="classes of all side by side, one set of classes, or each model's own beside the first's; by "
+        "default join for sequences and images, average for tokens and spans",
     )
     output: str = "merged"
     seed: int = Field(0, ge=0)

@@ -51,6 +51,57 @@ def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor |
     return found, labels
 
 
+def positions(checkpoint: Checkpoint) -> int | None:
+    """How many tokens a model takes; RoBERTa's tables begin after its padding."""
+    most = checkpoint.config.get("max_position_embeddings") or checkpoint.config.get("n_positions")
+    padding = checkpoint.config.get("pad_token_id")
+    shifted = checkpoint.config.get("model_type") in ("roberta", "xlm-roberta", "camembert")
+    return None if most is None else int(most) - (int(padding if padding is not None else 1) + 1 if shifted else 0)
+
+
+def tokens_of(merge: MergeFile, checkpoint: Checkpoint) -> int:
+    """Where texts are cut for a model.
+
+    Raises:
+        CosetError: It has fewer positions than were asked for.
+    """
+    asked, most = merge.parameters.tokens, positions(checkpoint)
+    if asked is not None and most is not None and asked > most:
+        raise CosetError(f"parameters.tokens={asked}, but {checkpoint.folder} has {most} positions")
+    return asked or min(64, most or 64)
+
+
+def samples_that_fit(merge: MergeFile, opened: Sequence[Checkpoint]) -> None:
+    """Whether all files of samples can be read and are such as their models take.
+
+    Raises:
+        CosetError: One is not; the message names it.
+    """
+    for m, checkpoint in zip(merge.models, opened, strict=True):
+        for file in (m.inputs, m.test):
+            if file is not None:
+                inputs, _ = read_inputs(Path(file), Path(m.model), tokens_of(merge, checkpoint))
+                _check_inputs(inputs, Path(file), checkpoint)
+
+
+def _check_inputs(inputs: Inputs, file: Path, checkpoint: Checkpoint) -> None:
+    named = inputs if isinstance(inputs, dict) else {}
+    ids, config, most = named.get("input_ids"), checkpoint.config, positions(checkpoint)
+    if ids is not None and ids.dim() == 2 and ids.numel():
+        if most is not None and ids.size(1) > most:
+            raise CosetError(f"{file} has {ids.size(1)} tokens a sample, {checkpoint.folder} {most} positions")
+        if int(ids.max()) >= int(config.get("vocab_size", 1 << 62)) or int(ids.min()) < 0:
+            raise CosetError(
+                f"{file} has the token {int(ids.max())}, {checkpoint.folder} a vocabulary of {config.get('vocab_size')}"
+            )
+    pixels = named.get("pixel_values")
+    side = config.get("image_size")
+    if pixels is not None and isinstance(side, int):
+        wanted = (int(config.get("num_channels", 3)), side, side)
+        if tuple(pixels.shape[1:]) != wanted:
+            raise CosetError(f"{file} has pictures of {tuple(pixels.shape[1:])}, {checkpoint.folder} takes {wanted}")
+
+
 def scores_of(
     merge: MergeFile, opened: Sequence[Checkpoint], teachers: list[Teacher] | None, folder: Path
 ) -> dict[str, dict[str, float]]:
@@ -65,7 +116,7 @@ def scores_of(
         file = m.test or m.inputs
         if file is None:
             continue
-        inputs, labels = read_inputs(Path(file), Path(m.model), merge.parameters.tokens)
+        inputs, labels = read_inputs(Path(file), Path(m.model), tokens_of(merge, c))
         teacher = teachers[i] if teachers else load_teacher(c, m.task)
         asked[m.task] = rows, inputs, labels, Originals([teacher]).logits(inputs)[m.task].argmax(1)
         del teacher  # before the next is loaded
@@ -86,16 +137,29 @@ def _share(right: Tensor) -> float:
     return float(right.double().mean())
 
 
-def card(merge: MergeFile, facts: dict[str, Any]) -> str:
-    lines = [f"# Merged: {', '.join(m.task for m in merge.models)}", "", f"Method: `{merge.merge_method}`.", ""]
+def card(merge: MergeFile, facts: dict[str, Any], heads: str | None) -> str:
+    """A model card, its head as hubs read it: base models, their relation, library, tags."""
+    about = {
+        "library_name": "transformers", "base_model": [m.model for m in merge.models], "base_model_relation": "merge",
+        "tags": ["merge", merge.merge_method],
+    }  # fmt: skip
+    lines = ["---", OmegaConf.to_yaml(OmegaConf.create(about)).rstrip(), "---", ""]
+    lines += [f"# Merged: {', '.join(m.task for m in merge.models)}", "", f"Method: `{merge.merge_method}`.", ""]
     scores = facts.get("scores") or {}
     if scores:
         keys = list(dict.fromkeys(k for s in scores.values() for k in s))
         lines += [f"| task | {' | '.join(keys)} |", f"|{' --- |' * (len(keys) + 1)}"]
         lines += [f"| {n} | {' | '.join(f'{s[k]:.4g}' if k in s else '' for k in keys)} |" for n, s in scores.items()]
-    lines += ["", "Classes of all tasks stand side by side in one classifier, named `task: class`.", "", "```yaml"]
+    lines += ["", *([_SAID_OF_HEADS[heads], ""] if heads else []), "```yaml"]
     shown = OmegaConf.to_yaml(OmegaConf.create(merge.model_dump(mode="json", exclude_none=True)))
     return "\n".join([*lines, shown.rstrip(), "```", ""])
+
+
+_SAID_OF_HEADS = {
+    "join": "Classes of all tasks stand side by side in one classifier, named `task: class`.",
+    "average": "Heads are merged as all else is.",
+    "keep": "The head is that of the first task; `heads.safetensors` holds all, as `task.parameter`.",
+}
 
 
 def summary(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -82,7 +82,7 @@ class FoldedSuperNet(Student):
         self.unmerges = nn.ModuleDict({n: self._map(space, "unmerge", *options) for n, space in unmerges.items()})
         self.norms = nn.ParameterDict()
         for norm in self.wiring.norms:
-            for name in (norm.weight, norm.bias):
+            for name in norm.names:
                 self.norms[_key(name)] = nn.Parameter(self._start_of_norm(name, norm.space, init))
         self.to(device=example.device, dtype=example.dtype)
 
@@ -129,7 +129,7 @@ class FoldedSuperNet(Student):
                 for parameter, block in zip(full, given[space], strict=True):
                     parameter.copy_(block)
         for norm in self.wiring.norms:
-            for name in (norm.weight, norm.bias):
+            for name in norm.names:
                 parts = [s[name] @ merges[norm.space][i].to(s[name]) for i, s in enumerate(self._states)]
                 self.norms[_key(name)].copy_(torch.stack(parts).sum(0))
 
@@ -180,7 +180,7 @@ class FoldedSuperNet(Student):
         yield from self.trained_norms().items()
 
     def trained_norms(self) -> dict[str, Tensor]:
-        return {n: self.norms[_key(n)] for norm in self.wiring.norms for n in (norm.weight, norm.bias)}
+        return {n: self.norms[_key(n)] for norm in self.wiring.norms for n in norm.names}
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "samples width"]:
         """Merged features."""

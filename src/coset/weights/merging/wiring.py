@@ -8,7 +8,7 @@ residual stream, the hidden units of one MLP, the query-key and the value channe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -48,11 +48,45 @@ class Slot:
 
 @dataclass(frozen=True)
 class Norm:
-    """A LayerNorm on a space: its affine parameters are trained, not folded."""
+    """A LayerNorm or, without a bias, an RMSNorm on a space: its affine parameters are trained, not folded."""
 
     weight: str
-    bias: str
+    bias: str | None
     space: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its parameters."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The spaces of one attention layer: ``[groups, heads / groups, channels]`` for queries and what W_O reads.
+
+    Attributes:
+        queries: Written by W_Q.
+        keys: Written by W_K; the same space where their channels may be moved together.
+        values: Written by W_V: ``[groups, channels]``.
+        read: By W_O: each group's value channels once for each of its query heads; the same space as ``values`` where
+            each group has one.
+        heads: Of queries.
+        groups: Heads of keys and values.
+        rotary: Whether queries and keys are turned by their positions, so that their channels have to stay.
+    """
+
+    queries: str
+    keys: str
+    values: str
+    read: str
+    heads: int
+    groups: int
+    rotary: bool = False
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys((self.queries, self.keys, self.values, self.read)))
 
 
 @dataclass(frozen=True)
@@ -61,11 +95,11 @@ class Wiring:
 
     Attributes:
         slots: In the order in which data flows.
-        norms: All LayerNorms.
+        norms: All LayerNorms and RMSNorms.
         widths: Of each space.
         output: Space of the features that the heads read.
         stream: Space whose width sets the ranks of the hidden ones.
-        heads: Number of attention heads of the spaces that have them.
+        attention: Layers of attention, whose spaces are made of heads.
         hidden: Spaces of the hidden units of a transformer's MLP blocks.
     """
 
@@ -74,14 +108,20 @@ class Wiring:
     widths: Mapping[str, int]
     output: str
     stream: str
-    heads: Mapping[str, int] = field(default_factory=dict)
+    attention: tuple[Attention, ...] = ()
     hidden: frozenset[str] = frozenset()
 
     def names(self) -> set[str]:
         """All parameters that are described."""
-        return {n for s in self.slots for n in (s.weight, s.bias) if n} | {
-            n for m in self.norms for n in (m.weight, m.bias)
-        }
+        return {n for s in self.slots for n in (s.weight, s.bias) if n} | {n for m in self.norms for n in m.names}
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Number of heads of each space that has them."""
+        found: dict[str, int] = {}
+        for a in self.attention:
+            found |= {a.queries: a.heads, a.keys: a.groups, a.values: a.groups, a.read: a.heads}
+        return found
 
     def maps(self) -> tuple[dict[str, str], dict[str, str]]:
         """Spaces of the merge maps, and of the unmerge maps, that of the output among them."""
@@ -101,38 +141,63 @@ class Wiring:
                 found.append(Use(slot.weight, 1))
         for norm in self.norms:
             if norm.space in spaces:
-                found += [Use(norm.weight, 0), Use(norm.bias, 0)]
+                found += [Use(name, 0) for name in norm.names]
         return tuple(found)
 
     def features(self) -> PermutationSpec:
-        """Every space as one group. In attention only orders that keep heads together leave the function alone."""
+        """Every space as one group.
+
+        In attention only orders that keep heads together leave the function alone, those of spaces that belong together
+        have to agree.
+        """
         return PermutationSpec(tuple(Neurons(space, width, self.uses(space)) for space, width in self.widths.items()))
 
-    def permutations(self) -> tuple[PermutationSpec, PermutationSpec]:
-        """What may be permuted: first features and whole heads, then channels inside each head."""
-        outer, inner = [], []
-        for space, width in self.widths.items():
-            heads = self.heads.get(space)
-            if heads is None:
-                outer.append(Neurons(space, width, self.uses(space)))
-                continue
-            size = width // heads
-            for h in range(heads):
-                uses = tuple(Use(u.parameter, u.axis, h * size) for u in self.uses(space))
-                inner.append(Neurons(f"{space}:{h}", size, uses))
-        # Query-key and value channels of one layer belong to the same heads.
-        for spaces in self.layers_of_heads():
-            heads, width = self.heads[spaces[0]], self.widths[spaces[0]]
-            uses = tuple(Use(u.parameter, u.axis, 0, width // heads) for u in self.uses(*spaces))
-            outer.append(Neurons(f"{spaces[0].rpartition('.')[0]}:heads", heads, uses))
-        return PermutationSpec(tuple(outer)), PermutationSpec(tuple(inner))
+    def permutations(self) -> tuple[PermutationSpec, ...]:
+        """What may be permuted, one after the other: features and groups of heads, heads of a group, channels."""
+        outer = [Neurons(s, width, self.uses(s)) for s, width in self.widths.items() if s not in self.heads]
+        within: list[Neurons] = []
+        inner: list[Neurons] = []
+        for a in self.attention:
+            name = a.queries.rpartition(".")[0]
+            outer.append(Neurons(f"{name}:heads", a.groups, self._blocks(a, a.spaces, a.groups)))
+            if a.heads > a.groups:
+                within += self._parts(a, (a.queries, a.read), a.groups, a.heads // a.groups)
+            if not a.rotary:
+                inner += self._channels(a, (a.queries,) if a.queries == a.keys else (a.queries, a.keys))
+            inner += self._channels(a, tuple(dict.fromkeys((a.values, a.read))))
+        return tuple(PermutationSpec(tuple(groups)) for groups in (outer, within, inner) if groups)
 
-    def layers_of_heads(self) -> list[list[str]]:
-        """Spaces that share their heads (queries and keys, values), layer by layer."""
-        layers: dict[str, list[str]] = {}
-        for space in self.heads:
-            layers.setdefault(space.rpartition(".")[0], []).append(space)
-        return list(layers.values())
+    def _blocks(self, a: Attention, spaces: Sequence[str], count: int) -> tuple[Use, ...]:
+        """Equal stretches of the spaces, ``count`` of each."""
+        return tuple(Use(u.parameter, u.axis, 0, self.widths[s] // count) for s in spaces for u in self.uses(s))
+
+    def _parts(self, a: Attention, spaces: Sequence[str], groups: int, parts: int) -> list[Neurons]:
+        """For each group its parts, which move together in all the spaces."""
+        made = []
+        for g in range(groups):
+            uses = []
+            for s in spaces:
+                size = self.widths[s] // groups
+                uses += [Use(u.parameter, u.axis, g * size, size // parts) for u in self.uses(s)]
+            made.append(Neurons(f"{spaces[0]}:{g}:heads", parts, tuple(uses)))
+        return made
+
+    def _channels(self, a: Attention, spaces: Sequence[str]) -> list[Neurons]:
+        """For each group the channels of its heads, the same in all of them."""
+        made = []
+        for g in range(a.groups):
+            uses, size = [], self.widths[a.values] // a.groups
+            if spaces[0] == a.queries:
+                size = self.widths[a.queries] // a.heads
+            for s in spaces:
+                whole = self.widths[s] // a.groups
+                uses += [
+                    Use(u.parameter, u.axis, start)
+                    for u in self.uses(s)
+                    for start in range(g * whole, (g + 1) * whole, size)
+                ]
+            made.append(Neurons(f"{spaces[0]}:{g}", size, tuple(uses)))
+        return made
 
     def rank(self, space: str, rank: int) -> int:
         """As published: r, and floor(r h / d) for the h hidden units of an MLP block beside a stream of width d."""
@@ -180,7 +245,7 @@ def combine(
         if slot.bias and bias is not None:
             merged[slot.bias] = bias
     for norm in wiring.norms:
-        for name in (norm.weight, norm.bias):
+        for name in norm.names:
             merged[name] = torch.stack([s[name] @ merges[norm.space][i].to(s[name]) for i, s in enumerate(states)]).sum(
                 0
             )

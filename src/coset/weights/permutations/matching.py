@@ -44,10 +44,10 @@ def weight_matching(spec: PermutationSpec, first: State, second: State, *, seed:
         for number in torch.randperm(len(spec), generator=generator).tolist():
             group = spec.groups[number]
             others = {name: order for name, order in orders.items() if name != group.name}
-            affinity = _affinity(spec, group, a, permute(spec, b, others))
-            old = float(affinity.gather(1, orders[group.name][:, None]).sum())
-            order = assign(affinity)
-            new = float(affinity.gather(1, order[:, None]).sum())
+            scores = affinity(spec, group, a, permute(spec, b, others))
+            old = float(scores.gather(1, orders[group.name][:, None]).sum())
+            order = assign(scores)
+            new = float(scores.gather(1, order[:, None]).sum())
             if new > old + PROGRESS * max(1.0, abs(old)):
                 before = objective(spec, a, permute(spec, b, orders)) if _both_axes(spec, group) else None
                 trial = {**orders, group.name: order}
@@ -118,9 +118,10 @@ def _numbers(spec: PermutationSpec, state: State) -> dict[str, Tensor]:
     }
 
 
-def _affinity(
+def affinity(
     spec: PermutationSpec, group: Neurons, a: Mapping[str, Tensor], b: Mapping[str, Tensor]
 ) -> Float[Tensor, "n n"]:
+    """Of each neuron of one network and each of another: the inner product of all that belongs to them."""
     total = torch.zeros(group.size, group.size, dtype=torch.float64)
     for use in group.uses:
         if _counts(use.parameter):
