@@ -46,7 +46,8 @@ def asymmetry_bounds(
         c: Their multipliers.
         bend: sup |s''| of a convex s; beta / 4 for softplus.
     """
-    largest = torch.stack([_largest(layer.group, x, (sign * c).relu()) for sign in (1.0, -1.0)])
+    group = _of_inputs(layer)
+    largest = torch.stack([_largest(group, x, (sign * c).relu()) for sign in (1.0, -1.0)])
     return layer.value.abs() * bend * torch.where(layer.value > 0, largest[0], largest[1])
 
 
@@ -55,8 +56,7 @@ def instabilities(
 ) -> Float[Tensor, "k parts"]:
     """Largest eigenvalue on each part but the first, at each neuron's weights without their asymmetry; above 1:
     unstable."""
-    group = layer.group
-    assert isinstance(group, FiniteGroup)
+    group = _of_inputs(layer)
     bends = layer.activation(group.centre(layer.weight) @ group.centre(x).T + layer.bias[:, None])[2]
     shares = layer.value[:, None] * c * bends
     found = []
@@ -74,15 +74,22 @@ def symmetric_neurons(
 
     Descent on |w|^2 / 2 - v_k sum_j c_j s(w P x_j + b_k), from the weights without their asymmetry.
     """
-    centre = layer.group.centre(x)
+    group = _of_inputs(layer)
+    centre = group.centre(x)
     bend = layer.activation(torch.linspace(-3, 3, 601, dtype=x.dtype))[2].abs().max()
     steepest = 1 + layer.value.abs() * bend * float(torch.linalg.eigvalsh(centre.T @ (c.abs()[:, None] * centre))[-1])
-    weight = layer.group.centre(layer.weight)
+    weight = group.centre(layer.weight)
     for _ in range(steps):
         gates = layer.activation(weight @ centre.T + layer.bias[:, None])[1]
         weight = weight - (weight - layer.value[:, None] * (gates * c) @ centre) / steepest[:, None]
     parts = (layer.bias, layer.value, layer.offset)
     return HiddenLayer(weight, *parts, layer.trained, layer.activation, layer.group)
+
+
+def _of_inputs(layer: HiddenLayer) -> FiniteGroup:
+    """The group, which permutes the entries of inputs unless the layer is one on coordinates."""
+    assert isinstance(layer.group, FiniteGroup)
+    return layer.group
 
 
 def _largest(group: FiniteGroup, x: Tensor, c: Tensor) -> Tensor:
