@@ -1,7 +1,7 @@
 """What weights give away, measured: the experiments of docs/reconstruction.md, and the speed of restarts side by side.
 
     python benchmarks/reconstruction.py plain groups activation drift basin isotypic generator collapse members sets
-    python benchmarks/reconstruction.py solved_plain solved_c4 solved_d4
+    python benchmarks/reconstruction.py solved_plain solved_c4 solved_d4 canaries
     python benchmarks/reconstruction.py written speed seeds=1
 
 Each name is one experiment on scikit-learn's digits (``sets``: point clouds); every row is one seed. CPU seconds.
@@ -19,6 +19,7 @@ from coset.privacy import (
     ReLUNetwork,
     SoftplusFeatures,
     attribute,
+    audit,
     distinct_neurons,
     first_layer,
     group_of,
@@ -32,7 +33,9 @@ from coset.privacy import (
     train_to_stationarity,
     with_surrogate,
 )
+from coset.privacy.canaries import planted
 from coset.privacy.data.images import digits, point_clouds
+from coset.privacy.models.modules import OnFlatInputs
 from coset.privacy.reconstruction import _Objective
 
 SHAPE = (8, 8)
@@ -305,6 +308,47 @@ def solved_c4(seed: int) -> None:
 def solved_d4(seed: int) -> None:
     """All symmetries of the square."""
     _solved("d4", 200, seed, steps=400, restarts=4)
+
+
+def canaries(seed: int) -> None:
+    """Audits' controls: canaries found inside the theory, and verdicts outside of it."""
+    images, group = digits(10, HELD_OUT, seed), group_of("plain", SHAPE)
+    theirs = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(HELD_OUT // 2)
+    for gate in (torch.nn.Softplus(5.0), torch.nn.Tanh(), torch.nn.SiLU()):
+        model = _features(gate, seed)
+        attack = Attack(method="gauss-newton", candidates=20, steps=400, restarts=4, seed=seed)
+        before = time.process_time()
+        found = planted(model, images.train, images.labels, attack, group, loss="mse", weight_decay=DECAY)
+        show(
+            f"canaries {type(gate).__name__}", seed, recovered=found.recovered, of=10, residual=found.residual,
+            ceiling=float(found.ceiling.mean()), seconds=time.process_time() - before,
+        )  # fmt: skip
+    torch.manual_seed(seed)
+    normed = torch.nn.Sequential(
+        torch.nn.Linear(64, 50), torch.nn.LayerNorm(50), torch.nn.ReLU(), torch.nn.Linear(50, 1), torch.nn.Flatten(0)
+    )
+    for name, model in (("stopped early", ReLUNetwork([64, 100, 1])), ("layer norm", normed.double())):
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        for _ in range(300):
+            optimizer.zero_grad()
+            torch.nn.functional.softplus(-images.labels * model(images.train)).mean().backward()
+            optimizer.step()
+        data = (images.train, images.labels), (images.held_out, theirs)
+        attack = Attack(candidates=20, steps=200, least=0.1)
+        found = audit(model, *data, weight_decay=DECAY, attack=attack, plant=False)
+        show(f"outside, {name}", seed, verdict=found.verdict.kind, residual=found.residual)
+
+
+def _features(gate: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """A first layer that is trained, between biases and output weights that are not."""
+    generator = torch.Generator().manual_seed(seed)
+    first, last = torch.nn.Linear(64, 100).double(), torch.nn.Linear(100, 1, bias=False).double()
+    with torch.no_grad():
+        first.bias.copy_(torch.randn(100, generator=generator))
+        last.weight.copy_(0.01 * torch.randn(1, 100, generator=generator).sign())
+    first.bias.requires_grad_(False)
+    last.weight.requires_grad_(False)
+    return OnFlatInputs(torch.nn.Sequential(first, gate, last), (64,))
 
 
 def written(seed: int) -> None:

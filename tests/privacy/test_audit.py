@@ -227,6 +227,7 @@ def test_from_a_shell(trained, tmp_path, monkeypatch, capsys):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "private data" in page
     assert "send it" not in page
+    assert "95 % interval" in page
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written["verdict"]["text"] in page
     assert written["verdict"]["text"] in printed.replace("\n", " ")

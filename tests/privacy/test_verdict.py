@@ -1,5 +1,7 @@
 """The first line of an audit, and the controls that it rests on."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -42,7 +44,7 @@ HOLDS = {"members": 10, "recovered": 0, "p_value": 0.6, "recoverable": 10, "cana
 def test_verdicts(changes, kind, says):
     found = judge(**(HOLDS | changes))
     assert found.kind == kind
-    assert __import__("re").search(says, found.text)
+    assert re.search(says, found.text)
 
 
 def test_shares_told_at_a_false_positive_rate():

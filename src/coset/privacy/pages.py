@@ -88,7 +88,7 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
         Section(
             "What the weights give away",
             "",
-            [Table(["measured", ""], rows), *_parts(known)],
+            [Table(["measured", ""], rows), _membership(audit), *_parts(known)],
             panels,
             pictures,
             audit.warnings,
@@ -102,12 +102,21 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
     )  # fmt: skip
 
 
+def _membership(audit: Audit) -> Table:
+    """Who was trained on, told from held-out inputs by two scores."""
+    rows = [
+        [name, f"{audit.membership[name]:.3f}", f"{told:.3f}", f"{low:.3f} to {high:.3f}"]
+        for name, (told, low, high) in audit.told.items()
+    ]
+    return Table(["membership by", "AUC", "members told at 1 % false positives", "95 % interval"], rows)
+
+
 def _controls(audit: Audit) -> Table:
     names = {"canaries": "trained until the equations hold", "private": "trained with differential privacy"}
     rows = []
     for name, control in audit.controls.items():
         one = control.numbers()
-        shown = [f"{one[key]:.3f}" if one[key] is not None else "" for key in ("correlation", "ceiling", "residual")]
+        shown = [f"{one[key]:.3g}" if one[key] is not None else "" for key in ("correlation", "ceiling", "residual")]
         bound = "" if control.epsilon is None else f"{control.epsilon:.1f}"
         rows.append([names[name], f"{control.recovered} of {len(control.correlation)}", *shown, bound])
     columns = ["network of the same form", "canaries recovered", "best correlation", "ceiling", "residual", "epsilon"]
@@ -123,13 +132,13 @@ def _records(audit: Audit) -> Table:
         ]
         for r in sorted(audit.records(), key=lambda r: -(r["correlation"] or 0.0))
     ]  # fmt: skip
-    columns = ["record", "best correlation", "ceiling", "share of the weights", "above held-out inputs"]
+    columns = ["record", "best correlation", "ceiling", "multiplier", "above held-out inputs"]
     return Table(columns, rows)
 
 
 def _parts(known: Mapping[str, Any] | None) -> list[Table]:
     """Energy of weights and data by the parts of the group's action."""
-    if not known or not known["weights"]:
+    if not known or not known["weights"] or len(known["weights"]) == 1:
         return []
     rows = [[name, f"{share:.2g}", f"{known['data'][name]:.2g}"] for name, share in known["weights"].items()]
     caption = "A part of the data that has no energy in the weights cannot be recovered from them."
