@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coset import CosetError
-from coset.motion.export import quaternion, write_all, write_colmap
+from coset.motion.export import quaternion, write_all, write_colmap, write_nerfstudio
 from coset.motion.geometry import project, rotation_from_vector, to_camera
 from coset.motion.reconstruct import Options, reconstruct
 
@@ -21,7 +21,7 @@ def result(scene, network):
 @pytest.fixture(scope="module")
 def folder(result, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scene")
-    assert write_all(result, folder) == ["ply/", "colmap/", "scene.glb", "reconstruction.npz"]
+    assert write_all(result, folder) == ["ply/", "colmap/", "scene.glb", "transforms.json", "reconstruction.npz"]
     return folder
 
 
@@ -150,3 +150,22 @@ def test_folders_that_cannot_be_written(result, tmp_path):
         write_all(result, tmp_path / "file")
     with pytest.raises(CosetError, match="cannot write"):
         write_colmap(result, tmp_path / "missing")
+
+
+def test_nerfstudio_gets_cameras_that_look_along_minus_z(result, tmp_path):
+    write_nerfstudio(result, tmp_path / "transforms.json")
+    content = json.loads((tmp_path / "transforms.json").read_text())
+    tracks, points = result.tracks, result.points().numpy()
+    assert (content["w"], content["h"], content["k1"]) == (*tracks.size, 0.0)
+    n = tracks.frames - 1
+    frame = content["frames"][n]
+    assert frame["file_path"] == f"images/frame_{n:04d}.jpg"
+    assert frame["time"] == pytest.approx(n / tracks.rate)
+    world = np.append(points[0, n] * [1, -1, -1], 1.0)
+    x, y, z, _ = np.linalg.inv(np.array(frame["transform_matrix"])) @ world
+    assert z < 0
+    seen = np.array([content["fl_x"] * x / -z + content["cx"], content["cy"] - content["fl_y"] * y / -z]) - 0.5
+    inside = to_camera(result.points()[0, n], result.prediction.rotations[n], result.prediction.positions[n])
+    k = tracks.intrinsics
+    expected = project(inside).numpy() * k.focal * float(result.prediction.focal[n]) + [k.cx, k.cy]
+    assert seen == pytest.approx(expected, abs=1e-6)

@@ -11,6 +11,7 @@ from coset.core.errors import CosetError
 from coset.motion.data import tracks as files
 from coset.motion.models.checkpoint import save_model
 from coset.motion.pipeline import write_picture
+from coset.motion.tracker import read_video
 
 cv2 = pytest.importorskip("cv2")
 
@@ -73,6 +74,23 @@ def test_a_video_becomes_a_scene_at_once(coset, video, checkpoint, tmp_path):
     assert metrics["points"] <= 60
     page = (tmp_path / "s" / "index.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 12
+
+
+def test_a_folder_of_frames_becomes_a_scene_for_other_programs(coset, video, checkpoint, tmp_path):
+    (tmp_path / "frames").mkdir()
+    for n, frame in enumerate(read_video(str(video)).frames[:12]):
+        cv2.imwrite(str(tmp_path / "frames" / f"{n}.png"), frame[..., ::-1])
+    arguments = ("--output", tmp_path / "s", "--model", checkpoint, "--refine", "none", "--intrinsics", "170,100,80")
+    code, out, err = coset(
+        "reconstruct", tmp_path / "frames", *arguments, "--points", 40, "--images", "--json", "--quiet"
+    )
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["frames"], said["focal_px"], said["depth_known"]) == (12, 170.0, True)
+    assert said["output"] == str(tmp_path / "s")
+    content = json.loads((tmp_path / "s" / "transforms.json").read_text())
+    for frame in content["frames"]:
+        assert cv2.imread(str(tmp_path / "s" / frame["file_path"])).shape == (content["h"], content["w"], 3)
 
 
 def test_intrinsics_from_files(coset, video, tmp_path):

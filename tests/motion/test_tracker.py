@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coset import CosetError
-from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
+from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track, uneven
 
 cv2 = pytest.importorskip("cv2")
 
@@ -98,8 +99,36 @@ def test_files_that_are_no_videos(tmp_path):
             read_video(tmp_path / name)
     with pytest.raises(CosetError, match="no such file"):
         read_video(tmp_path / "missing.mp4")
-    with pytest.raises(CosetError, match="is a folder"):
-        read_video(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(CosetError, match=r"no pictures in this folder; frames end in \.png"):
+        read_video(tmp_path / "pictures")
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path):
+    video = gliding()
+    for n, frame in enumerate(video.frames[:8]):
+        cv2.imwrite(str(tmp_path / f"f{n * 2}.png"), frame[..., ::-1])
+    (tmp_path / "notes.txt").write_text("no picture")
+    read = read_video(str(tmp_path))
+    assert (read.frames == video.frames[:8]).all()  # f2 before f10
+    assert read.damage is None
+    assert len(read_video(tmp_path, most_frames=3, stride=2).frames) == 3
+    cv2.imwrite(str(tmp_path / "f15.png"), video.frames[0][:50])
+    (tmp_path / "f16.png").write_bytes(b"broken")
+    read = read_video(tmp_path)
+    assert len(read.frames) == 8
+    assert "2 pictures of" in read.damage
+    assert "f15.png first" in read.damage
+
+
+def test_uneven_times_are_kept_and_even_ones_are_not():
+    assert uneven(np.arange(5) / 30) is None
+    assert uneven(np.array([0.0, 0.1, 0.1, 0.2])) is None
+    assert uneven(np.array([2.0, 2.1, 2.3, 2.4])) == pytest.approx([0, 0.1, 0.3, 0.4])
+    video = replace(gliding(), times=np.arange(10) ** 1.5 / 20)
+    tracks = track(video, slice(2, 10), TrackerOptions(least_length=4))
+    assert tracks.seconds()[0] == 0
+    assert tracks.seconds()[-1] == pytest.approx((9**1.5 - 2**1.5) / 20)
 
 
 def test_sound_without_pictures(tmp_path):

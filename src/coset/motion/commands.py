@@ -9,7 +9,7 @@ import typer
 
 from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
-from coset.core.files import claimed_output
+from coset.core.files import claimed_output, json_text
 from coset.runs.terminal import console, print_notes, print_table
 
 BRIEF = {
@@ -24,7 +24,7 @@ DEPTH_UNKNOWN = 3
 
 @COMMANDS.register("track")
 def track(
-    video: Annotated[Path, typer.Argument(help="Video file.")],
+    video: Annotated[Path, typer.Argument(help="Video file, or folder of pictures.")],
     output: Annotated[Path, typer.Option(help="NPZ to write; of several shots the others get -2, -3, ...")] = Path(
         "tracks.npz"
     ),
@@ -51,7 +51,7 @@ def track(
 
 @COMMANDS.register("reconstruct")
 def reconstruct(
-    source: Annotated[Path, typer.Argument(help="Video, or NPZ of tracks.")],
+    source: Annotated[Path, typer.Argument(help="Video, folder of pictures, or NPZ of tracks.")],
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     refine: Annotated[str, typer.Option(help="none, bundle or finetune.")] = "bundle",
     model: Annotated[
@@ -70,6 +70,8 @@ def reconstruct(
     focal_guess: Annotated[
         float | None, typer.Option(min=1.0, help="Pixels; the focal length is estimated from there.")
     ] = None,
+    images: Annotated[bool, typer.Option(help="Write the frames of a video too, for nerfstudio and COLMAP.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print metrics and notes as JSON.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Cameras and moving 3D of a video: a page to look at, COLMAP, PLY and glTF files, metrics.
@@ -85,14 +87,17 @@ def reconstruct(
         raise CosetError(f"--refine {refine}: choose none, bundle or finetune")
     if intrinsics is not None and focal_guess is not None:
         raise CosetError("--intrinsics are held and --focal-guess is not: give one of them")
-    inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess)
+    inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess, images)
     options = Options(refine=refine, steps=steps)  # type: ignore[arg-type]
     result, notes = reconstruct_file(inputs, output, options, model, progress=not quiet)
-    print_notes(notes)
-    print_table(
-        ["measured", ""], [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
-    )
-    console.print(f"look at {output / 'index.html'}", highlight=False, soft_wrap=True)
+    if json:
+        content = {**result.metrics(), "output": str(output), "notes": list(notes)}
+        typer.echo(json_text(content, indent=2).rstrip())
+    else:
+        print_notes(notes)
+        cells = [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
+        print_table(["measured", ""], cells)
+        console.print(f"look at {output / 'index.html'}", highlight=False, soft_wrap=True)
     if not result.depth_known:
         raise typer.Exit(DEPTH_UNKNOWN)
 

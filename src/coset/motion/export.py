@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 
-from coset.core.files import make_folder, takes_paths, write_bytes, write_text
+from coset.core.files import json_text, make_folder, takes_paths, write_bytes, write_text
 from coset.motion.reconstruct import Reconstruction
 
 GREY = 160.0
@@ -20,7 +20,7 @@ UPRIGHT = np.diag([1.0, -1.0, -1.0])  # cameras of computer vision look along +z
 
 @takes_paths
 def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
-    """Everything there is: ``ply/``, ``colmap/``, ``scene.glb``, ``reconstruction.npz``; returns the names.
+    """``ply/``, ``colmap/``, ``scene.glb``, ``transforms.json``, ``reconstruction.npz``; returns the names.
 
     Where depth cannot be known there are no clouds, and ``reconstruction.npz`` alone is written.
 
@@ -35,8 +35,9 @@ def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
     write_plys(reconstruction, folder / "ply")
     write_colmap(reconstruction, folder / "colmap")
     write_gltf(reconstruction, folder / "scene.glb")
+    write_nerfstudio(reconstruction, folder / "transforms.json")
     write_arrays(reconstruction, folder / "reconstruction.npz")
-    return ["ply/", "colmap/", "scene.glb", "reconstruction.npz"]
+    return ["ply/", "colmap/", "scene.glb", "transforms.json", "reconstruction.npz"]
 
 
 @takes_paths
@@ -110,6 +111,43 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
 
 
 @takes_paths
+def write_nerfstudio(reconstruction: Reconstruction, path: Path) -> None:
+    """``transforms.json`` of nerfstudio and instant-ngp: a lens, and camera to world of every frame, y up.
+
+    Pictures are named ``images/frame_0000.jpg`` and so on; :func:`write_images` writes them.
+    """
+    tracks, prediction = reconstruction.tracks, reconstruction.prediction
+    k, focal = tracks.intrinsics, prediction.focal.numpy() * tracks.intrinsics.focal
+    rotations = UPRIGHT @ prediction.rotations.numpy() @ UPRIGHT
+    positions = prediction.positions.numpy() @ UPRIGHT
+    frames = []
+    for n, time in enumerate(tracks.seconds()):
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = rotations[n], positions[n]
+        lens = {"fl_x": float(focal[n]), "fl_y": float(focal[n])} if np.ptp(focal) > 1e-9 else {}
+        name = f"images/frame_{n:04d}.jpg"
+        frames.append({"file_path": name, "transform_matrix": matrix.tolist(), "time": float(time), **lens})
+    content = {
+        "camera_model": "OPENCV", "fl_x": float(focal.mean()), "fl_y": float(focal.mean()), "cx": k.cx + 0.5,
+        "cy": k.cy + 0.5, "w": tracks.size[0], "h": tracks.size[1], "k1": k.radial, "k2": 0.0, "p1": 0.0, "p2": 0.0,
+        "frames": frames,
+    }  # fmt: skip
+    write_text(path, json_text(content, indent=1))
+
+
+@takes_paths
+def write_images(frames: UInt8[np.ndarray, "frames height width 3"], folder: Path) -> None:
+    """Frames as JPEG files ``frame_0000.jpg`` and so on, for programs that read the cameras."""
+    from PIL import Image
+
+    make_folder(folder)
+    for n, frame in enumerate(frames):
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+        write_bytes(folder / f"frame_{n:04d}.jpg", buffer.getvalue())
+
+
+@takes_paths
 def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
     """A binary glTF 2.0: points whose morph targets are the clouds B_k and whose animated weights are c_ik; the camera.
 
@@ -119,7 +157,7 @@ def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
     basis = prediction.basis.numpy() @ UPRIGHT
     rotations = UPRIGHT @ prediction.rotations.numpy() @ UPRIGHT
     positions = prediction.positions.numpy() @ UPRIGHT
-    times = np.arange(tracks.frames) / tracks.rate
+    times = tracks.seconds()
     file = _Glb()
     colours = np.concatenate([colours_of(reconstruction) / 255, np.ones((len(basis), 1))], 1)
     attributes = {"POSITION": file.add(basis[:, 0], bounds=True), "COLOR_0": file.add(colours)}

@@ -14,7 +14,7 @@ from coset.core.files import claimed_folder, json_text, write_bytes, write_text
 from coset.core.outside import parse_tree, read_text
 from coset.motion.data import tracks as track_files
 from coset.motion.data.tracks import Intrinsics, Tracks
-from coset.motion.export import write_all
+from coset.motion.export import write_all, write_images
 from coset.motion.models.checkpoint import load_model, pretrained
 from coset.motion.reconstruct import WINDOW, Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
@@ -31,10 +31,11 @@ class Input:
     """Where tracks come from and how a video is read.
 
     Attributes:
-        path: NPZ of tracks, or a video.
+        path: NPZ of tracks, a video, or a folder of pictures.
         intrinsics: File, or numbers ``f,cx,cy`` or ``fx,fy,cx,cy``, in pixels of the frames as stored, which are held;
             the focal length is estimated if None.
         focal_guess: Pixels of the frames as stored, from which an estimate of the focal length sets out.
+        images: Write the frames too, for programs that read the cameras.
         points: Most tracks to follow in a video.
         most_frames: Read no more frames of a video.
         stride: Take every so many frames of a video.
@@ -48,6 +49,7 @@ class Input:
     stride: int = 1
     shot: int | None = None
     focal_guess: float | None = None
+    images: bool = False
 
 
 def track_video(source: Input, output: Path, picture: Path | None = None, progress: bool = False) -> list[str]:
@@ -89,8 +91,8 @@ def reconstruct_file(
 ) -> tuple[Reconstruction, list[str]]:
     """Reconstruct a video or its tracks into a folder; returns the reconstruction and notes.
 
-    The folder gets ``index.html``, ``metrics.json``, ``tracks.npz``, ``reconstruction.npz``, ``scene.glb``, ``ply/``
-    and ``colmap/``.
+    The folder gets ``index.html``, ``metrics.json``, ``tracks.npz``, ``reconstruction.npz``, ``scene.glb``,
+    ``transforms.json``, ``ply/`` and ``colmap/``.
 
     Args:
         source: Video or NPZ.
@@ -116,6 +118,9 @@ def _reconstruct(
     with _bar(progress, "reconstructing", None) as each:
         result = reconstruct(tracks, network, options, lambda stage: each(stage))
     names = write_all(result, output)
+    if source.images and frames is not None:
+        write_images(frames, output / "images")
+        names.append("images/")
     track_files.save(result.tracks, output / "tracks.npz")
     write_viewer(result, output / "index.html", f"{source.path.name} in 3D", frames)
     notes = [*notes, *result.notes]

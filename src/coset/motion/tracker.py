@@ -7,6 +7,7 @@ OpenCV (``pip install "coset[motion]"``).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from coset.core.errors import CosetError, require
 from coset.core.files import takes_paths
@@ -37,7 +38,8 @@ class Video:
     rate: float
     path: Path
     scale: float = 1.0  # of the frames against those in the file
-    damage: str | None = None  # said of a file that ends before the frames it announces
+    damage: str | None = None  # said of a file that ends before the frames it announces, or of pictures left out
+    times: Float[np.ndarray, " frames"] | None = None  # seconds of each frame, where they are not evenly spaced
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,19 +72,36 @@ MOST_BYTES = 1 << 33
 """Of all frames in memory."""
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings of the pictures of a folder."""
+UNEVEN = 1.5  # longest over shortest time between frames, from which on a video has a variable frame rate
+
+
 @takes_paths
 def read_video(path: Path, most_frames: int | None = None, stride: int = 1, longest_side: int = 960) -> Video:
-    """Decode a video, turned as its rotation flag says, at most ``longest_side`` pixels wide or high.
+    """Decode a video, or a folder of pictures, upright, at most ``longest_side`` pixels wide or high.
+
+    A video is turned as its rotation flag says, and keeps the times of its frames if they are uneven. The pictures of a
+    folder are taken in the order of their names (numbers in them count as numbers), turned as their EXIF tag says.
+
+    Args:
+        path: Video, or folder of pictures.
+        most_frames: Read no more.
+        stride: Take every so many.
+        longest_side: Pixels.
 
     Raises:
         CosetError: There is no such file, or no picture can be decoded from it.
     """
+    if path.is_dir():
+        return _read_pictures(path, most_frames, stride, longest_side)
     cv2 = require("cv2", "motion")
     check_regular(path)
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         capture = cv2.VideoCapture(str(path))
         frames: list[np.ndarray] = []
+        times: list[float] = []
         rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
         announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
         index, scale = 0, 1.0
@@ -94,6 +113,7 @@ def read_video(path: Path, most_frames: int | None = None, stride: int = 1, long
                 if not good or frame is None:
                     break
                 scale = min(1.0, longest_side / max(frame.shape[:2]))
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                 frames.append(_fitted(cv2, frame, scale))
                 if len(frames) * frames[0].nbytes > MOST_BYTES:
                     raise CosetError(f"{path}: {len(frames)} frames fill {MOST_BYTES >> 30} GiB; take a part of them")
@@ -103,12 +123,56 @@ def read_video(path: Path, most_frames: int | None = None, stride: int = 1, long
         cv2.utils.logging.setLogLevel(before)
     if not frames:
         raise CosetError(f"{path}: no picture can be decoded; it is corrupt, has no video stream, or is no video")
-    frames = [frame for frame in frames if frame.shape == frames[0].shape]
+    alike = [frame.shape == frames[0].shape for frame in frames]
+    frames = [frame for frame, same in zip(frames, alike, strict=True) if same]
     ended = most_frames is None or len(frames) < most_frames
     damage = None
     if ended and index < 0.95 * announced - 1:
         damage = f"{path} is damaged: {index} of its {announced:.0f} frames can be decoded, and are used"
-    return Video(np.stack(frames), (rate if 1 <= rate <= 1000 else 20.0) / stride, path, scale, damage)
+    rate = (rate if 1 <= rate <= 1000 else 20.0) / stride
+    return Video(np.stack(frames), rate, path, scale, damage, uneven(np.array(times)[alike]))
+
+
+def uneven(times: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"] | None:
+    """Seconds of frames from the first on, if the steps between them differ much and all go forward."""
+    steps = np.diff(times)
+    if not len(steps) or not np.isfinite(times).all() or steps.min() <= 0 or steps.max() < UNEVEN * steps.min():
+        return None
+    return times - times[0]
+
+
+def _read_pictures(folder: Path, most_frames: int | None, stride: int, longest_side: int) -> Video:
+    cv2 = require("cv2", "motion")
+    names = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file()]
+    names = sorted(names, key=lambda path: [(w.isdigit(), int(w) if w.isdigit() else w) for w in _words(path.stem)])
+    if not names:
+        raise CosetError(f"{folder}: no pictures in this folder; frames end in {', '.join(PICTURES)}")
+    frames: list[np.ndarray] = []
+    left_out, scale = [], 1.0
+    for name in names[::stride][:most_frames]:
+        frame = cv2.imread(str(name), cv2.IMREAD_COLOR)
+        if frame is not None:
+            fit = min(1.0, longest_side / max(frame.shape[:2]))
+            frame, scale = _fitted(cv2, frame, fit), scale if frames else fit
+        if frame is None or (frames and frame.shape != frames[0].shape):
+            left_out.append(name.name)
+            continue
+        frames.append(frame)
+        if len(frames) * frames[0].nbytes > MOST_BYTES:
+            raise CosetError(f"{folder}: {len(frames)} frames fill {MOST_BYTES >> 30} GiB; take a part of them")
+    if not frames:
+        raise CosetError(f"{folder}: no picture can be decoded, {left_out[0]} to begin with")
+    damage = None
+    if left_out:
+        damage = (
+            f"{len(left_out)} pictures of {folder} are damaged or of another size and left out, {left_out[0]} first"
+        )
+    return Video(np.stack(frames), 20.0 / stride, folder, scale, damage)
+
+
+def _words(name: str) -> list[str]:
+    """Runs of digits and of other characters."""
+    return re.findall(r"\d+|\D+", name)
 
 
 def shots(video: Video) -> list[slice]:
@@ -166,7 +230,9 @@ def track(
         )
     xy, visible, started = xy[rows], visible[rows], started[rows]
     colours = _colours(pictures, xy, started)
-    return Tracks(xy, visible, video.size, started, intrinsics or Intrinsics.assumed(*video.size), video.rate, colours)
+    times = None if video.times is None else video.times[frames or slice(None)]
+    k = intrinsics or Intrinsics.assumed(*video.size)
+    return Tracks(xy, visible, video.size, started, k, video.rate, colours, times=times)
 
 
 class _Living:

@@ -58,14 +58,26 @@ def page_data(reconstruction: Reconstruction, frames: np.ndarray | None = None) 
         "positions": _rounded(p.positions),
         "focal": p.focal.tolist(),
         "intrinsics": [k.focal, k.cx, k.cy],
+        "radial": k.radial,
+        "warning": warning(reconstruction),
         "size": list(tracks.size),
         "rate": tracks.rate,
+        "times": tracks.seconds().round(4).tolist(),
+        "coloured": tracks.colours is not None,
         "colours": colours_of(reconstruction).astype(int).tolist(),
         "visible": ["".join("1" if seen else "0" for seen in row) for row in tracks.visible],
         "first": first.tolist(),
         "tracks": places,
         "pictures": [] if frames is None else _pictures(frames),
     }
+
+
+def warning(reconstruction: Reconstruction) -> str:
+    """What a visitor must know before believing the picture; empty if there is nothing."""
+    if not reconstruction.depth_known:
+        return "Depth cannot be known here: the camera does not move from its place. Points are directions on a sphere."
+    unknown = sum(not body.known for body in reconstruction.bodies)
+    return f"The depth of {unknown} moving bodies is not measured: see the notes." if unknown else ""
 
 
 def script_text(value: Any) -> str:

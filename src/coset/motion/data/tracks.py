@@ -100,6 +100,7 @@ class Tracks:
         rate: Frames a second.
         colours: Red, green, blue of each point where it was picked, 0 to 255, if known.
         truth: What a test set tells of the scene.
+        times: Seconds of each frame where they are not evenly spaced.
     """
 
     xy: Float[np.ndarray, "points frames 2"]
@@ -110,6 +111,7 @@ class Tracks:
     rate: float = 20.0
     colours: Num[np.ndarray, "points 3"] | None = None
     truth: Truth | None = None
+    times: Float[np.ndarray, " frames"] | None = None
 
     def __post_init__(self) -> None:
         if self.started_at is None:
@@ -124,6 +126,11 @@ class Tracks:
     @property
     def frames(self) -> int:
         return self.xy.shape[1]
+
+    def seconds(self) -> Float[np.ndarray, " frames"]:
+        """Time of each frame, from that of the first."""
+        even = np.arange(self.frames) / self.rate
+        return even if self.times is None else self.times - self.times[0]
 
     def tensor(self, unseen: bool = False) -> Float[Tensor, "points frames 3"]:
         """(x, y, visible) in normalised coordinates; zeros where a point is not seen.
@@ -150,6 +157,7 @@ class Tracks:
             started_at=np.maximum(self.started_at[rows] - first, 0),
             colours=None if self.colours is None else self.colours[rows],
             truth=None if self.truth is None else self.truth.select(rows, run),
+            times=None if self.times is None else self.times[run],
         )
 
     def checked(self, where: str = "tracks") -> Tracks:
@@ -201,6 +209,8 @@ def save(tracks: Tracks, path: Path) -> None:
     }
     if k.source != "assumed":
         arrays["Ks_all"] = np.repeat(k.matrix()[None], tracks.frames, 0)
+    if tracks.times is not None:
+        arrays["times"] = tracks.times
     if tracks.colours is not None:
         arrays["colours"] = tracks.colours.astype(np.uint8)
     buffer = io.BytesIO()
@@ -240,6 +250,9 @@ def _tracks_of(file: ArrayFile, given: Intrinsics | None) -> Tracks:
     colours = file.get("colours")
     if colours is not None and colours.shape != (len(xy), 3):
         raise CosetError(f"{path}: colours has shape {colours.shape}; expected ({len(xy)}, 3)")
+    times = file.get("times")
+    if times is not None and (times.shape != (xy.shape[1],) or not (np.diff(times) > 0).all()):
+        raise CosetError(f"{path}: times has shape {times.shape}; expected {xy.shape[1]} seconds that grow")
     rate = float(file["rate"]) if "rate" in file and file.shape("rate") == () else 20.0
     seen = np.abs(xy[raw.visible & np.isfinite(xy).all(-1)])
     if raw.size is None and len(seen) and seen.max() <= SHARES:
@@ -248,7 +261,7 @@ def _tracks_of(file: ArrayFile, given: Intrinsics | None) -> Tracks:
             "with occluded and image_size"
         )
     started = raw.visible.argmax(1).astype(np.int64) if raw.started_at is None else raw.started_at
-    return Tracks(xy, raw.visible, size, started, k or Intrinsics.assumed(*size), rate, colours, raw.truth)
+    return Tracks(xy, raw.visible, size, started, k or Intrinsics.assumed(*size), rate, colours, raw.truth, times)
 
 
 @takes_paths
