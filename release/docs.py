@@ -41,7 +41,8 @@ def commands() -> str:
 
 def _command(name: str, function: Callable[..., None]) -> Iterator[str]:
     text = inspect.getdoc(function) or ""
-    said, *examples = re.split(r"\n*Example: ", text)
+    examples = re.findall(r"^Example: (.*(?:\n(?!\s*\n).+)*)", text, re.MULTILINE)
+    said = re.sub(r"^Example: .*(?:\n(?!\s*\n).+)*", "", text, flags=re.MULTILINE)
     yield from (f"## coset {name}", "", " ".join(said.split()), "")
     if examples:
         yield from ("```bash", *(" ".join(example.split()) for example in examples), "```", "")

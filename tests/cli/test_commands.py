@@ -50,12 +50,9 @@ def test_a_mistake_in_an_example_would_be_found():
         leaf(["list", "--no-such"])
 
 
-def test_what_a_command_prints_is_an_object_with_json(coset, tmp_path, make_run):
+def test_what_a_command_prints_is_an_object_with_json(coset):
     assert "kind: graphs" in json.loads(coset("show", "gin/freesolv", "--json")[1])["said"]
     assert json.loads(coset("bench", "--json")[1])["bags"] == "coset.graphs.benches.bags:main"
-    both = [make_run("a"), make_run("b")]
-    page = json.loads(coset("report", *both, "--output", tmp_path / "x.html", "--json")[1])["page"]
-    assert page == str(tmp_path / "x.html")
     code, out, err = coset("show", "gin/nowhere", "--json")
     assert (code, out) == (1, "")
     assert err.startswith("error: no recipe")
@@ -104,3 +101,25 @@ def test_the_page_of_runs_can_be_searched(coset, three):
     assert "3 runs, 2 of them done." in html
     assert '<table class="sortable" data-search>' in html
     assert len(html) < 100_000
+
+
+def test_what_a_command_tells_is_the_object(capsys):
+    from coset.runs.terminal import console, json_answer, print_notes, print_table, tell
+
+    with json_answer():
+        tell(folder="runs/a", loss=float("nan"))
+        print_table(["a", "b"], [["1", "2"]])
+        print_notes(["a note"])
+        console.print("written")
+    assert json.loads(capsys.readouterr().out) == {
+        "folder": "runs/a", "loss": None, "tables": [[{"a": "1", "b": "2"}]], "notes": ["a note"], "said": ["written"],
+    }  # fmt: skip
+
+    def fail():
+        with json_answer():
+            tell(passed=False)
+            raise typer.Exit(1)
+
+    with pytest.raises(typer.Exit):
+        fail()
+    assert json.loads(capsys.readouterr().out) == {"passed": False}
