@@ -75,7 +75,7 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, ...]]:
     save_peft(LoraAdapter({"x.q": pair}, "a"), folder / "adapter")
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     config |= {"rank_pattern": {r".*\.q": 2}, "alpha_pattern": {"x.(q|v)": 4}}
-    recipe = b"kind: graphs\ndata: {name: csv, path: a.csv, target: y}\nmodel:\n  name: gin\n  width: 16\nseed: 1\n"
+    recipe = b"kind: graphs\ndata: {name: freesolv}\nmodel:\n  name: gin\n  width: 16\nseed: 1\n"
     manifest = {
         "name": "a", "shards": [["a.arrow", 2]], "target_names": ["y"], "transform": "", "node_features": [3],
         "edge_features": None, "notes": [],

@@ -1,9 +1,11 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import pandas as pd
 import pytest
@@ -295,6 +297,19 @@ def test_what_is_no_graph_needs_neither_pyg_nor_lightning():
     code = f"import sys; import {', '.join(f'coset.{kind}' for kind in kinds)}, coset.cli.runs; "
     code += "print([name for name in ('torch_geometric', 'pytorch_lightning') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_signal_of_which_a_library_makes_an_error_of_its_own(coset, monkeypatch):
+    def interrupted(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except BaseException as error:
+            raise ValueError("a bad batch") from error
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    code, _, problems = coset("list")
+    assert (code, problems.strip()) == (130, "stopped by SIGINT")
 
 
 def test_the_command_is_installed():

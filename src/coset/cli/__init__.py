@@ -16,7 +16,7 @@ from coset import CosetError, __version__
 from coset.cli import data, find, runs, table
 from coset.core.commands import COMMANDS
 from coset.core.errors import not_installed
-from coset.runs.signals import Stopped, stop_on_signals
+from coset.runs.signals import Caught, Stopped, stop_on_signals
 from coset.runs.terminal import console, json_answer, problems
 
 # Before PyTorch is imported: its OpenMP threads sleep between operations instead of spinning, which leaves the cores to
@@ -100,15 +100,17 @@ def main() -> None:
     traceback with ``--debug``."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    caught = Caught()
     try:
-        with stop_on_signals():
+        with stop_on_signals() as caught:
             sys.exit(app(arguments, prog_name="coset", standalone_mode=False))
     except Stopped as stop:
-        problems.print(str(stop), highlight=False, markup=False, soft_wrap=True)
-        sys.exit(stop.exit_code)
+        _stopped(stop)
     except (typer.Abort, KeyboardInterrupt):
         _fail("stopped", 130)
     except Exception as error:
+        if caught.stop is not None:  # and a library made an error of it
+            _stopped(caught.stop)
         if debug:
             raise
         if hasattr(error, "format_message"):  # Typer's own: a missing argument, an unknown option
@@ -123,6 +125,11 @@ def main() -> None:
             sys.exit(1)
         known = isinstance(error, CosetError | ValueError | OSError)
         _fail(str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _stopped(stop: Stopped) -> NoReturn:
+    problems.print(str(stop), highlight=False, markup=False, soft_wrap=True)
+    sys.exit(stop.exit_code)
 
 
 def _fail(text: str, code: int) -> NoReturn:

@@ -47,24 +47,36 @@ class Stopped(BaseException):
         return f"stopped by {self.name}{where}" + (f"; go on with: {self.again}" if self.again else "")
 
 
+class Caught:
+    """What has ended the body of :func:`stop_on_signals`, also where code of others made another exception of it.
+
+    Attributes:
+        stop: ``None`` until a signal comes.
+    """
+
+    stop: Stopped | None = None
+
+
 @contextmanager
-def stop_on_signals() -> Iterator[None]:
+def stop_on_signals() -> Iterator[Caught]:
     """While the body runs, SIGTERM and SIGINT raise :class:`Stopped` in it; a second signal changes nothing more.
 
     In other threads than the main one signals cannot be caught, and nothing is changed.
     """
+    caught = Caught()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield caught
         return
 
     def stop(number: int, _: FrameType | None) -> None:
         for each in WATCHED:
             signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+        caught.stop = Stopped(number)
+        raise caught.stop
 
     before = {each: signal.signal(each, stop) for each in WATCHED}
     try:
-        yield
+        yield caught
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

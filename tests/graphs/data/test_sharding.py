@@ -61,6 +61,14 @@ def test_shards_hold_what_reading_and_encoding_gives(file, tmp_path, undisturbed
     assert not (tmp_path / "undisturbed" / "rows").exists()
 
 
+def test_rows_that_a_kill_has_left_go_with_the_next_call(file, tmp_path, undisturbed):
+    """Killed after the last file was written, before its working copies of the rows were removed."""
+    (tmp_path / "undisturbed" / "rows").mkdir()
+    (tmp_path / "undisturbed" / "rows" / "000000.csv").touch()
+    assert preprocess(sharding(file), tmp_path / "undisturbed", quiet=True)["made"] == 0
+    assert not (tmp_path / "undisturbed" / "rows").exists()
+
+
 def test_several_files_and_what_is_missing(file, tmp_path, undisturbed):
     """A stop at any place: parts not cut, shards not made, half of one written."""
     folder = tmp_path / "shards"

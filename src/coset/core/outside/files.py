@@ -21,6 +21,8 @@ from coset.core.files import reason
 MOST_BYTES = 1 << 28
 """Of a file that is read at once, after unpacking."""
 PACKED = (".gz", ".bz2", ".xz", ".zip")
+LONGEST_NAME = 200
+"""Letters of a file that another one names: file systems have room for 255 bytes."""
 
 
 @contextmanager
@@ -91,6 +93,8 @@ def inside(folder: Path, name: Any, named_by: Path | str) -> Path:
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise CosetError(f"{named_by} names a file {name!r}: a name was expected")
+    if len(name) > LONGEST_NAME:
+        raise CosetError(f"{named_by} names a file by {len(name):,} letters; at most {LONGEST_NAME} are read")
     place = Path(os.path.normpath(folder / name))
     if not place.is_relative_to(os.path.normpath(folder)) or place == Path(os.path.normpath(folder)):
         raise CosetError(f"{named_by} names the file {name!r}, which is not in {folder}")

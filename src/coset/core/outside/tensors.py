@@ -146,22 +146,30 @@ def _check_archive(path: Path) -> None:
         raise CosetError(f"{path} claims {total:,} bytes of tensors and has {path.stat().st_size:,}")
 
 
+def _held(each: Any) -> list[Any]:
+    """What a container, or an object, consists of."""
+    if isinstance(each, dict):
+        return [*each.keys(), *each.values()]
+    return list(each) if isinstance(each, list | tuple) else list(vars(each).values())
+
+
 def _check_tensors(value: Any, path: Path, classes: tuple[type, ...]) -> None:
     """That no tensor repeats a small storage over a shape that memory does not hold; nothing is nested in itself."""
     import torch
 
-    waiting, seen = [value], 0
+    waiting, around, done = [(value, False)], set[int](), set[int]()
     while waiting:
-        each = waiting.pop()
-        seen += 1
-        if seen > 10_000_000:
-            raise CosetError(f"{path} holds itself, or more entries than are read")
-        if isinstance(each, dict):
-            waiting += [*each.keys(), *each.values()]
-        elif isinstance(each, list | tuple):
-            waiting += each
-        elif isinstance(each, classes):
-            waiting += vars(each).values()
+        each, left = waiting.pop()
+        if left:
+            around.remove(id(each))
+            done.add(id(each))
+        elif isinstance(each, (dict, list, tuple, *classes)):
+            if id(each) in around:
+                raise CosetError(f"{path} holds something that holds itself")
+            if id(each) in done:
+                continue
+            around.add(id(each))
+            waiting += [(each, True), *((inner, False) for inner in _held(each))]
         elif isinstance(each, torch.Tensor) and each.layout == torch.strided:
             claimed, there = each.numel() * each.element_size(), each.untyped_storage().nbytes()
             if claimed > max(there, 1 << 20):

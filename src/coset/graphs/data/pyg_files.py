@@ -17,7 +17,7 @@ from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
-from coset.core.outside import read_saved
+from coset.core.outside import read_saved, refusing
 from coset.graphs.data.datasets import LARGEST, GraphTable, Level, as_targets, graph_features
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
@@ -40,7 +40,8 @@ def read_pyg_file(path: Path, level: str = "auto", asked: bool = False) -> Graph
     Raises:
         CosetError: It holds something else, or a graph is malformed.
     """
-    return table_of_graphs(_load(path), str(path), level, asked)
+    with refusing(path, "list of PyG graphs"):  # objects of other versions of PyG lack what theirs should have
+        return table_of_graphs(_load(path), str(path), level, asked)
 
 
 def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bool = False) -> GraphTable:

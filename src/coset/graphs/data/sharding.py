@@ -249,6 +249,7 @@ def _cut(sharding: Sharding, plan: dict[str, Any], folder: Path) -> list[_Part]:
 def _finish(folder: Path, plan: dict[str, Any], parts: Sequence[Any]) -> dict[str, Any]:
     file = folder / MANIFEST
     if file.is_file():
+        shutil.rmtree(folder / ROWS, ignore_errors=True)  # a kill may have kept it from being removed
         return dict(read_manifest(file))
     shards: list[list[Any]] = []
     skipped: dict[str, list[int]] = {}

@@ -119,6 +119,18 @@ def _layer(name: str) -> int | None:
     return None if match is None else int(match.group(1))
 
 
+def _sources(one: Any) -> list[dict[str, Any]]:
+    """The sources of a slice, each an object with whole numbers for its layers."""
+    sources = one.get("sources") if isinstance(one, dict) else None
+    for source in sources if isinstance(sources, list) else [None]:
+        layers = source.get("layer_range", []) if isinstance(source, dict) else None
+        if not isinstance(layers, list) or not all(isinstance(layer, int) for layer in layers):
+            raise CosetError(
+                f"slices: {str(one)[:60]!r}: sources with model and layer_range, e.g. [0, 12], were expected"
+            )
+    return sources or []
+
+
 def from_slices(values: dict[str, Any]) -> dict[str, Any]:
     """A file with ``slices`` as one with ``models``: the same layers of all of them, one slice after the other.
 
@@ -131,7 +143,7 @@ def from_slices(values: dict[str, Any]) -> dict[str, Any]:
     names: list[str] = []
     made, expected = [], 0
     for one in slices if isinstance(slices, list) else []:
-        sources = one.get("sources") or []
+        sources = _sources(one)
         own = [str(s.get("model")) for s in sources]
         names = names or own
         ranges = {tuple(s.get("layer_range") or ()) for s in sources}
