@@ -118,7 +118,7 @@ def test_a_broken_claim_fails(coset, finished, monkeypatch):
         (["predict", "nothing", "new.csv", "--output", "out.csv"], "nothing holds no run: recipe.yaml is missing"),
         (["verify", "gin/zinc"], "no recipe 'gin/zinc'; did you mean 'gin/zinc12k'? (coset list)"),
         (["bench", "speed"],
-         "no bench 'speed'; choose from bags, blindspots, brec, counting, expressivity, norms, torus"),
+         "no bench 'speed'; choose from bags, blindspots, brec, counting, evidence, expressivity, norms, torus"),
         (["bench", "expressivity", "part=cfi"],
          "bench expressivity: option 'part=cfi' must read key=value with key one of category, data, networks, seeds, "
          "trained"),
@@ -150,8 +150,8 @@ def test_mistyped_commands_get_one_line_and_code_2(mistake, arguments, start, co
         ("smiles,carbons\nCC,2\nC1CC,1\nC,1\n", [],
          "FILE, row 3: unparsable SMILES 'C1CC': not SMILES (a bracket, ring closure or symbol is wrong) "
          "(skip such rows with data.skip_bad_rows=true)"),
-        ("SMILES,carbons\nCC,2\n", [],
-         "FILE has no column 'smiles': its columns are 'SMILES', 'carbons'; did you mean 'SMILES'?"),
+        ("structure,carbons\nCC,2\n", [],
+         "FILE has no column 'smiles': its columns are 'structure', 'carbons'"),
         ("smiles,carbon\nCC,2\n", [],
          "FILE has no column 'carbons': its columns are 'smiles', 'carbon'; did you mean 'carbon'?"),
         ("smiles,carbons\nCC,2\nC,\nCO,1\n", [],

@@ -38,7 +38,7 @@ ERRORS = {
     "a SMILES column twice": ("smiles,smiles,y\nCCO,CC,2\n", r"two columns are called 'smiles'"),
     "columns that differ by a space": ("smiles,y, y\nCCO,1,2\n", r"two columns are called 'y'"),
     "no header": ("CCO,1\nCCC,2\n", r"no column 'smiles'"),
-    "another case": ("Smiles,y\nCCO,1\n", r"no column 'smiles'.*did you mean 'Smiles'"),
+    "two spellings": ("Smiles,SMILES,y\nCCO,CCO,1\n", r"no column 'smiles'.*did you mean 'S"),
     "a target that is missing": ("smiles,x\nCCO,1\n", r"no column 'y'"),
     "an empty header": (",\nCCO,1\n", r"is empty: the first row must name the columns"),
     "nothing": ("", r"is empty"),
