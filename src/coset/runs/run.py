@@ -112,7 +112,7 @@ def execute(
     run = Run(recipe, recipe.folder(path), quiet or not processes.is_first(), on_epoch)
     if not run.first:  # it trains with the others; the first process alone writes
         with _threads_of(recipe):
-            return {} if run.folder.finished() else recipe.work(run, recipe.prepare(run))
+            return {} if _finished_as_asked(run) else recipe.work(run, recipe.prepare(run))
     with run.folder.claimed(), _threads_of(recipe):
         if restart:
             run.folder.clear()
@@ -165,13 +165,21 @@ def _settle(run: Run) -> bool:
         )
     if not run.folder.finished():
         return False
-    made_with = run.folder.status().get("settings", old)  # the recipe in the folder may have been edited since
-    same = all(made_with.get(key) == new.get(key) == old.get(key) for key in recipe.may_change)
+    same = _finished_as_asked(run)
     if same:
         run.folder.drop_parts()  # which a full disk or a kill may have kept it from
     else:  # it goes on, further than it was asked to before
         (run.folder / METRICS).unlink()
     return same
+
+
+def _finished_as_asked(run: Run) -> bool:
+    """Whether nothing is left to do; all processes of a run must come to the same answer, or some wait for ever."""
+    if not run.folder.finished():
+        return False
+    old, new = _settled(run), _flat(run.recipe.model_dump(mode="json"))
+    made_with = run.folder.status().get("settings", old)  # the recipe in the folder may have been edited since
+    return all(made_with.get(key) == new.get(key) == old.get(key) for key in run.recipe.may_change)
 
 
 def _settled(run: Run) -> dict[str, Any]:
