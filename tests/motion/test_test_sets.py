@@ -61,7 +61,7 @@ def test_errors_do_not_depend_on_how_a_prediction_is_written_down(folder, networ
 
     table, _ = evaluate_clips([folder / "clip0.npz"], network, Options(refine="none", window=30))
     tracks = selected(files.load(folder / "clip0.npz"))
-    prediction, _, _ = feed_forward(tracks, network, Options(window=30))
+    prediction, _, _ = feed_forward(tracks.tensor(network.read_unseen), network, Options(window=30))
     errors = truth_metrics(prediction, tracks)
     for name in ("ate", "rpe_translation", "rpe_rotation", "abs_rel", "dynamic_delta1"):
         assert table[name][0] == pytest.approx(errors[name], rel=1e-6), name

@@ -86,7 +86,11 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("gin/esol", ["model.root_fraction=0.5"], "model.root_fraction=0.5: gin has no roots; leave it at 1"),
         (ZINC, ["training.monitor=auroc"], "training.monitor=auroc does not fit training.task=regression; choose rmse"),
         ("gin/esol", ["data.fractions=[0.9,0.2,0.1]"], "data.fractions=[0.9, 0.2, 0.1]: give three shares (train, val"),
-        ("csv", [], "data.path is missing: CSV, Parquet or SDF file of molecules or reactions, e.g. data.path=...; data"),
+        (
+            "csv",
+            [],
+            "data.path is missing: CSV, Parquet or SDF file of molecules or reactions, e.g. data.path=...; data",
+        ),
         ("csv", CSV[:1], "data.target is missing: column to predict, or several: a,b, e.g. data.target=..."),
         (
             "csv",

@@ -322,7 +322,9 @@ class GraphRecipe(Recipe):
         ]
         return ["metric", *splits, f"{last}, predicting the mean"], rows
 
-    def _shares(self, read: GraphTable, table: GraphTable) -> tuple[Graphs | NodeBatches, Graphs | NodeBatches]:
+    def _shares(
+        self, read: GraphTable, table: GraphTable
+    ) -> tuple[Sequence[Data] | NodeBatches, Sequence[Data] | NodeBatches]:
         """What to train on and what to validate on, of the graphs as they were read and as they are encoded."""
         has_val = len(table.splits.get("val", ())) > 0
         if self.training.neighbours:

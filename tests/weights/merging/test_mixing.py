@@ -264,7 +264,7 @@ REFUSED = {
     "models: [{model: a}, {model: b}]\nmerge_method: linear\nchat_template: auto": "chat templates are not chosen",
     "models: [{model: a}]\nmerge_method: linear": "takes 2 models at least, not 1",
     "models: [{model: a}, {model: b}]\nmerge_method: slerp_global\nparameters: {t: [0, 1]}": "takes one number for t",
-    "models: [{model: a}, {model: b}]\nmerge_method: regmean": "cannot be merged by this method",
+    "models: [{model: a}, {model: b}]\nmerge_method: regmean": "regmean needs samples of every task",
 }  # fmt: skip
 
 

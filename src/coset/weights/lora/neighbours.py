@@ -77,12 +77,13 @@ def gathered(folder: Path, skip_bad: bool = False) -> LoraZoo:
     return opened(folder, "union", skip_bad)
 
 
-def search_folder(adapter: Path, zoo: LoraZoo, top: int = 10) -> list[Neighbour]:
-    """The adapters of a collection that are most like this one.
+def search_folder(adapter: Path, zoo: LoraZoo | Path, top: int = 10) -> list[Neighbour]:
+    """The adapters of a collection, or of a folder of adapters, that are most like this one.
 
     Raises:
         CosetError: They have no layer in common.
     """
+    zoo = zoo if isinstance(zoo, LoraZoo) else gathered(Path(zoo))
     found = load_lora(adapter)
     if zoo.renamed:
         found = canonical(found)
