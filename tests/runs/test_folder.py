@@ -153,3 +153,10 @@ def test_names_are_numbered_when_taken(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a-2").mkdir()
     assert unused(tmp_path / "a") == tmp_path / "a-3"
+
+
+def test_a_run_that_begins_removes_what_a_kill_left_half_written(tmp_path):
+    (tmp_path / f".{RECIPE}.e9706aca").write_text("half")
+    with RunFolder(tmp_path).claimed() as folder:
+        folder.begin("recipe")
+    assert [file.name for file in tmp_path.glob(".*") if file.name != LOCK] == []

@@ -177,13 +177,19 @@ class RunFolder:
     def begin(self, recipe: str) -> None:
         """Write down the recipe of the run that begins or goes on here."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._drop_half_written()
         self.write_text(RECIPE, recipe)
 
     def clear(self) -> None:
         """Remove what a run has left, and nothing else."""
         for name in (*FILES, *self.leaves, PARTS):
             shutil.rmtree(self / name) if (self / name).is_dir() else (self / name).unlink(missing_ok=True)
-            for beside in self.path.glob(f".{name}.*"):  # what a kill left half-written
+        self._drop_half_written()
+
+    def _drop_half_written(self) -> None:
+        """Remove what a kill left of files that were being written."""
+        for name in (*FILES, *self.leaves):
+            for beside in self.path.glob(f".{name}.*"):
                 beside.unlink(missing_ok=True)
 
     def drop_parts(self) -> None:
