@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from coset.core.errors import CosetError
-from coset.runs import early
-from coset.runs.early import FOLDER, Schema, refuse_early
+from coset.runs import early, keys
+from coset.runs.early import FOLDER, refuse_early
+from coset.runs.keys import Schema
 from coset.runs.recipes import check, json_schema, kinds, names, show
 
 MISTAKES = [
@@ -82,7 +83,7 @@ def test_a_field_that_was_added_since_is_left_to_the_classes(monkeypatch):
 
 
 def test_what_another_distribution_may_have_added_is_left_to_the_classes(monkeypatch):
-    monkeypatch.setattr(early, "has_guests", lambda: True)
+    monkeypatch.setattr(keys, "has_guests", lambda: True)
     assert refusal("gin/freesolv", ["model.name=gatedgcn"]) is None
 
 
