@@ -91,19 +91,18 @@ HEAD = ("| key | type | default | what it is |", "| --- | --- | --- | --- |")
 
 def _keys(schema: Any, prefix: str, registries: dict[str, Any], skip: tuple[str, ...] = ()) -> Iterator[str]:
     from coset.core.choices import Choice
-    from coset.runs.recipes import _models
+    from coset.core.options import Options
 
     for name, field in schema.model_fields.items():
         if name in skip:
             continue
         choice = next((part for part in field.metadata if isinstance(part, Choice)), None)
-        inner = _models(field.annotation)
         default = "needed" if field.is_required() else f"`{_default(field)}`"
         if choice is not None:
             registries[choice.registry.what] = choice.registry
             yield f"| `{prefix}{name}` | a {choice.registry.what} | | {_cell(field.description or 'see below')} |"
-        elif len(inner) == 1 and isinstance(field.annotation, type):
-            yield from _keys(inner[0], f"{prefix}{name}.", registries)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Options):
+            yield from _keys(field.annotation, f"{prefix}{name}.", registries)
         else:
             kind = _cell(_type(field.annotation))
             yield f"| `{prefix}{name}` | {kind} | {_cell(default)} | {_cell(field.description or '')} |"

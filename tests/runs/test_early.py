@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from coset.core.errors import CosetError
 from coset.runs import early, keys
 from coset.runs.early import FOLDER, refuse_early
-from coset.runs.keys import Schema
+from coset.runs.keys import Schema, put_over
 from coset.runs.recipes import check, json_schema, kinds, names, show
 
 MISTAKES = [
@@ -60,7 +60,7 @@ def test_the_words_are_those_of_the_classes(recipe, overrides):
     read = OmegaConf.to_container(OmegaConf.create(show(recipe)))
     given = OmegaConf.to_container(OmegaConf.from_dotlist(overrides))
     with pytest.raises(CosetError) as late:
-        check(schema.over(schema.root, read, given), recipe)
+        check(put_over(schema.kept(read, given), given), recipe)
     assert words(refusal(recipe, overrides)) == words(str(late.value))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from coset.core.errors import CosetError
 from coset.core.outside import read_tree
-from coset.runs.keys import Schema, Values
+from coset.runs.keys import Schema, Values, put_over
 
 FOLDER = Path(__file__).with_name("schemas")
 NO_TABLES = (".sdf", ".SDF")
@@ -34,7 +34,7 @@ def refuse_early(read: Values, given: Values, name: str) -> None:
     if not file.is_file():
         return
     schema = Schema(_shipped(file))
-    values = schema.over(schema.root, read, given)
+    values = put_over(schema.kept(read, given), given)
     problems = list(dict.fromkeys(schema.problems(values)))
     if problems:
         raise CosetError(f"recipe {name}: {'; '.join(problems)}")

@@ -19,16 +19,17 @@ class Schema:
     def __init__(self, root: dict[str, Any]):
         self.root = root
 
-    def over(self, node: Values, read: Values, given: Values) -> dict[str, Any]:
-        """Values with others put over them, without those that another choice does not have."""
+    def kept(self, read: Values, given: Values, node: Values | None = None) -> dict[str, Any]:
+        """What stays of values when others are put over them: all but what another choice, by ``name``, has not."""
         name = given.get("name", read.get("name"))
-        possible, names = self._possible(node, name)
+        possible, names = self._possible(self.root if node is None else node, name)
         known = possible[0]["properties"] if len(possible) == 1 else {}
-        kept = {k: v for k, v in read.items() if k in known} if names and known and name != read.get("name") else read
-        return {**kept, **{key: self._put(known.get(key, {}), kept.get(key), value) for key, value in given.items()}}
-
-    def _put(self, node: Values, old: Any, new: Any) -> Any:
-        return self.over(node, old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else new
+        another = names and known and name != read.get("name")
+        stays = {key: value for key, value in read.items() if key in known} if another else read
+        return {
+            key: self.kept(value, given[key], known.get(key, {})) if _both_inner(value, given.get(key)) else value
+            for key, value in stays.items()
+        }
 
     def problems(self, values: Values) -> Iterator[str]:
         """A clause for each key or name that cannot be, in the order and the words of the classes."""
@@ -38,7 +39,7 @@ class Schema:
                 near = nearest(str(value), names)
                 told = f"{key}={value!r}: choose from {', '.join(map(repr, names))}"
             else:
-                known = known or list(self._keys(self.root, values))
+                known = known or self.keys(values)
                 near = nearest(key, known)
                 told = f"unknown key {key}={value!r}"
             yield told + (f"; did you mean {near!r}?" if near and names else f"; did you mean {near}?" if near else "")
@@ -67,13 +68,22 @@ class Schema:
                 if key not in known and closed and not _declared(key, possible[0].get("classes", ())):
                     yield prefix + str(key), value, []
 
-    def _keys(self, node: Values, values: Any, prefix: str = "") -> Iterator[str]:
-        """All dotted keys; of several objects for one key, those of the name given."""
+    def keys(self, values: Values) -> dict[str, str]:
+        """All dotted keys with their descriptions; of several objects for one key, those of the name given."""
+        return dict(self._keys(self.root, values))
+
+    def _keys(self, node: Values, values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         values = values if isinstance(values, Mapping) else {}
-        for one in self._possible(node, values.get("name"))[0]:
+        for one in self._inside(node, values.get("name")):
             for key, inner in one["properties"].items():
-                yield prefix + key
+                yield prefix + key, inner.get("description", "")
                 yield from self._keys(inner, values.get(key), f"{prefix}{key}.")
+
+    def _inside(self, node: Values, name: Any) -> list[Values]:
+        """The objects that a node may be, or else those that a list or a table of it may hold."""
+        held = (node.get("items"), node.get("additionalProperties"), *node.get("anyOf", ()))
+        inner = [one for part in held if isinstance(part, Mapping) for one in self._inside(part, name)]
+        return self._possible(node, name)[0] or inner
 
     def _possible(self, node: Values, name: Any) -> tuple[list[Values], list[str]]:
         """The objects that a node may be, given the value of ``name``, and the names that choose, if they do."""
@@ -86,6 +96,16 @@ class Schema:
         if "properties" in node:
             return [node], []
         return [one for part in node.get("anyOf", ()) for one in self._possible(part, name)[0]], []
+
+
+def put_over(read: Values, given: Values) -> dict[str, Any]:
+    """Values with others over them, table by table."""
+    inner = {k: put_over(read[k], v) if _both_inner(read.get(k), v) else v for k, v in given.items()}
+    return {**read, **inner}
+
+
+def _both_inner(old: Any, new: Any) -> bool:
+    return isinstance(old, Mapping) and isinstance(new, Mapping)
 
 
 def _declared(key: str, classes: Iterable[str]) -> bool:

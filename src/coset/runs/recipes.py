@@ -18,6 +18,7 @@ from coset.core.outside import parse_tree, read_settings, read_tree
 from coset.core.registry import nearest
 from coset.runs.early import refuse_early
 from coset.runs.folder import CONFIG, RECIPE, RunFolder
+from coset.runs.keys import Schema
 from coset.runs.listing import names, path_of, show
 from coset.runs.recipe import Recipe
 from coset.runs.run import execute
@@ -69,16 +70,13 @@ def _kept(name: str, read: dict[str, Any], given: Mapping[str, Any]) -> dict[str
         return read
     if place.partition(":")[0] not in sys.modules:  # which takes seconds to import
         refuse_early(read, given, name)
-    for key, field in _schema(place).model_fields.items():
-        choices = [part for part in field.metadata if isinstance(part, Choice)]
-        old, new = read.get(key), given.get(key)
-        if not choices or not isinstance(old, dict) or not isinstance(new, dict):
-            continue
-        wanted = new.get("name", old.get("name"))
-        chosen = [options for options in choices[0].registry.classes() if _is_called(options, wanted)]
-        if chosen and wanted != old.get("name"):
-            read = {**read, key: {k: v for k, v in old.items() if k in chosen[0].model_fields and k != "name"}}
-    return read
+    if not any(_names_another(read.get(key), value) for key, value in given.items()):
+        return read
+    return Schema(json_schema(str(read["kind"]))).kept(read, given)
+
+
+def _names_another(old: Any, new: Any) -> bool:
+    return isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name")
 
 
 def json_schema(kind: str) -> dict[str, Any]:
@@ -176,10 +174,10 @@ def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str
     key, value, context = ".".join(parts), error["input"], error.get("ctx", {})
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        near = nearest(key, _keys(schema, values))
+        near = nearest(key, Schema(schema.model_json_schema()).keys(values))
         return f"unknown key {key}={value!r}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "missing":
-        what = _description(schema, values, key)
+        what = Schema(schema.model_json_schema()).keys(values).get(key)
         return f"{key} is missing" + (f": {what}, e.g. {key}=..." if what else "")
     if error["type"].startswith("union_tag"):
         key, value = f"{key}.name", context.get("tag", (value or {}).get("name") if isinstance(value, dict) else value)
@@ -188,32 +186,3 @@ def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str
         return message if not key or message.startswith(("training.", "model.", "data.")) else f"{key}: {message}"
     near = nearest(str(value), re.findall(r"'([^']+)'", context.get("expected", context.get("expected_tags", ""))))
     return f"{key}={value!r}: {message}" + (f"; did you mean {near!r}?" if near else "")
-
-
-def _keys(schema: type[BaseModel], values: Any, prefix: str = "") -> dict[str, str]:
-    """All dotted keys of a schema with their descriptions; of several schemas for one key, those of the name given."""
-    keys: dict[str, str] = {}
-    for name, field in schema.model_fields.items():
-        keys[prefix + name] = field.description or ""
-        given = values.get(name) if isinstance(values, dict) else None
-        chosen_from = [part for part in field.metadata if isinstance(part, Choice)]
-        options = chosen_from[0].registry.classes() if chosen_from else _models(field.annotation)
-        chosen = [model for model in options if isinstance(given, dict) and _is_called(model, given.get("name"))]
-        for model in chosen or options:
-            keys |= _keys(model, given, f"{prefix}{name}.")
-    return keys
-
-
-def _description(schema: type[BaseModel], values: Any, key: str) -> str:
-    return _keys(schema, values).get(key, "")
-
-
-def _is_called(model: type[BaseModel], name: Any) -> bool:
-    field = model.model_fields.get("name")
-    return field is not None and name in getattr(field.annotation, "__args__", ())
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
