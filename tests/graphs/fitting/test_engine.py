@@ -5,7 +5,7 @@ from tiny_graphs import tiny_graphs, tiny_task
 from torch_geometric.data import Batch
 
 from coset import CosetError
-from coset.graphs.fitting.engine import Fit, fit, predict
+from coset.graphs.fitting.engine import Fit, fit, predict_with_spread
 from coset.graphs.fitting.loaders import FIRST_VOTE, Views
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.checkpoints import read_checkpoint
@@ -22,6 +22,10 @@ class Interrupted(GraphTask):
     def on_train_batch_end(self, *_):
         if self.current_epoch == 3:
             raise Power
+
+
+def predicted(*given, **how):
+    return predict_with_spread(*given, **how)[0]
 
 
 def run(folder, graphs, how, resume=False, **options):
@@ -46,7 +50,7 @@ def test_few_graphs_are_learnt_by_heart(tmp_path):
     task = tiny_task(graphs, learning_rate=0.02)
     fit(task, graphs, graphs, quick(epochs=120, batch_size=8), tmp_path)
     target = torch.cat([graph.y for graph in graphs])
-    scores = metrics_of("regression", predict(task, graphs), target)
+    scores = metrics_of("regression", predicted(task, graphs), target)
     assert scores["mae"] < 0.15 * (target - target.mean()).abs().mean()
 
 
@@ -57,7 +61,7 @@ def test_two_classes_are_learnt(tmp_path):
         graph.y[0, 1] = torch.nan if int(graph.id) % 3 else graph.y[0, 1]
     task = tiny_task(graphs, task="classification", monitor="auroc", learning_rate=0.02)
     fit(task, graphs, graphs, quick(epochs=40, batch_size=8), tmp_path)
-    prediction = predict(task, graphs)
+    prediction = predicted(task, graphs)
     assert 0 <= prediction.min() <= prediction.max() <= 1
     assert metrics_of("classification", prediction, torch.cat([graph.y for graph in graphs]))["auroc"] > 0.9
 
@@ -72,7 +76,7 @@ def test_a_run_leaves_history_and_checkpoints(tmp_path):
     assert state["identity"] == {"model": {"width": 3}}
     assert all(torch.equal(state["state_dict"][name], value) for name, value in task.state_dict().items())
     val = graphs[-5:]
-    mae = metrics_of("regression", predict(task, val), torch.cat([graph.y for graph in val]))["mae"]
+    mae = metrics_of("regression", predicted(task, val), torch.cat([graph.y for graph in val]))["mae"]
     assert mae == pytest.approx(history["val_mae"].min(), rel=1e-5)
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["checkpoint.ckpt", "history.csv", "last.ckpt"]
 
@@ -136,13 +140,13 @@ def test_time_runs_out_and_the_best_epoch_still_counts(tmp_path):
     history = pd.read_csv(tmp_path / "a" / "history.csv")
     assert 1 <= len(history) < 100_000
     assert best == history["val_mae"].idxmin()
-    assert predict(task, graphs).isfinite().all()
+    assert predicted(task, graphs).isfinite().all()
 
 
 def test_time_may_run_out_in_the_first_epoch(tmp_path):
     task, best = run(tmp_path / "a", tiny_graphs(), quick(max_minutes=1e-5))
     assert best == 0
-    assert predict(task, tiny_graphs(3)).shape == (3, 1)
+    assert predicted(task, tiny_graphs(3)).shape == (3, 1)
 
 
 @pytest.mark.slow
@@ -197,8 +201,8 @@ def test_a_metric_that_cannot_judge_validation_is_refused_before_training(tmp_pa
 def test_votes_are_averaged():
     graphs = tiny_graphs(5)
     task = tiny_task(graphs)
-    draws = [predict(task, graphs, view=noisy, votes=votes, seed=3) for votes in (1, 2)]
+    draws = [predicted(task, graphs, view=noisy, votes=votes, seed=3) for votes in (1, 2)]
     batches = [Batch.from_data_list(Views(graphs, noisy, 3)[[(row, FIRST_VOTE + 1)]]) for row in range(5)]
     second = torch.cat([task(batch) for batch in batches])
     torch.testing.assert_close(draws[1], (draws[0] + second) / 2, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(draws[1], predict(task, graphs, view=noisy, votes=2, seed=3, batch_size=2))
+    torch.testing.assert_close(draws[1], predicted(task, graphs, view=noisy, votes=2, seed=3, batch_size=2))

@@ -140,21 +140,6 @@ def _check_best(folder: Path, monitor: str, epoch: int) -> None:
         )
 
 
-def predict(
-    task: GraphTask,
-    graphs: Sequence[Data] | NodeBatches,
-    *,
-    batch_size: int = 64,
-    view: View | None = None,
-    votes: int = 1,
-    seed: int = 0,
-    progress: bool = False,
-) -> Float[Tensor, "rows columns"]:
-    """Predictions in evaluation mode; with a random view the mean over ``votes`` draws of it."""
-    how: dict[str, Any] = {"view": view, "votes": votes, "seed": seed, "progress": progress}
-    return predict_with_spread(task, graphs, batch_size=batch_size, **how)[0]
-
-
 @torch.inference_mode()
 def predict_with_spread(
     task: GraphTask,
@@ -166,8 +151,8 @@ def predict_with_spread(
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"] | None]:
-    """The same, with the deviation between the draws of the view and of the network's own noise, where there are
-    several."""
+    """Predictions in evaluation mode, with a random view the mean over ``votes`` draws of it; and the deviation between
+    draws of the view and of the network's own noise, where there are several."""
     task.eval()
     shown_views, votes = views(graphs, view, seed), votes if view is not None else 1
     batch_size = EVALUATED if isinstance(graphs, NodeBatches) else batch_size

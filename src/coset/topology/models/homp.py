@@ -13,7 +13,7 @@ lower ranks already updated, as in CIN.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import check_choice
-from coset.graphs.data.datasets import Level
-from coset.graphs.models.options import GRAPH_MODELS, Features
+from coset.graphs.models.options import GRAPH_MODELS
 from coset.nn import FeatureEncoder
 from coset.nn.norms import row_norm
 from coset.relations import pool, propagate
@@ -267,14 +266,6 @@ class HOMP(nn.Module):
 class HOMPOptions(ComplexModel):
     """Options of :class:`HOMP`."""
 
-    name: Literal["homp"] = "homp"
+    makes: ClassVar[type[nn.Module]] = HOMP
 
-    def build(
-        self,
-        outputs: int,
-        node_features: Features,
-        edge_features: Features,
-        level: Level = "graph",
-        face_features: Features = None,
-    ) -> nn.Module:
-        return HOMP(outputs, (node_features, edge_features, face_features), **self._arguments(level))
+    name: Literal["homp"] = "homp"

@@ -3,18 +3,24 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
+from torch import nn
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import CosetError
 from coset.graphs.data.datasets import Level
-from coset.graphs.models.options import OF_RUNS, GraphModel
+from coset.graphs.models.options import OF_RUNS, Features, GraphModel
 from coset.nn.norms import known_row_norm
 from coset.topology.liftings import LIFTINGS, LiftingOptions
 
 
 class ComplexModel(GraphModel):
-    """Options that networks on complexes share."""
+    """Options that networks on complexes share.
 
+    Attributes:
+        makes: The network: number of outputs, features of vertices, edges and faces, and these options by name.
+    """
+
+    makes: ClassVar[type[nn.Module]]
     levels: ClassVar[tuple[Level, ...]] = ("graph", "cell0", "cell1", "cell2")
     reads_faces: ClassVar[bool] = True
     whole: ClassVar[str] = "it reads the complex as a whole"
@@ -38,6 +44,17 @@ class ComplexModel(GraphModel):
         except CosetError as error:
             raise ValueError(str(error)) from error
         return value
+
+    def build(
+        self,
+        outputs: int,
+        node_features: Features,
+        edge_features: Features,
+        level: Level = "graph",
+        face_features: Features = None,
+    ) -> nn.Module:
+        """The network; of a level ``cell0``, ``cell1`` or ``cell2`` its rows are cells."""
+        return self.makes(outputs, (node_features, edge_features, face_features), **self._arguments(level))
 
     def lifting(self) -> BaseTransform:
         """From a graph to a complex."""

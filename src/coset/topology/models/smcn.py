@@ -17,7 +17,7 @@ the bag, A (x) I, are never written down: every term acts along one axis of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -27,8 +27,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import check_choice
-from coset.graphs.data.datasets import Level
-from coset.graphs.models.options import GRAPH_MODELS, Features
+from coset.graphs.models.options import GRAPH_MODELS
 from coset.relations import Product, broadcast, marginalise, propagate
 from coset.relations.reference import scatter
 from coset.symmetry import Claim
@@ -318,6 +317,8 @@ class SMCN(nn.Module):
 class SMCNOptions(ComplexModel):
     """Options of :class:`SMCN`."""
 
+    makes: ClassVar[type[nn.Module]] = SMCN
+
     name: Literal["smcn"] = "smcn"
     pair_width: int | None = Field(None, ge=1, description="columns of the features of pairs; width by default")
     ranks: tuple[Literal[0, 1, 2], Literal[0, 1, 2]] = Field(
@@ -335,13 +336,3 @@ class SMCNOptions(ComplexModel):
 
     def transform(self) -> BaseTransform:
         return Compose([self.lifting(), MarkPairs(self.ranks)])
-
-    def build(
-        self,
-        outputs: int,
-        node_features: Features,
-        edge_features: Features,
-        level: Level = "graph",
-        face_features: Features = None,
-    ) -> nn.Module:
-        return SMCN(outputs, (node_features, edge_features, face_features), **self._arguments(level))
