@@ -1,6 +1,5 @@
 """Recipes of kind ``graphs``: a data set of graphs, a model, and how to train it."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
+from coset.core.machine import memory_installed
 from coset.core.outside import read_table
 from coset.graphs.data.datasets import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
@@ -415,8 +415,8 @@ def check_squares(model: GraphModel, table: GraphTable) -> None:
     nodes = max(int(graph.num_nodes or 0) for graph in table.graphs)
     sets = getattr(model, "bag", "full")
     rows = nodes * (sets if isinstance(sets, int) else nodes)
-    needed, there = 4 * rows * model.width, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    needed, there = 4 * rows * model.width, memory_installed()
+    if 0 < there < needed:
         raise CosetError(
             f"model.name={model.name}: {model.whole}; {nodes:,} nodes are {rows:,} pairs, {needed / 1e9:,.0f} GB a "
             f"layer, and this machine has {there / 1e9:,.0f}; gin learns such graphs, by training.neighbours"

@@ -28,14 +28,14 @@ from coset.privacy.attribution import (
     membership_auc,
     true_positives,
 )
-from coset.privacy.canaries import FOUND, Canaries, planted, private_control
+from coset.privacy.canaries import Canaries, planted, private_control
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.hidden_layer import hidden_layer_of
 from coset.privacy.information import Information, information_of
 from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.models.modules import OnFlatInputs, read_state
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
-from coset.privacy.scores import Scores, score
+from coset.privacy.scores import FOUND, Scores, score
 from coset.privacy.stationarity import distinct_neurons, first_layer, margins, multipliers, stationarity_residual
 from coset.privacy.verdict import Verdict, judge
 

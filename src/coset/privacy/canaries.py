@@ -24,6 +24,7 @@ from coset.privacy.attribution import attribute
 from coset.privacy.groups import FiniteGroup
 from coset.privacy.information import information_of
 from coset.privacy.reconstruction import Attack, reconstruct
+from coset.privacy.scores import FOUND
 from coset.privacy.stationarity import (
     LOSSES,
     Labels,
@@ -35,8 +36,6 @@ from coset.privacy.stationarity import (
     train_to_stationarity,
 )
 
-FOUND = 0.9
-"""Correlation from which an input counts as recovered."""
 DELTA = 1e-5
 
 

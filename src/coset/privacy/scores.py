@@ -12,6 +12,8 @@ from torch import Tensor
 from coset.core.errors import CosetError
 from coset.privacy.groups import FiniteGroup, standardise
 
+FOUND = 0.9
+"""Correlation from which an input counts as recovered."""
 WINDOW = 5  # pixels of the Gaussian window that torchmetrics takes for a deviation of half a pixel
 
 
@@ -47,7 +49,7 @@ class Scores:
         """How often held-out inputs are matched as well as the training inputs: (1 + sets as good) / (1 + sets)."""
         return float((1 + (self.null >= self.mean).sum()) / (1 + len(self.null)))
 
-    def recognised(self, least: float = 0.9) -> int:
+    def recognised(self, least: float = FOUND) -> int:
         """Training inputs with a candidate of at least this correlation."""
         return int((self.correlation >= least).sum())
 

@@ -175,7 +175,7 @@ def test_numbers_that_a_type_does_not_hold_are_not_written(tmp_path):
 def test_memory_that_is_not_there_is_told(tmp_path, monkeypatch):
     for i, n in enumerate("ab"):
         saved(tmp_path / n, "BertForSequenceClassification", i)
-    monkeypatch.setattr(merge_file, "_memory_there", lambda: 1000)
+    monkeypatch.setattr(merge_file, "memory_free", lambda: 1000)
     save_file({"input_ids": torch.ones(2, 4).long()}, tmp_path / "x.safetensors")
     models = [{"model": n, "inputs": "x.safetensors"} for n in "ab"]
     lines = merge_file.check(merged(tmp_path, models=models, merge_method="regmean"))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.core.files import claimed_output, json_text, make_folder, write_json, write_text
+from coset.core.machine import memory_free
 from coset.core.outside import read_text, read_tree
 from coset.weights.merging import checkpoints
 from coset.weights.merging.augmentation import augmented
@@ -213,21 +214,12 @@ def _memory(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
         return [f"memory: one shard of {merge.max_shard_size} at a time"]
     count = 2 if _on_disk(merge, opened) else len(opened) + 2
     lines = [f"memory: about {count * size:,.0f} MB, {count} times one model, and activations"]
-    there = _memory_there() / 1e6
+    there = memory_free() / 1e6
     if 0 < there < count * size:
         lines.append(
             f"note: that is more than the {there:,.0f} MB that are free: parameters.low_memory, or a larger machine"
         )
     return lines
-
-
-def _memory_there() -> int:
-    """Bytes that are free now; 0 where the system does not tell."""
-    facts = Path("/proc/meminfo")
-    if not facts.is_file():
-        return 0
-    line = next((line for line in facts.read_text().splitlines() if line.startswith("MemAvailable")), "x 0")
-    return int(line.split()[1]) * 1024
 
 
 def _on_disk(merge: MergeFile, opened: Sequence[Checkpoint]) -> bool:
