@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from coset.core.data_files import data_file
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.experiments import GraphRecipe
 from coset.graphs.fitting.engine import Fit, fit
 from coset.runs.metrics import metrics_of

@@ -68,7 +68,7 @@ run(model={"name": "homp", "lift": "whole", "width": 8, "layers": 1})
 
 SOURCE = """
 from torch_geometric.data import Data
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 
 @GRAPH_DATA.add

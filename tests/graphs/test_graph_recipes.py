@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from coset import CosetError
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.experiments import metrics_by_split, prediction_table
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.recipes import load

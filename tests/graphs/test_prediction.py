@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from coset import CosetError
 from coset.cli import app
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.experiments import load_task
 from coset.graphs.models.subgraphormer import Subgraphormer
 from coset.graphs.prediction import conformal_margins

@@ -15,7 +15,7 @@ from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.machine import memory_installed
 from coset.core.outside import read_table
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.exported import WEIGHTS, check_state, exported_state, is_exported

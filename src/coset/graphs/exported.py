@@ -20,7 +20,7 @@ from coset import __version__
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder, takes_paths, write_bytes, write_json, write_text
 from coset.core.outside import read_tensors, read_tree
-from coset.graphs.data.datasets import plural
+from coset.graphs.data.graph_table import plural
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, CERTIFICATE, CONFIG, PREDICTIONS, RunFolder
 from coset.runs.predictions import column_name

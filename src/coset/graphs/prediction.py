@@ -19,7 +19,7 @@ from coset.core.errors import CosetError
 from coset.core.files import takes_paths, write_text
 from coset.core.outside import escaped
 from coset.graphs.data import datasets
-from coset.graphs.data.datasets import GraphTable, node_names
+from coset.graphs.data.graph_table import GraphTable, node_names
 from coset.graphs.data.molecule_files import read_molecules
 from coset.graphs.exported import is_exported, read_config
 from coset.graphs.fitting.tasks import GraphTask

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from coset.core.errors import CosetError
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.fitting.tasks import GraphTask
 
 BODY = "body"

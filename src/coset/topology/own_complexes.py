@@ -16,8 +16,9 @@ from torch_geometric.data import Data
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, takes_paths
 from coset.core.outside import check_column, read_table, read_tree
-from coset.graphs.data.datasets import GraphTable, Level, as_targets, graph_features, target_values
+from coset.graphs.data.datasets import as_targets, graph_features, target_values
 from coset.graphs.data.graph_files import GRAPH, SPELLINGS, labelled, table_in
+from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
 from coset.graphs.data.sources import GRAPH_DATA
 from coset.runs.terminal import track

@@ -25,7 +25,7 @@ from coset.reports import Section, Widget
 if TYPE_CHECKING:
     from torch import nn
 
-    from coset.graphs.data.datasets import GraphTable
+    from coset.graphs.data.graph_table import GraphTable
 
 LARGEST_SHOWN = 80  # vertices of a complex
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from coset.graphs.data import datasets
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.sources import GRAPH_DATA, GraphData, SplitGraphData
 from coset.topology.targets import grid_surfaces, random_surfaces, ring_property
 

@@ -9,7 +9,7 @@ import torch
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.runs.terminal import track
 from coset.topology import (
     Complex,

@@ -9,7 +9,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.utils import from_networkx
 
 from coset import CosetError
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.experiments import check_squares, load_task
 from coset.graphs.fitting.neighbourhoods import IncomingEdges, NodeBatches
 from coset.graphs.models.options import GRAPH_MODELS

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from coset.core.identity import digest
 from coset.graphs.data import datasets
-from coset.graphs.data.datasets import GraphTable, plural
+from coset.graphs.data.graph_table import GraphTable, plural
 from coset.graphs.data.molecules import canonical_smiles, parse_smiles
 from coset.graphs.data.own_graphs import GraphFiles
 from coset.graphs.data.sources import GRAPH_DATA, GraphData

@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 from coset.core.errors import CosetError
 from coset.core.outside import check_column
 from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import GraphTable, Level, as_targets, target_values
+from coset.graphs.data.datasets import as_targets, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,
@@ -30,6 +30,7 @@ from coset.graphs.data.graph_files import (
     read_graph_tables,
     table_beside,
 )
+from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares, fold_of, listed_names

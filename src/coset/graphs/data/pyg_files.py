@@ -18,7 +18,8 @@ from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.outside import read_saved, refusing
-from coset.graphs.data.datasets import LARGEST, GraphTable, Level, as_targets, graph_features
+from coset.graphs.data.datasets import LARGEST, as_targets, graph_features
+from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
 

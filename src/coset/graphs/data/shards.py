@@ -30,7 +30,8 @@ from typing_extensions import TypedDict
 from coset.core.errors import CosetError, require
 from coset.core.files import replacing
 from coset.core.outside import inside, parse_tree, read_arrow, read_tree, refusing
-from coset.graphs.data.datasets import FRACTIONS, GraphTable
+from coset.graphs.data.datasets import FRACTIONS
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.splits import random_split
 
 MANIFEST = "shards.json"

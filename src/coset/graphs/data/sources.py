@@ -13,7 +13,7 @@ from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
 from coset.core.options import Options
 from coset.graphs.data import datasets
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.shards import read_shards
 from coset.graphs.data.splits import split_sizes
 from coset.graphs.data.tu_datasets import tu_dataset

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch_geometric.data import Data
 
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.links import asked_of, hidden_in, pairs_without_edge, without_edges
 
 SHARE = 0.2  # of the training edges that one epoch asks for

@@ -23,7 +23,7 @@ from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.choices import OptionsRegistry
 from coset.core.options import Options
-from coset.graphs.data.datasets import Level, plural
+from coset.graphs.data.graph_table import Level, plural
 from coset.graphs.transforms import Eigenspaces, ProductPositionalEncoding, ShortestPathDistances
 
 Features = list[int] | int | None

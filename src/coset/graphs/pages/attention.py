@@ -28,7 +28,7 @@ from coset.reports import Section, Widget
 if TYPE_CHECKING:
     from torch import nn
 
-    from coset.graphs.data.datasets import GraphTable
+    from coset.graphs.data.graph_table import GraphTable
 
 Array = Any  # numpy arrays, tensors on the CPU, or nested lists
 

@@ -20,7 +20,7 @@ from coset.runs.results import read_records
 if TYPE_CHECKING:  # a page is written without PyTorch
     from torch import nn
 
-    from coset.graphs.data.datasets import GraphTable
+    from coset.graphs.data.graph_table import GraphTable
     from coset.runs.folder import RunFolder
 
 

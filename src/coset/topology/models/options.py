@@ -7,7 +7,7 @@ from torch import nn
 from torch_geometric.transforms import BaseTransform, Compose
 
 from coset.core.errors import CosetError
-from coset.graphs.data.datasets import Level
+from coset.graphs.data.graph_table import Level
 from coset.graphs.models.options import OF_RUNS, Features, GraphModel
 from coset.nn.norms import known_row_norm
 from coset.topology.liftings import LIFTINGS, LiftingOptions
