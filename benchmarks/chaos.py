@@ -488,6 +488,8 @@ def judged(told: Told, fault: Fault, verb: Verb) -> str:
     if fault.kind in SIGNALS:
         wanted = {"kill": -signal.SIGKILL, "term": 143, "int": 130}[fault.kind]
         allowed = {0, wanted} if told.here else {0, 1, wanted}  # a worker's death is made good, or told
+        if not told.events:  # nothing has begun, and Python itself ends: for a shell 143 and 130 as well
+            allowed.add(-SIGNALS[fault.kind])
         if told.code not in allowed:
             return f"exit code {told.code}, not {wanted}"
         return "nothing is said" if told.code in (143, 130) and not lines else ""

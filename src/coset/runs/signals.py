@@ -6,7 +6,9 @@ that files are closed and temporary ones removed on the way out.
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,26 +59,48 @@ class Caught:
     stop: Stopped | None = None
 
 
+AGAIN = 0.02
+"""Seconds after which a signal is raised again that came while an object was deleted."""
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[Caught]:
     """While the body runs, SIGTERM and SIGINT raise :class:`Stopped` in it; a second signal changes nothing more.
 
-    In other threads than the main one signals cannot be caught, and nothing is changed.
+    Python drops an exception that comes out of a destructor or a callback of the collector. There the signal is raised
+    once more, a moment later. In other threads than the main one signals cannot be caught, and nothing is changed.
     """
     caught = Caught()
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
+    dropped, hook = threading.Event(), sys.unraisablehook
+    timers: list[threading.Timer] = []
 
     def stop(number: int, _: FrameType | None) -> None:
-        for each in WATCHED:
-            signal.signal(each, signal.SIG_IGN)
-        caught.stop = Stopped(number)
+        if caught.stop is None:
+            caught.stop = Stopped(number)
+        elif not dropped.is_set():
+            return
+        dropped.clear()
         raise caught.stop
 
+    def tell(unraisable: sys.UnraisableHookArgs) -> None:
+        if caught.stop is None or unraisable.exc_value is not caught.stop:
+            hook(unraisable)
+            return
+        dropped.set()
+        timers.append(threading.Timer(AGAIN, _thread.interrupt_main, [caught.stop.number]))
+        timers[-1].daemon = True
+        timers[-1].start()
+
     before = {each: signal.signal(each, stop) for each in WATCHED}
+    sys.unraisablehook = tell
     try:
         yield caught
     finally:
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -1,0 +1,73 @@
+"""Signals end a command wherever they come."""
+
+import signal
+import sys
+import time
+
+import pytest
+
+from coset.runs.signals import Stopped, stop_on_signals
+
+
+class DeletedAtASignal:
+    """Its destructor is what a signal interrupts, as the collector's callbacks may be."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_in_a_destructor_ends_the_command_all_the_same(number, capfd):
+    """Python drops what a destructor raises: the command would go on, and hear no signal any more."""
+
+    def command():
+        with stop_on_signals():
+            thing = DeletedAtASignal(number)
+            del thing
+            time.sleep(10)
+
+    with pytest.raises(Stopped) as told:
+        command()
+    assert told.value.exit_code == 128 + number
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_signal_that_comes_as_the_command_ends_is_not_raised_afterwards():
+    before = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    with stop_on_signals():
+        thing = DeletedAtASignal(signal.SIGINT)
+        del thing
+    time.sleep(0.1)
+    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
+
+
+def test_what_other_destructors_raise_is_still_told():
+    class Broken:
+        def __del__(self):
+            raise ValueError("of a destructor")
+
+    heard, before = [], sys.unraisablehook
+    sys.unraisablehook = lambda told: heard.append(str(told.exc_value))
+    try:
+        with stop_on_signals():
+            thing = Broken()
+            del thing
+    finally:
+        sys.unraisablehook = before
+    assert heard == ["of a destructor"]
+
+
+def test_a_second_signal_changes_nothing_more():
+    def command():
+        with stop_on_signals():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGINT)  # while files are closed
+
+    with pytest.raises(Stopped) as told:
+        command()
+    assert told.value.number == signal.SIGTERM
