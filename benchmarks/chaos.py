@@ -193,6 +193,8 @@ SMALL_RUN = [
 FILES = """
 predict IN/trained IN/new.csv --output OUT.csv --quiet
 embed IN/trained IN/new.csv --output OUT.csv
+export IN/trained OUT
+runs IN/trained --page OUT.html
 report IN/trained IN/other --output OUT.html
 preprocess IN/train.csv --output OUT --target y --shard-rows 10 --quiet
 lora convert IN/adapters/a OUT
@@ -201,6 +203,7 @@ lora merge IN/adapters/a IN/adapters/b OUT --method svd --rank 2
 lora apply IN/base.safetensors IN/adapters/a OUT.safetensors
 lora collect IN/adapters OUT --quiet
 lora map IN/adapters --output OUT.html
+lora inspect IN/adapters/a --page OUT.html
 lora zoo lol/digits-zoo adapters=4 source.steps=4 --output OUT --quiet
 merge IN/slerp.yaml --output OUT --quiet
 merge IN/weight.yaml --output OUT --quiet

@@ -1,12 +1,16 @@
 """Whether a run's numbers depend on threads and loading processes, and what it costs that they do not.
 
     python benchmarks/threads.py [RECIPE ...] [--epochs 2] [--threads 1 2 4] [--workers 0 2] [--repeats 1] [--json FILE]
+    python benchmarks/threads.py --kinds [CASE ...] [--threads 1 2 8]
 
 Every recipe is run by each number of threads (OMP_NUM_THREADS) and of processes that load batches, and the digests of
 its predictions and of its metrics (without clocks and versions) are compared. By default PyTorch's own operations
 have one thread and our kernels all of them; beside it stands ``trainer.threads=N``, which gives PyTorch's operations
 N as well: its numbers may differ, and its time is what the default costs. Seconds are those of the epochs, by
 history.csv: of the clock and of the processors, the smallest of the repeats; runs that are compared take turns.
+
+With ``--kinds`` the small runs of ``tests/golden/cases.yaml``, among which is every kind, are run by each number of
+threads: whether all numbers that they report are equal, and how many are not.
 """
 
 from __future__ import annotations
@@ -100,6 +104,47 @@ def _least(results: list[Result]) -> Result:
     return Result(digests, min(r.seconds for r in results), min(r.cpu_seconds for r in results))
 
 
+KINDS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import record
+known = record.cases()
+print(json.dumps([record.run(known[name], record.Path(sys.argv[2]) / name) for name in sys.argv[3:]]))
+"""
+
+
+def kinds(cases: list[str], threads: list[int]) -> bool:
+    """Print for each case how many of its numbers depend on threads; whether none does."""
+    golden = Path(__file__).parents[1] / "tests" / "golden"
+    sys.path.insert(0, str(golden))
+    import record
+
+    known, equal = cases or list(record.cases()), True
+    print(f"| run | numbers | {' | '.join(f'{n} threads' for n in threads[1:])} |")
+    print(f"| --- | --- |{' --- |' * len(threads[1:])}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in known:
+            found = {}
+            for number in threads:
+                place = Path(folder) / str(number)
+                environment = {**os.environ, "OMP_NUM_THREADS": str(number)}
+                for library in LIBRARIES:
+                    environment.pop(library, None)
+                command = [sys.executable, "-c", KINDS, str(golden), str(place), name]
+                done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+                code, problem, _ = json.loads(done.stdout.splitlines()[-1])[0]
+                if code:
+                    sys.exit(f"{name}: {problem}")
+                found[number] = record.numbers(place / name)
+            first, told = found[threads[0]], []
+            for number in threads[1:]:
+                lines = record.differences(found[number], first, 0.0)
+                equal &= not lines
+                told.append(f"{len(lines)} differ, such as {lines[0]}" if lines else "equal")
+            print(f"| {name} | {len(first)} | {' | '.join(told)} |", flush=True)
+    return equal
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=list(RECIPES))
@@ -108,7 +153,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--kinds", nargs="*", help="cases of tests/golden, by default all")
     options = parser.parse_args()
+    if options.kinds is not None:
+        sys.exit(0 if kinds(options.kinds, options.threads) else 1)
     settings = [Setting(threads, workers) for threads in options.threads for workers in options.workers]
     settings += [Setting(threads, 0, everywhere=True) for threads in options.threads if threads > 1]
     rows, equal = [], True

@@ -27,7 +27,7 @@ def runs(
 
     Example: coset runs runs gin --page runs.html
     """
-    from coset.core.files import json_text
+    from coset.core.files import claimed_output, json_text
     from coset.runs.table import chosen, columns_of, runs_below
 
     rows = runs_below(folder)
@@ -36,7 +36,8 @@ def runs(
         raise CosetError(f"no run below {folder}" + (f" meets {' '.join(where)}" if where else ""))
     shown = columns_of(rows if columns else found, [name.strip() for name in (columns or "").split(",") if name])
     if page is not None:
-        _write_page(page, folder, shown, found)
+        with claimed_output(page):
+            _write_page(page, folder, shown, found)
     if json:
         typer.echo(json_text(found, indent=2))
         return

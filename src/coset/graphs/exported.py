@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coset import __version__
 from coset.core.errors import CosetError, require
-from coset.core.files import make_folder, takes_paths, write_bytes, write_json, write_text
+from coset.core.files import LOCK, claimed_folder, takes_paths, write_bytes, write_json, write_text
 from coset.core.outside import read_tensors, read_tree
 from coset.graphs.data.graph_table import plural
 from coset.runs.checkpoints import read_checkpoint
@@ -58,9 +58,9 @@ def export(run: Path, folder: Path) -> Path:
         folder: A new or empty one.
 
     Raises:
-        CosetError: There is no such run, or the folder holds something else.
+        CosetError: There is no such run, the folder holds something else, or another process writes it.
     """
-    if folder.is_dir() and {file.name for file in folder.iterdir()} - {CONFIG, WEIGHTS, CARD}:
+    if folder.is_dir() and {file.name for file in folder.iterdir()} - {CONFIG, WEIGHTS, CARD, LOCK}:
         raise CosetError(f"{folder} is not empty; choose another folder")
     recipe = load_run(run)
     if recipe.kind != "graphs":
@@ -75,11 +75,14 @@ def export(run: Path, folder: Path) -> Path:
         "library_name": "coset", "coset_version": __version__, "recipe": plain,
         **identity, "metrics": kept, "data_identity": metrics.get("data_identity"), "validation_errors": errors,
     }  # fmt: skip
-    make_folder(folder)
     weights = {name: value.contiguous().clone() for name, value in state["state_dict"].items()}
-    write_bytes(folder / WEIGHTS, require("safetensors.torch", "hub").save(weights, {"format": "pt"}))
-    write_json(folder / CONFIG, config)
-    write_text(folder / CARD, model_card(config, _claims(run)))
+    content = require("safetensors.torch", "hub").save(weights, {"format": "pt"})
+    with claimed_folder(folder):
+        if folder.resolve() != run.resolve():
+            (folder / CONFIG).unlink(missing_ok=True)  # the weights of one network never stand beside it of another
+        write_bytes(folder / WEIGHTS, content)
+        write_text(folder / CARD, model_card(config, _claims(run)))
+        write_json(folder / CONFIG, config)
     return folder
 
 

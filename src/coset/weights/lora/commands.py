@@ -41,7 +41,8 @@ def inspect_adapter(
     if page is not None:
         from coset.weights.lora.pages import write_inspection
 
-        write_inspection(page, facts)
+        with claimed_output(page):
+            write_inspection(page, facts)
     if json:
         typer.echo(json_module.dumps(facts.to_dict(), indent=2))
         return
