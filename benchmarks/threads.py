@@ -106,10 +106,11 @@ def _least(results: list[Result]) -> Result:
 
 KINDS = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
+_, golden, folder, *names = sys.argv
+sys.path.insert(0, golden)
 import record
 known = record.cases()
-print(json.dumps([record.run(known[name], record.Path(sys.argv[2]) / name) for name in sys.argv[3:]]))
+print(json.dumps([record.run(known[name], record.Path(folder) / name) for name in names]))
 """
 
 
@@ -119,29 +120,27 @@ def kinds(cases: list[str], threads: list[int]) -> bool:
     sys.path.insert(0, str(golden))
     import record
 
-    known, equal = cases or list(record.cases()), True
-    print(f"| run | numbers | {' | '.join(f'{n} threads' for n in threads[1:])} |")
-    print(f"| --- | --- |{' --- |' * len(threads[1:])}")
-    with tempfile.TemporaryDirectory() as folder:
-        for name in known:
-            found = {}
-            for number in threads:
-                place = Path(folder) / str(number)
-                environment = {**os.environ, "OMP_NUM_THREADS": str(number)}
-                for library in LIBRARIES:
-                    environment.pop(library, None)
-                command = [sys.executable, "-c", KINDS, str(golden), str(place), name]
-                done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-                code, problem, _ = json.loads(done.stdout.splitlines()[-1])[0]
+    known, found, equal = cases or list(record.cases()), {}, True
+    for number in threads:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(number)}
+        for library in LIBRARIES:
+            environment.pop(library, None)
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", KINDS, str(golden), folder, *known]
+            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            for name, (code, problem, _) in zip(known, json.loads(done.stdout.splitlines()[-1]), strict=True):
                 if code:
                     sys.exit(f"{name}: {problem}")
-                found[number] = record.numbers(place / name)
-            first, told = found[threads[0]], []
-            for number in threads[1:]:
-                lines = record.differences(found[number], first, 0.0)
-                equal &= not lines
-                told.append(f"{len(lines)} differ, such as {lines[0]}" if lines else "equal")
-            print(f"| {name} | {len(first)} | {' | '.join(told)} |", flush=True)
+            found[number] = {name: record.numbers(Path(folder) / name) for name in known}
+    print(f"| run | numbers | {' | '.join(f'{n} threads' for n in threads[1:])} |")
+    print(f"| --- | --- |{' --- |' * len(threads[1:])}")
+    for name in known:
+        first, told = found[threads[0]][name], []
+        for number in threads[1:]:
+            lines = record.differences(found[number][name], first, 0.0)
+            equal &= not lines
+            told.append(f"{len(lines)} differ, such as {lines[0]}" if lines else "equal")
+        print(f"| {name} | {len(first)} | {' | '.join(told)} |")
     return equal
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from coset.core.data_sets import DATA_SETS, DataSet
 from coset.core.errors import CosetError
@@ -38,8 +38,9 @@ def list_data(
     for each in found:
         state = _facts(each)["state"]
         size = f"; {_size(each.size)} to download" if each.size else ""
-        more = "" if state == "ready" else f"\n[yellow]{escape(state)}[/yellow]"
-        what = f"{each.what}\n[dim]licence: {each.licence}{size}[/dim]{more}"
+        what = Text.assemble(each.what, "\n", (f"licence: {each.licence}{size}", "dim"))
+        if state != "ready":
+            what.append(f"\n{state}", "yellow")
         table.add_row(each.name, what, "ready" if state == "ready" else "")
     console.print(table)
 

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from coset.cli.runs import recipes_like
 from coset.core.domains import System, domains
@@ -107,7 +107,7 @@ def _print_recipes(groups: dict[str, list[dict[str, Any]]]) -> None:
         table.add_column(width=5)
         for row in found:
             is_ready = row["state"] == "ready"
-            what = row["what"] if is_ready else f"{row['what']}\n[yellow]{escape(row['state'])}[/yellow]"
+            what = Text(row["what"]) if is_ready else Text.assemble(row["what"], "\n", (row["state"], "yellow"))
             table.add_row(row["recipe"], what, "ready" if is_ready else "")
         console.print(table)
 

@@ -2,12 +2,34 @@
 
 import importlib
 import importlib.util
+import unicodedata
 from collections.abc import Sequence
 from types import ModuleType
 
 
 class CosetError(Exception):
-    """A mistake in the input or set-up that the user can mend; the command line prints it without a traceback."""
+    """A mistake in the input or set-up that the user can mend; the command line prints it without a traceback.
+
+    Its text is one line that a terminal can be given, whatever names of files or columns it quotes (:func:`printable`).
+    """
+
+    def __str__(self) -> str:
+        return printable(" ".join(line.strip() for line in super().__str__().splitlines()))
+
+
+def printable(text: str) -> str:
+    """A text with escapes such as ``\\x1b`` for what a terminal obeys or cannot show.
+
+    Those are control characters, marks that change the direction of writing, and halves of characters, as names of
+    files may hold them; line breaks, tabs and other spaces stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" or unicodedata.category(each) == "Zs"
+        else each.encode("unicode_escape").decode()
+        for each in text
+    )  # fmt: skip
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
@@ -27,6 +26,7 @@ from coset.core.outside import parse_tree
 from coset.runs.folder import CERTIFICATE, METRICS, RECIPE, RunFolder
 from coset.runs.launch import processes
 from coset.runs.signals import Stopped
+from coset.runs.terminal import Console
 
 if TYPE_CHECKING:
     from coset.runs.recipe import Recipe
@@ -78,7 +78,7 @@ class Run:
     def say(self, text: str) -> None:
         """A line on standard error, unless the run is to be quiet."""
         if not self.quiet:
-            Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+            Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 @takes_paths

@@ -9,9 +9,12 @@ from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rich import console as rich_console
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from coset.core.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,6 +34,23 @@ __all__ = [
     "track",
 ]  # fmt: skip
 T = TypeVar("T")
+
+
+class Console(rich_console.Console):
+    """Prints names from files as they are: nothing in them is markup, or obeyed by a terminal.
+
+    Args:
+        stderr: Print on standard error.
+    """
+
+    def __init__(self, stderr: bool = False):
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """What Rich prints of a string, a cell of a table or a heading."""
+        return super().render_str(printable(text), **options)
+
+
 console, problems = Console(), Console(stderr=True)
 _ANSWER: ContextVar[dict[str, Any] | None] = ContextVar("answer", default=None)
 
@@ -126,7 +146,7 @@ def bars(quiet: bool = False, counted: bool = False) -> Progress:
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns if counted else (), console=Console(stderr=True), transient=True, disable=quiet)
 
 
