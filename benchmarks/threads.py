@@ -5,7 +5,7 @@
 
 Every recipe is run by each number of threads (OMP_NUM_THREADS) and of processes that load batches, and the digests of
 its predictions and of its metrics (without clocks and versions) are compared. By default PyTorch's own operations
-have one thread and our kernels all of them; beside it stands ``trainer.threads=N``, which gives PyTorch's operations
+have one thread and our kernels all of them; beside it stands ``threads=N``, which gives PyTorch's operations
 N as well: its numbers may differ, and its time is what the default costs. Seconds are those of the epochs, by
 history.csv: of the clock and of the processors, the smallest of the repeats; runs that are compared take turns.
 
@@ -54,7 +54,7 @@ class Result(NamedTuple):
 def run(recipes: list[str], setting: Setting, epochs: int, folder: Path) -> dict[str, Result]:
     """Run recipes one after another in a process with these threads; the commands are those of a terminal."""
     common = [f"training.epochs={epochs}", f"training.workers={setting.workers}", "--quiet"]
-    common += [f"trainer.threads={setting.threads}"] * setting.everywhere
+    common += [f"threads={setting.threads}"] * setting.everywhere
     lines = [["run", recipe, *common, "--output", str(folder / str(n))] for n, recipe in enumerate(recipes)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(setting.threads)}
     for name in LIBRARIES:

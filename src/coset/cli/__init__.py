@@ -22,6 +22,8 @@ from coset.runs.terminal import console, json_answer, problems
 # Before PyTorch is imported: its OpenMP threads sleep between operations instead of spinning, which leaves the cores to
 # the fused kernels that run in between (a third of their time on two cores).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Last digits of NumPy's and SciPy's linear algebra depend on how many threads share it; here it takes little time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 OWN: dict[str, Callable[..., None]] = {
     "list": find.list_recipes,

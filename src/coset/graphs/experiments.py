@@ -235,10 +235,6 @@ class GraphRecipe(Recipe):
         return table
 
     @property
-    def threads(self) -> int:
-        return self.trainer.threads
-
-    @property
     def reads(self) -> str:
         return f"{self.seed} {self.data.model_dump_json()}"
 
@@ -373,7 +369,7 @@ class GraphRecipe(Recipe):
     ) -> tuple[int, Sequence[str]]:
         """See :func:`coset.graphs.prediction.predict_file`."""
         members = [Member(path, *load_task(path)) for path in (folder.path, *options.pop("others", ()))]
-        with pytorch_threads(self.trainer.threads):
+        with pytorch_threads(self.threads):
             return predict_file(members, data, output, progress=not quiet, **options)
 
     def _fit(self, table: GraphTable, run: Run) -> Fit:
@@ -387,7 +383,7 @@ class GraphRecipe(Recipe):
         return Fit(
             epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
             max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
-            trainer=self._trainer(), threads=self.trainer.threads, quiet=run.quiet, identity=self.identity_of(table),
+            trainer=self._trainer(), threads=self.threads, quiet=run.quiet, identity=self.identity_of(table),
             logger=self.trainer.logger, name=self.name,
             # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
             on_epoch=told if self.trainer.devices == 1 else None,

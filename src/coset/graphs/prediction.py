@@ -23,6 +23,7 @@ from coset.graphs.data.graph_table import GraphTable, node_names
 from coset.graphs.data.molecule_files import read_molecules
 from coset.graphs.exported import is_exported, read_config
 from coset.graphs.fitting.tasks import GraphTask
+from coset.relations.kernels.threads import pytorch_threads
 from coset.runs.predictions import column_name, prediction_columns, spread_columns
 from coset.runs.results import RunResults
 
@@ -232,9 +233,11 @@ def _graphs_to_predict(
 
 def predictions_for(recipe: GraphRecipe, task: GraphTask, table: GraphTable, progress: bool = False) -> Tensor:
     """Predictions [rows, columns] for graphs as they were read."""
-    return recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
+    with pytorch_threads(recipe.threads):
+        return recipe.predictions(task, recipe.encode(table.graphs, progress), progress)
 
 
+@pytorch_threads()
 @torch.inference_mode()
 def embeddings(recipe: GraphRecipe, task: GraphTask, table: GraphTable, batch_size: int = 64) -> Tensor:
     """What the last linear layer of the network reads, [rows, columns]; of several draws of noise the mean."""

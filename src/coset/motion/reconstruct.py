@@ -26,6 +26,7 @@ from coset.motion.metrics import mean_rotation, reprojection_error, truth_metric
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 from coset.motion.movers import Body, place_movers
 from coset.motion.turning import STEADY, Turning, only_turns, travel, turning_camera
+from coset.relations.kernels.threads import pytorch_threads
 
 SHARED = 12  # observations that two windows must share
 WINDOW = 32  # frames of one pass if nobody says how many
@@ -111,6 +112,7 @@ class Options:
     weights: LossWeights = field(default_factory=LossWeights)
 
 
+@pytorch_threads()
 def reconstruct(
     tracks: Tracks,
     model: TracksTo4D,

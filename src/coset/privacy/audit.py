@@ -38,6 +38,7 @@ from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import FOUND, Scores, score
 from coset.privacy.stationarity import distinct_neurons, first_layer, margins, multipliers, stationarity_residual
 from coset.privacy.verdict import Verdict, judge
+from coset.relations.kernels.threads import pytorch_threads
 
 ENOUGH = 0.01
 """Relative residual up to which the equations are taken to hold."""
@@ -124,6 +125,7 @@ class Audit:
         }  # fmt: skip
 
 
+@pytorch_threads()
 def audit(
     model: nn.Module,
     train: tuple[Float[Tensor, "n d"], Shaped[Tensor, " n"]],

@@ -46,6 +46,9 @@ class Recipe(Options, ABC):
     description: str = ""
     seed: int = Field(0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="what to train on")
+    threads: int = Field(
+        1, ge=1, description="of PyTorch's own operations; with more, results depend on how many (our kernels use all)"
+    )
 
     @field_validator("device")
     @classmethod
@@ -162,12 +165,6 @@ class Recipe(Options, ABC):
     def judged_by(self) -> str:
         """Dotted place in the metrics of the number that a run is judged by; ``test`` for all numbers of the test."""
         return f"test.{self.monitor}" if self.monitor else "test"
-
-    @property
-    def threads(self) -> int | None:
-        """Of PyTorch's own operations, where results are to be the same on every machine; ``None``: as many as PyTorch
-        takes, whose number then decides the last digits."""
-        return None
 
     @property
     def reads(self) -> str | None:

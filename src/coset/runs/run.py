@@ -136,9 +136,6 @@ def execute(
 
 @contextmanager
 def _threads_of(recipe: Recipe) -> Iterator[None]:
-    if recipe.threads is None:
-        yield
-        return
     from coset.relations.kernels.threads import pytorch_threads
 
     with pytorch_threads(recipe.threads):

@@ -1,4 +1,4 @@
-"""What a recipe may pass to Lightning's trainer, and the threads that training has."""
+"""What a recipe may pass to Lightning's trainer."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from coset.core.options import Options
 
 
 class TrainerOptions(Options):
-    """Passed to Lightning's ``Trainer``, but for ``threads``."""
+    """Passed to Lightning's ``Trainer``."""
 
     devices: int | Literal["auto"] = Field(1, description="processes (CPU) or GPUs")
     accelerator: Literal["auto", "cpu", "gpu"] | None = None
@@ -17,17 +17,13 @@ class TrainerOptions(Options):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accumulate_grad_batches: int = Field(1, ge=1)
     deterministic: bool = False
-    threads: int = Field(
-        1, ge=1, description="of PyTorch's own operations; with more, results depend on how many (our kernels use all)"
-    )
-
     logger: Literal["csv", "tensorboard", "wandb", "mlflow"] | None = Field(
         None, description="where metrics go beside history.csv: into the run's folder logs, or to a server of these"
     )
 
     def of_lightning(self) -> dict[str, Any]:
         """What its ``Trainer`` takes."""
-        return self.model_dump(exclude_none=True, exclude={"threads", "logger"})
+        return self.model_dump(exclude_none=True, exclude={"logger"})
 
     @field_validator("devices")
     @classmethod

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coset.core.errors import CosetError
 from coset.core.files import claimed_folder, write_json
 from coset.core.outside import read_arrays
+from coset.relations.kernels.threads import pytorch_threads
 from coset.runs.folder import CURVES, METRICS
 from coset.runs.recipes import load_run
 from coset.weights.asymmetric.asymmetrize import fingerprint
@@ -33,6 +34,7 @@ MATCHING_ROWS = 5000  # of data, from which activations are matched
 PLANE = 17
 
 
+@pytorch_threads()
 def connect(
     files: Sequence[Path], model: str, data: str | None, output: Path, *, match: str | None = None, points: int = 25,
     rows: int | None = None, seed: int = 0,

@@ -13,6 +13,7 @@ from torch import nn
 from coset.core.errors import CosetError
 from coset.core.files import replacing, write_text
 from coset.core.outside import escaped, read_saved
+from coset.relations.kernels.threads import pytorch_threads
 from coset.runs.folder import BEST, HISTORY, PREDICTIONS, RunFolder
 from coset.runs.run import write_certificate
 from coset.symmetry import EquivarianceReport, verify_claims
@@ -133,6 +134,7 @@ def load_best(folder: RunFolder, *, task: Task, sizes: ModelSizes, seed: int) ->
     return SavedRun(saved["model"], model, layout, saved["rank"], units, saved["targets"], example, reference)
 
 
+@pytorch_threads()
 def predict_adapters(saved: SavedRun, data: Path, output: Path, skip_bad: bool = False) -> tuple[int, tuple[str, ...]]:
     """Predictions for every adapter of a folder, as CSV; returns how many, and notes.
 

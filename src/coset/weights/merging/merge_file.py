@@ -21,6 +21,7 @@ from coset.core.errors import CosetError
 from coset.core.files import claimed_output, json_text, make_folder, write_json, write_text
 from coset.core.machine import memory_free
 from coset.core.outside import read_text, read_tree
+from coset.relations.kernels.threads import pytorch_threads
 from coset.weights.merging import checkpoints
 from coset.weights.merging.augmentation import augmented
 from coset.weights.merging.checkpoints import Checkpoint, Heads, usual_heads
@@ -98,6 +99,7 @@ def check(merge: MergeFile) -> list[str]:
     return lines + [f"note: {n}" for n in notes]
 
 
+@pytorch_threads()
 def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]:
     """Merge, and write the output whole or not at all; returns what is in its ``merge.json``.
 
