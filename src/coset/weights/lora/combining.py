@@ -98,6 +98,7 @@ def combine(adapters: Sequence[LoraAdapter], method: str, mixing: Mixing) -> Com
     made = LoraAdapter(
         layers, "merged", used[0].base_model, used[0].source_format, dense=_sum_of([a.dense for a in used], weights),
         saved=used[0].saved, task_type=used[0].task_type, transposed=used[0].transposed,
+        models=next((a.models for a in used if len(a.models) == 1), used[0].models),
     )  # fmt: skip
     return Combined(made, (lost / total) ** 0.5 if total > 0 else 0.0, _missing(used, names))
 

@@ -15,6 +15,7 @@ ALPHA = typer.Option(help="Alpha of all layers, where the file tells none.")
 LOSSY = typer.Option("--lossy", help="Go on without what cannot be carried.")
 FORM = typer.Option("--to", help="peft, diffusers, kohya or comfyui; by default peft for folders, kohya for files.")
 SKIP = typer.Option(help="Leave out adapters that cannot be read.")
+MODEL = typer.Option(help="flux or hunyuan, where layers are called alike in both and the file does not tell.")
 NETWORK = typer.Option(help="Only the layers of this network of a pipeline, e.g. unet.")
 
 
@@ -95,19 +96,21 @@ def convert(
     network: Annotated[str | None, NETWORK] = None,
     adapter: Annotated[str | None, typer.Option(help="Which adapter, where there are several.")] = None,
     lossy: Annotated[bool, LOSSY] = False,
+    model: Annotated[str | None, MODEL] = None,
 ) -> None:
     """Write an adapter in another form.
 
     Example: coset lora convert style.safetensors style-peft
     """
     from coset.weights.lora import load_lora
+    from coset.weights.lora.data.naming import of_model
 
     found = load_lora(path, adapter=adapter, alpha=alpha)
     if rank is not None:
         error = found.truncation_error(rank)
         found = found.truncate(rank)
         console.print(f"rank {rank}: relative error {error:.3g} of the updates", highlight=False)
-    _write(found, output, form, network, lossy)
+    _write(of_model(found, model), output, form, network, lossy)
 
 
 @COMMANDS.register("lora merge")
@@ -122,6 +125,7 @@ def merge_adapters(
     alpha: Annotated[float | None, ALPHA] = None,
     network: Annotated[str | None, NETWORK] = None,
     lossy: Annotated[bool, LOSSY] = False,
+    model: Annotated[str | None, MODEL] = None,
 ) -> None:
     """Combine adapters into one: a weighted sum of their updates, exact or of a rank.
 
@@ -129,6 +133,7 @@ def merge_adapters(
     """
     from coset.weights.lora import load_lora
     from coset.weights.lora.combining import Mixing, combine
+    from coset.weights.lora.data.naming import of_model
     from coset.weights.lora.data.writing import check_whole
 
     *paths, output = adapters
@@ -141,7 +146,7 @@ def merge_adapters(
     made = combine(found, method, Mixing(shares, rank, density, seed))
     print_notes(made.notes)
     console.print(f"relative error of the updates: {made.error:.3g}", highlight=False)
-    _write(made.adapter, output, form, network, lossy)
+    _write(of_model(made.adapter, model), output, form, network, lossy)
 
 
 @COMMANDS.register("lora apply")

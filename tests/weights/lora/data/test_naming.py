@@ -7,11 +7,11 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.weights.lora import LoraAdapter, LoraPair, load_lora
-from coset.weights.lora.data.naming import canonical, module_name, native
+from coset.weights.lora.data.naming import canonical, module_name, native, of_model
 from coset.weights.lora.data.writing import WRITERS, only, save_kohya, save_lossy, save_peft
 
 converters = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
-pytest.importorskip("safetensors")
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 
 def kohya(names, size=4, rank=2):
@@ -166,7 +166,7 @@ def test_parts_of_one_matrix_are_joined_where_their_inputs_differ_and_where_one_
         return LoraPair(torch.randn(n, rank, generator=generator), torch.randn(6, rank, generator=generator), -1.5)
 
     names = [f"transformer.transformer_blocks.0.attn.to_{x}" for x in "qk"]
-    adapter = LoraAdapter({names[0]: pair(), names[1]: pair(rank=3)})
+    adapter = LoraAdapter({names[0]: pair(), names[1]: pair(rank=3)}, models=("flux",))
     (joined,) = native(adapter).layers.values()
     assert joined.shape == (12, 6)
     assert joined.rank == 5
@@ -192,9 +192,67 @@ def test_a_layer_of_two_models_is_not_guessed(tmp_path):
     names = [f"transformer.transformer_blocks.0.{x}" for x in ("ff.net.2", "attn.to_q", "attn1.to_q")]
     with pytest.raises(CosetError, match="a layer of Flux and of LTX"):
         save_kohya(LoraAdapter({names[0]: pair}), tmp_path / "x.safetensors")
-    flux, ltx = (native(LoraAdapter(dict.fromkeys((names[0], other), pair))) for other in names[1:])
+    flux, ltx = (native(LoraAdapter(dict.fromkeys((names[0], other), pair), models=("flux",))) for other in names[1:])
     assert set(flux.layers) == {"double_blocks.0.img_mlp.2", "double_blocks.0.img_attn.qkv"}
     assert set(ltx.layers) == {"transformer_blocks.0.ff.net.2", "transformer_blocks.0.attn1.to_q"}
+
+
+def blocks(double, single=0, width=8, mark="transformer.", **options):
+    """An adapter of ``double`` blocks of two streams and ``single`` of one, as diffusers names them."""
+    pair = LoraPair(torch.ones(3, 1), torch.ones(width, 1))
+    names = [f"{mark}transformer_blocks.{i}.{x}" for i in range(double) for x in ("attn.to_q", "ff.net.2")]
+    names += [f"{mark}single_transformer_blocks.{i}.norm.linear" for i in range(single)]
+    return LoraAdapter(dict.fromkeys(names, pair), **options)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "model"),
+    [
+        (blocks(20), "hunyuan"), (blocks(2, 39), "hunyuan"), (blocks(1, 40), "hunyuan"), (blocks(19), "flux"),
+        (blocks(19, 38), "flux"), (blocks(1, 38), "flux"), (blocks(2, models=("hunyuan",)), "hunyuan"),
+    ],
+)  # fmt: skip
+def test_flux_and_hunyuan_are_told_by_their_blocks_or_their_base(adapter, model):
+    wanted = {"flux": {"img_mlp.2", "modulation.lin"}, "hunyuan": {"img_mlp.fc2", "modulation.linear"}}
+    found = {".".join(name.split(".")[2:]) for name in native(adapter).layers} - {"img_attn.qkv", "img_attn_qkv"}
+    assert found <= wanted[model]
+    assert found
+
+
+def test_where_layers_do_not_tell_the_model_it_has_to_be_said(tmp_path):
+    adapter = blocks(2, 3)
+    with pytest.raises(
+        CosetError, match=r"a layer of flux and of hunyuan, which have two names for it; --model flux or"
+    ):
+        save_kohya(adapter, tmp_path / "x.safetensors")
+    read = load_lora(save_kohya(of_model(adapter, "hunyuan"), tmp_path / "x.safetensors"))
+    assert "lora_unet_double_blocks_1_img_mlp_fc2" in read.layers
+    assert set(canonical(read).layers) == set(adapter.layers) | {f"{n[:-1]}{x}" for n in adapter.layers
+                                                                  if n.endswith("to_q") for x in "kv"}  # fmt: skip
+    dotted = load_lora(WRITERS["comfyui"](adapter, tmp_path / "y.safetensors"))  # it has Flux's names for both
+    assert "diffusion_model.double_blocks.1.img_mlp.2" in dotted.layers
+    with pytest.raises(CosetError, match="--model 'sdxl' is unknown; choose from flux, hunyuan"):
+        of_model(adapter, "sdxl")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        (blocks(2, width=1536), "but of sd3"), (blocks(24), "but of sd3"),
+        (blocks(2, models=("qwen-image",)), "but of qwen-image"), (blocks(50, 2), "but of one with other widths"),
+    ],
+)  # fmt: skip
+def test_layers_of_models_without_a_table_are_not_written_under_the_names_of_flux(adapter, said):
+    with pytest.raises(CosetError, match=f"are not those of Flux or HunyuanVideo, but {said}|{said}"):
+        native(adapter)
+
+
+def test_what_a_file_says_of_its_base_tells_the_model(tmp_path):
+    state = kohya([f"transformer.transformer_blocks.0.{x}" for x in ("attn.to_q", "ff.net.2")])
+    assert load_lora(state, {"base_model_name_or_path": "tencent/HunyuanVideo"}).models == ("hunyuan",)
+    save_file(state, tmp_path / "x.safetensors", metadata={"modelspec.architecture": "flux-1-dev/lora"})
+    assert load_lora(tmp_path / "x.safetensors").models == ("flux",)
+    assert load_lora(state).models == ()
 
 
 def test_what_no_table_knows_is_refused(tmp_path):

@@ -109,6 +109,8 @@ class LoraAdapter:
         obstacles: What of the file is not in here, or is not known: whoever goes on with it must say that this is well.
         task_type: As PEFT names it, e.g. ``SEQ_CLS``.
         transposed: Whether square matrices of the base are stored as ``[in, out]`` (``fan_in_fan_out`` of PEFT).
+        models: The diffusion models that it can belong to by what its file says (``flux``, ``hunyuan``, ...); empty for
+            any.
     """
 
     layers: Mapping[str, LoraPair]
@@ -121,6 +123,7 @@ class LoraAdapter:
     obstacles: tuple[str, ...] = field(default=())
     task_type: str | None = None
     transposed: bool = False
+    models: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:

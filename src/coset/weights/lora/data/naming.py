@@ -20,6 +20,7 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
+from coset.weights.lora.data.releases import FLUX, HUNYUAN, NAMED, candidates, written_as
 
 _WORDS = (
     "down_blocks", "up_blocks", "mid_block", "input_blocks", "middle_block", "output_blocks", "transformer_blocks",
@@ -162,7 +163,24 @@ def canonical(adapter: LoraAdapter) -> LoraAdapter:
                 raise CosetError(f"{adapter.name}: {layer} and another layer are both {name}")
             layers[name] = part
     dense = {_renamed_parameter(name): value for name, value in adapter.dense.items()}
-    return replace(adapter, layers=layers, dense=dense)
+    return replace(adapter, layers=layers, dense=dense, models=_allowed(adapter))
+
+
+def of_model(adapter: LoraAdapter, model: str | None) -> LoraAdapter:
+    """The same adapter, known to belong to a model of :data:`~coset.weights.lora.data.releases.NAMED`.
+
+    Raises:
+        CosetError: There is no such model.
+    """
+    if model is not None and model not in NAMED:
+        raise CosetError(f"--model {model!r} is unknown; choose from {', '.join(NAMED)}")
+    return adapter if model is None else replace(adapter, models=(model,))
+
+
+def _allowed(adapter: LoraAdapter) -> tuple[str, ...]:
+    """The models that both its file's texts and its names allow, or that the texts do."""
+    said, named = adapter.models, written_as(adapter.layers)
+    return tuple(model for model in said if model in named) or said or named
 
 
 def module_name(layer: str) -> str | None:
@@ -355,14 +373,18 @@ class Native:
     networks: Mapping[str, str]
 
 
-def native(adapter: LoraAdapter) -> Native:
+def native(adapter: LoraAdapter, *, dotted: bool = False) -> Native:
     """Layers of a canonical adapter as kohya's tools and ComfyUI call them, with q, k, v joined where these are one.
+
+    Args:
+        adapter: It.
+        dotted: Whether they are for ComfyUI.
 
     Raises:
         CosetError: A layer belongs to no network of a diffusion model, or is in no table.
     """
     places = {layer: place_of(layer) for layer in adapter.layers}
-    older, table = _scheme(places.values())
+    older, table = _scheme(adapter, dotted=dotted)
     layers: dict[str, LoraPair] = {}
     networks: dict[str, str] = {}
     joined: dict[str, dict[str, LoraPair]] = {}
@@ -387,36 +409,69 @@ def native(adapter: LoraAdapter) -> Native:
 _Table = Sequence[tuple[str, Sequence[tuple[str, int]]]]
 
 
-def _scheme(places: Iterable[Place]) -> tuple[bool, _Table]:
+def _scheme(adapter: LoraAdapter, beside: Iterable[str] = (), *, dotted: bool = False) -> tuple[bool, _Table]:
     """Whether a U-Net is numbered as in its first release (SDXL), and the table of a transformer, told by all layers.
 
     Raises:
-        CosetError: They are layers that Flux and LTX have alike, which are called otherwise in the one's first release.
+        CosetError: They are layers that several models have alike, and call otherwise in their first releases.
     """
-    places = list(places)
+    shapes = {layer: pair.shape for layer, pair in adapter.layers.items()} | dict.fromkeys(beside, (0, 0))
+    places = {place_of(layer): shape for layer, shape in shapes.items()}
     unet = [p for p in places if p.network in ("unet", "text_encoder_2")]
     older = any(p.network == "text_encoder_2" or re.search(r"transformer_blocks\.[1-9]", p.path) for p in unet)
-    if any(p.network == "transformer" and re.match(r"blocks\.\d", p.path) for p in places):
+    own = {p.path: shape for p, shape in places.items() if p.network == "transformer"}
+    if any(re.match(r"blocks\.\d", path) for path in own):
         return older, _WAN
-    stream = [p.path for p in places if p.network == "transformer" and p.path.startswith("transformer_blocks.")]
-    if any(re.match(r"transformer_blocks\.\d+\.attn[12]\.", path) for path in stream):
+    attention = {path.split(".")[2] for path in own if re.match(r"transformer_blocks\.\d+\.attn", path)}
+    if "attn1" in attention or ("attn2" in attention and "attn" not in attention):
         return older, ()  # LTX keeps its names
-    if stream and all(".ff." in path for path in stream) and not any("single_" in p.path for p in places):
+    return older, _of_release(adapter, own, dotted) if own else _FLUX
+
+
+def _of_release(adapter: LoraAdapter, shapes: Mapping[str, tuple[int, int]], dotted: bool) -> _Table:
+    """The table of Flux, of HunyuanVideo, or of both where all layers have one name in them.
+
+    Raises:
+        CosetError: Neither can be told from the layers, or they are of a model without a table.
+    """
+    first, possible = next(iter(shapes)), candidates(shapes, adapter.models)
+    if not adapter.models and all(re.match(r"transformer_blocks\.\d+\.ff\.", path) for path in shapes):
         raise CosetError(
-            f"{stream[0]} is a layer of Flux and of LTX, which have two names for it: other layers tell which"
+            f"{adapter.name}: {first} is a layer of Flux and of LTX, which have two names for it: other layers tell "
+            "which"
         )
-    hunyuan = any(p.path.startswith("context_embedder.") for p in places)
-    return older, (*_HUNYUAN, *_FLUX) if hunyuan else _FLUX
+    if not set(possible) & set(NAMED):
+        wanted = ", ".join(possible or adapter.models) or "one with other widths or more blocks"
+        raise CosetError(
+            f"{adapter.name}: its layers ({first}, ...) are not those of Flux or HunyuanVideo, but of {wanted}, whose "
+            "first names are not known"
+        )
+    if len(possible) == 1:
+        return _TABLE_OF[possible[0]]
+    differing = next((path for path in shapes if len({_flat_name(path, t) for t in _TABLE_OF.values()}) > 1), None)
+    if set(possible) <= set(NAMED) and (dotted or differing is None):
+        return _FLUX  # with dots ComfyUI has the names of Flux for both
+    raise CosetError(
+        f"{adapter.name}: {differing or first} is a layer of {' and of '.join(possible)}, which have two names for it; "
+        f"--model {FLUX} or --model {HUNYUAN} says which it is"
+    )
 
 
-def native_name(layer: str, beside: Iterable[str]) -> tuple[str, str]:
-    """What kohya's tools and ComfyUI call a layer that is beside others in one adapter, and its network.
+_TABLE_OF: dict[str, _Table] = {FLUX: _FLUX, HUNYUAN: (*_HUNYUAN, *_FLUX)}
+
+
+def _flat_name(path: str, table: _Table) -> str:
+    return str(_native_path(Place("transformer", path), False, table)).replace(".", "_")
+
+
+def native_name(layer: str, adapter: LoraAdapter, *, dotted: bool = False) -> tuple[str, str]:
+    """What kohya's tools and ComfyUI call a layer that is beside others in an adapter, and its network.
 
     Raises:
         CosetError: It is in no table, or part of a larger matrix there.
     """
     place = place_of(layer)
-    target = place.path if _in_tables(place.path) else _native_path(place, *_scheme(map(place_of, beside)))
+    target = place.path if _in_tables(place.path) else _native_path(place, *_scheme(adapter, [layer], dotted=dotted))
     if not place.network or target is None:
         raise CosetError(f"{layer} is in none of the tables of names (SD 1.5, SDXL, Flux, Hunyuan, Wan)")
     if target != place.path and _modules_of(target):

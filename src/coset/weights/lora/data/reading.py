@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -22,6 +22,7 @@ from coset.core.outside import read_tree, tensors_with_metadata
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.keys import Key, parse_key
 from coset.weights.lora.data.products import is_product, product
+from coset.weights.lora.data.releases import called_in
 from coset.weights.lora.data.settings import Settings
 
 FILES = (
@@ -35,6 +36,8 @@ _SAVED = "base_model.model."
 """Of PEFT's tensors those that are no factors: parameters that were trained in full."""
 _LOADED_BY_NAME = ("unet.", "transformer.", "text_encoder", "diffusion_model.")
 """Beginnings of layers of files whose own loaders take the scale as 1 where they tell none."""
+_ABOUT_BASE = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
+"""What kohya's tools write into headers about the model that an adapter belongs to."""
 
 
 V = TypeVar("V")
@@ -94,7 +97,8 @@ def load_lora(
         name = name or str(source)
     try:
         settings = Settings.of(dict(config or {}), metadata, alpha)
-        return _assemble(state, settings, adapter, name, _metadata_notes(metadata))
+        read = _assemble(state, settings, adapter, name, _metadata_notes(metadata))
+        return replace(read, models=called_in(read.base_model, *(metadata.get(key) for key in _ABOUT_BASE)))
     except CosetError as error:
         raise CosetError(f"{name}: {error}") from error
 

@@ -176,21 +176,23 @@ def save_comfyui(adapter: LoraAdapter, file: Path) -> Path:
     Raises:
         CosetError: A layer belongs to no transformer of a pipeline, or is in no table; or the file cannot be written.
     """
-    found = native(canonical(adapter))
+    found = native(canonical(adapter), dotted=True)
     other = next((layer for layer, network in found.networks.items() if network != "transformer"), None)
     if other is not None:
         raise CosetError(
             f"{adapter.name}: {other} is a layer of {found.networks[other]}; ComfyUI reads those in kohya's naming"
         )
-    return _save_native(adapter, found, file, lambda layer, _: f"diffusion_model.{layer}")
+    return _save_native(adapter, found, file, lambda layer, _: f"diffusion_model.{layer}", dotted=True)
 
 
-def _save_native(adapter: LoraAdapter, found: Native, file: Path, called: Callable[[str, str], str]) -> Path:
+def _save_native(
+    adapter: LoraAdapter, found: Native, file: Path, called: Callable[[str, str], str], *, dotted: bool = False
+) -> Path:
     if adapter.saved:
         raise CosetError(
             f"{adapter.name}: this naming has no place for a whole parameter ({next(iter(adapter.saved))})"
         )
-    tensors = _differences(canonical(adapter), called)
+    tensors = _differences(canonical(adapter), called, dotted)
     for layer, pair in found.layers.items():
         name = called(layer, found.networks[layer])
         if f"{name}.alpha" in tensors:
@@ -209,7 +211,7 @@ def _save_native(adapter: LoraAdapter, found: Native, file: Path, called: Callab
     return file
 
 
-def _differences(adapter: LoraAdapter, called: Callable[[str, str], str]) -> dict[str, Tensor]:
+def _differences(adapter: LoraAdapter, called: Callable[[str, str], str], dotted: bool) -> dict[str, Tensor]:
     """Differences of whole parameters as ``.diff`` (weights) and ``.diff_b`` (biases).
 
     Raises:
@@ -222,7 +224,7 @@ def _differences(adapter: LoraAdapter, called: Callable[[str, str], str]) -> dic
         if last not in parts:
             raise CosetError(f"{adapter.name}: this naming has no place for the difference of {name}")
         try:
-            target, network = native_name(layer, [*adapter.layers, layer])
+            target, network = native_name(layer, adapter, dotted=dotted)
         except CosetError as error:
             raise CosetError(f"{adapter.name}: {error}") from error
         tensors[f"{called(target, network)}.{parts[last]}"] = value
