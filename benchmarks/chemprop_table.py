@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="groups: splits, or ensembles")
     parser.add_argument("--members", type=int, default=5, help="of an ensemble")
     parser.add_argument("--only", nargs="+", default=[], help="such as esol/scaffold")
+    parser.add_argument("--tools", nargs="+", default=[], help="some of the tools alone, such as chemprop")
     parser.add_argument("--budget", type=float, help="minutes after which no further training begins")
     parser.add_argument("--changes", nargs="+", default=[], help="of our recipes, key=value")
     parser.add_argument("--from", dest="start", help="a run of ours on other molecules, to start from")
@@ -251,6 +252,7 @@ def main() -> None:
         return
     tools = ["coset", *([STARTED] if options.start else [])]
     tools += ["chemprop", "chemprop, equal CPU"] if options.chemprop else []
+    tools = [tool for tool in tools if not options.tools or tool in options.tools]
     start = time.monotonic()
     for job in jobs(tools, options.seeds, options.members, options.only):
         if options.budget is not None and time.monotonic() - start > 60 * options.budget:

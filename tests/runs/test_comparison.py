@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,39 @@ def test_differences_are_paired_by_seed(make_run: Callable[..., Path], tmp_path:
     assert table.rows == [["gin/made-up", "3", "+0.248", "+0.2136 to +0.2824", "differs"]]
     shown = text(write_comparison(runs, tmp_path / "all.html").read_text())
     assert "95 % interval" in shown
+
+
+def of_split(run: Path, identity: str, split_seed: int) -> Path:
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps({**metrics, "data_identity": identity}))
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "data": {"name": "esol", "split_seed": split_seed}}))
+    return run
+
+
+def test_runs_of_several_splits_are_one_group_and_their_differences_are_known_to_be_dependent(
+    make_run: Callable[..., Path],
+) -> None:
+    runs = [of_split(make_run(f"a{k}", error=error), f"s{k}", k) for k, error in enumerate((0.4, 0.6, 0.5))]
+    worse = (0.5, 0.7, 0.61)
+    runs += [of_split(make_run(f"b{k}", recipe="gin/x", error=error), f"s{k}", k) for k, error in enumerate(worse)]
+    (subject,) = subjects_of([RunResults(run) for run in runs])
+    assert [len(group.runs) for group in subject.groups] == [3, 3]
+    assert subject.same_splits
+    table = paired_differences(subject)
+    assert table is not None
+    # As above; 10 of 40 rows are of the test, 20 of training: half = 4.3027 * 0.013856 * (1 / 3 + 10 / 20) ** 0.5.
+    assert table.rows == [["gin/x", "3", "+0.248", "+0.1936 to +0.3024", "differs"]]
+
+
+def test_means_over_different_splits_are_not_ranked(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    runs = [of_split(make_run("a", error=0.4), "s0", 0), of_split(make_run("b", error=0.6), "s1", 1)]
+    runs += [of_split(make_run("c", recipe="gin/x", error=0.5), "s0", 0)]
+    (subject,) = subjects_of([RunResults(run) for run in runs])
+    assert not subject.same_splits
+    assert paired_differences(subject) is None
+    shown = text(write_comparison(runs, tmp_path / "all.html").read_text())
+    assert "were not tested on the same splits: their means cannot be ranked" in shown
 
 
 def test_one_folder_named_twice_is_one_run(run_dir: Path, tmp_path: Path) -> None:

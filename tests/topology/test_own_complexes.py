@@ -38,7 +38,7 @@ def surfaces(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("model", ["smcn", "homp"])
+@pytest.mark.parametrize("model", ["smcn", "mcn"])
 def test_from_a_folder_to_predictions(surfaces, tmp_path, model):
     changes = [f"data.path={surfaces}", "data.target=kind", "training.task=multiclass", "data.split=stratified"]
     recipe = load("complexes", [*changes, PARTS, f"model.name={model}", *QUICK])
@@ -146,7 +146,7 @@ def test_meshes_are_repaired_on_request_and_told(tmp_path, coset):
         read_complexes([torn], repair=True)
 
 
-@pytest.mark.parametrize(("model", "rank"), [("homp", 0), ("smcn", 1), ("homp", 2)])
+@pytest.mark.parametrize(("model", "rank"), [("homp", 0), ("smcn", 1), ("mcn", 2)])
 def test_cells_of_a_rank_from_tables_to_predictions(surfaces, tmp_path, model, rank):
     graphs, _ = read_complexes(complex_files(surfaces))
     rows = ["mesh,cell,size,part"]

@@ -13,7 +13,7 @@ from coset.topology.data.meshes import CGAL, Mesh, cgal_meshes
 from coset.topology.targets import grid_surfaces, random_surfaces, real_surfaces, ring_property
 
 
-@pytest.mark.parametrize("model", ["homp", "smcn"])
+@pytest.mark.parametrize("model", ["homp", "mcn", "smcn"])
 def test_a_run_from_a_csv(small_csv, tmp_path, model):
     file = tmp_path / "mine.yaml"
     file.write_text(
@@ -64,7 +64,7 @@ TINY = ["data.count=16", "data.sizes=[15,17]", "data.test_sizes=[18,19]", "data.
         "model.width=4", "model.layers=1"]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["homp", "smcn"])
+@pytest.mark.parametrize("model", ["homp", "mcn", "smcn"])
 def test_surfaces_from_recipe_to_picture(tmp_path, model):
     recipe = load(f"{model}/surfaces", TINY)
     metrics = recipe.run(tmp_path / "run", quiet=True)

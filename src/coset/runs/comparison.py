@@ -16,14 +16,16 @@ from coset.reports import Panel, Section, Table, Widget, colour, fragment, plots
 from coset.reports.scores import HIGHER_IS_BETTER, label, number, score
 from coset.runs.results import RunResults
 
-NOT_THE_RECIPE = ("seed", "description", "output")
 OF_A_SEED = ("split_seed", "fold", "data_seed")
 """Of ``data``: what may differ between runs about the same thing."""
+NOT_THE_RECIPE = ("seed", "description", "output", *(f"data.{key}" for key in OF_A_SEED))
+Draw = tuple[str | None, int | None]
+"""What a run was drawn as: the identity of its data and split, where the run says it, and its seed."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one recipe that differ in nothing but the seed.
+    """Runs of one recipe that differ in nothing but the seed, of the run or of its split.
 
     Attributes:
         name: The recipe, with the settings that tell it from others of the same name.
@@ -36,6 +38,10 @@ class Group:
     def values(self, metric: str, split: str) -> list[float]:
         return [run.scores(split)[metric] for run in self.runs if metric in run.scores(split)]
 
+    def draws(self, metric: str, split: str) -> dict[Draw, float]:
+        """The metric by what was drawn."""
+        return {draw_of(run): run.scores(split)[metric] for run in self.runs if metric in run.scores(split)}
+
     def summary(self, metric: str, split: str) -> dict[str, Any] | None:
         """Mean and sample deviation over the runs; ``None`` if none has the metric."""
         values = self.values(metric, split)
@@ -43,6 +49,12 @@ class Group:
             return None
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
         return {"mean": float(np.mean(values)), "deviation": deviation, "count": len(values)}
+
+
+def draw_of(run: RunResults) -> Draw:
+    """Which data and split a run had, and its seed."""
+    identity = run.metrics.get("data_identity")
+    return (None if identity is None else str(identity)), run.seed
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,14 @@ class Subject:
     groups: list[Group]
     split: str
     metrics: list[str]
+
+    @property
+    def same_splits(self) -> bool:
+        """Whether the means of all recipes are over the same splits, so that they can be ranked."""
+        if not self.metrics:
+            return True
+        draws = [group.draws(self.metrics[0], self.split) for group in self.groups]
+        return len({frozenset(split for split, _ in its) for its in draws if its}) <= 1
 
 
 def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path:
@@ -97,6 +117,8 @@ def _verdict(subjects: Sequence[Subject]) -> str:
         return ""
     deviation = "" if found["deviation"] is None else f" ± {number(found['deviation'], 2)}"
     over = f" over {found['count']} runs" if found["count"] > 1 else ""
+    if not subjects[0].same_splits:
+        return "The recipes were not tested on the same splits: their means cannot be ranked."
     first = "Best" if len(subjects[0].groups) > 1 else "Alone"
     return f"{first}: {best.name}, {label(metric)} {score(found['mean'], metric)}{deviation} on {split}{over}."
 
@@ -133,28 +155,46 @@ def _subject_name(about: dict[str, Any], others: Sequence[dict[str, Any]]) -> st
 
 
 def paired_differences(subject: Subject) -> Table | None:
-    """The best recipe against each other one over the seeds that both have; ``None`` where no two share two seeds.
+    """The best recipe against each other one over the runs of both that had the same data, split and seed; ``None``
+    where no two have two of them.
 
-    Runs of one seed share the split, so the spread of their differences is smaller than that of the recipes. The
-    interval is Student's, of 95 %.
+    Such runs share what makes a split easy, so the spread of their differences is smaller than that of the recipes.
+    The interval is Student's, of 95 %. Where splits differ from pair to pair, their training parts overlap and the
+    differences are not independent: the variance of the mean is then (1/n + test rows / training rows) times that of
+    the differences (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003).
     """
     if not subject.metrics:
         return None
     metric, (first, *rest) = subject.metrics[0], subject.groups
-    best = {run.seed: run.scores(subject.split).get(metric) for run in first.runs}
+    best = first.draws(metric, subject.split)
     rows = []
     for group in rest:
-        found = [(best.get(run.seed), run.scores(subject.split).get(metric)) for run in group.runs]
-        differences = np.array([b - a for a, b in found if a is not None and b is not None])
-        if len(differences) < 2:
+        own = group.draws(metric, subject.split)
+        pairs = [draw for draw in own if draw in best]
+        if len(pairs) < 2:
             continue
-        mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
-        half = float(student.ppf(0.975, len(differences) - 1)) * deviation / len(differences) ** 0.5
+        differences = np.array([own[draw] - best[draw] for draw in pairs])
+        mean, half = float(differences.mean()), _half_of_interval(differences, _overlap(first, pairs, subject.split))
         verdict = "differs" if abs(mean) > half else "tie"
         rows.append([group.name, str(len(differences)), f"{mean:+.4g}", f"{mean - half:+.4g} to {mean + half:+.4g}",
                      verdict])  # fmt: skip
-    columns = ["recipe", "seeds in common", f"{label(metric)} minus that of {first.name}", "95 % interval", "verdict"]
+    columns = ["recipe", "pairs of runs", f"{label(metric)} minus that of {first.name}", "95 % interval", "verdict"]
     return Table(columns, rows) if rows else None
+
+
+def _half_of_interval(differences: np.ndarray, overlap: float) -> float:
+    """Half the length of Student's interval of their mean."""
+    count, deviation = len(differences), float(differences.std(ddof=1))
+    return float(student.ppf(0.975, count - 1)) * deviation * (1 / count + overlap) ** 0.5
+
+
+def _overlap(group: Group, pairs: Sequence[Draw], split: str) -> float:
+    """Test rows over training rows if the pairs are of several splits of one data set; 0 if they are of one."""
+    if len({identity for identity, _ in pairs}) < 2:
+        return 0.0
+    rows = next(run for run in group.runs if draw_of(run) in pairs).predictions.get("split")
+    counts = {} if rows is None else rows.value_counts().to_dict()
+    return counts.get(split, 0) / counts["train"] if counts.get("train") else 0.0
 
 
 def _sections(subject: Subject, number: int, several: bool) -> list[Section]:
@@ -164,6 +204,8 @@ def _sections(subject: Subject, number: int, several: bool) -> list[Section]:
     of, place = (f": {subject.name}", f"-{number}") if several else ("", "")
     first = f"; best mean {label(metrics[0])} first" if metrics else ""
     text = f"Metrics on {split}, mean ± sample deviation over runs that differ in nothing but the seed{first}."
+    if not subject.same_splits:
+        text += " The recipes were not tested on the same splits, so that their means do not say which is better."
     shown = {"groups": groups, "metrics": metrics, "split": split, "colours": colours}
     pairs = paired_differences(subject)
     sections = [Section(

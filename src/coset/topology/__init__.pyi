@@ -24,13 +24,14 @@ from .invariants.subcomplex_refinement import (
 from .liftings import BallLift, CliqueLift, ClusterLift, FaceLift, MapperLift, RingLift, ring_complex
 from .liftings.marking import MarkPairs
 from .models.homp import CIN, HOMP, HOMPLayer, Neighbourhood, natural_neighbourhoods
-from .models.mcn import MCNLayer, MCNLinear
+from .models.mcn import MCN, MCNLayer, MCNLinear
 from .models.smcn import SCL, SMCN, BagInit
 from .surfaces import Surface, classify_surfaces, closed_surface, simplify
 
 __all__ = [
     "CIN",
     "HOMP",
+    "MCN",
     "SCL",
     "SMCN",
     "BagInit",

@@ -17,7 +17,7 @@ from coset.core.errors import CosetError
 from coset.core.files import make_folder, takes_paths
 from coset.core.outside import check_column, read_table, read_tree
 from coset.graphs.data.datasets import as_targets, graph_features, target_values
-from coset.graphs.data.graph_files import GRAPH, SPELLINGS, labelled, table_in
+from coset.graphs.data.graph_files import GRAPH, OF_FILES, labelled, table_in
 from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
 from coset.graphs.data.sources import GRAPH_DATA
@@ -150,7 +150,7 @@ def with_cell_targets(graphs: list[Data], file: Path, targets: list[str], rank: 
     """
     rows = read_table(file)
     folded = {str(column).lower(): str(column) for column in rows.columns}
-    spelling = next((folded[s] for s in SPELLINGS[GRAPH] if s in folded), None)
+    spelling = next((folded[s] for s in OF_FILES if s in folded), None)
     for column in ("graph" if spelling is None else spelling, "cell", *targets):
         check_column([str(c) for c in rows.columns], column, file)
     values, classes = column_values(rows, targets, str(file))

@@ -132,9 +132,10 @@ def cell_records(model: nn.Module, table: GraphTable) -> list[CellRecord]:
     """The first and the last complexes of the last split that are small enough to draw, with what SMCN attends to in
     them; none if the model reads no complexes."""
     from coset.topology.models.homp import HOMP
+    from coset.topology.models.mcn import MCN
     from coset.topology.models.smcn import SMCN
 
-    if not isinstance(model, HOMP | SMCN):
+    if not isinstance(model, HOMP | MCN | SMCN):
         return []
     small = [i for i in last_split(table) if 2 < table.graphs[i].num_nodes <= LARGEST_SHOWN]
     return [_record_of(model, table, i) for i in (*small[: SHOWN // 2], *small[SHOWN // 2 :][-(SHOWN // 2) :])]

@@ -68,6 +68,20 @@ def test_tables_by_hand(tmp_path):
     assert table.targets.tolist() == [[5.0], [7.0]]
 
 
+def test_a_column_called_file_is_one_of_names_only_where_it_names_graphs(tmp_path):
+    (tmp_path / "edges.csv").write_text("source,target\na,b\nb,c\n")
+    (tmp_path / "nodes.csv").write_text("node,file,y\na,main,1\nb,main,2\nc,test,3\n")
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
+    assert len(table) == 1
+    assert table.graphs[0].x.tolist() == [[0], [0], [1]]
+    lines = [nx.to_graph6_bytes(graph, header=False).decode() for graph in (nx.path_graph(3), nx.cycle_graph(4))]
+    (tmp_path / "two.g6").write_text("".join(lines))
+    for rows, expected in (("file,y\nold,5\nnew,7\n", [5.0, 7.0]), ("file,y\n1.g6,5\n0.g6,7\n", [7.0, 5.0])):
+        (tmp_path / "two.csv").write_text(rows)
+        table = GraphFiles(path=str(tmp_path / "two.g6"), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+        assert table.targets[:, 0].tolist() == expected
+
+
 def test_an_edge_in_both_directions_is_one_edge_and_loops_are_left_out(tmp_path):
     (tmp_path / "edges.csv").write_text("source,target,w\na,b,1\nb,a,1\nb,c,2\nc,c,9\n")
     (tmp_path / "nodes.csv").write_text("node,y\na,1\nb,2\nc,3\n")

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
+from torch_geometric.data import Batch
 
-from coset.topology import CellBatch, MCNLayer, MCNLinear, separates, to_data
+from coset.topology import MCN, CellBatch, MCNLayer, MCNLinear, from_faces, from_simplices, separates, to_data
 from coset.topology.data.torus import tori, torus
-from coset.topology.models.mcn import equivariant_maps, structure
+from coset.topology.models.mcn import PAIRS, MCNOptions, equivariant_maps, structure
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,23 @@ def test_a_layer_reads_incidence_and_sees_what_is_incident():
     assert out[(1, 0, 0)].shape == (9, 4)
     assert out[(0, 1, 1)].shape == (18, 9, 2)
     sum(y.sum() for y in out.values()).backward()
+
+
+def test_each_complex_of_a_batch_is_read_as_alone_also_one_without_faces():
+    torch.manual_seed(0)
+    model = MCN(3, width=4, layers=2, tuples=(*PAIRS, (2, 0, 0)), norm="batch").double().eval()
+    complexes = [torus(3, 6), torus(3, 3), from_faces([(0, 1, 2)]), from_simplices([(0, 1), (1, 2)])]
+    data = [to_data(complex_, ranks=3) for complex_ in complexes]
+    with torch.no_grad():
+        together = model(Batch.from_data_list(data))
+        alone = torch.cat([model(one) for one in data])
+    torch.testing.assert_close(together, alone)
+    assert len(together.unique(dim=0)) == 4
+
+
+def test_options_refuse_tuples_of_too_many_cells():
+    with pytest.raises(ValidationError, match="a tuple holds 1 to 3 cells"):
+        MCNOptions(tuples=[[2, 1, 1]])
 
 
 def test_errors():

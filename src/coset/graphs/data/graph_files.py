@@ -26,12 +26,14 @@ GRAPH6 = (".g6", ".graph6", ".g6.gz", ".graph6.gz")
 LABELS, PAIRS = "labels", "pairs"
 GRAPH, NODE, SOURCE, TARGET = "graph", "node", "source", "target"
 SPELLINGS = {
-    GRAPH: ("graph", "graph_id", "graph_name", "complex", "mesh", "file"),
+    GRAPH: ("graph", "graph_id", "graph_name"),
     NODE: ("node", "node_id", "id"),
     SOURCE: ("source", "src", "from", "u"),
     TARGET: ("target", "dst", "to", "v"),
 }
 """What the columns that say which node or graph a row is of may be called, in any case."""
+OF_FILES = (*SPELLINGS[GRAPH], "complex", "mesh", "file")
+"""What the column may be called in a table beside files of a graph each; the last three only where they name them."""
 
 _ONLY = "0"  # name of the one graph of a table that names none
 
@@ -212,8 +214,7 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
         CosetError: The table has other graphs, or one of them twice.
     """
     table = read_table(labels)
-    folded = {str(column).lower(): str(column) for column in table.columns}
-    spelling = next((folded[s] for s in SPELLINGS[GRAPH] if s in folded), None)
+    spelling = _names_of_graphs(table, set(own[GRAPH]))
     if spelling is None:
         if len(table) != len(own):
             raise CosetError(
@@ -236,6 +237,18 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
     rows: list[int] = pd.Index(table[GRAPH]).get_indexer(pd.Index(own[GRAPH])).tolist()
     merged.index = pd.Index(rows) + 2
     return merged
+
+
+def _names_of_graphs(table: pd.DataFrame, known: set[str]) -> str | None:
+    """The column of a table of labels that says which graph a row is of; ``file`` and the like may also be features."""
+    folded = {str(column).lower(): str(column) for column in table.columns}
+    for spelling in OF_FILES:
+        if spelling not in folded:
+            continue
+        words = set(table[folded[spelling]].astype(str).str.strip())
+        if spelling in SPELLINGS[GRAPH] or known & (words | {Path(word).stem for word in words}):
+            return folded[spelling]
+    return None
 
 
 def numbered(tables: GraphTables) -> tuple[np.ndarray, np.ndarray]:

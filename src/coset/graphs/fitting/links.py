@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 
 from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.links import asked_of, hidden_in, pairs_without_edge, without_edges
+from coset.graphs.data.splits import NAMES
 
 SHARE = 0.2  # of the training edges that one epoch asks for
 
@@ -78,7 +79,7 @@ def judged(table: GraphTable) -> Iterator[tuple[list[Data], Int[Tensor, " rows"]
 
 def _fold_of(graph: Data, split: str, folds: int, fold: int) -> Tensor:
     """Which rows of a split are of a fold; edges and other pairs are dealt out apart."""
-    own = graph.edge_label_part == ("train", "val", "test").index(split)
+    own = graph.edge_label_part == NAMES.index(split)
     dealt = torch.zeros(len(own), dtype=torch.long)
     for label in (0, 1):
         rows = (own & (graph.y[:, 0] == label)).nonzero().squeeze(1)
