@@ -199,7 +199,7 @@ report IN/trained IN/other --output OUT.html
 preprocess IN/train.csv --output OUT --target y --shard-rows 10 --quiet
 lora convert IN/adapters/a OUT
 lora convert IN/adapters/b OUT --rank 1
-lora merge IN/adapters/a IN/adapters/b OUT --method svd --rank 2
+lora merge IN/adapters/a IN/adapters/b --output OUT --method svd --rank 2
 lora apply IN/base.safetensors IN/adapters/a OUT.safetensors
 lora collect IN/adapters OUT --quiet
 lora map IN/adapters --output OUT.html

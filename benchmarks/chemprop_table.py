@@ -34,6 +34,7 @@ import pandas as pd
 
 from coset.graphs.experiments import GraphRecipe
 from coset.runs.recipes import load
+from coset.runs.results import RunResults
 
 OURS = {
     "esol": "subgraphormer/esol",
@@ -119,9 +120,10 @@ class Bench:
 
     def _ours(self, job: Job, place: Path) -> tuple[float, list[float], list[float]]:
         cpu = timed([sys.executable, "-m", "coset", "run", *self._recipe(job), "--output", str(place), "--quiet"])
-        table = pd.read_csv(place / "predictions.csv")
-        table = table[table["split"] == "test"]
-        return cpu, [float(f"{value:.6g}") for value in table["prediction"]], table["target"].tolist()
+        run = RunResults(place)
+        test, (name,) = run.predictions["split"] == "test", run.target_names
+        found, true = run.values("prediction", name)[test], run.values("target", name)[test]
+        return cpu, [float(f"{value:.6g}") for value in found], true.tolist()
 
     def _chemprop(self, job: Job, place: Path, epochs: int) -> tuple[float, list[float], list[float]]:
         assert self.chemprop is not None

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.prediction import conformal_margins
 from coset.runs.recipes import load
+from coset.runs.results import RunResults
 
 options = {"runs": "runs/intervals", "recipes": "gin/esol,gin/freesolv", "seeds": "10", "share": "0.9"}
 options |= dict(argument.split("=", 1) for argument in sys.argv[1:])
@@ -27,10 +27,10 @@ for name in options["recipes"].split(","):
         recipe = load(name, [f"seed={seed}", "data.split=random", "data.fractions=[0.7,0.15,0.15]"])
         recipe.run(folder, quiet=True)
         (margin,) = conformal_margins([folder], GraphTable([], ("y",)), share)
-        table = pd.read_csv(folder / "predictions.csv")
-        test = table[table["split"] == "test"]
-        inside = ((test["prediction"] - test["target"]).abs() <= margin).mean()
-        rows.append({"seed": seed, "margin": float(margin), "coverage": float(inside), "test": len(test)})
+        run = RunResults(folder)
+        test = run.predictions["split"] == "test"
+        inside = ((run.values("prediction", "y") - run.values("target", "y"))[test].abs() <= margin).mean()
+        rows.append({"seed": seed, "margin": float(margin), "coverage": float(inside), "test": int(test.sum())})
         print(name, rows[-1], flush=True)
     coverage = np.array([row["coverage"] for row in rows])
     found[name] = {"mean": float(coverage.mean()), "sd": float(coverage.std(ddof=1)), "splits": rows}

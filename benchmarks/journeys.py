@@ -74,7 +74,7 @@ def a_column_called_SMILES(folder: Path) -> str:
     pd.DataFrame({"SMILES": SMILES, "solubility": range(len(SMILES))}).to_csv(folder / "mine.csv", index=False)
     coset("run", "csv", f"data.path={folder}/mine.csv", "data.target=solubility", "--output", folder / "run", *QUICK)
     coset("predict", folder / "run", folder / "mine.csv", "--output", folder / "out.csv", "--quiet")
-    assert "prediction" in pd.read_csv(folder / "out.csv")
+    assert "prediction_solubility" in pd.read_csv(folder / "out.csv")
     coset("verify", folder / "run")
     return f"{(folder / 'run' / 'report.html').stat().st_size / 1e6:.1f} MB of page"
 
@@ -86,7 +86,7 @@ def a_target_of_words(folder: Path) -> str:
     coset("run", "csv", f"data.path={folder}/mine.csv", "data.target=kind", "training.task=multiclass", "--output",
           folder / "run", *QUICK)  # fmt: skip
     coset("predict", folder / "run", folder / "mine.csv", "--output", folder / "out.csv", "--quiet")
-    assert set(pd.read_csv(folder / "out.csv")["prediction"]) <= set(kinds)
+    assert set(pd.read_csv(folder / "out.csv")["prediction_kind"]) <= set(kinds)
     return "classes by name"
 
 
@@ -155,7 +155,7 @@ def adapters_of_PEFT(folder: Path) -> str:
     one = folder / "zoo" / "a0"
     coset("lora", "inspect", one)
     coset("lora", "convert", one, folder / "again")
-    coset("lora", "merge", one, folder / "zoo" / "a1", folder / "both")
+    coset("lora", "merge", one, folder / "zoo" / "a1", "--output", folder / "both")
     coset("lora", "collect", folder / "zoo", folder / "collection", "--quiet")
     coset("lora", "search", one, folder / "collection")
     coset("lora", "duplicates", folder / "collection")
@@ -225,7 +225,7 @@ def an_ensemble_with_intervals(folder: Path) -> str:
     data = [f"data.path={folder}/mine.csv", "data.target=y", "data.split_seed=0", "data.fractions=[0.6,0.3,0.1]"]
     coset("sweep", "csv", *data, "--seeds", 2, "--output", folder / "two", *QUICK)
     coset("predict", folder / "two", folder / "mine.csv", "--output", folder / "out.csv", "--interval", 0.9, "--quiet")
-    assert {"prediction", "spread", "low", "high"} <= set(pd.read_csv(folder / "out.csv"))
+    assert {"prediction_y", "spread_y", "low_y", "high_y"} <= set(pd.read_csv(folder / "out.csv"))
     return "prediction, spread, low, high"
 
 

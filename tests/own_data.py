@@ -160,8 +160,8 @@ def run(cell: Cell, place: Path) -> None:
     new = pd.read_csv(place / "new.csv")
     if cell.level == "link":
         assert count == len(new) == sum(10 - graph.number_of_edges() for graph in SHAPES)
-        assert new["prediction"].between(0, 1).all()
-        assert new["prediction"].nunique() > 1  # what a softmax of one column would not give
+        assert new["prediction_link"].between(0, 1).all()
+        assert new["prediction_link"].nunique() > 1  # what a softmax of one column would not give
     else:
         assert new["id"].tolist() == frame["id"].tolist()
         known = [name for name in frame if name.startswith(("prediction", "probability"))]

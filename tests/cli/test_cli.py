@@ -49,7 +49,7 @@ def test_run_predict_verify_report(coset, finished, small_csv, tmp_path, monkeyp
         assert (finished / name).stat().st_size > 0
     code, out, _ = coset("predict", finished, small_csv, "--output", tmp_path / "out.csv")
     assert (code, out.splitlines()[-1]) == (0, f"12 predictions written to {tmp_path / 'out.csv'}")
-    assert "prediction" in pd.read_csv(tmp_path / "out.csv")
+    assert "prediction_carbons" in pd.read_csv(tmp_path / "out.csv")
     monkeypatch.chdir(tmp_path)
     facts = json.loads(coset("predict", finished, small_csv, "--quiet", "--json")[1])
     assert (facts["predictions"], facts["output"]) == (12, "small-predictions.csv")
@@ -197,7 +197,7 @@ def test_bad_rows_are_skipped_on_request_with_a_count(coset, small_csv, tmp_path
 def test_molecules_in_several_parts_and_single_atoms_work(coset, small_csv, tmp_path):
     small_csv.write_text(small_csv.read_text() + "[Na+].CC(=O)[O-],2\nC.C.C,3\n[Na+].[Cl-],0\nO,0\n")
     assert coset(*own(small_csv), "--output", tmp_path / "run")[0] == 0
-    assert pd.read_csv(tmp_path / "run" / "predictions.csv")["prediction"].notna().all()
+    assert pd.read_csv(tmp_path / "run" / "predictions.csv")["prediction_carbons"].notna().all()
 
 
 def test_a_checkpoint_of_another_recipe(coset, mistake, finished, small_csv, tmp_path):

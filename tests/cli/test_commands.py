@@ -1,16 +1,20 @@
 """Every command: examples that parse, JSON, names completed in the shell; the table of runs."""
 
+import inspect
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 import typer
 
 from coset import cli
-from coset.cli.runs import named_after, recipes_like
+from coset.cli.runs import recipes_like
 from coset.core.commands import COMMANDS
+from coset.core.files import named_after
 
+OUTPUTS = {"run", "sweep", "predict", "report", "reconstruct", "audit", "connect", "lora merge", "merge", "export"}
 COMMAND = typer.main.get_command(cli.app)
 FUNCTIONS = {**cli.OWN, **dict(COMMANDS.items())}
 EXAMPLE = re.compile(r"Example: (coset .*(?:\n(?!\s*\n).*)*)")
@@ -58,9 +62,27 @@ def test_what_a_command_prints_is_an_object_with_json(coset):
     assert err.startswith("error: no recipe")
 
 
+def test_no_command_needs_to_be_told_where_to_write():
+    assert set(FUNCTIONS) >= OUTPUTS
+    for name, function in FUNCTIONS.items():
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.name == "output" or (name, parameter.name) == ("export", "folder"):
+                assert parameter.default is None, name
+
+
+def test_what_is_there_already_is_not_written_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert named_after(Path("x/video.mp4"), "scene", Path("runs")) == Path("runs/video-scene")
+    assert named_after(Path("adapters/"), "zoo") == Path("adapters-zoo")
+    assert named_after(Path(), "map.html") == Path(f"{tmp_path.name.partition('.')[0]}-map.html")
+    for wanted in ("new-predictions.csv", "new-predictions-2.csv", "new-predictions-3.csv"):
+        assert named_after(Path("new.csv"), "predictions.csv") == Path(wanted)
+        Path(wanted).touch()
+
+
 def test_recipes_are_completed_and_outputs_named_after_their_data():
     assert recipes_like("lol/smiles") == ["lol/smiles", "lol/smiles-accuracy", "lol/smiles-zoo"]
-    assert named_after(cli.runs.Path("x/new.csv.gz"), "predictions.csv").name == "new-predictions.csv"
+    assert named_after(Path("x/new.csv.gz"), "predictions.csv").name == "new-predictions.csv"
     assert any("--install-completion" in option.opts for option in COMMAND.params)
 
 

@@ -46,10 +46,12 @@ def test_a_run_leaves_its_folder(small_csv, tmp_path):
     assert metrics["recipe"] == "csv"
     assert metrics["epochs"] == 3
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert list(frame) == ["id", "smiles", "split", "target", "prediction"]
+    assert list(frame) == ["id", "smiles", "split", "target_carbons", "prediction_carbons"]
     assert frame["split"].value_counts().to_dict() == {"train": 6, "val": 3, "test": 3}
     test = frame[frame["split"] == "test"]
-    assert metrics["test"]["mae"] == pytest.approx((test["target"] - test["prediction"]).abs().mean(), rel=1e-5)
+    assert metrics["test"]["mae"] == pytest.approx(
+        (test["target_carbons"] - test["prediction_carbons"]).abs().mean(), rel=1e-5
+    )
     assert json.loads((tmp_path / "run" / "certificate.json").read_text())[0]["passed"]
 
 
@@ -201,7 +203,7 @@ def test_metrics_beside_those_of_the_training_mean():
 def test_prediction_table_keeps_missing_targets_empty():
     frame = prediction_table(small_table(), torch.arange(4.0).view(4, 1))
     assert frame.to_csv(index=False).splitlines() == [
-        "id,smiles,split,target,prediction", "0,,train,0.0,0.0", "2,,train,2.0,1.0", "4,,test,4.0,2.0",
+        "id,smiles,split,target_y,prediction_y", "0,,train,0.0,0.0", "2,,train,2.0,1.0", "4,,test,4.0,2.0",
         "nan,,test,,3.0",
     ]  # fmt: skip
 
@@ -225,18 +227,22 @@ def test_words_are_classes_to_learn_and_to_predict(classes_csv, tmp_path):
     metrics = recipe.run(tmp_path / "run", quiet=True)
     assert set(metrics["test"]) <= {"accuracy", "macro_f1", "macro_auroc", "cross_entropy"}
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert list(frame)[3:] == ["target", "prediction", *(f"probability_{c}" for c in ("alcohol", "alkane", "amine"))]
+    assert list(frame)[3:] == [
+        "target_kind",
+        "prediction_kind",
+        *(f"probability_{c}" for c in ("alcohol", "alkane", "amine")),
+    ]
     test = frame[frame["split"] == "test"]
-    assert metrics["test"]["accuracy"] == pytest.approx((test["target"] == test["prediction"]).mean())
+    assert metrics["test"]["accuracy"] == pytest.approx((test["target_kind"] == test["prediction_kind"]).mean())
     probabilities = frame.filter(like="probability_")
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1.0, abs=1e-5)
     likeliest = probabilities.idxmax(axis=1).str.removeprefix("probability_")
-    assert (likeliest == frame["prediction"]).all()
+    assert (likeliest == frame["prediction_kind"]).all()
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Classes, test" in page
     count, _ = recipe.predict(recipe.folder(tmp_path / "run"), classes_csv, tmp_path / "new.csv", quiet=True)
     assert count == len(WORDS)
-    assert (pd.read_csv(tmp_path / "new.csv")["prediction"] == frame["prediction"]).all()
+    assert (pd.read_csv(tmp_path / "new.csv")["prediction_kind"] == frame["prediction_kind"]).all()
 
 
 def test_words_need_the_task_that_learns_them(classes_csv, tmp_path):
@@ -251,7 +257,7 @@ def test_numbers_are_classes_where_the_task_says_so(small_csv, tmp_path):
     recipe = recipe_for(small_csv, "training.task=multiclass", "training.epochs=1")
     recipe.run(tmp_path / "run", quiet=True)
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    carbons = sorted(frame["target"].unique())
+    carbons = sorted(frame["target_carbons"].unique())
     assert [c for c in frame if c.startswith("probability_")] == [f"probability_{c:g}" for c in carbons]
 
 

@@ -52,6 +52,9 @@ def test_classes_of_networkx_graphs_by_name():
     assert set(learner.predict(graphs)) <= {"ring", "chain"}
     assert learner.predict_proba(graphs).sum(1) == pytest.approx(np.ones(12), rel=1e-5)
     assert learner.plot().data[0].type == "heatmap"
+    named = learner.predict_frame(graphs)
+    assert list(named) == ["id", "prediction_y", "probability_chain", "probability_ring"]
+    assert named["prediction_y"].tolist() == learner.predict(graphs).tolist()
 
 
 @pytest.mark.parametrize("given", ["inside", "beside"])

@@ -13,6 +13,7 @@ from coset.graphs.models.subgraphormer import Subgraphormer
 from coset.graphs.prediction import conformal_margins
 from coset.runs.folder import RunFolder, run_folders
 from coset.runs.recipes import load, load_run, verify
+from coset.runs.results import RunResults
 
 SMALL = ["model.width=12", "model.layers=1", "model.heads=2", "model.positional_encoding=2", "training.epochs=1"]
 SMALL += ["training.batch_size=4", "data.fractions=[0.5,0.25,0.25]", "data.target=carbons"]
@@ -34,8 +35,19 @@ def test_predictions_stand_beside_the_columns_of_the_file(run, small_csv, tmp_pa
     count, notes = predict_csv(run, small_csv, tmp_path / "out.csv")
     ours, theirs = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(run / "predictions.csv")
     assert (count, notes) == (12, ())
-    assert list(ours) == ["smiles", "carbons", "prediction"]
-    assert ours["prediction"].to_list() == pytest.approx(theirs["prediction"].to_list(), rel=1e-5)
+    assert list(ours) == ["smiles", "carbons", "prediction_carbons"]
+    assert ours["prediction_carbons"].to_list() == pytest.approx(theirs["prediction_carbons"].to_list(), rel=1e-5)
+
+
+def test_a_folder_whose_columns_have_no_names_is_read(run, small_csv, tmp_path):
+    """As Coset 0.1 wrote them, where there was one target."""
+    table = pd.read_csv(run / "predictions.csv")
+    now = RunResults(run)
+    margin = conformal_margins([run], GraphTable([], ("carbons",)), 0.5)
+    old = table.rename(columns={"target_carbons": "target", "prediction_carbons": "prediction"})
+    old.to_csv(run / "predictions.csv", index=False)
+    assert list(RunResults(run).predictions) == list(now.predictions)
+    assert conformal_margins([run], GraphTable([], ("carbons",)), 0.5) == margin
 
 
 def test_data_of_the_training_is_not_needed(run, small_csv, tmp_path):
@@ -62,8 +74,8 @@ def test_a_missing_column_is_named(run, tmp_path):
 
 
 def test_an_existing_column_is_not_overwritten(run, tmp_path):
-    (tmp_path / "new.csv").write_text("smiles,prediction\nCCO,1\n")
-    with pytest.raises(CosetError, match="has a column 'prediction' already; rename it first"):
+    (tmp_path / "new.csv").write_text("smiles,prediction_carbons\nCCO,1\n")
+    with pytest.raises(CosetError, match="has a column 'prediction_carbons' already; rename it first"):
         predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv")
 
 
@@ -110,7 +122,7 @@ def test_draws_of_noise_and_their_seed_are_chosen_at_prediction(small_csv, tmp_p
 
     def predicted(**how):
         predict_csv(tmp_path / "run", small_csv, tmp_path / "out.csv", **how)
-        return pd.read_csv(tmp_path / "out.csv")["prediction"].to_list()
+        return pd.read_csv(tmp_path / "out.csv")["prediction_carbons"].to_list()
 
     assert predicted() == predicted()
     assert predicted(draws=3, seed=1) == predicted(draws=3, seed=1)
@@ -122,7 +134,7 @@ def test_a_spread_is_the_deviation_between_the_draws(small_csv, tmp_path):
     load("csv", changes).run(tmp_path / "run", quiet=True)
     predict_csv(tmp_path / "run", small_csv, tmp_path / "out.csv")
     found, kept = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert found["spread"].to_list() == pytest.approx(kept["spread"].to_list(), rel=1e-4)
+    assert found["spread_carbons"].to_list() == pytest.approx(kept["spread_carbons"].to_list(), rel=1e-4)
     recipe, task, _ = load_task(tmp_path / "run")
     graphs = recipe.encode(recipe.load().graphs)
     draws = [
@@ -130,8 +142,8 @@ def test_a_spread_is_the_deviation_between_the_draws(small_csv, tmp_path):
         for votes in (1, 2, 3)
     ]
     each = torch.stack([draws[0], 2 * draws[1] - draws[0], 3 * draws[2] - 2 * draws[1]])
-    assert found["spread"].to_list() == pytest.approx(each.std(0).squeeze(1).tolist(), abs=1e-4)
-    assert found["spread"].max() > 1e-3
+    assert found["spread_carbons"].to_list() == pytest.approx(each.std(0).squeeze(1).tolist(), abs=1e-4)
+    assert found["spread_carbons"].max() > 1e-3
 
 
 def test_the_spread_of_a_networks_own_noise(small_csv, tmp_path):
@@ -145,7 +157,7 @@ def test_the_spread_of_a_networks_own_noise(small_csv, tmp_path):
     with torch.no_grad():
         mean, each = task.with_draws(batch)
         assert torch.equal(mean, task(batch))
-    spread = pd.read_csv(tmp_path / "run" / "predictions.csv")["spread"]
+    spread = pd.read_csv(tmp_path / "run" / "predictions.csv")["spread_carbons"]
     assert spread.to_list() == pytest.approx(each.std(0).squeeze(1).tolist(), rel=1e-3)
 
 
@@ -180,11 +192,11 @@ def test_total_energies_keep_their_differences(tmp_path):
     (tmp_path / "energies.csv").write_text("smiles,carbons\n" + rows)
     made = load("csv", [f"data.path={tmp_path / 'energies.csv'}", *SMALL]).run(tmp_path / "run", quiet=True)
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert table["target"].nunique() == 12
+    assert table["target_carbons"].nunique() == 12
     assert 0 < made["test"]["rmse"] < 1
     predict_csv(tmp_path / "run", tmp_path / "energies.csv", tmp_path / "out.csv")
-    ours = pd.read_csv(tmp_path / "out.csv")["prediction"]
-    assert ours.to_list() == pytest.approx(table["prediction"].to_list(), abs=1e-5)
+    ours = pd.read_csv(tmp_path / "out.csv")["prediction_carbons"]
+    assert ours.to_list() == pytest.approx(table["prediction_carbons"].to_list(), abs=1e-5)
     assert ours.nunique() > 1
 
 
@@ -218,16 +230,16 @@ def test_an_ensemble_is_the_mean_of_its_runs_with_their_spread_and_an_interval(s
     for seed in range(3):
         run = folder / "runs" / f"seed-{seed}"
         load_run(run).predict(RunFolder(run), small_csv, tmp_path / "one.csv", quiet=True)
-        each.append(pd.read_csv(tmp_path / "one.csv")["prediction"].to_numpy())
+        each.append(pd.read_csv(tmp_path / "one.csv")["prediction_carbons"].to_numpy())
     found = pd.read_csv(tmp_path / "all.csv")
-    assert found["prediction"].to_numpy() == pytest.approx(np.mean(each, axis=0), rel=1e-5)
-    assert found["spread"].to_numpy() == pytest.approx(np.std(each, axis=0, ddof=1), rel=1e-3, abs=1e-6)
+    assert found["prediction_carbons"].to_numpy() == pytest.approx(np.mean(each, axis=0), rel=1e-5)
+    assert found["spread_carbons"].to_numpy() == pytest.approx(np.std(each, axis=0, ddof=1), rel=1e-3, abs=1e-6)
     # Five validation rows: the ceil(6 * 0.75) = 5th smallest error, so that all of them are inside.
     rows = pd.read_csv(folder / "runs" / "seed-0" / "predictions.csv")
     held = (rows["split"] == "val").to_numpy()
     assert held.sum() == 5
-    errors = (rows["target"] - found["prediction"]).abs()[held]
-    margin = (found["high"] - found["low"]).to_numpy() / 2
+    errors = (rows["target_carbons"] - found["prediction_carbons"]).abs()[held]
+    margin = (found["high_carbons"] - found["low_carbons"]).to_numpy() / 2
     assert margin == pytest.approx(np.full(12, errors.max()), rel=1e-5)
 
 

@@ -36,11 +36,11 @@ def test_a_model_is_trained_on_shards_and_predicts_for_a_table(small_csv, tmp_pa
     coset("run", RECIPE, data, *SMALL, "--output", folder)
     rows = pd.read_csv(folder / "predictions.csv")
     assert rows["smiles"].tolist() == pd.read_csv(small_csv)["smiles"].tolist()
-    assert rows["target"].tolist() == pd.read_csv(small_csv)["carbons"].tolist()
+    assert rows["target_carbons"].tolist() == pd.read_csv(small_csv)["carbons"].tolist()
     assert set(rows["split"]) == {"train", "val", "test"}
     coset("predict", folder, small_csv, "--output", tmp_path / "out.csv")
-    again = pd.read_csv(tmp_path / "out.csv")["prediction"]
-    assert again.to_numpy() == pytest.approx(rows["prediction"].to_numpy(), abs=1e-5)
+    again = pd.read_csv(tmp_path / "out.csv")["prediction_carbons"]
+    assert again.to_numpy() == pytest.approx(rows["prediction_carbons"].to_numpy(), abs=1e-5)
     other = CliRunner().invoke(
         app, ["run", RECIPE, data, *SMALL, "model.max_distance=9", "--output", str(tmp_path / "b")]
     )

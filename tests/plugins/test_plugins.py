@@ -55,7 +55,7 @@ def test_a_graph_model_of_another_package_is_one_of_ours(command, tmp_path):
     assert json.loads((run / "metrics.json").read_text())["epochs"] == 3
     (tmp_path / "new.csv").write_text("smiles\nCCO\nc1ccccc1\n")
     command("predict", run, tmp_path / "new.csv", "--output", tmp_path / "out.csv", "--quiet")
-    assert pd.read_csv(tmp_path / "out.csv")["prediction"].notna().all()
+    assert pd.read_csv(tmp_path / "out.csv").filter(like="prediction_").notna().all(axis=None)
     assert "holds" in command("verify", run)
     assert "unknown key model.heads=2" in command("run", "gatedgcn/freesolv", "model.heads=2", code=1)
     wrong = command("run", "gatedgcn/freesolv", "model.name=gatedgnc", code=1)
@@ -96,7 +96,7 @@ def test_a_domain_of_another_package_runs_goes_on_predicts_verifies_and_shows(co
     assert json.loads((whole / "metrics.json").read_text())["test"] == metrics["test"]
     assert "holds" in command("verify", run)
     command("predict", run, tmp_path / "new.npz", "--output", tmp_path / "out.csv")
-    assert pd.read_csv(tmp_path / "out.csv")["prediction"].between(0, 1).all()
+    assert pd.read_csv(tmp_path / "out.csv")["prediction_label"].between(0, 1).all()
     command("report", run)
     page = (run / "report.html").read_text()
     assert "the order of the points changes nothing" in page

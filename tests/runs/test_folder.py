@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from coset import CosetError
-from coset.runs.folder import LAST, LOCK, METRICS, PARTS, RECIPE, RunFolder, unused
+from coset.core.files import unused
+from coset.runs.folder import LAST, LOCK, METRICS, PARTS, RECIPE, RunFolder
 
 
 def test_a_claimed_folder_stays_after_a_run(tmp_path):

@@ -44,11 +44,11 @@ def test_from_a_folder_to_predictions(surfaces, tmp_path, model):
     recipe = load("complexes", [*changes, PARTS, f"model.name={model}", *QUICK])
     recipe.run(tmp_path / "run", quiet=True)
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert frame.set_index("id")["target"].to_dict() == {k: "torus" if k % 2 else "sphere" for k in range(8)}
+    assert frame.set_index("id")["target_kind"].to_dict() == {k: "torus" if k % 2 else "sphere" for k in range(8)}
     assert all(report.passed for report in recipe.verify(tmp_path / "run"))
     count, _ = recipe.predict(recipe.folder(tmp_path / "run"), surfaces, tmp_path / "new.csv", quiet=True)
     assert count == 8
-    assert (pd.read_csv(tmp_path / "new.csv")["prediction"] == frame["prediction"]).all()
+    assert (pd.read_csv(tmp_path / "new.csv")["prediction_kind"] == frame["prediction_kind"]).all()
     recipe.predict(recipe.folder(tmp_path / "run"), surfaces / "1.off", tmp_path / "one.csv", quiet=True)
     assert pd.read_csv(tmp_path / "one.csv")["id"].tolist() == [1]
 
@@ -160,12 +160,12 @@ def test_cells_of_a_rank_from_tables_to_predictions(surfaces, tmp_path, model, r
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv", dtype={"cell": str})
     assert list(frame)[:4] == ["id", "graph", "cell", "split"]
     assert len(frame) == sum(int(graph.num_cells[0, rank]) for graph in graphs)
-    assert frame["target"].isna().sum() == int(graphs[-1].num_cells[0, rank])
+    assert frame["target_part"].isna().sum() == int(graphs[-1].num_cells[0, rank])
     reports = recipe.verify(tmp_path / "run")
     assert all(report.passed for report in reports)
     assert f"S_n on rows of cells of rank {rank}" in str(reports[0])
     recipe.predict(recipe.folder(tmp_path / "run"), surfaces, tmp_path / "new.csv", quiet=True)
-    assert (pd.read_csv(tmp_path / "new.csv")["prediction"] == frame["prediction"]).all()
+    assert (pd.read_csv(tmp_path / "new.csv")["prediction_part"] == frame["prediction_part"]).all()
 
 
 def test_what_is_wrong_with_cells_is_told(surfaces):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from coset.core.errors import CosetError
-from coset.core.files import claimed_output
+from coset.core.files import claimed_output, named_after, unused
 from coset.runs.terminal import console, print_notes, print_table, problems, tell
 
 
@@ -17,12 +17,6 @@ def recipes_like(incomplete: str) -> list[str]:
     from coset.runs.listing import files
 
     return [name for name in files() if name.startswith(incomplete)]
-
-
-def named_after(data: Path, ending: str) -> Path:
-    """A file in the working directory that is named after the data: ``new.csv.gz`` and ``predictions.csv`` give
-    ``new-predictions.csv``."""
-    return Path(f"{data.name.partition('.')[0] or 'data'}-{ending}")
 
 
 def run(
@@ -37,6 +31,7 @@ def run(
     workers: Annotated[int, typer.Option(min=1, help="Processes of --engine torchrun or ray.")] = 2,
     retries: Annotated[int, typer.Option(min=0, help="Starts more from the last checkpoint if one of them dies.")] = 2,
     restart: Annotated[bool, typer.Option("--restart", help="Remove what is in the folder and begin anew.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="A page to watch in the browser while it trains.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Run a recipe, or go on with a run that was stopped: the same command given again goes on, too.
@@ -44,6 +39,8 @@ def run(
     Example: coset run subgraphormer/freesolv training.epochs=20 --seed 1
 
     Example: coset run --resume runs/subgraphormer-freesolv-20250131-120000
+
+    Example: coset run subgraphormer/freesolv --live
 
     Example: coset run subgraphormer/freesolv --engine torchrun --workers 2
     """
@@ -59,6 +56,8 @@ def run(
     engine = next((c.partition("=")[2] for c in overrides or [] if c.startswith("engine=")), engine)
     if engine not in ("local", "torchrun", "ray"):
         raise CosetError(f"--engine {engine}: choose local, torchrun or ray")
+    if live and engine != "local":
+        raise CosetError(f"--live follows runs of this process; leave out --engine {engine}")
     if resume is not None:
         if recipe is not None or output is not None or seed is not None or restart:
             raise CosetError("--resume takes recipe, seed and folder from the run: give it alone")
@@ -71,7 +70,7 @@ def run(
         folder = output or _folder_for(checked)
         again = ["run", recipe, *changes, f"seed={checked.seed}", "--output", str(folder)]
     if engine == "local":
-        metrics = execute(checked, folder, restart=restart, quiet=quiet)
+        metrics = execute(checked, folder, restart=restart, quiet=quiet, live=live)
     else:
         metrics = _run_together(checked, folder, again, engine, workers, retries, quiet)
     if processes.is_first() and metrics:
@@ -80,7 +79,7 @@ def run(
 
 def _folder_for(recipe: Any) -> Path:
     """A new folder under ``runs/``; or the last one of this recipe, if its run was stopped and can go on."""
-    from coset.runs.folder import RunFolder, unused
+    from coset.runs.folder import RunFolder
     from coset.runs.recipes import load_run
 
     name, runs = recipe.name.replace("/", "-"), Path("runs")
@@ -196,7 +195,7 @@ def verify(
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs; several are compared.")],
-    output: Annotated[Path, typer.Option(help="Page that compares several runs.")] = Path("comparison.html"),
+    output: Annotated[Path | None, typer.Option(help="Page that compares several runs; comparison.html here.")] = None,
 ) -> None:
     """Write the HTML report of a run, or a comparison of several.
 
@@ -212,6 +211,7 @@ def report(
         with claimed_output(folder / REPORT):
             page = recipes[0].page(folder, folder.metrics())
     else:
+        output = output or unused(Path("comparison.html"))
         with claimed_output(output):
             page = write_comparison(runs, output)
     tell(page=str(page))

@@ -146,6 +146,31 @@ def write_arrays(path: Path, arrays: Mapping[str, "np.ndarray"]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
+def unused(path: Path) -> Path:
+    """The path, or the first of name-2, name-3, ... (``name-2.csv`` of a file) that does not exist."""
+    number, candidate = 2, path
+    ending = path.suffix if re.fullmatch(r"\.[a-z]+", path.suffix) else ""
+    while candidate.exists():
+        candidate = path.with_name(f"{path.name.removesuffix(ending)}-{number}{ending}")
+        number += 1
+    return candidate
+
+
+def named_after(source: Path, ending: str, folder: Path = Path()) -> Path:
+    """Where a command writes that is not told: a new file or folder that is named after what it reads.
+
+    ``new.csv.gz`` and ``predictions.csv`` give ``new-predictions.csv``, or ``new-predictions-2.csv`` where that is
+    there already.
+
+    Args:
+        source: What is read.
+        ending: Of the name.
+        folder: Where the result is to be; the working directory by default.
+    """
+    name = source.name or source.resolve().name
+    return unused(folder / f"{name.partition('.')[0] or name.strip('.') or 'data'}-{ending}")
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it.
 

@@ -24,11 +24,11 @@ def embed(
     """
     import pandas as pd
 
-    from coset.core.files import claimed_output, write_text
+    from coset.core.files import claimed_output, named_after, write_text
     from coset.graphs.experiments import load_task
     from coset.graphs.prediction import embeddings, graphs_to_predict, row_names
 
-    output = output or Path(f"{data.name.partition('.')[0] or 'data'}-embeddings.csv")
+    output = named_after(data, "embeddings.csv") if output is None else output
     recipe, task, described = load_task(run_folder)
     with claimed_output(output):
         table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows)
@@ -43,15 +43,16 @@ def embed(
 @COMMANDS.register("export")
 def export(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run on graphs, molecules or complexes.")],
-    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    folder: Annotated[Path | None, typer.Argument(help="A new folder; of runs/mine mine-exported here.")] = None,
 ) -> None:
     """Write a trained network for use elsewhere: safetensors, config.json, and a model card; no data, no pickles.
 
     Example: coset export runs/mine solubility
     """
+    from coset.core.files import named_after
     from coset.graphs.exported import export as write
 
-    where = write(run_folder, folder)
+    where = write(run_folder, folder or named_after(run_folder, "exported"))
     console.print(f"{where}: model.safetensors, config.json, README.md", highlight=False, soft_wrap=True)
 
 

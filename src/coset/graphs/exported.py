@@ -23,7 +23,6 @@ from coset.core.outside import read_tensors, read_tree
 from coset.graphs.data.graph_table import plural
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, CERTIFICATE, CONFIG, PREDICTIONS, RunFolder
-from coset.runs.predictions import column_name
 from coset.runs.recipes import load_run
 from coset.runs.results import SPLITS, RunResults
 
@@ -162,9 +161,9 @@ def _validation_errors(run: Path, targets: list[str]) -> dict[str, list[float]]:
     results, found = RunResults(run), dict[str, list[float]]()
     if results.has_classes or not (run / PREDICTIONS).is_file():
         return found
-    rows = results.predictions[results.predictions["split"] == "val"]
+    val = results.predictions["split"] == "val"
     for name in targets:
-        truth, guess = (rows[column_name(kind, name, targets)].to_numpy(float) for kind in ("target", "prediction"))
+        truth, guess = (results.values(kind, name)[val].to_numpy(float) for kind in ("target", "prediction"))
         errors = np.sort(np.abs(truth - guess))
         errors = errors[np.isfinite(errors)]
         if len(errors) > MOST_ERRORS:

@@ -26,8 +26,9 @@ from coset.core.files import make_folder
 from coset.graphs.exported import CARD, WEIGHTS, export, is_exported, read_config
 from coset.graphs.given import Graphs, Targets, label_table, targets_inside, task_for, written
 from coset.graphs.hub import Pretrained, downloaded
-from coset.graphs.prediction import embeddings, graphs_to_predict, predictions_for
+from coset.graphs.prediction import embeddings, graphs_to_predict, predictions_for, row_names
 from coset.runs.folder import CONFIG, METRICS, RunFolder
+from coset.runs.predictions import prediction_columns
 from coset.runs.recipe import Recipe
 from coset.runs.training import TrainingOptions
 from coset.symmetry import EquivarianceReport
@@ -131,6 +132,18 @@ class Learner(Pretrained, library_name="coset"):
         if task == "regression":
             raise CosetError("predict_proba: this learner predicts values, not classes; use predict")
         return found if described.classes or found.shape[1] > 1 else np.concatenate([1 - found, found], axis=1)
+
+    def predict_frame(self, graphs: Graphs) -> pd.DataFrame:
+        """Predictions with names, as ``coset predict`` writes them: ``prediction_<target>``, ``probability_<class>``.
+
+        A row a graph; rows of nodes, pairs and cells begin with what they are of.
+        """
+        recipe, task, described = self._loaded()
+        with TemporaryDirectory(prefix="coset-") as place:
+            table = self._table(graphs, Path(place), recipe, described)
+            found = predictions_for(recipe, task, table)
+        columns = prediction_columns(described.target_names, described.classes, found)
+        return pd.concat([row_names(table), pd.DataFrame(columns)], axis=1)
 
     def embed(self, graphs: Graphs) -> np.ndarray:
         """What the network's last layer reads, [graphs or nodes, columns]."""
@@ -254,15 +267,15 @@ class Learner(Pretrained, library_name="coset"):
         Args:
             split: ``train``, ``val`` or ``test``; the last that there is by default.
         """
-        from coset.graphs.pages.targets import classes_of, targets_of
+        from coset.graphs.pages.targets import class_pairs, classes_of, targets_of
         from coset.reports import plots
         from coset.runs.results import RunResults
 
         run = RunResults(self._check_fitted())
         split = split or run.splits[-1]
         if run.has_classes:
-            rows = run.predictions[(run.predictions["split"] == split) & (run.predictions["target"] != "")]
-            return plots.confusion(rows["target"].tolist(), rows["prediction"].tolist(), classes_of(run), split).figure
+            true, likeliest = class_pairs(run, split)
+            return plots.confusion(true.tolist(), likeliest.tolist(), classes_of(run), split).figure
         target = targets_of(run)[0]
         return plots.parity({split: target.pairs(split)}, target.name, "graphs").figure
 

@@ -63,9 +63,10 @@ def predict_file(
     """Write predictions of a run, or the means of several, for a file; returns how many rows, and notes.
 
     A CSV of SMILES is written again with columns added; of other graphs rows are ``id`` (with nodes also ``graph`` and
-    ``node``; with edges and links ``graph``, ``u``, ``v``; with cells ``graph``, ``cell``). ``prediction`` is followed
-    by ``spread`` (the deviation between several runs and between draws of roots or noise, of a class's probability if
-    there are classes), and by ``low`` and ``high`` of an interval.
+    ``node``; with edges and links ``graph``, ``u``, ``v``; with cells ``graph``, ``cell``). ``prediction_<target>`` is
+    followed by ``probability_<class>`` of every class, by ``spread_<target>`` (the deviation between several runs and
+    between draws of roots or noise, of a class's probability if there are classes), and by ``low_<target>`` and
+    ``high_<target>`` of an interval.
 
     Args:
         members: Several are an ensemble.
@@ -140,18 +141,18 @@ def conformal_margins(folders: Sequence[Path], described: GraphTable, share: flo
     if len(folders) == 1 and is_exported(folders[0]):
         kept = read_config(folders[0]).validation_errors
         return np.array([_margin(np.array(kept.get(name, [])), share) for name in names])
-    held = [
-        run[run["split"] == "val"].set_index("id") for run in (RunResults(folder).predictions for folder in folders)
-    ]
-    for folder, rows in zip(folders, held, strict=True):
-        if not rows.index.equals(held[0].index):
+    runs = [RunResults(folder) for folder in folders]
+    held = [run.predictions["split"] == "val" for run in runs]
+    rows = [run.predictions["id"][val].tolist() for run, val in zip(runs, held, strict=True)]
+    for folder, own in zip(folders, rows, strict=True):
+        if own != rows[0]:
             raise CosetError(
                 f"--interval: {folder} and {folders[0]} were validated on other rows; train with data.split_seed=0"
             )
     margins = []
     for name in names:
-        mean = np.mean([rows[column_name("prediction", name, names)].to_numpy(float) for rows in held], axis=0)
-        errors = np.abs(mean - held[0][column_name("target", name, names)].to_numpy(float))
+        found = [run.values("prediction", name)[val].to_numpy(float) for run, val in zip(runs, held, strict=True)]
+        errors = np.abs(np.mean(found, axis=0) - runs[0].values("target", name)[held[0]].to_numpy(float))
         margins.append(_margin(errors, share))
     return np.array(margins)
 
@@ -192,7 +193,7 @@ def _columns(
     for at, name in enumerate(names if margins is not None else ()):
         assert margins is not None
         for word, sign in (("low", -1), ("high", 1)):
-            found[column_name(word, name, names)] = mean[:, at].numpy() + sign * margins[at]
+            found[column_name(word, name)] = mean[:, at].numpy() + sign * margins[at]
     return found
 
 

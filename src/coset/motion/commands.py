@@ -9,7 +9,7 @@ import typer
 
 from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
-from coset.core.files import claimed_output, json_text
+from coset.core.files import claimed_output, json_text, named_after
 from coset.runs.terminal import console, print_notes, print_table
 
 BRIEF = {
@@ -25,9 +25,9 @@ DEPTH_UNKNOWN = 3
 @COMMANDS.register("track")
 def track(
     video: Annotated[Path, typer.Argument(help="Video file, or folder of pictures.")],
-    output: Annotated[Path, typer.Option(help="NPZ to write; of several shots the others get -2, -3, ...")] = Path(
-        "tracks.npz"
-    ),
+    output: Annotated[
+        Path | None, typer.Option(help="NPZ to write (video.mp4: video-tracks.npz); further shots get -2, -3, ...")
+    ] = None,
     preview: Annotated[Path | None, typer.Option(help="PNG of a frame with its tracks drawn.")] = None,
     intrinsics: Annotated[str | None, typer.Option(help="f,cx,cy or fx,fy,cx,cy in pixels, or a file.")] = None,
     points: Annotated[int, typer.Option(min=20, help="Most tracks to keep.")] = 600,
@@ -43,6 +43,7 @@ def track(
     from coset.motion.pipeline import Input, track_video
 
     source = Input(video, intrinsics, points, max_frames, stride, shot)
+    output = output or named_after(video, "tracks.npz")
     with claimed_output(output):
         lines = track_video(source, output, preview, progress=not quiet)
     for line in lines:
@@ -52,7 +53,7 @@ def track(
 @COMMANDS.register("reconstruct")
 def reconstruct(
     source: Annotated[Path, typer.Argument(help="Video, folder of pictures, or NPZ of tracks.")],
-    output: Annotated[Path, typer.Option(help="Folder to write.")],
+    output: Annotated[Path | None, typer.Option(help="Folder to write; of video.mp4 runs/video-scene.")] = None,
     refine: Annotated[str, typer.Option(help="none, bundle or finetune.")] = "bundle",
     model: Annotated[
         Path | None, typer.Option(help="model.safetensors of a run; the package's own by default.")
@@ -78,7 +79,7 @@ def reconstruct(
 
     Exit code 3: the camera only turns or stands still; its rotations are written, and no depth.
 
-    Example: coset reconstruct video.mp4 --output scene
+    Example: coset reconstruct video.mp4
     """
     from coset.motion.pipeline import Input, reconstruct_file
     from coset.motion.reconstruct import Options
@@ -87,6 +88,7 @@ def reconstruct(
         raise CosetError(f"--refine {refine}: choose none, bundle or finetune")
     if intrinsics is not None and focal_guess is not None:
         raise CosetError("--intrinsics are held and --focal-guess is not: give one of them")
+    output = output or named_after(source, "scene", Path("runs"))
     inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess, images)
     options = Options(refine=refine, steps=steps)  # type: ignore[arg-type]
     result, notes = reconstruct_file(inputs, output, options, model, progress=not quiet)
@@ -105,7 +107,9 @@ def reconstruct(
 @COMMANDS.register("motion convert")
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint .pt of the authors' code (NVlabs/tracks-to-4d).")],
-    output: Annotated[Path, typer.Argument(help="model.safetensors to write.")],
+    output: Annotated[
+        Path | None, typer.Argument(help="File to write; of cats.pt cats-network.safetensors here.")
+    ] = None,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads; 16 in the released code.")] = 16,
     predict_focal: Annotated[
         bool, typer.Option(help="Correct the focal length, as their --predict_focal_length 1 does.")
@@ -118,6 +122,7 @@ def convert(
     from coset.motion.models.checkpoint import save_model
     from coset.motion.models.published import read_published
 
+    output = output or named_after(checkpoint, "network.safetensors")
     with claimed_output(output):
         model, about = read_published(checkpoint, heads, predict_focal)
         save_model(model, output, about)

@@ -23,6 +23,8 @@ BRIEF = {
     "motion_cosine": "cosine", "abs_rel": "depth", "seconds": "seconds",
 }  # fmt: skip
 """Those for which a terminal has room."""
+MARKS = ("feed-forward, B_k = 0", "truth, moving points frozen")
+"""Rows that are no methods."""
 
 
 def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
@@ -42,7 +44,21 @@ def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
         facts=facts,
         recipe=folder.recipe(),
         kind="3D from tracks",
+        verdict=_verdict(metrics),
     )
+
+
+def _verdict(metrics: dict) -> str:
+    """The method with the smallest error of points in each group of scenes."""
+    said = []
+    for group, methods in metrics["test"].items():
+        known = {name: values for name, values in methods.items() if "points" in values and name not in MARKS}
+        if known:
+            best = min(known, key=lambda name: known[name]["points"])
+            error, turned = known[best]["points"], known[best].get("rotation")
+            rotation = "" if turned is None else f", cameras by {turned:.2g} degrees"
+            said.append(f"{group}: {best}, points off by {100 * error:.2g} % of the scene's size{rotation}")
+    return f"Best on {'; '.join(said)}." if said else f"{len(metrics['test'])} groups of scenes were measured."
 
 
 def _results(metrics: dict) -> Section:

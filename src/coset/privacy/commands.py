@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from coset.core.commands import COMMANDS
+from coset.core.files import named_after
 from coset.runs.terminal import console, print_notes, print_table
 
 
@@ -17,7 +18,9 @@ def audit(
     data: Annotated[
         Path, typer.Option(help="NPZ: x_train, y_train, x_test, y_test; labels -1 and 1, 0 and 1, or class numbers.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder to write; it will hold private data.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; it will hold private data. Of m.pt runs/m-audit.")
+    ] = None,
     group: Annotated[str, typer.Option(help="plain, flips, c4, d4, shifts or sets.")] = "plain",
     loss: Annotated[str, typer.Option(help="mse or logistic; with several outputs always ce.")] = "logistic",
     weight_decay: Annotated[float | None, typer.Option(help="Of training, if there was any.")] = None,
@@ -43,6 +46,7 @@ def audit(
         weights=weights, data=data, group=group, loss=loss, weight_decay=weight_decay, steps=steps, restarts=restarts,
         seed=seed, model=model, part=part, plant=canaries,
     )  # fmt: skip
+    output = output or named_after(weights, "audit", Path("runs"))
     result = asked.run(output, quiet)
     console.print(result.verdict.text, highlight=False, soft_wrap=True)
     print_notes(result.warnings)

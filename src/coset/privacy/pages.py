@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coset.core.outside import read_arrays
+from coset.privacy.verdict import SIGNIFICANT
 from coset.reports import Axis, Figure, Panel, Picture, Section, Table, figure, line, write_sections
 from coset.runs.folder import CURVES, REPORT, RunFolder
 
@@ -63,7 +64,22 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
         },
         recipe=recipe.to_yaml(),
         kind="reconstruction",
+        verdict=_run_verdict(metrics, recipe.data.count),
     )
+
+
+def _run_verdict(metrics: dict[str, Any], count: int) -> str:
+    """How many inputs the best attack finds, against inputs that the network never saw."""
+    attacks = metrics["attacks"]
+    best = max(attacks, key=lambda name: (attacks[name]["recognised"], attacks[name]["correlation"]))
+    found, cleared = attacks[best], attacks[best]["p_value"] <= SIGNIFICANT
+    said = f"{best} finds {found['recognised']:.0f} of {count} training inputs (mean correlation "
+    said += f"{found['correlation']:.2f}, {found['null']:.2f} for inputs that the network never saw)"
+    return f"{said}: {'the weights give them away' if cleared and found['recognised'] else _no_leak(cleared)}."
+
+
+def _no_leak(cleared: bool) -> str:
+    return "more than chance, and no input whole" if cleared else "no more than chance, so no leak is shown"
 
 
 def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.ndarray], facts: dict[str, str],

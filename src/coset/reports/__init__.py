@@ -32,6 +32,7 @@ from coset.reports.sections import (
     training_section,
     write_sections,
 )
+from coset.reports.verdicts import counted, sentences, standing, unfinished
 
 __all__ = [
     "Axis",
@@ -50,13 +51,17 @@ __all__ = [
     "colour",
     "colour_of_many",
     "contours",
+    "counted",
     "figure",
     "fragment",
     "heat_map",
     "histogram",
     "line",
     "points",
+    "sentences",
     "side_by_side",
+    "standing",
     "training_section",
+    "unfinished",
     "write_sections",
 ]

@@ -72,6 +72,38 @@ def confusion_sketch(true: Sequence[str], predicted: Sequence[str], classes: Seq
     return _svg(left + cell * len(classes) + 4, cell * len(classes) + 4, marks)
 
 
+def curve_sketch(curves: Mapping[str, tuple[str, Sequence[float]]], first: int = 0) -> str:
+    """Curves over epochs, with the ends of both axes written; as SVG.
+
+    Args:
+        curves: By name the colour, and a value an epoch; what is not finite leaves a gap.
+        first: Number of the first epoch.
+    """
+    width, height, left, foot = 420, 220, 62, 34
+    every = np.array([value for _, values in curves.values() for value in values], dtype=float)
+    known = every[np.isfinite(every)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    span, last = (high - low) or 1.0, max((len(values) for _, values in curves.values()), default=1) - 1
+    marks = [f'<path d="M{left} 8V{height - foot}H{width - 8}" fill="none" stroke="#999"/>']
+    for place, (name, (colour, values)) in enumerate(curves.items()):
+        ends = [
+            (left + (width - left - 12) * epoch / max(1, last), 12 + (height - foot - 16) * (high - value) / span)
+            for epoch, value in enumerate(values)
+            if np.isfinite(value)
+        ]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in ends)
+        marks.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        marks += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in ends[-1:]]
+        marks.append(
+            f'<rect x="{left + 12 + 105 * place}" y="{height - 10}" width="10" height="3" fill="{colour}"/>'
+            + _text(left + 26 + 105 * place, height - 4, name, "start")
+        )
+    marks += [_text(left - 6, y, number(value), "end") for y, value in ((18, high), (height - foot, low))]
+    marks += [_text(left, height - foot + 14, str(first), "middle")]
+    marks += [_text(width - 12, height - foot + 14, str(first + last), "end")]
+    return _svg(width, height, marks)
+
+
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="11" font-family="sans-serif" fill="currentColor" '
@@ -81,4 +113,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 def _svg(width: float, height: float, marks: Sequence[str]) -> str:
     inner = "".join(marks)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}">{inner}</svg>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}">{inner}</svg>'
+    )

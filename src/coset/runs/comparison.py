@@ -101,20 +101,19 @@ def write_comparison(run_dirs: Sequence[Path | str], output: Path | str) -> Path
     sections = []
     for place, subject in enumerate(subjects):
         sections += _sections(subject, place, len(subjects) > 1)
-    lead = ""
-    if len(subjects) > 1:
-        lead = f"These runs are about {len(subjects)} different things, which are not ranked against one another."
-    return write_sections(Path(output), title, sections, lead=lead, kind="comparison", verdict=_verdict(subjects))
+    return write_sections(Path(output), title, sections, kind="comparison", verdict=_verdict(subjects))
 
 
 def _verdict(subjects: Sequence[Subject]) -> str:
     """Which recipe is best, where all are about one thing."""
-    if len(subjects) != 1 or not subjects[0].metrics:
-        return ""
+    if len(subjects) != 1:
+        return f"These runs are about {len(subjects)} different things, which are not ranked against one another."
+    if not subjects[0].metrics:
+        return "These runs have no metric in common that could rank them."
     metric, split, best = subjects[0].metrics[0], subjects[0].split, subjects[0].groups[0]
     found = best.summary(metric, split)
     if found is None:
-        return ""
+        return f"{best.name} has no {label(metric)} on {split}."
     deviation = "" if found["deviation"] is None else f" ± {number(found['deviation'], 2)}"
     over = f" over {found['count']} runs" if found["count"] > 1 else ""
     if not subjects[0].same_splits:

@@ -12,6 +12,7 @@ from coset.core.identity import digest
 from coset.reports import Panel, Section, Table
 from coset.reports.calibration import ENOUGH, coverage_panel, spread_panel
 from coset.reports.scores import number
+from coset.runs.predictions import column_name
 from coset.runs.results import RunResults
 
 SEEDS = ("seed", "name", "description")
@@ -27,9 +28,7 @@ def ensemble_section(folders: Sequence[Path]) -> Section | None:
     for folder in folders:
         run = RunResults(folder)
         settings = {key: value for key, value in run.recipe.items() if key not in SEEDS}
-        if run.recipe.get("training", {}).get("task") == "regression" and {"target", "prediction"} <= set(
-            run.predictions
-        ):
+        if run.recipe.get("training", {}).get("task") == "regression" and len(run.target_names) == 1:
             groups.setdefault(digest(settings, _rows(run)), []).append(run)
     whole = [runs for runs in groups.values() if len(runs) > 1]
     if not whole:
@@ -50,19 +49,19 @@ def _rows(run: RunResults) -> list[str]:
 
 def _ensemble(runs: Sequence[RunResults]) -> tuple[list[Any], list[Panel]]:
     frame, split = runs[0].predictions, runs[0].splits[-1]
-    each = np.stack([run.predictions["prediction"].to_numpy(float) for run in runs])
-    error, spread = each.mean(0) - frame["target"].to_numpy(float), each.std(0, ddof=1)
+    name = runs[0].target_names[0]
+    truth = frame[column_name("target", name)].to_numpy(float)
+    each = np.stack([run.predictions[column_name("prediction", name)].to_numpy(float) for run in runs])
+    error, spread = each.mean(0) - truth, each.std(0, ddof=1)
     known = np.isfinite(error) & np.isfinite(spread)
     shown, held = (known & (frame["split"] == part).to_numpy() for part in (split, "val"))
-    alone = [
-        _rms(run.predictions["prediction"].to_numpy(float) - frame["target"].to_numpy(float), shown) for run in runs
-    ]
+    alone = [_rms(own - truth, shown) for own in each]
     row = [len(runs), number(float(np.mean(alone))), number(_rms(error, shown)), int(shown.sum())]
-    what, panels = "the target", list[Panel]()
+    panels = list[Panel]()
     if shown.sum() >= ENOUGH:
-        panels.append(spread_panel(spread[shown], error[shown], what, split))
+        panels.append(spread_panel(spread[shown], error[shown], name, split))
         if held.sum() >= ENOUGH and split != "val":
-            panels.insert(0, coverage_panel(np.abs(error[held]), np.abs(error[shown]), what, split))
+            panels.insert(0, coverage_panel(np.abs(error[held]), np.abs(error[shown]), name, split))
     return row, panels
 
 

@@ -241,15 +241,6 @@ class RunFolder:
             lock.release()  # its file stays: another process may hold it open already
 
 
-def unused(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, ... that does not exist."""
-    number, candidate = 2, path
-    while candidate.exists():
-        candidate = path.with_name(f"{path.name}-{number}")
-        number += 1
-    return candidate
-
-
 def _remove(folders: list[Path]) -> None:
     """Remove folders, innermost first, as far as they are there and empty."""
     for folder in folders:

@@ -8,10 +8,23 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+KINDS = ("target", "prediction", "spread")
+"""What a column of a target can be in the ``predictions.csv`` of a run; ``coset predict`` adds ``low`` and ``high``."""
 
-def column_name(kind: str, name: str, names: Sequence[str]) -> str:
-    """``target`` or ``prediction`` where there is one, ``target_<name>`` where there are several."""
-    return kind if len(names) == 1 else f"{kind}_{name}"
+
+def column_name(kind: str, target: str) -> str:
+    """``prediction_solubility``: the kind of column, then the target."""
+    return f"{kind}_{target}"
+
+
+def named_columns(columns: Sequence[str], only: str) -> dict[str, str]:
+    """New names of columns that Coset 0.1 wrote without the target's name, where there was only one target.
+
+    Args:
+        columns: Of a table of predictions.
+        only: Name of the one target.
+    """
+    return {kind: column_name(kind, only) for kind in KINDS if kind in columns}
 
 
 def prediction_columns(
@@ -26,8 +39,8 @@ def prediction_columns(
     """
     values = predictions.numpy()
     if not classes:
-        return {column_name("prediction", name, names): values[:, at] for at, name in enumerate(names)}
-    table = {"prediction": np.asarray(classes, dtype=object)[values.argmax(1)]}
+        return {column_name("prediction", name): values[:, at] for at, name in enumerate(names)}
+    table = {column_name("prediction", names[0]): np.asarray(classes, dtype=object)[values.argmax(1)]}
     return table | {f"probability_{name}": values[:, at] for at, name in enumerate(classes)}
 
 
@@ -47,8 +60,8 @@ def spread_columns(
     """
     values = spread.numpy()
     if classes:
-        return {"spread": values[np.arange(len(values)), predictions.argmax(1).numpy()]}
-    return {column_name("spread", name, names): values[:, at] for at, name in enumerate(names)}
+        return {column_name("spread", names[0]): values[np.arange(len(values)), predictions.argmax(1).numpy()]}
+    return {column_name("spread", name): values[:, at] for at, name in enumerate(names)}
 
 
 def target_columns(
@@ -57,8 +70,8 @@ def target_columns(
     """A column a target, empty where it is missing; of classes their names."""
     values = targets.numpy()
     if not classes:
-        return {column_name("target", name, names): values[:, at] for at, name in enumerate(names)}
+        return {column_name("target", name): values[:, at] for at, name in enumerate(names)}
     found = np.full(len(values), None, dtype=object)
     known = ~np.isnan(values[:, 0])
     found[known] = np.asarray(classes, dtype=object)[values[known, 0].astype(int)]
-    return {"target": found}
+    return {column_name("target", names[0]): found}

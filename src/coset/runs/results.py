@@ -12,6 +12,7 @@ import pandas as pd
 from coset.core.errors import CosetError
 from coset.core.outside import parse_tree, read_table, read_text
 from coset.runs.folder import CERTIFICATE, HISTORY, METRICS, PREDICTIONS, RECIPE
+from coset.runs.predictions import column_name, named_columns
 
 SPLITS = ("train", "val", "test")
 EXPECTED = (METRICS, HISTORY, PREDICTIONS, RECIPE)
@@ -60,7 +61,24 @@ class RunResults:
     def predictions(self) -> pd.DataFrame:
         """``predictions.csv``: targets, predictions or probabilities, and spreads are numbers, all else is text."""
         numbers = ("probability_", "spread") if self.has_classes else ("target", "prediction", "spread")
-        return _table(self.path / PREDICTIONS, ("id", "split"), lambda name: name.startswith(numbers))
+        table = _table(self.path / PREDICTIONS, ("id", "split"), lambda name: name.startswith(numbers))
+        return table.rename(columns=named_columns([str(name) for name in table], self._only_target))
+
+    @property
+    def target_names(self) -> list[str]:
+        """Targets that ``predictions.csv`` has true values of, in its order."""
+        return [str(name).removeprefix("target_") for name in self.predictions if str(name).startswith("target_")]
+
+    def values(self, kind: str, target: str) -> pd.Series:
+        """A column of ``predictions.csv``; of the only target by whatever name."""
+        own = self.target_names
+        return self.predictions[column_name(kind, own[0] if len(own) == 1 else target)]
+
+    @property
+    def _only_target(self) -> str:
+        names = self.recipe.get("data", {}).get("target") or []
+        names = [names] if isinstance(names, str) else names
+        return str(names[0]) if len(names) == 1 else "target"
 
     @property
     def has_classes(self) -> bool:

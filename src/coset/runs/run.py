@@ -29,6 +29,7 @@ from coset.runs.signals import Stopped
 from coset.runs.terminal import Console
 
 if TYPE_CHECKING:
+    from coset.runs.live import LivePage
     from coset.runs.recipe import Recipe
 
 V = TypeVar("V")
@@ -52,6 +53,8 @@ class Run:
         quiet: No progress bars.
         on_epoch: Called with the row of ``history.csv`` after each epoch, by kinds that count epochs.
         notes: What a reader of the result should know; they become part of the metrics.
+        reached: Where the run is.
+        live: The page that follows it, if one does.
     """
 
     recipe: Recipe
@@ -60,6 +63,7 @@ class Run:
     on_epoch: OnEpoch | None = None
     notes: list[str] = field(default_factory=list)
     reached: str = ""
+    live: LivePage | None = None
 
     @property
     def first(self) -> bool:
@@ -69,6 +73,8 @@ class Run:
     def at(self, place: str) -> None:
         """Say where the run is, e.g. ``epoch 3 of 20``: what is told when it is stopped."""
         self.reached = place
+        if self.live is not None:
+            self.live.show()
 
     def part(self, name: str, compute: Callable[[], V]) -> V:
         """A piece of work that is kept when it is done: see :meth:`coset.runs.folder.RunFolder.part`."""
@@ -90,6 +96,7 @@ def execute(
     quiet: bool = False,
     on_epoch: OnEpoch | None = None,
     prepared: Any = None,
+    live: bool = False,
 ) -> dict[str, Any]:
     """Run a recipe into a folder, or go on with the run that was stopped there; returns the metrics.
 
@@ -103,6 +110,7 @@ def execute(
         on_epoch: Called after each epoch with its row of ``history.csv``.
         prepared: What :meth:`~coset.runs.recipe.Recipe.prepare` of a recipe with the same data has returned, not to
             read it again.
+        live: Write ``report.html`` while the run is under way, too: a page that reads itself again.
 
     Raises:
         CosetError: The data or the recipe does not allow it, or the folder holds something else.
@@ -119,6 +127,8 @@ def execute(
         if _settle(run):
             return run.folder.metrics()
         before = float(run.folder.status().get("seconds", 0.0)), time.monotonic()
+        if live:
+            _follow(run, before[1])
         try:
             metrics = _carry_out(run, prepared, before)
         except Stopped as stop:
@@ -132,6 +142,20 @@ def execute(
             _end(run, before, "failed", " ".join(str(error).split()) or type(error).__name__)
             raise
     return metrics
+
+
+def _follow(run: Run, since: float) -> None:
+    from coset.runs.live import LivePage
+
+    page, told = LivePage(run, since), run.on_epoch
+
+    def on_epoch(row: Mapping[str, float]) -> None:
+        page.on_epoch(row)
+        if told is not None:
+            told(row)
+
+    run.live, run.on_epoch = page, on_epoch
+    run.say(f"watch it in a browser: {page.address}")
 
 
 @contextmanager
@@ -200,6 +224,8 @@ def _carry_out(run: Run, prepared: Any, before: tuple[float, float]) -> dict[str
     folder.begin(recipe.to_yaml())
     settings = {key: value for key, value in _flat(recipe.model_dump(mode="json")).items() if key in recipe.may_change}
     folder.write_status(state="running", at="", why="", data=data, settings=settings)
+    if run.live is not None:
+        run.live.show()
     own = recipe.work(run, prepared)
     metrics = {
         **own,
@@ -225,6 +251,8 @@ def _end(run: Run, before: tuple[float, float], state: str, why: str) -> None:
     if run.folder.holds_run():
         seconds = round(before[0] + time.monotonic() - before[1], 1)
         run.folder.write_status(state=state, at=run.reached, why=why, seconds=seconds)
+        if run.live is not None:
+            run.live.show(f"{state}: {why}. The same command given again goes on.")
 
 
 def write_certificate(folder: RunFolder, reports: Sequence[Any]) -> None:

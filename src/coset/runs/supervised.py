@@ -33,7 +33,16 @@ from coset.core.files import write_text
 from coset.core.identity import digest
 from coset.core.options import Options
 from coset.core.outside import read_numbers
-from coset.reports import Section, Table, certificate_section, training_section, write_sections
+from coset.reports import (
+    Section,
+    Table,
+    certificate_section,
+    sentences,
+    standing,
+    training_section,
+    unfinished,
+    write_sections,
+)
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.devices import ALL, device_of, moved
 from coset.runs.fit import Loop, best_epoch, fit
@@ -201,8 +210,15 @@ class SupervisedRecipe(Recipe):
         ]
         facts = {key: str(metrics[key]) for key in ("params", "epochs", "seed", "seconds")}
         return write_sections(
-            folder / REPORT, self.name, sections, lead=self.description, facts=facts, recipe=folder.recipe()
-        )
+            folder / REPORT, self.name, sections, lead=self.description, facts=facts, recipe=folder.recipe(),
+            kind="training run", verdict=self._verdict(metrics),
+        )  # fmt: skip
+
+    def _verdict(self, metrics: dict[str, Any]) -> str:
+        split = next(name for name in ("test", "val", "train") if name in metrics)
+        metric = self.training.monitor if self.training.monitor in metrics[split] else next(iter(metrics[split]))
+        said = standing(metric, metrics[split][metric], split)
+        return sentences(said, unfinished(metrics["best_epoch"], metrics["epochs"]))
 
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a metric, a column a split."""

@@ -107,7 +107,7 @@ def test_pairs_and_reactions_from_a_file_to_predictions(tmp_path, model):
         recipe.run(tmp_path / name, quiet=True)
         recipe.predict(recipe.folder(tmp_path / name), tmp_path / f"{name}.csv", tmp_path / "out.csv", quiet=True)
         found, kept = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(tmp_path / name / "predictions.csv")
-        assert found["prediction"].to_list() == pytest.approx(kept["prediction"].to_list(), rel=1e-4, abs=1e-4)
+        assert found["prediction_y"].to_list() == pytest.approx(kept["prediction_y"].to_list(), rel=1e-4, abs=1e-4)
     with pytest.raises(CosetError, match="reactions each need a network of their own"):
         recipe.predict(
             recipe.folder(tmp_path / "reactions"),

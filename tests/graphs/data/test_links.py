@@ -155,8 +155,8 @@ def test_a_run_on_links_predicts_for_open_or_named_pairs(friends, tmp_path):
     metrics = recipe.run(tmp_path / "run", quiet=True)
     assert set(metrics["test"]) == {"auroc", "ap", "mrr", "hits@10"}
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert list(frame) == ["id", "graph", "u", "v", "split", "target", "prediction"]
-    assert frame["prediction"].notna().all()
+    assert list(frame) == ["id", "graph", "u", "v", "split", "target_link", "prediction_link"]
+    assert frame["prediction_link"].notna().all()
     count, _ = recipe.predict(recipe.folder(tmp_path / "run"), friends, tmp_path / "open.csv", quiet=True)
     assert count == 34 * 33 // 2 - 78 + 12 * 11 // 2 - 24
     (friends / "pairs.csv").write_text("graph,source,target\nb,p0,p6\na,p33,p1\nb,p0,p5\n")
@@ -165,7 +165,7 @@ def test_a_run_on_links_predicts_for_open_or_named_pairs(friends, tmp_path):
     assert named["id"].tolist() == ["a/p33-p1", "b/p0-p6", "b/p0-p5"]
     both = named.merge(pd.read_csv(tmp_path / "open.csv"), on="id")
     assert len(both) == 2
-    assert both["prediction_x"].to_numpy() == pytest.approx(both["prediction_y"].to_numpy(), abs=1e-6)
+    assert both["prediction_link_x"].to_numpy() == pytest.approx(both["prediction_link_y"].to_numpy(), abs=1e-6)
     (friends / "pairs.csv").write_text("graph,source,target\nb,p0,p60\n")
     with pytest.raises(CosetError, match=r"pairs, row 2: .*edges.csv has no node 'p60' of graph 'b'"):
         recipe.predict(recipe.folder(tmp_path / "run"), friends, tmp_path / "wrong.csv", quiet=True)

@@ -128,7 +128,7 @@ def test_classes_of_graphs_from_tables_to_predictions(shapes, tmp_path):
     recipe = load("graphs", [*changes, "data.ignore=size", "data.fractions=[0.5,0.25,0.25]", *QUICK])
     metrics = recipe.run(tmp_path / "run", quiet=True)
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert frame.groupby(["split", "target"]).size().to_dict() == {
+    assert frame.groupby(["split", "target_shape"]).size().to_dict() == {
         (split, shape): count for split, count in (("train", 2), ("val", 1), ("test", 1)) for shape in
         ("chain", "ring", "star")
     }  # fmt: skip
@@ -136,8 +136,12 @@ def test_classes_of_graphs_from_tables_to_predictions(shapes, tmp_path):
     assert all(report.passed for report in recipe.verify(tmp_path / "run"))
     output = tmp_path / "new.csv"
     recipe.predict(recipe.folder(tmp_path / "run"), shapes, output, quiet=True)
-    assert list(pd.read_csv(output)) == ["id", "prediction", *(f"probability_{c}" for c in ("chain", "ring", "star"))]
-    assert (pd.read_csv(output)["prediction"] == frame["prediction"]).all()
+    assert list(pd.read_csv(output)) == [
+        "id",
+        "prediction_shape",
+        *(f"probability_{c}" for c in ("chain", "ring", "star")),
+    ]
+    assert (pd.read_csv(output)["prediction_shape"] == frame["prediction_shape"]).all()
     rewrite(shapes / "nodes.csv", ",A,", ",C,")
     with pytest.raises(CosetError, match=r"column 'kind': 'C' is none of the values of training \('A', 'B'\)"):
         recipe.predict(recipe.folder(tmp_path / "run"), shapes, output, quiet=True)
@@ -153,12 +157,12 @@ def test_nodes_of_one_graph_by_every_model_that_can(club, tmp_path, model):
     assert frame["split"].value_counts().to_dict() == {"train": 14, "val": 10, "test": 10}
     for split in ("train", "test"):
         rows = frame[frame["split"] == split]
-        assert metrics[split]["accuracy"] == pytest.approx((rows["target"] == rows["prediction"]).mean())
+        assert metrics[split]["accuracy"] == pytest.approx((rows["target_club"] == rows["prediction_club"]).mean())
     reports = recipe.verify(tmp_path / "run")
     assert all(report.passed for report in reports)
     assert "node rows" in str(reports[0])
     recipe.predict(recipe.folder(tmp_path / "run"), club, tmp_path / "new.csv", quiet=True)
-    assert (pd.read_csv(tmp_path / "new.csv")["prediction"] == frame["prediction"]).all()
+    assert (pd.read_csv(tmp_path / "new.csv")["prediction_club"] == frame["prediction_club"]).all()
 
 
 def test_models_without_outputs_of_nodes_say_so(club, tmp_path):
@@ -241,9 +245,11 @@ def test_pyg_graphs_from_a_file(tmp_path, form):
     recipe = load("graphs", [f"data.path={file}", "training.task=classification", "data.split=stratified", *QUICK])
     recipe.run(tmp_path / "run", quiet=True)
     frame = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert frame["target"].tolist() == [k % 2 for k in range(16)]
+    assert frame["target_y"].tolist() == [k % 2 for k in range(16)]
     recipe.predict(recipe.folder(tmp_path / "run"), file, tmp_path / "new.csv", quiet=True)
-    assert pd.read_csv(tmp_path / "new.csv")["prediction"].to_numpy() == pytest.approx(frame["prediction"].to_numpy())
+    assert pd.read_csv(tmp_path / "new.csv")["prediction_y"].to_numpy() == pytest.approx(
+        frame["prediction_y"].to_numpy()
+    )
     torch.save([Data(x=torch.randn(3, 4), edge_index=torch.tensor([[0, 1], [1, 0]]))], tmp_path / "other.pt")
     with pytest.raises(CosetError, match=r"x has 4 columns; training had 3"):
         recipe.predict(recipe.folder(tmp_path / "run"), tmp_path / "other.pt", tmp_path / "new.csv", quiet=True)

@@ -50,7 +50,7 @@ def test_everything_is_there(run_dir: Path) -> None:
     assert "✓ holds" in html
     assert not list(run_dir.glob(".report*"))
     assert "<title>subgraphormer/made-up: training run · Coset</title>" in html
-    verdict = "MAE 1.200 on test, 60% lower than always predicting the mean. Its symmetry is broken."
+    verdict = "Test MAE 1.200 on 10 molecules, 60% lower than always predicting the mean. Its symmetry is broken."
     assert html.index(verdict) < html.index('<dl class="facts">')
     assert page.stat().st_size < 1.5e6
 

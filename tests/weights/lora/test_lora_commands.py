@@ -186,12 +186,14 @@ def test_products_are_brought_to_a_rank_with_the_error_told(coset, tmp_path):
     assert f"rank 2: relative error {float(error):.3g} of the updates" in out
 
 
-def test_merge_and_apply(coset, tmp_path):
+def test_merge_and_apply(coset, tmp_path, monkeypatch):
     for seed in range(2):
         save_peft(one(seed), tmp_path / f"a{seed}")
     weights = {f"x.{t}.weight": torch.randn(6, 5) for t in "qv"}
     save_file(weights, tmp_path / "base.safetensors")
-    code, out, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", tmp_path / "both", "--weights", "0.5,-2")
+    code, out, err = coset(
+        "lora", "merge", tmp_path / "a0", tmp_path / "a1", "--output", tmp_path / "both", "--weights", "0.5,-2"
+    )
     assert code == 0, err
     assert "relative error of the updates: 0" in out
     code, _, err = coset(
@@ -202,9 +204,15 @@ def test_merge_and_apply(coset, tmp_path):
     for t in "qv":
         wanted = weights[f"x.{t}.weight"] + 0.5 * one(0).layers[f"x.{t}"].delta() - 2 * one(1).layers[f"x.{t}"].delta()
         torch.testing.assert_close(found[f"x.{t}.weight"], wanted, rtol=1e-4, atol=1e-5)
-    code, _, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", tmp_path / "c", "--weights", "0.5,much")
+    code, _, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", "--weights", "0.5,much")
     assert code == 1
     assert "--weights holds 'much'" in err
+    monkeypatch.chdir(tmp_path)
+    for made in ("a0-merged", "a0-merged-2"):
+        code, out, _ = coset("lora", "merge", "a0", "a1")
+        assert out.splitlines()[-1] == f"2 layers written to {made}"
+    code, _, err = coset("lora", "merge", "a0", "a1", "both-of-them")
+    assert "both-of-them: no such adapter; where the result goes is told by --output" in err
 
 
 def test_further_adapters_of_a_folder_are_named(coset, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from coset.graphs.pages.targets import classes_of, targets_of
+from coset.graphs.pages.targets import class_pairs, classes_of, targets_of
 from coset.reports.sketches import confusion_sketch, parity_sketch
 from coset.runs.results import RunResults
 
@@ -33,7 +33,7 @@ def table_and_picture(model: str, folder: Path) -> str:
 def _picture(run: RunResults) -> str:
     split = run.splits[-1]
     if run.has_classes:
-        rows = run.predictions[(run.predictions["split"] == split) & (run.predictions["target"] != "")]
-        return confusion_sketch(rows["target"].tolist(), rows["prediction"].tolist(), classes_of(run))
+        true, likeliest = class_pairs(run, split)
+        return confusion_sketch(true.tolist(), likeliest.tolist(), classes_of(run))
     targets = targets_of(run)
     return parity_sketch({split: targets[0].pairs(split)}, targets[0].name) if targets else ""

@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from coset.graphs.pages.molecules import draw
-from coset.graphs.pages.targets import Target, classes_of, is_classification, targets_of
+from coset.graphs.pages.targets import Target, class_pairs, classes_of, is_classification, targets_of
 from coset.graphs.pages.views import view_sections
 from coset.reports import (
     Figures,
@@ -20,13 +20,17 @@ from coset.reports import (
     Section,
     Widget,
     certificate_section,
+    counted,
     fragment,
     plots,
+    sentences,
+    standing,
     training_section,
+    unfinished,
     write_sections,
 )
 from coset.reports.calibration import ENOUGH, coverage_panel, reliability_panel, spread_panel
-from coset.reports.scores import HIGHER_IS_BETTER, against_baseline, duration, label, measure, number, score
+from coset.reports.scores import against_baseline, duration, measure, number
 from coset.runs.results import RunResults
 
 TARGETS = 24  # with plots and drawings of their own; all are in the table of targets
@@ -84,16 +88,24 @@ def _verdict(run: RunResults, targets: list[Target]) -> str:
     cards = _cards(run)
     if not cards:
         return ""
-    first, said = cards[0], ""
-    if first["verdict"]:
-        amount, better = first["verdict"]
-        than = f"{'above' if better else 'below'} that of" if first["metric"] in HIGHER_IS_BETTER else "than"
-        baseline = "the prior" if is_classification(run, targets) else "the mean"
-        said = f", {amount.lstrip('+−')} {than} always predicting {baseline}"
-    kept = ""
+    first, kept = cards[0], ""
     if run.certificate:
-        kept = f" Its symmetry {'holds' if all(c['passed'] for c in run.certificate) else 'is broken'}."
-    return f"{label(first['metric'])} {score(first['value'], first['metric'])} on {first['split']}{said}.{kept}"
+        kept = f"Its symmetry {'holds' if all(c['passed'] for c in run.certificate) else 'is broken'}."
+    said = standing(
+        first["metric"], first["value"], first["split"], rows=_rows_of(run, first["split"]),
+        baseline=first["baseline"], guess="the prior" if is_classification(run, targets) else "the mean",
+    )  # fmt: skip
+    return sentences(said, unfinished(run.metrics.get("best_epoch"), run.metrics.get("epochs")), kept)
+
+
+def _rows_of(run: RunResults, split: str) -> str:
+    """How many of what a split has, e.g. ``113 molecules``."""
+    frame = run.predictions
+    if not len(frame):
+        return ""
+    what = "molecule" if "smiles" in frame and (frame["smiles"] != "").any() else "graph"
+    what = next((name for column, name in (("node", "node"), ("u", "pair"), ("cell", "cell")) if column in frame), what)
+    return counted(int((frame["split"] == split).sum()), what)
 
 
 def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[Section]:
@@ -126,9 +138,9 @@ def _sections(run: RunResults, targets: list[Target], figures: Figures) -> list[
 
 def _classes(run: RunResults) -> Section:
     """What rows of each class were taken for, on the test split or the last that there is."""
-    split, frame = run.splits[-1], run.predictions
-    rows = frame[(frame["split"] == split) & frame["target"].notna() & (frame["target"] != "")]
-    panel = plots.confusion(rows["target"].tolist(), rows["prediction"].tolist(), classes_of(run), split)
+    split = run.splits[-1]
+    true, likeliest = class_pairs(run, split)
+    panel = plots.confusion(true.tolist(), likeliest.tolist(), classes_of(run), split)
     return Section("Classes", panels=[panel])
 
 
@@ -216,12 +228,14 @@ def _calibration(run: RunResults, targets: list[Target], classification: bool) -
 
 def _reliability_of_classes(run: RunResults) -> list[Panel]:
     """Of the probability of the class that was thought the likeliest."""
-    split, frame = run.splits[-1], run.predictions
-    rows = frame[(frame["split"] == split) & frame["target"].notna() & (frame["target"] != "")]
-    if len(rows) < ENOUGH:
+    split = run.splits[-1]
+    true, likeliest = class_pairs(run, split)
+    if len(true) < ENOUGH:
         return []
-    confidence = rows[[f"probability_{name}" for name in classes_of(run)]].to_numpy(float).max(1)
-    right = (rows["target"] == rows["prediction"]).to_numpy(float)
+    confidence = (
+        run.predictions.loc[true.index, [f"probability_{name}" for name in classes_of(run)]].to_numpy(float).max(1)
+    )
+    right = (true == likeliest).to_numpy(float)
     return [reliability_panel(confidence, right, "the likeliest class", split)]
 
 

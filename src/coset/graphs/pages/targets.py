@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from coset.reports.plots import Pairs
 from coset.reports.scores import CLASSIFICATION
+from coset.runs.predictions import column_name
 from coset.runs.results import SPLITS, RunResults
 
 
@@ -71,18 +73,17 @@ def targets_of(run: RunResults) -> list[Target]:
     if run.has_classes:
         return [target for target in (_of_class(run, c) for c in classes_of(run)) if target.known.any()]
     found = []
-    for column in frame.columns:
-        name = str(column)
-        suffix = name.removeprefix("target")
-        if suffix == name or (suffix and not suffix.startswith("_")) or f"prediction{suffix}" not in frame:
+    for name in run.target_names:
+        spread = column_name("spread", name)
+        if column_name("prediction", name) not in frame:
             continue
         target = Target(
-            name=suffix[1:] or _only_name(run),
-            true=frame[column].to_numpy(dtype=float),
-            predicted=frame[f"prediction{suffix}"].to_numpy(dtype=float),
+            name=name,
+            true=frame[column_name("target", name)].to_numpy(dtype=float),
+            predicted=frame[column_name("prediction", name)].to_numpy(dtype=float),
             split=frame["split"].to_numpy(dtype=object),
             ids=frame["id"].to_numpy(dtype=object),
-            spread=frame[f"spread{suffix}"].to_numpy(dtype=float) if f"spread{suffix}" in frame else None,
+            spread=frame[spread].to_numpy(dtype=float) if spread in frame else None,
         )
         if target.known.any():
             found.append(target)
@@ -94,12 +95,22 @@ def classes_of(run: RunResults) -> list[str]:
     return [str(c).removeprefix("probability_") for c in run.predictions.columns if str(c).startswith("probability_")]
 
 
+def class_pairs(run: RunResults, split: str | None = None) -> tuple[pd.Series, pd.Series]:
+    """True and likeliest classes: of all rows, or of those of a split whose class is known."""
+    frame, name = run.predictions, run.target_names[0]
+    truth, likeliest = frame[column_name("target", name)], frame[column_name("prediction", name)]
+    if split is None:
+        return truth, likeliest
+    shown = (frame["split"] == split) & truth.notna() & (truth != "")
+    return truth[shown], likeliest[shown]
+
+
 def _of_class(run: RunResults, name: str) -> Target:
-    frame = run.predictions
-    missing = frame["target"].isna() | (frame["target"] == "")
+    frame, truth = run.predictions, class_pairs(run)[0]
+    missing = truth.isna() | (truth == "")
     return Target(
         name=name,
-        true=np.where(missing, np.nan, (frame["target"] == name).astype(float)),
+        true=np.where(missing, np.nan, (truth == name).astype(float)),
         predicted=frame[f"probability_{name}"].to_numpy(dtype=float),
         split=frame["split"].to_numpy(dtype=object),
         ids=frame["id"].to_numpy(dtype=object),
@@ -118,9 +129,3 @@ def is_classification(run: RunResults, targets: list[Target]) -> bool:
         np.isin(t.true[t.known], (0, 1)).all() and ((t.predicted[t.known] >= 0) & (t.predicted[t.known] <= 1)).all()
         for t in targets
     )
-
-
-def _only_name(run: RunResults) -> str:
-    names = run.recipe.get("data", {}).get("target") or []
-    names = [names] if isinstance(names, str) else names
-    return str(names[0]) if len(names) == 1 else "target"

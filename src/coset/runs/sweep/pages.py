@@ -8,7 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coset.reports import Axis, Figure, Panel, Rule, Section, Table, figure, line, points, write_sections
+from coset.reports import (
+    Axis,
+    Figure,
+    Panel,
+    Rule,
+    Section,
+    Table,
+    counted,
+    figure,
+    line,
+    points,
+    sentences,
+    write_sections,
+)
+from coset.reports.scores import HIGHER_IS_BETTER, label
 from coset.runs.ensembles import ensemble_section
 from coset.runs.folder import PREDICTIONS, REPORT, RUNS, RunFolder
 from coset.runs.sweep.outcomes import curve_of
@@ -43,7 +57,26 @@ def write(sweep: SweepBase, folder: RunFolder, metrics: Mapping[str, Any]) -> Pa
         command=sweep.command or "",
         recipe=sweep.to_yaml(),
         kind="sweep",
+        verdict=_verdict(metrics),
     )
+
+
+def _verdict(metrics: Mapping[str, Any]) -> str:
+    """The best setting by its mean over seeds, the next one, and what failed."""
+    rows = [row for row in metrics["rows"] if row["mean"] is not None]
+    failed = f"{counted(len(metrics['failed']), 'trial')} failed." if metrics["failed"] else ""
+    if not rows:
+        return sentences(f"None of {counted(metrics['trials'], 'trial')} gave {metrics['metric']}.", failed)
+    metric, split = metrics["metric"].rpartition(".")[2], metrics["metric"].rpartition(".")[0]
+    order = sorted(rows, key=lambda row: row["mean"], reverse=metric in HIGHER_IS_BETTER)
+    told = [f"{row['label']} with {_mean(row)}" for row in order[:2]]
+    on = f" on {split}" if split else ""
+    first = f"Best {label(metric)}{on}: {told[0]}" if len(rows) > 1 else f"{label(metric)}{on}: {told[0]}"
+    return sentences(first + (f"; next {told[1]}." if len(told) > 1 else "."), failed)
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    return short(row["mean"]) + (f" ± {short(row['deviation'])}" if row["deviation"] is not None else "")
 
 
 def dots(rows: Rows) -> Figure:

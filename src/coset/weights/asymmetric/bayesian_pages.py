@@ -33,7 +33,20 @@ def write_depth_page(
     return write_sections(
         folder / REPORT, recipe.name, [Section("Depth", text, [Table(columns, rows)], panels)],
         lead=recipe.description, facts=facts, recipe=recipe.to_yaml(), kind="Bayesian training",
+        verdict=_verdict(metrics),
     )  # fmt: skip
+
+
+def _verdict(metrics: dict[str, Any]) -> str:
+    """The best variant at each end of the depths."""
+    said = []
+    for depth in dict.fromkeys((metrics["depths"][0], metrics["depths"][-1])):
+        means = {name: float(np.mean(r[str(depth)]["accuracy"])) for name, r in metrics["variants"].items()}
+        best = max(means, key=lambda name: means[name])
+        others = ", ".join(f"{100 * mean:.1f} % {name}" for name, mean in means.items() if name != best)
+        said.append(f"at depth {depth} {best} with {100 * means[best]:.1f} % ({others})" if others else
+                    f"at depth {depth} {100 * means[best]:.1f} %")  # fmt: skip
+    return f"Best test accuracy {'; '.join(said)}."
 
 
 def over_depth(metrics: dict[str, Any], score: str) -> Figure:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from coset.core.commands import COMMANDS
+from coset.core.files import named_after
 from coset.runs.folder import REPORT
 from coset.runs.terminal import console, print_notes, print_table
 
@@ -17,7 +18,7 @@ def connect(
     data: Annotated[
         str | None, typer.Option(help="digits, mnist, cifar10-small, or an .npz of inputs and targets.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("connection"),
+    output: Annotated[Path | None, typer.Option(help="Folder to write; of a.pt and others runs/a-connection.")] = None,
     match: Annotated[str | None, typer.Option(help="none, weights, activations; by default both if possible.")] = None,
     points: Annotated[int, typer.Option(help="Of each curve, odd.")] = 25,
     rows: Annotated[int | None, typer.Option(min=1, help="Measure on the first so many rows.")] = None,
@@ -29,6 +30,7 @@ def connect(
     """
     from coset.weights.asymmetric.connect import connect as measure
 
+    output = output or named_after(networks[0], "connection", Path("runs"))
     with console.status("measuring"):
         columns, table, notes = measure(
             networks, model, data, output, match=match, points=points, rows=rows, seed=seed

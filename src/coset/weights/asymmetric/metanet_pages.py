@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coset.reports import Figure, Panel, Section, Table, colour, figure, line, points, write_sections
+import numpy as np
+
+from coset.reports import Figure, Panel, Section, Table, colour, counted, figure, line, points, write_sections
 from coset.runs.folder import CURVES, REPORT, RunFolder
 from coset.runs.recipe import Recipe
 from coset.weights.asymmetric.pages import ways_figure
@@ -43,8 +45,26 @@ def write_metanet_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any
     return write_sections(
         folder / REPORT, recipe.name, sections, lead=recipe.description,
         facts={"data": metrics["data"], "seed": str(metrics["seed"]), "CPU seconds": str(metrics["cpu_seconds"])},
-        recipe=recipe.to_yaml(), kind="metanetworks",
+        recipe=recipe.to_yaml(), kind="metanetworks", verdict=_verdict(metrics),
     )  # fmt: skip
+
+
+def _verdict(metrics: dict[str, Any]) -> str:
+    """The best predictor that reads weights in each zoo, beside the settings of training."""
+    said = []
+    for name, found in metrics["variants"].items():
+        tau = {predictor: float(np.mean(scores["tau"])) for predictor, scores in found["predictors"].items()}
+        reading = {predictor: value for predictor, value in tau.items() if predictor != "settings"}
+        if not reading:
+            continue
+        best = max(reading, key=lambda predictor: reading[predictor])
+        beside = f" ({tau['settings']:.2f} from the settings of training alone)" if "settings" in tau else ""
+        said.append(f"{name} {reading[best]:.2f} by {best}{beside}")
+    return (
+        f"How well weights tell test accuracy (rank correlation tau, 1 is perfect): {'; '.join(said)}."
+        if said
+        else (f"{counted(metrics['networks'], 'network')} in each of {counted(len(metrics['variants']), 'zoo')}.")
+    )
 
 
 def _way_section(metrics: dict[str, Any], curves: dict[str, Any]) -> Section:

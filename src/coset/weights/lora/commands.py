@@ -8,7 +8,7 @@ import typer
 
 from coset.core.commands import COMMANDS
 from coset.core.errors import CosetError
-from coset.core.files import claimed_output
+from coset.core.files import claimed_output, named_after
 from coset.runs.terminal import console, print_notes, print_table, track
 
 ALPHA = typer.Option(help="Alpha of all layers, where the file tells none.")
@@ -89,7 +89,9 @@ def _inspect_all(folder: Path, names: list[str], alpha: float | None, json: bool
 @COMMANDS.register("lora convert")
 def convert(
     path: Annotated[Path, typer.Argument(help="Any adapter that can be read.")],
-    output: Annotated[Path, typer.Argument(help="A folder (PEFT), or a .safetensors file.")],
+    output: Annotated[
+        Path | None, typer.Argument(help="A folder (PEFT), or a .safetensors file; of style.safetensors style-peft.")
+    ] = None,
     form: Annotated[str | None, FORM] = None,
     rank: Annotated[int | None, typer.Option(help="Best approximation of this rank.")] = None,
     alpha: Annotated[float | None, ALPHA] = None,
@@ -110,12 +112,15 @@ def convert(
         error = found.truncation_error(rank)
         found = found.truncate(rank)
         console.print(f"rank {rank}: relative error {error:.3g} of the updates", highlight=False)
-    _write(of_model(found, model), output, form, network, lossy)
+    _write(of_model(found, model), output or _beside(path, form), form, network, lossy)
 
 
 @COMMANDS.register("lora merge")
 def merge_adapters(
-    adapters: Annotated[list[Path], typer.Argument(help="Adapters, and last where the result goes.")],
+    adapters: Annotated[list[Path], typer.Argument(help="Adapters.")],
+    output: Annotated[
+        Path | None, typer.Option(help="A folder (PEFT), or a .safetensors file; of a and b a-merged.")
+    ] = None,
     method: Annotated[str, typer.Option(help="linear, cat, svd, ties, dare_linear or dare_ties.")] = "linear",
     weights: Annotated[str | None, typer.Option(help="One an adapter, as in 0.5,0.5; each 1 by default.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of the result: the best of this rank.")] = None,
@@ -129,31 +134,33 @@ def merge_adapters(
 ) -> None:
     """Combine adapters into one: a weighted sum of their updates, exact or of a rank.
 
-    Example: coset lora merge style subject both --weights 1,0.7 --method svd --rank 16
+    Example: coset lora merge style subject --output both --weights 1,0.7 --method svd --rank 16
     """
     from coset.weights.lora import load_lora
     from coset.weights.lora.combining import Mixing, combine
     from coset.weights.lora.data.naming import of_model
     from coset.weights.lora.data.writing import check_whole
 
-    *paths, output = adapters
-    if not paths:
-        raise CosetError("coset lora merge needs adapters and where the result goes")
-    found = [load_lora(path, alpha=alpha) for path in paths]
+    missing = next((path for path in adapters if not path.exists()), None)
+    if missing is not None:
+        raise CosetError(f"{missing}: no such adapter; where the result goes is told by --output")
+    found = [load_lora(path, alpha=alpha) for path in adapters]
     for one in () if lossy else found:
         check_whole(one)
     shares = [1.0] * len(found) if weights is None else [_number(w) for w in weights.split(",")]
     made = combine(found, method, Mixing(shares, rank, density, seed))
     print_notes(made.notes)
     console.print(f"relative error of the updates: {made.error:.3g}", highlight=False)
-    _write(of_model(made.adapter, model), output, form, network, lossy)
+    _write(of_model(made.adapter, model), output or _beside(adapters[0], form, "merged"), form, network, lossy)
 
 
 @COMMANDS.register("lora apply")
 def apply_adapter(
     base: Annotated[Path, typer.Argument(help="Folder of the base model (safetensors), or one file of it.")],
     path: Annotated[Path, typer.Argument(help="An adapter of it.")],
-    output: Annotated[Path, typer.Argument(help="Folder, or file if the base is one.")],
+    output: Annotated[
+        Path | None, typer.Argument(help="Folder, or file if the base is one; of bert bert-adapted.")
+    ] = None,
     strength: Annotated[float, typer.Option(help="What the update is multiplied with.")] = 1.0,
     alpha: Annotated[float | None, ALPHA] = None,
     network: Annotated[str | None, NETWORK] = None,
@@ -174,9 +181,16 @@ def apply_adapter(
         check_whole(found)
     found = canonical(found)
     found = alone(found) if network is None else only(found, network)
+    output = output or named_after(base, "adapted" + (base.suffix if base.is_file() else ""))
     with claimed_output(output):
         changed = apply(found, base, output, strength)
     console.print(f"{changed} parameters changed; written to {output}", highlight=False, soft_wrap=True)
+
+
+def _beside(path: Path, form: str | None, what: str = "") -> Path:
+    """A new folder or file for an adapter that is made of another."""
+    form = form or "peft"
+    return named_after(path, (what or form) + (".safetensors" if form in ("kohya", "comfyui") else ""))
 
 
 def _write(adapter: Any, output: Path, form: str | None, network: str | None, lossy: bool) -> None:
@@ -204,7 +218,7 @@ def _number(text: str) -> float:
 @COMMANDS.register("lora collect")
 def collect(
     folder: Annotated[Path, typer.Argument(help="Folder of adapters, at any depth.")],
-    output: Annotated[Path, typer.Argument(help="Folder of the collection.")],
+    output: Annotated[Path | None, typer.Argument(help="Folder of the collection; of adapters adapters-zoo.")] = None,
     layers: Annotated[str, typer.Option(help="same, intersection or union, where layers differ.")] = "same",
     skip_bad: Annotated[bool, SKIP] = False,
     lossy: Annotated[bool, LOSSY] = False,
@@ -222,6 +236,7 @@ def collect(
         return track(items, what, quiet=quiet)
 
     sources = find_adapters(folder)
+    output = output or named_after(folder, "zoo")
     zoo = build_zoo(
         sources, output, root=folder, layers=layers, skip_bad=skip_bad, lossy=lossy, dtype=dtype, progress=bar
     )
@@ -233,7 +248,10 @@ def collect(
 def make_zoo(
     recipe: Annotated[str, typer.Argument(help="Recipe of kind lora-zoo, e.g. lol/minilm-zoo.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. adapters=50")] = None,
-    output: Annotated[Path, typer.Option(help="Folder; one that was interrupted is completed.")] = Path("runs/zoo"),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder; one that was interrupted is completed. Of lol/minilm-zoo runs/lol-minilm-zoo."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
     engine: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Finetunes at a time.")] = 1,
@@ -250,6 +268,7 @@ def make_zoo(
     checked = load(recipe, list(overrides or []) + ([] if seed is None else [f"seed={seed}"]))
     if not isinstance(checked, LoraZooRecipe):
         raise CosetError(f"{recipe} is of kind {checked.kind}; coset lora zoo takes lora-zoo, e.g. lol/minilm-zoo")
+    output = output or Path("runs", checked.name.replace("/", "-"))
     metrics = checked.run(output, prepared=Workers(engine, workers, retries), quiet=quiet)
     print_table(*checked.summary(metrics))
     console.print(f"{metrics['seconds']} s; everything is in {output}", highlight=False)
@@ -295,7 +314,7 @@ def find_duplicates(
 @COMMANDS.register("lora map")
 def draw_map(
     collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
-    output: Annotated[Path, typer.Option(help="The page.")] = Path("map.html"),
+    output: Annotated[Path | None, typer.Option(help="The page; of zoo zoo-map.html.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV with a column id; labels.csv by default.")] = None,
     colour: Annotated[str | None, typer.Option(help="Column of it that colours the points.")] = None,
     skip_bad: Annotated[bool, SKIP] = False,
@@ -306,6 +325,7 @@ def draw_map(
     """
     from coset.weights.lora.neighbours import map_folder
 
+    output = output or named_after(collection, "map.html")
     with claimed_output(output):
         page = map_folder(collection, output, labels, colour, skip_bad)
     console.print(f"{page}", highlight=False, soft_wrap=True)

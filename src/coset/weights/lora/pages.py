@@ -18,6 +18,7 @@ from coset.reports import (
     Table,
     bars,
     box,
+    counted,
     figure,
     heat_map,
     histogram,
@@ -100,7 +101,17 @@ def write_zoo_page(recipe: Recipe, folder: RunFolder, metrics: dict[str, Any]) -
         folder / REPORT, recipe.name, [section],
         lead=recipe.description, facts={"adapters": str(metrics["adapters"]), "seed": str(metrics["seed"])},
         command="coset lora zoo recipe.yaml", recipe=recipe.to_yaml(), kind="collection of LoRAs",
+        verdict=_zoo_verdict(metrics),
     )  # fmt: skip
+
+
+def _zoo_verdict(metrics: dict[str, Any]) -> str:
+    score = metrics["score"]
+    found = metrics[score]
+    return (
+        f"{counted(metrics['adapters'], 'adapter')} of mean {score} {found['mean']:.3f}, "
+        f"from {found['min']:.3f} to {found['max']:.3f}."
+    )
 
 
 @takes_paths
@@ -109,7 +120,9 @@ def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | No
     drawn = figure(*_points_of_map(names, places, colours), x="first component", y="second component", height=640)
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
     sections = [Section("Map", text, panels=[Panel("Map of the collection", drawn)])]
-    return write_sections(path, title, sections, kind="map of LoRAs")
+    coloured = "" if colours is None else f", coloured by {colours.name}"
+    verdict = f"{counted(len(names), 'adapter')}, close where their updates are alike{coloured}."
+    return write_sections(path, title, sections, kind="map of LoRAs", verdict=verdict)
 
 
 def _points_of_map(names: list[str], places: Any, labels: pd.Series | None) -> list[Mark]:
@@ -153,8 +166,23 @@ def write_inspection(path: Path, facts: AdapterFacts) -> Path:
         "numbers": f"{facts.parameters:,}", "of the updates": f"{facts.dense_parameters:,}",
         "norm": f"{facts.norm:.4g}",
     }  # fmt: skip
-    lead = f"LoRA adapter {facts.name}"
-    return write_sections(path, Path(facts.name).name, sections, lead=lead, facts=line, kind="LoRA adapter")
+    lead, name = f"LoRA adapter {facts.name}", Path(facts.name).name
+    verdict = _inspection_verdict(facts)
+    return write_sections(path, name, sections, lead=lead, facts=line, kind="LoRA adapter", verdict=verdict)
+
+
+def _inspection_verdict(facts: AdapterFacts) -> str:
+    """How much of its rank the adapter uses, and where it changes most."""
+    largest = max(facts.layers, key=lambda layer: layer.norm)
+    used = sum(layer.effective_rank for layer in facts.layers) / len(facts.layers)
+    ranks = sorted({layer.rank for layer in facts.layers})
+    rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+    if not any(layer.norm for layer in facts.layers):
+        return f"{counted(len(facts.layers), 'layer')} of {rank}, and all updates are zero."
+    return (
+        f"{counted(len(facts.layers), 'layer')} of {rank}, of which {used:.1f} are in use on average; "
+        f"{largest.name} changes most."
+    )
 
 
 def _by_place(names: Sequence[str], values: Sequence[float]) -> Figure:

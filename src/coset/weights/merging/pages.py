@@ -61,7 +61,7 @@ def _verdict(metrics: dict[str, Any]) -> str:
     found = {method: cells[str(samples)]["per_task"] for method, cells in metrics["methods"].items()}
     merged = {method: share for method, share in found.items() if method not in ("originals", "ensemble", "multitask")}
     if not merged:
-        return ""
+        return f"Nothing was merged; {', '.join(found)} were measured."
     best = max(merged, key=lambda method: merged[method])
     teachers = f"; the teachers have {100 * found['originals']:.1f} %" if "originals" in found else ""
     return f"Best with {samples} samples of each task: {best}, {100 * merged[best]:.1f} % a task{teachers}."
