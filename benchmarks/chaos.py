@@ -53,8 +53,6 @@ FAULTS = ("kill", "term", "int", "nospace", "toolarge", "eio", "twice", "readonl
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 REFUSALS = {"nospace": errno.ENOSPC, "eio": errno.EIO, "readonly-root": errno.EROFS, "readonly-output": errno.EROFS}
 VOLATILE = ("seconds", "cpu_seconds", "versions", "machine", "about", "pid", "host", "peak_memory_mb", "made", "wall")
-UNREPEATED = "bundle adjustment"
-"""Of motion: two runs of one seed agree to 1e-7, not bit for bit."""
 NOT_COMPARED = (".html", ".md", ".ckpt", ".lock", "status.json", "recipe.yaml")
 CHANGING = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink")
 COSTLY = 3.0
@@ -458,7 +456,6 @@ def digest(file: Path, place: str) -> str:
     if file.suffix == ".csv":
         rows = list(csv.reader(io.StringIO(content.decode())))
         kept = [n for n, name in enumerate(rows[0]) if not any(word in name for word in VOLATILE)]
-        rows = [row for row in rows if not any(UNREPEATED in cell for cell in row)]
         content = json.dumps([[row[n] for n in kept] for row in rows]).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -466,8 +463,7 @@ def digest(file: Path, place: str) -> str:
 def lasting(value: Any) -> Any:
     """Without what is measured of time and machine."""
     if isinstance(value, dict):
-        words = (*VOLATILE, UNREPEATED)
-        kept = {key: lasting(each) for key, each in value.items() if not any(word in str(key) for word in words)}
+        kept = {key: lasting(each) for key, each in value.items() if not any(word in str(key) for word in VOLATILE)}
         return {key: each for key, each in kept.items() if key != "data_identity"}
     return [lasting(each) for each in value] if isinstance(value, list) else value
 

@@ -14,12 +14,11 @@ import runpy
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -96,24 +95,20 @@ def numbers(folder: Path) -> dict[str, float]:
     return found
 
 
-def differences(
-    found: dict[str, float], kept: dict[str, float], tolerance: float, wider: Mapping[str, float] = MappingProxyType({})
-) -> list[str]:
+def differences(found: dict[str, float], kept: dict[str, float], tolerance: float) -> list[str]:
     """A line for each number that is not what it was.
 
     Args:
         found: Numbers of a run.
         kept: What they were.
         tolerance: Relative. Unless it is 0, numbers of at most 1e-6 are rounding and not compared with each other.
-        wider: Tolerances of numbers whose place holds these words.
     """
     lines = [f"{key} is missing" for key in kept.keys() - found.keys()]
     lines += [f"{key} is new" for key in found.keys() - kept.keys()]
     for key in kept.keys() & found.keys():
         a, b = found[key], kept[key]
-        allowed = max([tolerance, *(value for words, value in wider.items() if words in key)])
-        rounding = allowed > 0 and max(abs(a), abs(b)) <= 1e-6
-        if not (a == b or rounding or math.isclose(a, b, rel_tol=allowed) or (math.isnan(a) and math.isnan(b))):
+        rounding = tolerance > 0 and max(abs(a), abs(b)) <= 1e-6
+        if not (a == b or rounding or math.isclose(a, b, rel_tol=tolerance) or (math.isnan(a) and math.isnan(b))):
             lines.append(f"{key}: {a!r}, was {b!r}")
     return sorted(lines)
 

@@ -395,11 +395,23 @@ def _solve(
         edge = lens_cameras.transpose(0, 1).reshape(shared, frames * six) - thin @ wide.T
         whole = torch.cat((torch.cat((whole, edge.T), 1), torch.cat((edge, corner), 1)), 0)
         aim = torch.cat((aim, right.lens - thin @ right.points.reshape(-1)))
-    solved = torch.linalg.lstsq(whole, aim.unsqueeze(-1)).solution[:, 0] if solver is None else solver(whole, aim)
+    solved = (_solved if solver is None else solver)(whole, aim)
     camera_step, lens_step = solved[: frames * six].view(frames, six), solved[frames * six :]
     back = right.points - torch.einsum("npci,nc->pi", between, camera_step)
     back = back - torch.einsum("psi,s->pi", lens_points, lens_step)
     return _Step(lens_step, camera_step, (inverse @ back.unsqueeze(-1)).squeeze(-1))
+
+
+def _solved(system: Float[Tensor, "unknowns unknowns"], right: Float[Tensor, " unknowns"]) -> Tensor:
+    """The solution, of least length where the damping leaves several.
+
+    PyTorch's own driver of ``lstsq`` pivots by memory that it has not set, so that its last digits change from call to
+    call; the others do not.
+    """
+    found, info = torch.linalg.solve_ex(system, right)
+    if info == 0 and found.isfinite().all():
+        return found
+    return torch.linalg.lstsq(system, right.unsqueeze(-1), driver="gelsd").solution[:, 0]
 
 
 def _damped(blocks: Tensor, damping: float) -> Tensor:
