@@ -59,7 +59,8 @@ def _compare_complexes(first: str, second: str, lift: Any, longest: int, json: b
     from coset.topology.benches.advice import compare_complexes
     from coset.topology.files import read_complex
 
-    found = compare_complexes(read_complex(first, lift, longest), read_complex(second, lift, longest))
+    one, other = (read_complex(path, lift, longest) for path in (first, second))
+    found = compare_complexes(one, other, quiet=json)
     if json:
         typer.echo(json_module.dumps(found.to_dict(), indent=2))
         return

@@ -25,7 +25,9 @@ from coset.topology import (
 )
 from coset.topology.benches.blindspots import TorusBench, blind_pairs
 from coset.topology.data.torus import configurations, klein_bottle, strip, tori, torus, torus_pairs
-from coset.topology.invariants.subcomplex_refinement import homp_colours
+from coset.topology.invariants import subcomplex_refinement as refinement
+from coset.topology.invariants.subcomplex_refinement import homp_colours, renaming
+from coset.topology.liftings import ring_complex
 from coset.topology.liftings.marking import pair_distances
 
 
@@ -203,3 +205,48 @@ def test_bad_rules_are_refused():
         SubcomplexRefinement(terms=("up",))
     with pytest.raises(ValueError, match="choose distance or binary"):
         SubcomplexRefinement(marking="none")
+
+
+def renamed(complex_, order):
+    """The same complex: vertex v is called order[v], and cells come in another order."""
+    cells = {
+        rank: [[order[v] for v in cell] for cell in reversed(list(cells))]
+        for rank, cells in complex_.cells.items()
+        if rank
+    }
+    return Complex(complex_.counts[0], cells, complex_.kind)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_a_complex_is_found_again_under_other_names(seed):
+    draw = np.random.default_rng(seed)
+    n = int(draw.integers(4, 12))
+    complex_ = ring_complex(nx.gnp_random_graph(n, 0.4, seed=int(seed % 1000)), 6)
+    other = renamed(complex_, draw.permutation(n).tolist())
+    found = renaming(to_data(complex_, ranks=3), to_data(other, ranks=3))
+    assert found is not None
+    for rank in range(1, complex_.top + 1):
+        cells = {frozenset(found[list(cell)].tolist()) for cell in complex_.cells[rank]}
+        assert cells == {frozenset(cell) for cell in other.cells[rank]}
+
+
+def test_what_is_not_equal_has_no_renaming():
+    six, threes = nx.cycle_graph(6), nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3))
+    for a, b in ((torus(4, 6), torus(3, 8)), (torus(6, 6), klein_bottle(6, 6))):
+        assert renaming(to_data(a, ranks=3), to_data(b, ranks=3)) is None
+    graphs = [Complex(6, {1: list(graph.edges)}) for graph in (six, threes)]
+    assert homp_classes([to_data(c, ranks=2) for c in graphs]).tolist() == [0, 0]
+    assert renaming(*(to_data(c, ranks=2) for c in graphs)) is None
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), max_size=40), min_size=1, max_size=12), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_multisets_are_numbered_as_they_are(sets, seed):
+    draw = np.random.default_rng(seed)
+    values = np.array([value for held in sets for value in held], dtype=np.int64)
+    target = np.repeat(np.arange(len(sets)), [len(held) for held in sets])
+    order = draw.permutation(len(values))
+    codes = refinement._multisets(values[order], target[order], len(sets))
+    known = [tuple(sorted(held)) for held in sets]
+    assert all((codes[i] == codes[j]) == (known[i] == known[j]) for i in range(len(sets)) for j in range(len(sets)))

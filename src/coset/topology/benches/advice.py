@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from coset.core.errors import CosetError
+from coset.runs.terminal import track
 from coset.topology.data.batches import to_data
 from coset.topology.data.complexes import Complex
 from coset.topology.invariants import (
@@ -21,7 +22,12 @@ from coset.topology.invariants import (
     euler_characteristic,
     is_orientable,
 )
-from coset.topology.invariants.subcomplex_refinement import SubcomplexRefinement, homp_classes, subcomplex_classes
+from coset.topology.invariants.subcomplex_refinement import (
+    SubcomplexRefinement,
+    homp_classes,
+    renaming,
+    subcomplex_classes,
+)
 from coset.topology.surfaces import classify_surfaces
 
 LARGEST = 5_000_000
@@ -52,10 +58,12 @@ class Comparison:
     Attributes:
         invariants: Name, value of the first, value of the second; ``None`` where it is not defined.
         verdicts: HOMP first, then rank pairs by cost.
+        equal: Whether one becomes the other by renaming vertices; ``None`` if no renaming was found.
     """
 
     invariants: list[tuple[str, Any, Any]]
     verdicts: list[Verdict]
+    equal: bool | None = None
 
     @property
     def differences(self) -> list[str]:
@@ -65,6 +73,8 @@ class Comparison:
     @property
     def advice(self) -> str:
         """What to use, in one sentence."""
+        if self.equal:
+            return "they are one complex, with vertices in another order: no network tells them apart"
         able = [verdict for verdict in self.verdicts if verdict.separates]
         if not able:
             left_out = [v.network for v in self.verdicts if v.separates is None]
@@ -83,22 +93,24 @@ class Comparison:
         return {
             "invariants": [{"name": n, "first": a, "second": b} for n, a, b in self.invariants],
             "networks": [asdict(verdict) for verdict in self.verdicts],
+            "equal": self.equal,
             "advice": self.advice,
         }
 
 
-def compare_complexes(first: Complex, second: Complex, marking: str = "distance") -> Comparison:
+def compare_complexes(first: Complex, second: Complex, marking: str = "distance", *, quiet: bool = True) -> Comparison:
     """Invariants of two complexes, and which networks can tell them apart.
 
     Args:
         first: A complex.
         second: Another.
         marking: ``distance`` or ``binary``, of the subcomplex networks.
+        quiet: No progress bar.
     """
-    names = {name: None for c in (first, second) for name in invariants(c)}
     values = [invariants(c) for c in (first, second)]
+    names = {name: None for found in values for name in found}
     rows = [(name, values[0].get(name), values[1].get(name)) for name in names]
-    return Comparison(rows, _verdicts(first, second, marking))
+    return Comparison(rows, *_verdicts(first, second, marking, all(a == b for _, a, b in rows), quiet))
 
 
 def invariants(complex_: Complex) -> dict[str, Any]:
@@ -123,22 +135,30 @@ def invariants(complex_: Complex) -> dict[str, Any]:
     return found
 
 
-def _verdicts(first: Complex, second: Complex, marking: str) -> list[Verdict]:
+def _verdicts(
+    first: Complex, second: Complex, marking: str, may_be_equal: bool, quiet: bool
+) -> tuple[list[Verdict], bool | None]:
     top = max(first.top, second.top)
     data = [to_data(c, ranks=top + 1) for c in (first, second)]
     classes = homp_classes(data)
-    found = []
-    for low in range(min(top, 2)):
-        for high in range(top + 1):
-            pairs = max(int(d.num_cells[0, low] * d.num_cells[0, high]) for d in data)
-            if not pairs:
-                continue
-            rule = SubcomplexRefinement((low, high), marking)
-            name = f"SMCN({low}, {high})"
-            if pairs > LARGEST:
-                found.append(Verdict(name, None, None, pairs))
-                continue
-            apart = [bool(c[0] != c[1]) for c in subcomplex_classes(data, rule)]
-            found.append(Verdict(name, apart[-1], apart.index(True) if apart[-1] else None, pairs))
-    homp = Verdict("HOMP", bool(classes[0] != classes[1]), None, 0)
-    return [homp, *sorted(found, key=lambda verdict: verdict.pairs)]
+    homp, found = bool(classes[0] != classes[1]), []
+    equal = not homp and may_be_equal and renaming(*data) is not None
+    sizes = {
+        (low, high): max(int(d.num_cells[0, low] * d.num_cells[0, high]) for d in data)
+        for low in range(min(top, 2))
+        for high in range(top + 1)
+    }
+    by_cost = sorted((ranks for ranks, pairs in sizes.items() if pairs), key=lambda ranks: sizes[ranks])
+    for ranks in track(by_cost, "rank pairs", quiet=quiet or homp or equal):
+        name, pairs = f"SMCN({ranks[0]}, {ranks[1]})", sizes[ranks]
+        if homp or equal:  # their colours begin with those of HOMP; what is equal none tells apart
+            found.append(Verdict(name, homp, 0 if homp else None, pairs))
+        elif pairs > LARGEST:
+            found.append(Verdict(name, None, None, pairs))
+        else:  # once apart they stay apart
+            rule = SubcomplexRefinement(ranks, marking)
+            apart = (layers for layers, c in enumerate(subcomplex_classes(data, rule)) if c[0] != c[1])
+            layers = next(apart, None)
+            found.append(Verdict(name, layers is not None, layers, pairs))
+    verdicts = [Verdict("HOMP", homp, None, 0), *found]
+    return verdicts, False if any(verdict.separates for verdict in verdicts) else equal or None

@@ -24,6 +24,12 @@ from coset.topology.liftings.marking import pair_distances
 
 Colours = Int[np.ndarray, " _cells"]
 TERMS = ("low", "incidence", "high")
+SPREAD = 8
+"""Numbers up to so many times as large as there are of them are looked up in a table; others are sorted."""
+TRIES = 12
+"""Pairs of vertices that are told apart in the search for a renaming."""
+LONG = 24
+"""Entries of a multiset from which on it is looked up whole."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,74 @@ def separates(first: Complex, second: Complex, rule: SubcomplexRefinement | None
     return bool(classes[0] != classes[1])
 
 
-def _homp(batch: CellBatch) -> list[Colours]:
+def renaming(first: ComplexData, second: ComplexData) -> Int[np.ndarray, " vertices"] | None:
+    """Vertices of the second complex in the place of those of the first, so that cells become cells; one such renaming.
+
+    Vertices that refinement leaves equal are told apart one by one, in each complex one, until none are left. Meshes
+    and molecules need a few; where many ways would have to be tried it is given up.
+
+    Returns:
+        ``None`` if none was found, which does not say that there is none.
+    """
+    if not np.array_equal(first.num_cells.numpy(), second.num_cells.numpy()):
+        return None
+    batch = CellBatch(Batch.from_data_list([first, second]))
+    return _renamed(batch, _homp(batch), np.split(np.arange(batch.cells[0].total), 2), [TRIES])
+
+
+def _renamed(
+    batch: CellBatch, colours: list[Colours], vertices: list[np.ndarray], left: list[int]
+) -> Int[np.ndarray, " vertices"] | None:
+    own, other = (colours[0][part] for part in vertices)
+    classes = _classes(batch, colours)
+    if classes[0] != classes[1]:
+        return None
+    sizes = np.bincount(own)[own]
+    if sizes.max() == 1:
+        order = np.argsort(other)[np.argsort(np.argsort(own))]
+        return order if _keeps_cells(batch, vertices, order) else None
+    one = int(np.flatnonzero(sizes == sizes[sizes > 1].min())[0])
+    for two in np.flatnonzero(other == own[one]):
+        if left[0] == 0:
+            return None
+        left[0] -= 1
+        marked = [colour.copy() for colour in colours]
+        marked[0][[vertices[0][one], vertices[1][two]]] = _count(colours[0])
+        found = _renamed(batch, _homp(batch, marked), vertices, left)
+        if found is not None:
+            return found
+    return None
+
+
+def _keeps_cells(batch: CellBatch, vertices: list[np.ndarray], found: np.ndarray) -> bool:
+    """Whether the sets of vertices of all cells of the first become those of the second, with their features."""
+    start = _given(batch)
+    place = np.empty(batch.cells[0].total, dtype=np.int64)  # the vertex of the second that each vertex stands for
+    place[vertices[0]], place[vertices[1]] = vertices[1][found], vertices[1]
+    if not np.array_equal(start[0][vertices[0]], start[0][place[vertices[0]]]):
+        return False
+    for rank in range(1, len(batch.cells)):
+        inside, cell = batch.incident(source=0, target=rank).relation.index.numpy()
+        sets = _number(_multisets(place[inside], cell, batch.cells[rank].total), start[rank])
+        half = len(sets) // 2
+        if not np.array_equal(np.sort(sets[:half]), np.sort(sets[half:])):
+            return False
+    return True
+
+
+def _given(batch: CellBatch) -> list[Colours]:
+    """What refinement begins with: features that are whole numbers."""
     colours = [np.zeros(index.total, dtype=np.int64) for index in batch.cells]
     for rank, index in enumerate(batch.cells):
         key = "x" if rank == 0 else f"x_{rank}"
         if key in batch.data and batch.data[key] is not None and not batch.data[key].is_floating_point():
             colours[rank] = _number(*batch.data[key].reshape(index.total, -1).numpy().T)
+    return colours
+
+
+def _homp(batch: CellBatch, colours: list[Colours] | None = None) -> list[Colours]:
+    """Stable colours; from these on, if some are given."""
+    colours = _given(batch) if colours is None else colours
     while True:
         refined = []
         for rank, index in enumerate(batch.cells):
@@ -171,11 +239,25 @@ def _classes(batch: CellBatch, colours: list[Colours]) -> Int[np.ndarray, " comp
 
 def _number(*columns: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
     """Equal numbers for equal rows, from 0 on."""
-    codes = np.unique(columns[0], return_inverse=True)[1].reshape(-1).astype(np.int64)
+    codes = _dense(columns[0])
     for column in columns[1:]:
-        own = np.unique(column, return_inverse=True)[1].reshape(-1)
-        codes = np.unique(codes * (_count(own) or 1) + own, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        own = _dense(column)
+        codes = _dense(codes * (_count(own) or 1) + own)
     return codes
+
+
+def _dense(values: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+    """Numbers from 0 on, in the order of the values."""
+    if not values.size:
+        return values.astype(np.int64)
+    least = int(values.min())
+    span = int(values.max()) - least + 1
+    if span > SPREAD * values.size:
+        return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    shifted = values - least
+    there = np.zeros(span, dtype=bool)
+    there[shifted] = True
+    return (np.cumsum(there) - 1)[shifted]
 
 
 def _count(colours: Colours) -> int:
@@ -184,14 +266,24 @@ def _count(colours: Colours) -> int:
 
 def _multisets(values: Int[np.ndarray, " n"], target: Int[np.ndarray, " n"], targets: int) -> Colours:
     """Equal numbers for targets that hold equal multisets of values."""
-    order = np.lexsort((values, target))
-    values, target = values[order], target[order]
+    values = _dense(values)
+    kinds = _count(values) or 1
+    target, values = np.divmod(np.sort(target.astype(np.int64) * kinds + values), kinds)
     size = np.bincount(target, minlength=targets)
-    place = np.arange(target.size) - (np.cumsum(size) - size)[target]
-    codes = np.zeros(targets, dtype=np.int64)
-    for column in range(int(size.max(initial=0))):
-        here = np.full(targets, -1, dtype=np.int64)
-        at = place == column
-        here[target[at]] = values[at]
-        codes = _number(codes, here)
+    begin = np.cumsum(size) - size
+    codes, taken = np.zeros(targets, dtype=np.int64), 0
+    for each in np.unique(size):
+        rows = np.flatnonzero(size == each)
+        sets = values[begin[rows][:, None] + np.arange(each)]
+        own = _rows(sets) if each else np.zeros(len(rows), dtype=np.int64)
+        codes[rows] = taken + own
+        taken += _count(own)
     return codes
+
+
+def _rows(table: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, " rows"]:
+    """Equal numbers for equal rows: column by column, or row by row where rows are long."""
+    if table.shape[1] <= LONG:
+        return _number(*table.T)
+    known: dict[bytes, int] = {}
+    return np.array([known.setdefault(row.tobytes(), len(known)) for row in table], dtype=np.int64)
