@@ -44,7 +44,7 @@ Space = tuple[int, ...]
 """k: how many cells of each rank a tuple holds; axes come rank by rank."""
 
 LARGEST = 6
-PAIRS: tuple[Space, ...] = ((1, 1, 0), (1, 0, 1), (0, 1, 1))
+PAIRS: tuple[tuple[int, int, int], ...] = ((1, 1, 0), (1, 0, 1), (0, 1, 1))
 
 
 class MCNLinear(nn.Module):
@@ -209,7 +209,7 @@ def _apply(
     if len(blocks) == len(wanted):
         return y
     grids = torch.meshgrid(*(torch.arange(lengths[rank_of[b]], device=x.device) for b in blocks), indexing="ij")
-    where = (slice(None), *(grids[blocks.index(name)] for name in wanted))
+    where: tuple[slice | Tensor, ...] = (slice(None), *(grids[blocks.index(name)] for name in wanted))
     result = y.new_zeros([len(x), *(lengths[rank_of[name]] for name in wanted), y.size(-1)])
     result[where] = y
     return result
