@@ -1,3 +1,5 @@
+import json
+
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -158,6 +160,10 @@ def test_a_folder_for_use_has_no_pickles_and_serves_everything(tmp_path, small_c
     ]
     assert str(tmp_path) not in (tmp_path / "use" / "config.json").read_text()
     loaded = Learner.from_pretrained(str(tmp_path / "use"))
+    loaded.save_pretrained(tmp_path / "again")
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("use", "again")]
+    assert configs[0]["data_identity"]
+    assert configs[0] == configs[1]
     small_csv.rename(tmp_path / "moved.csv")
     assert np.array_equal(loaded.predict(SMILES), learner.predict(SMILES))
     assert loaded.metrics["test"] == learner.metrics["test"]
@@ -174,6 +180,13 @@ def test_a_folder_for_use_has_no_pickles_and_serves_everything(tmp_path, small_c
         SMILES, np.arange(12.0), fractions=PARTS
     )
     assert any(note.startswith("started from") for note in again.metrics["notes"])
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing-of-the-kind", "no/such/folder"])
+def test_what_neither_a_folder_nor_the_hub_has_is_told_in_one_line(name):
+    with pytest.raises(CosetError, match=f"{name} is no folder here, and no repository of that name came") as told:
+        Learner.from_pretrained(name, local_files_only=True)
+    assert "\n" not in str(told.value)
 
 
 def test_a_folder_for_use_that_was_changed_is_refused(tmp_path, small_csv):

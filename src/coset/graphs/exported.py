@@ -45,6 +45,7 @@ class Config(BaseModel):
     level: str = "graph"
     columns: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
+    data_identity: str | None = None
     validation_errors: dict[str, list[float]] = {}
 
 
@@ -72,7 +73,7 @@ def export(run: Path, folder: Path) -> Path:
     plain = _without_places(recipe.model_dump(mode="json"))
     config = {
         "library_name": "coset", "coset_version": __version__, "recipe": plain,
-        **identity, "metrics": kept, "data_identity": metrics.get("data_identity"), "validation_errors": errors,
+        **identity, "metrics": kept, "data_identity": _data_identity(run, metrics), "validation_errors": errors,
     }  # fmt: skip
     weights = {name: value.contiguous().clone() for name, value in state["state_dict"].items()}
     content = require("safetensors.torch", "hub").save(weights, {"format": "pt"})
@@ -83,6 +84,11 @@ def export(run: Path, folder: Path) -> Path:
         write_text(folder / CARD, model_card(config, _claims(run)))
         write_json(folder / CONFIG, config)
     return folder
+
+
+def _data_identity(run: Path, metrics: Mapping[str, Any]) -> str | None:
+    """Of what it was trained on: of a run in its metrics, of an exported network beside them."""
+    return read_config(run).data_identity if is_exported(run) else metrics.get("data_identity")
 
 
 def is_exported(folder: Path) -> bool:
@@ -111,7 +117,7 @@ def exported_state(folder: Path) -> dict[str, Any]:
         CosetError: A file is missing or malformed.
     """
     config = read_config(folder)
-    identity = config.model_dump(exclude={"metrics", "validation_errors"})
+    identity = config.model_dump(exclude={"metrics", "data_identity", "validation_errors"})
     return {"state_dict": read_tensors(folder / WEIGHTS), "identity": identity}
 
 

@@ -5,11 +5,12 @@ Folders work without it. What is saved and read is the folder of :mod:`coset.gra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coset.core.errors import not_installed
+from coset.core.errors import CosetError, not_installed
 
 if TYPE_CHECKING:
 
@@ -27,7 +28,21 @@ if TYPE_CHECKING:
 
 else:
     try:
-        from huggingface_hub import ModelHubMixin as Pretrained
+        from huggingface_hub import ModelHubMixin
+
+        class Pretrained(ModelHubMixin):
+            """That of huggingface_hub, which says in one line what it cannot have."""
+
+            @classmethod
+            def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Any:
+                """Read a folder, or a repository of the hub.
+
+                Raises:
+                    CosetError: There is neither, or the hub cannot be reached.
+                """
+                name = pretrained_model_name_or_path
+                with nullcontext() if Path(name).is_dir() else hub_or_folder(name):
+                    return super().from_pretrained(name, **options)
     except ImportError:
 
         class Pretrained:
@@ -75,3 +90,21 @@ def downloaded(model_id: str, files: list[str], **options: Any) -> Path:
     known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     fetch: Callable[..., str] = snapshot_download
     return Path(fetch(model_id, allow_patterns=files, **{key: options[key] for key in known if key in options}))
+
+
+@contextmanager
+def hub_or_folder(model_id: str | Path) -> Iterator[None]:
+    """What a hub cannot give is told in one line.
+
+    Raises:
+        CosetError: There is no such folder, and the hub has no such repository or cannot be reached.
+    """
+    try:
+        yield
+    except CosetError:
+        raise
+    except (OSError, ValueError) as error:  # also those of huggingface_hub: not found, offline, no name of a repository
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CosetError(
+            f"{model_id} is no folder here, and no repository of that name came from the hub: {first[:160]}"
+        ) from error

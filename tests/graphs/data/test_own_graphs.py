@@ -82,6 +82,30 @@ def test_a_column_called_file_is_one_of_names_only_where_it_names_graphs(tmp_pat
         assert table.targets[:, 0].tolist() == expected
 
 
+def test_node_link_files_as_drawing_libraries_write_them(tmp_path):
+    """Without saying whether there may be parallel edges, ends by number, and edges in both directions."""
+    links = [{"source": k, "target": (k + 1) % 5, "w": k} for k in range(5)]
+    links.append({"source": 1, "target": 0, "w": 0})
+    value = {"nodes": [{"name": f"n{k}", "y": k % 2} for k in range(5)], "links": links}
+    (tmp_path / "g.json").write_text(json.dumps(value))
+    table = GraphFiles(path=str(tmp_path / "g.json"), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
+    assert table.graphs[0].edge_index.size(1) == 10
+    links[-1]["w"] = 7
+    (tmp_path / "g.json").write_text(json.dumps(value))
+    with pytest.raises(CosetError, match="graph g has parallel edges from 0 to 1 that differ; merge them first"):
+        GraphFiles(path=str(tmp_path / "g.json"), target="y").load(0, False)
+
+
+def test_tables_as_data_frames_leave_them(tmp_path):
+    """Row numbers without a name, and whole numbers that became floats."""
+    (tmp_path / "edges.csv").write_text(",source,target\n0,1.0,2.0\n1,2.0,3.0\n")
+    (tmp_path / "nodes.csv").write_text(",node,y\n0,1,5\n1,2,6\n2,3,7\n")
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
+    assert table.graphs[0].edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    assert table.node_features is None
+    assert table.notes == tuple(f"{name}.csv: left out 1 column without a name" for name in ("edges", "nodes"))
+
+
 def test_an_edge_in_both_directions_is_one_edge_and_loops_are_left_out(tmp_path):
     (tmp_path / "edges.csv").write_text("source,target,w\na,b,1\nb,a,1\nb,c,2\nc,c,9\n")
     (tmp_path / "nodes.csv").write_text("node,y\na,1\nb,2\nc,3\n")

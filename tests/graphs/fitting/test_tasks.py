@@ -92,3 +92,26 @@ def test_gradients_are_finite(loss):
     task = tiny_task(graphs, loss=loss)
     task.loss_of(Batch.from_data_list(graphs)).backward()
     assert all(p.grad.isfinite().all() for p in task.parameters())
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize(
+    ("kind", "targets", "classes"),
+    [
+        ("regression", [[0.5], [1.5], [2.0]], ()),
+        ("classification", [[0.0], [1.0], [1.0]], ()),
+        ("link", [[0.0], [1.0], [1.0]], ()),
+        ("multiclass", [[0.0], [1.0], [2.0]], ("a", "b", "c")),
+    ],
+)
+def test_losses_and_predictions_live_where_the_batch_lives(kind, targets, classes, weights):
+    """As on a GPU: with another default device, a tensor that is made without a device would not fit the others."""
+    if kind == "regression" and weights == "balanced":
+        pytest.skip("weighs labels")
+    task = GraphTask(Constant(len(classes) or 1), kind, torch.tensor(targets), classes=classes, class_weights=weights)
+    batch = batch_of(*targets, [math.nan])
+    with torch.device("meta"):
+        loss, found = task.loss_of(batch), task(batch)
+        loss.backward()
+    assert loss.isfinite()
+    assert found.isfinite().all()

@@ -138,14 +138,36 @@ def table_chunks(
     with refusing(path, "table"), unpacked(path, MOST_BYTES if rows is None else None) as file:
         start = file.peek(4096)[:4096]
         check_no_utf16(start, path)
+        _check_kind(start, path)
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         yield from _frames(path, text, rows, missing)
+
+
+def _check_kind(start: bytes, path: Path) -> None:
+    """Refuse what is often called a table and is none with commas: workbooks, semicolons, tabs.
+
+    Raises:
+        CosetError: It is one of these; the message says how to save it.
+    """
+    if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise CosetError(f"{path} is a workbook or an archive, no text; save the sheet as CSV in UTF-8")
+    header = start.partition(b"\n")[0]
+    if b"," in header or _delimiter(path) != ",":
+        return
+    if b";" in header:
+        raise CosetError(f"{path} has semicolons between its cells; save it with commas, and numbers as in 1.5")
+    if b"\t" in header:
+        raise CosetError(f"{path} has tabs between its cells; call it {path.name.partition('.')[0]}.tsv")
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
 
 
 def _frames(
     path: Path, text: io.TextIOWrapper, rows: int | None, missing: frozenset[str]
 ) -> Generator[pd.DataFrame, None, None]:
-    delimiter = "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
+    delimiter = _delimiter(path)
     records = _records(path, text, delimiter)
     header = _header(path, next(records, (1, []))[1])
     cells: list[list[Any]] = []

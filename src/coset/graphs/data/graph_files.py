@@ -108,8 +108,12 @@ def table_beside(file: Path) -> Path | None:
 
 def _from_tables(folder: Path, edges_file: Path, labels: Path | None) -> GraphTables:
     nodes_file, graphs_file = table_in(folder, "nodes"), labels or table_in(folder, "graphs")
-    edges = _named(read_table(edges_file), (SOURCE, TARGET), edges_file)
-    nodes = None if nodes_file is None else _named(read_table(nodes_file), (NODE,), nodes_file)
+    edges, notes = _without_numbers(read_table(edges_file), edges_file)
+    edges = _named(edges, (SOURCE, TARGET), edges_file)
+    nodes = None
+    if nodes_file is not None:
+        nodes, more = _without_numbers(read_table(nodes_file), nodes_file)
+        nodes, notes = _named(nodes, (NODE,), nodes_file), notes + more
     graphs = None if graphs_file is None else _named(read_table(graphs_file), (GRAPH,), graphs_file)
     if nodes is None:
         ends = [edges[[GRAPH, end]].set_axis([GRAPH, NODE], axis=1) for end in (SOURCE, TARGET)]
@@ -119,7 +123,16 @@ def _from_tables(folder: Path, edges_file: Path, labels: Path | None) -> GraphTa
     pairs_file = table_in(folder, PAIRS)
     pairs = None if pairs_file is None else _named(read_table(pairs_file), (SOURCE, TARGET), pairs_file)
     files = (nodes_file or edges_file, edges_file, graphs_file or nodes_file or edges_file)
-    return GraphTables(nodes, edges, graphs, folder, (str(files[0]), str(files[1]), str(files[2])), pairs=pairs)
+    return GraphTables(nodes, edges, graphs, folder, (str(files[0]), str(files[1]), str(files[2])), notes, pairs)
+
+
+def _without_numbers(frame: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The table without columns that have no name: most often row numbers that were saved with it, and no feature."""
+    unnamed = [column for column in frame.columns if str(column).startswith("Unnamed: ")]
+    if not unnamed:
+        return frame, ()
+    count = f"{len(unnamed)} column{'s' * (len(unnamed) > 1)} without a name"
+    return frame.drop(columns=unnamed), (f"{file.name}: left out {count}",)
 
 
 def _named(frame: pd.DataFrame, needed: Sequence[str], file: Path) -> pd.DataFrame:
@@ -139,20 +152,24 @@ def _named(frame: pd.DataFrame, needed: Sequence[str], file: Path) -> pd.DataFra
         if frame[name].isna().any():
             row = frame.index[int(frame[name].isna().to_numpy().argmax())]
             raise CosetError(f"{file}, row {row}, column {name!r}: the cell is empty")
-        frame[name] = frame[name].astype(str).str.strip()
+        frame[name] = _whole(frame[name].astype(str).str.strip())
     return frame
+
+
+def _whole(names: pd.Series) -> pd.Series:
+    """Names without the ``.0`` that whole numbers get where a column of theirs had gaps once."""
+    return names.str.removesuffix(".0") if names.str.fullmatch(r"-?\d+\.0").all() else names
 
 
 def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path | None) -> GraphTables:
     networks: list[tuple[str, nx.Graph]] = []
     for name, file in files:
         found = list(_networks(file))
-        networks += [(name if len(found) == 1 else f"{name}-{at}", network) for at, network in enumerate(found)]
+        names = [name if len(found) == 1 else f"{name}-{at}" for at in range(len(found))]
+        networks += [(name, _simple(network, f"{place}: graph {name}")) for name, network in zip(names, found)]
     nodes: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
     for name, network in networks:
-        if network.is_multigraph():
-            raise CosetError(f"{place}: graph {name} has parallel edges (a multigraph); merge them first")
         nodes += [{GRAPH: name, NODE: str(node), **_texts(data)} for node, data in network.nodes(data=True)]
         edges += [
             {GRAPH: name, SOURCE: str(u), TARGET: str(v), **_texts(data)} for u, v, data in network.edges(data=True)
@@ -184,6 +201,24 @@ def _networks(file: Path) -> Iterable[nx.Graph]:
             raise CosetError(f"{file}: no node-link JSON: 'graph' holds {str(entry['graph'])[:60]!r}, not an object")
         with refusing(file, "node-link JSON"):
             yield nx.node_link_graph(entry, edges="links" if "links" in entry else "edges")
+
+
+def _simple(network: nx.Graph, what: str) -> nx.Graph:
+    """The graph with one edge where there are several alike; files often do not say whether there may be more.
+
+    Raises:
+        CosetError: Parallel edges differ.
+    """
+    if not network.is_multigraph():
+        return network
+    simple: nx.Graph = nx.DiGraph() if network.is_directed() else nx.Graph()
+    simple.graph.update(network.graph)
+    simple.add_nodes_from(network.nodes(data=True))
+    for u, v, data in network.edges(data=True):
+        if simple.has_edge(u, v) and _texts(simple.edges[u, v]) != _texts(data):
+            raise CosetError(f"{what} has parallel edges from {u} to {v} that differ; merge them first")
+        simple.add_edge(u, v, **data)
+    return simple
 
 
 def _texts(values: dict[Any, Any]) -> dict[str, str]:

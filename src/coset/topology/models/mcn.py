@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from itertools import product as choices
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -209,7 +209,7 @@ def _apply(
     if len(blocks) == len(wanted):
         return y
     grids = torch.meshgrid(*(torch.arange(lengths[rank_of[b]], device=x.device) for b in blocks), indexing="ij")
-    where: tuple[Any, ...] = (slice(None), *(grids[blocks.index(name)] for name in wanted))
+    where: tuple[slice | Tensor, ...] = (slice(None), *(grids[blocks.index(name)] for name in wanted))
     result = y.new_zeros([len(x), *(lengths[rank_of[name]] for name in wanted), y.size(-1)])
     result[where] = y
     return result
