@@ -7,6 +7,7 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.weights.merging import merge_file, merge_options
+from coset.weights.merging.checkpoints import is_finite
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -86,6 +87,17 @@ def test_what_cannot_be_merged_is_told(kind, tmp_path):
     with pytest.raises(CosetError, match=said):
         merged(tmp_path, first, make(tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_found_however_they_add(value):
+    large = torch.full((8, 4), 3e38)  # a sum of them is not finite, they are
+    assert is_finite(large)
+    spoilt = torch.full((8, 4), 1.0)
+    spoilt[2, 1], spoilt[0, 0] = value, -value
+    assert not is_finite(spoilt)
+    assert is_finite(torch.full((300, 300), 6e4, dtype=torch.float16))
+    assert not is_finite(spoilt.bfloat16())
 
 
 def test_code_of_a_model_is_neither_run_nor_copied(tmp_path):

@@ -123,7 +123,7 @@ class Checkpoint:
             raise CosetError(f"{self.folder} lacks {name}")
         with tensor_file(self.files[name]) as file:
             value = file.get_tensor(name)
-        if value.is_floating_point() and not bool(value.isfinite().all()):
+        if value.is_floating_point() and not is_finite(value):
             raise CosetError(f"{self.files[name]}: {name} holds numbers that are not finite")
         return value
 
@@ -190,6 +190,12 @@ def _instead_of_a_folder(path: Path) -> str:
     return (
         "" if path.exists() or len(path.parts) < 2 else ": models are read from disk; one of a hub is downloaded first"
     )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether all numbers are: a sum of them is, unless one is not, or the sum is too large (which is looked into)."""
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    return bool(value.sum(dtype=wide).isfinite()) or bool(value.isfinite().all())
 
 
 def usual_heads(checkpoint: Checkpoint) -> Heads:
