@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 from coset.weights.lora import load_lora  # noqa: E402
 from coset.weights.lora.applying import apply  # noqa: E402
 from coset.weights.lora.data.naming import canonical  # noqa: E402
-from coset.weights.lora.data.writing import alone, check_whole  # noqa: E402
+from coset.weights.lora.data.writing import WRITERS, alone, check_whole  # noqa: E402
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
 
@@ -163,6 +163,88 @@ def test_shards_of_a_base_with_one_parameter_for_two(tmp_path):
     with torch.no_grad():
         found = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "made").eval()(**x).logits
         torch.testing.assert_close(found, model(**x).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_words_that_were_added_before_training_have_to_be_in_the_base(tmp_path):
+    torch.manual_seed(0)
+    base = llama()
+    base.save_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(42)
+    model = peft.get_peft_model(base, peft.LoraConfig(**lora()))
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    with pytest.raises(
+        CosetError, match=r"has 40 words in the base, 42 in the adapter: words were added before it was"
+    ):
+        applied(tmp_path)
+    model.unload().save_pretrained(tmp_path / "larger")
+    (tmp_path / "base").rename(tmp_path / "smaller")
+    (tmp_path / "larger").rename(tmp_path / "base")
+    applied(tmp_path)
+
+
+def pipeline(make, options, folder):
+    """A network of a pipeline with a LoRA as diffusers saves it, and what it gives."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    if make == "unet":
+        net = diffusers.UNet2DConditionModel(
+            sample_size=8, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=8, norm_num_groups=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), attention_head_dim=4,
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )  # fmt: skip
+        x = {"sample": torch.randn(1, 4, 8, 8), "timestep": torch.tensor([3]),
+             "encoder_hidden_states": torch.randn(1, 5, 8)}  # fmt: skip
+        saver, key = diffusers.StableDiffusionPipeline, "unet"
+    else:
+        net = diffusers.FluxTransformer2DModel(
+            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8],
+        )  # fmt: skip
+        x = {"hidden_states": torch.randn(1, 16, 4), "encoder_hidden_states": torch.randn(1, 6, 32),
+             "pooled_projections": torch.randn(1, 32), "timestep": torch.tensor([0.5]),
+             "img_ids": torch.zeros(16, 3), "txt_ids": torch.zeros(6, 3)}  # fmt: skip
+        saver, key = diffusers.FluxPipeline, "transformer"
+    net.eval().save_pretrained(folder / "base")
+    net.add_adapter(peft.LoraConfig(**options))
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            drawn = 0.3 * torch.randn_like(parameter)
+            with torch.no_grad():
+                parameter.copy_(drawn.abs() + 0.5 if "magnitude" in name else drawn)
+    about = {f"{key}_lora_layers": peft.get_peft_model_state_dict(net)}
+    about[f"{key}_lora_adapter_metadata"] = net.peft_config["default"].to_dict()
+    saver.save_lora_weights(folder / "adapter", **about)
+    return net, x
+
+
+PIPELINES = {
+    "U-Net, DoRA of convolutions": ("unet", lora(target_modules=["conv1", "proj_in", "to_q"], use_dora=True), None),
+    "U-Net, patterns with rsLoRA": (
+        "unet", lora(target_modules=["to_q", "to_k"], rank_pattern={"mid_block.*to_q": 2}, alpha_pattern={"to_k": 1},
+                     use_rslora=True), None,
+    ),
+    "U-Net, by way of kohya": ("unet", lora(target_modules=["conv1", "conv_in", "to_q", "time_emb_proj"]), "kohya"),
+    "Flux, by way of kohya": (
+        "flux", lora(target_modules=["to_q", "to_v", "x_embedder", "norm1.linear", "norm_out.linear", "proj_mlp"]),
+        "kohya",
+    ),
+    "Flux, by way of ComfyUI": ("flux", lora(target_modules=["to_q", "add_q_proj", "ff.net.0.proj"]), "comfyui"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PIPELINES)
+def test_networks_of_pipelines(case, tmp_path):
+    make, options, form = PIPELINES[case]
+    net, x = pipeline(make, options, tmp_path)
+    read = canonical(load_lora(tmp_path / "adapter"))
+    check_whole(read)
+    if form is not None:
+        read = canonical(load_lora(WRITERS[form](read, tmp_path / "x.safetensors")))
+    apply(alone(read), tmp_path / "base", tmp_path / "made")
+    with torch.no_grad():
+        wanted = net(**x).sample
+        found = type(net).from_pretrained(tmp_path / "made").eval()(**x).sample
+    assert float((found - wanted).abs().max() / wanted.abs().max()) < 5e-6
 
 
 def test_one_of_two_adapters_of_a_folder(tmp_path):

@@ -195,6 +195,11 @@ def updated(name: str, weight: Tensor, pair: LoraPair, strength: float, transpos
 
 def _fitting(name: str, value: Tensor, like: Tensor) -> Tensor:
     if value.shape != like.shape:
+        if re.search(_EMBEDDINGS, name) or name.endswith("lm_head.weight"):
+            raise CosetError(
+                f"{name} has {len(like)} words in the base, {len(value)} in the adapter: words were added before it "
+                f"was trained; give a base with {len(value)} (resize_token_embeddings, save_pretrained)"
+            )
         raise CosetError(
             f"{name} is {tuple(like.shape)} in the base, {tuple(value.shape)} in the adapter: another base?"
         )
