@@ -2,13 +2,16 @@
 
 Run: python benchmarks/fs_merge.py step; python benchmarks/fs_merge.py memory FOLDER (makes 900 MB of random weights);
 python benchmarks/fs_merge.py widths FILE.jsonl; python benchmarks/fs_merge.py gates RUN ... (folders of
-``coset run fs-merge/...``, or a file of widths). Process time, one thread; ratios are what matters. Memory: peak of the
+``coset run fs-merge/...``, or a file of widths); python benchmarks/fs_merge.py protocol RUN ... (a table with 95 %
+intervals over seeds, and whether FS-Merge is above the best distillation; of a run that goes on, of what is there).
+Process time, one thread; ratios are what matters. Memory: peak of the
 process above the peak of its imports. Widths are kept row by row, and gone on with if the file is there.
 """
 
 import argparse
 import itertools
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -174,6 +177,62 @@ def print_gates(paths: list[Path]) -> None:
             print(f"  {'holds' if left >= right else 'DOES NOT HOLD'}: {text}: {left:.1f} >= {right:.1f}")
 
 
+def print_protocol(folders: list[Path]) -> None:
+    """Mean and 95 % interval over seeds of each method, and FS-Merge's best beside distillation's best."""
+    for folder in folders:
+        rows = _rows_of(folder)
+        seeds = sorted({r["seed"] for r in rows})
+        for samples in sorted({r["samples"] for r in rows}):
+            own = [r for r in rows if r["samples"] == samples]
+            methods = list(dict.fromkeys(r["method"] for r in own))
+            print(f"{folder.name}, {samples} originals a task, seeds {seeds}")
+            print("| method | per task | joint | each task | trained numbers | CPU s |\n" + "| --- " * 6 + "|")
+            for method in methods:
+                print(_line([r for r in own if r["method"] == method]))
+            _judge(own, methods)
+
+
+def _rows_of(folder: Path) -> list[dict]:
+    if (folder / "metrics.json").is_file():
+        return json.loads((folder / "metrics.json").read_text())["rows"]
+    parts = [torch.load(file, weights_only=True) for file in sorted((folder / "parts").glob("*seed*.pt"))]
+    return sorted(parts, key=lambda r: r["seed"])
+
+
+def _line(rows: list[dict]) -> str:
+    cells = [_interval([100 * r[key] for r in rows]) for key in ("per_task", "joint")]
+    tasks = ", ".join(f"{t} {statistics.mean(100 * r['tasks'][t] for r in rows):.1f}" for t in rows[0]["tasks"])
+    cells += [tasks, f"{rows[0]['trained']:,}", f"{statistics.mean(r['cpu_seconds'] for r in rows):.1f}"]
+    return f"| {rows[0]['method']} ({len(rows)}) | {' | '.join(cells)} |"
+
+
+def _interval(values: list[float]) -> str:
+    """Mean, and half the 95 % interval of Student's t."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.1f} ± {half:.1f}"
+
+
+def _judge(rows: list[dict], methods: list[str]) -> None:
+    """The best of each kind by accuracy per task, and differences seed by seed."""
+    best = {}
+    for kind in ("distill", "fs_"):
+        found = {
+            m: statistics.mean(r["per_task"] for r in rows if r["method"] == m) for m in methods if m.startswith(kind)
+        }
+        if not found:
+            return
+        best[kind] = max(found, key=found.__getitem__)
+    pairs = {kind: {r["seed"]: r for r in rows if r["method"] == name} for kind, name in best.items()}
+    shared = sorted(set(pairs["distill"]) & set(pairs["fs_"]))
+    for key in ("per_task", "joint") if shared else ():
+        moved = [100 * (pairs["fs_"][s][key] - pairs["distill"][s][key]) for s in shared]
+        print(f"{best['fs_']} less {best['distill']}, {key}, seed by seed: {_interval(moved)} ({len(moved)} seeds)")
+
+
 GATES = {
     "digits": lambda at: [
         ("average at most 70", 70, at("average")),
@@ -223,7 +282,7 @@ def _gates_of_widths(rows: list[dict]) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("step", "memory", "widths", "gates"))
+    parser.add_argument("what", choices=("step", "memory", "widths", "gates", "protocol"))
     parser.add_argument("paths", type=Path, nargs="*", help="a folder, a file of rows, or runs")
     chosen = parser.parse_args()
     if chosen.what == "step":
@@ -232,6 +291,8 @@ def main() -> None:
         measure_memory(chosen.paths[0] if chosen.paths else Path("runs/bert-base-pair"))
     elif chosen.what == "widths":
         measure_widths(chosen.paths[0] if chosen.paths else Path("runs/fs-merge-widths.jsonl"))
+    elif chosen.what == "protocol":
+        print_protocol(chosen.paths)
     else:
         print_gates(chosen.paths)
 

@@ -1,10 +1,12 @@
 """Two language models of a billion random parameters, merged tensor by tensor: seconds and memory, beside mergekit.
 
-Run: python benchmarks/merge_streamed.py FOLDER [--size 1b|100m] [--methods linear slerp ties] [--rivals] [--write F].
+Run: python benchmarks/merge_streamed.py FOLDER [--size 1b|100m] [--methods linear slerp ...] [--rivals] [--write F].
 The pair and its base (sharded safetensors in bfloat16, about 2 GB each) are made in FOLDER where they are missing, and
 stay there. Every merge runs in a process of its own, one thread; `--rivals` runs `mergekit-yaml` too, where it is
 installed. A row: wall seconds, CPU seconds (user and system), the process's peak of resident memory, which counts pages
 of files that are mapped and can be let go of, and of what is its own (`RssAnon`); for both the largest difference.
+Rows that F has already are kept, and not measured again. DARE drops other entries in the two tools, so that of it not
+the difference of entries is told but that of the two mean squares of what was added to the base.
 """
 
 import argparse
@@ -33,7 +35,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "slerp": {"models": [{"model": "a"}, {"model": "b"}], "base_model": "a", "parameters": {"t": 0.4}},
     "ties": {"models": [{"model": n, "parameters": {"weight": 0.5, "density": 0.5}} for n in "ab"],
              "base_model": "base"},
+    "task_arithmetic": {"models": [{"model": n, "parameters": {"weight": w}} for n, w in (("a", 0.6), ("b", 0.4))],
+                        "base_model": "base"},
+    "dare_linear": {"models": [{"model": n, "parameters": {"weight": 0.5, "density": 0.5}} for n in "ab"],
+                    "base_model": "base"},
 }  # fmt: skip
+DRAWN = ("dare_linear",)
+"""Methods that drop entries by chance."""
 
 
 def make(folder: Path, size: str, names: list[str]) -> None:
@@ -90,51 +98,62 @@ def difference(first: Path, second: Path) -> float:
     return max(float((one[n].float() - two[n].float()).abs().max()) for n in one.files)
 
 
+def added(merged: Path, base: Path) -> float:
+    """Mean square of what a merge added to its base."""
+    from coset.weights.merging.checkpoints import Checkpoint
+
+    one, two = Checkpoint(merged), Checkpoint(base)
+    squares = [float((one[n].float() - two[n].float()).square().sum(dtype=float)) for n in one.files]
+    return sum(squares) / sum(one[n].numel() for n in one.files)
+
+
+def measured(folder: Path, size: str, method: str, rivals: bool) -> dict[str, Any]:
+    """One row; what the merges wrote is gone afterwards."""
+    file = folder / f"{method}.yaml"
+    file.write_text(yaml.safe_dump({"merge_method": method, "dtype": "bfloat16", **METHODS[method]}))
+    ours, theirs = folder / "ours", folder / "theirs"
+    for place in (ours, theirs):
+        shutil.rmtree(place, ignore_errors=True)
+    command = ["merge", str(file), "--output", str(ours.absolute()), "--quiet"]
+    row: dict[str, Any] = {"size": size, "method": method}
+    row["coset"] = run([sys.executable, "-c", "from coset.cli import main; main()", *command])
+    if rivals:
+        there = re.sub(r"(model: )(a|b|base)\b", lambda m: f"{m[1]}{(folder / m[2]).absolute()}", file.read_text())
+        named = folder / f"{method}-mergekit.yaml"
+        named.write_text(there)
+        code = "from mergekit.scripts.run_yaml import main; main()"
+        row["mergekit"] = run([sys.executable, "-c", code, str(named), str(theirs), "--lazy-unpickle"])
+        if method in DRAWN:
+            row["mean_squares"] = [added(place, folder / "base") for place in (ours, theirs)]
+        else:
+            row["difference"] = difference(ours, theirs)
+    for place in (ours, theirs):
+        shutil.rmtree(place, ignore_errors=True)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="1b")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--rivals", action="store_true", help="run mergekit as well")
-    parser.add_argument("--write", type=Path, help="the rows as JSON")
+    parser.add_argument("--write", type=Path, help="the rows as JSON, added to those that are there")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     needed = ["a", "b"] + (["base"] if any(METHODS[m].get("base_model") == "base" for m in options.methods) else [])
     make(options.folder, options.size, needed)
-    rows = []
+    there = options.write is not None and options.write.is_file()
+    rows = json.loads(options.write.read_text()) if there else []
     for method in options.methods:
-        text = {"merge_method": method, "dtype": "bfloat16", **METHODS[method]}
-        file = options.folder / f"{method}.yaml"
-        file.write_text(yaml.safe_dump(text))
-        ours, theirs = options.folder / "ours", options.folder / "theirs"
-        for place in (ours, theirs):
-            shutil.rmtree(place, ignore_errors=True)
-        command = [
-            sys.executable,
-            "-c",
-            "from coset.cli import main; main()",
-            "merge",
-            str(file),
-            "--output",
-            str(ours.absolute()),
-            "--quiet",
-        ]
-        row = {"size": options.size, "method": method, "coset": run(command)}
-        if options.rivals:
-            there = re.sub(
-                r"model: (a|b|base)\b", lambda m: f"model: {(options.folder / m[1]).absolute()}", file.read_text()
-            )
-            named = options.folder / f"{method}-mergekit.yaml"
-            named.write_text(there)
-            code = "from mergekit.scripts.run_yaml import main; main()"
-            row["mergekit"] = run([sys.executable, "-c", code, str(named), str(theirs), "--lazy-unpickle"])
-            row["difference"] = difference(ours, theirs)
-        rows.append(row)
+        kept = [r for r in rows if (r["size"], r["method"]) == (options.size, method) and "max_shard_size" not in r]
+        if any("mergekit" in r or not options.rivals for r in kept):
+            continue
+        row = measured(options.folder, options.size, method, options.rivals)
+        rows = [r for r in rows if r not in kept] + [row]
         print(json.dumps(row), flush=True)
-        for place in (ours, theirs):
-            shutil.rmtree(place, ignore_errors=True)
-    if options.write is not None:
-        options.write.write_text(json.dumps(rows, indent=1) + "\n")
+        if options.write is not None:
+            options.write.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,20 @@ def test_transformers_are_merged_too(tmp_path):
     assert vit.run(tmp_path, quiet=True)["methods"]["fs_first"]["10"]["trained"] > 0
 
 
+@pytest.mark.parametrize("network", ["llama, groups: 2", "gpt2"])
+def test_decoders_are_merged_too(network):
+    pytest.importorskip("transformers")
+    sizes = "width: 16, layers: 1, heads: 4, hidden: 24, tokens: 8, vocabulary: 20, dropout: 0.0"
+    recipe = load("fs-merge/markers", [*SHORT, f"network={{name: {network}, {sizes}}}", "augmentation.made=20"])
+    tasks, teachers = recipe.trained(0)
+    for method in ("average", "activation_matching", "regmean", "distill_aligned_cross", "fs_first", "fs_align"):
+        row = recipe.measured(method, tasks, teachers, 10, 0)
+        assert set(row["tasks"]) == {"order", "parity"}
+        assert row["difference"] is None or row["difference"] < 1e-4
+    with pytest.raises(CosetError, match="width=18 is not a multiple of 2 heads"):
+        load("fs-merge/markers", ["network={name: llama, width: 18}"])
+
+
 def test_teachers_of_one_start_lie_in_one_basin():
     from coset.weights.merging.diagnosis import diagnose
 

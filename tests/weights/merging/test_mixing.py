@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from coset.core.errors import CosetError
-from coset.weights.merging import merge_file
+from coset.weights.merging import merge_file, mixing
 from coset.weights.merging.merge_options import load
 from coset.weights.merging.merge_values import Filtered, evaluated
 from coset.weights.merging.methods import MERGE_METHODS
@@ -53,6 +53,20 @@ def test_by_hand(name):
     values, base, wanted = BY_HAND[name]
     tensors = [A] if name in ("passthrough", "nearswap") else [A, B]
     torch.testing.assert_close(mixed(name, tensors, base, **values), torch.tensor(wanted), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("density", "gamma"), [(0.5, 0.0), (0.5, 0.2), (0.3, 0.7), (0.05, 0.0), (0.01, 0.0)])
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_as_many_entries_are_kept_as_asked_for_whether_some_are_equal_or_not(density, gamma, levels):
+    """Against a sort: the sizes that are kept are those of the ranks asked for, however many are equal."""
+    moved = torch.randint(-levels, levels + 1, (40, 25), generator=torch.Generator().manual_seed(levels)).float()
+    moved[moved == 0] = 1.0
+    kept = mixing._between(moved, density, gamma)
+    count = int(density * 1000) if gamma else max(1, int(density * 1000))
+    start = max(0, 1000 - count - int(gamma * 1000))
+    wanted = moved.abs().flatten().sort().values[start : start + count]
+    assert torch.equal(kept[kept != 0].abs().sort().values, wanted)
+    assert torch.equal(kept[kept != 0], moved[kept != 0])
 
 
 def test_slerp_takes_the_angle_of_each_tensor():

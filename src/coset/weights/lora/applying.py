@@ -7,14 +7,16 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
 from coset.core.errors import CosetError, require
-from coset.core.files import takes_paths
+from coset.core.files import takes_paths, write_json
 from coset.core.outside import inside, read_tree, tensor_file
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 
@@ -32,6 +34,9 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
         output: A folder, or a file if the base is one; it must not exist.
         strength: What the update is multiplied with; 1 as trained.
 
+    Where the base has one parameter for its embedding and its last map, and the adapter changes either, they are
+    written as two, and the configuration says so.
+
     Returns:
         How many parameters changed.
 
@@ -45,12 +50,16 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
         raise CosetError(f"{adapter.name}: --strength has no meaning for DoRA and for parameters trained in full")
     shards = _shards(base)
     names = {name: shard for shard in shards for name in _names_in(shard)}
-    changes = _Changes(adapter, names, strength)
+    tie = Tie.of(base, names)
+    changes = _Changes(adapter, names if tie is None else {tie.head: names[tie.embedding]} | names, strength)
+    tie = tie if tie is not None and tie.is_broken(changes) else None
     with _new(output, base.is_dir()) as part:
         for shard in shards:
-            _rewrite(shard, part / shard.name if base.is_dir() else part, changes)
+            _rewrite(shard, part / shard.name if base.is_dir() else part, changes, tie)
         if base.is_dir():
             _copy_others(base, part, {shard.name for shard in shards})
+        if tie is not None:
+            _untie(part, tie, names)
     return len(changes)
 
 
@@ -58,6 +67,53 @@ class Shards(TypedDict):
     """What an index of shards says."""
 
     weight_map: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A language model's last map that is its embedding (``tie_word_embeddings``), and is not stored.
+
+    Attributes:
+        embedding: Its name.
+        head: The name of the last map.
+        kind: The model's class.
+    """
+
+    embedding: str
+    head: str
+    kind: str
+
+    @classmethod
+    def of(cls, base: Path, names: Mapping[str, Path]) -> Tie | None:
+        """That of a folder; None if there is none, or the model has no such map."""
+        if not (base / "config.json").is_file():
+            return None
+        config = read_tree(base / "config.json", dict[str, Any])
+        kind = next(iter(config.get("architectures") or []), "")
+        stored = any(name.endswith("lm_head.weight") for name in names)
+        embedding = next((name for name in names if re.search(_EMBEDDINGS, name)), None)
+        tied = config.get("tie_word_embeddings", not stored)
+        if not tied or embedding is None or not isinstance(kind, str) or not re.search(_WITH_HEAD, kind):
+            return None
+        return cls(embedding, "lm_head.weight", kind)
+
+    def is_broken(self, changes: _Changes) -> bool:
+        """Whether an adapter changes either: then they are one parameter no more.
+
+        Raises:
+            CosetError: The model is of a class that knows no other way.
+        """
+        touched = next((name for name in (self.embedding, self.head) if name in changes), None)
+        if touched is not None and not self.kind.endswith(("ForCausalLM", "LMHeadModel")):
+            raise CosetError(
+                f"{changes.adapter.name} changes {touched}, and {self.kind} has one parameter for its embedding and "
+                "its last map (tie_word_embeddings) and knows no other way: keep the adapter apart"
+            )
+        return touched is not None
+
+
+_EMBEDDINGS = r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight$"
+_WITH_HEAD = r"(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForMaskedLM|ForPreTraining)$"
 
 
 class _Changes:
@@ -75,28 +131,25 @@ class _Changes:
     def __init__(self, adapter: LoraAdapter, names: dict[str, Path], strength: float):
         self.adapter, self.strength = adapter, strength
         self.updates: dict[str, LoraPair] = {}
-        self.experts: dict[str, list[LoraPair]] = {}
         self.biases: dict[str, Tensor] = {}
         for layer, pair in adapter.layers.items():
             if pair.kind == "expert":
-                parameter = _found(re.sub(r"\.expert\d+$", "", layer), names, adapter.name)
-                self.experts.setdefault(parameter, []).append(pair)
-                continue
+                raise CosetError(f"{adapter.name}: experts of one parameter ({layer}) are not applied: merge with PEFT")
             self.updates[_found(f"{layer}.weight", names, adapter.name)] = pair
             if pair.bias is not None:
                 self.biases[_found(f"{layer}.bias", names, adapter.name)] = pair.bias
-        if self.experts:
-            raise CosetError(f"{adapter.name}: experts of one parameter are not applied: merge them with PEFT")
         self.dense = {_found(name, names, adapter.name): value for name, value in adapter.dense.items()}
         self.saved = {_found(name, names, adapter.name): value for name, value in adapter.saved.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in held for held in (self.updates, self.biases, self.dense, self.saved))
 
     def __len__(self) -> int:
         return len({*self.updates, *self.biases, *self.dense, *self.saved})
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """The parameter as it is afterwards, in the type that it has."""
-        changed = (self.updates, self.biases, self.dense, self.saved)
-        if not any(name in held for held in changed):
+        if name not in self:
             return value
         if value.dtype not in _FLOATS:
             raise CosetError(
@@ -133,6 +186,7 @@ def updated(name: str, weight: Tensor, pair: LoraPair, strength: float, transpos
     made = weight + delta
     if pair.magnitude is None:
         return made
+    turned = turned or pair.kind == "embedding"  # its magnitudes are of features, not of words
     rows = made.mT if turned else made
     norm = rows.flatten(1).norm(dim=1)
     scaled = rows * (pair.magnitude.to(rows) / norm).reshape(-1, *[1] * (rows.dim() - 1))
@@ -141,6 +195,11 @@ def updated(name: str, weight: Tensor, pair: LoraPair, strength: float, transpos
 
 def _fitting(name: str, value: Tensor, like: Tensor) -> Tensor:
     if value.shape != like.shape:
+        if re.search(_EMBEDDINGS, name) or name.endswith("lm_head.weight"):
+            raise CosetError(
+                f"{name} has {len(like)} words in the base, {len(value)} in the adapter: words were added before it "
+                f"was trained; give a base with {len(value)} (resize_token_embeddings, save_pretrained)"
+            )
         raise CosetError(
             f"{name} is {tuple(like.shape)} in the base, {tuple(value.shape)} in the adapter: another base?"
         )
@@ -188,12 +247,23 @@ def _names_in(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def _rewrite(shard: Path, to: Path, changes: _Changes) -> None:
+def _rewrite(shard: Path, to: Path, changes: _Changes, tie: Tie | None) -> None:
     """One shard, its tensors read one by one; those that change are held in the type that they had."""
     with tensor_file(shard) as file:
         tensors = {name: changes(name, file.get_tensor(name)).contiguous() for name in file.keys()}  # noqa: SIM118
+        if tie is not None and tie.embedding in tensors:
+            tensors[tie.head] = changes(tie.head, file.get_tensor(tie.embedding)).contiguous().clone()
         metadata = file.metadata() or {"format": "pt"}
     require("safetensors.torch", "weights").save_file(tensors, str(to), metadata=metadata)
+
+
+def _untie(part: Path, tie: Tie, names: Mapping[str, Path]) -> None:
+    """The configuration and the index know that embedding and last map are two."""
+    config = read_tree(part / "config.json", dict[str, Any])
+    write_json(part / "config.json", config | {"tie_word_embeddings": False})
+    for index in part.glob("*.safetensors.index.json"):
+        listed = read_tree(index, dict[str, Any])
+        write_json(index, listed | {"weight_map": listed["weight_map"] | {tie.head: names[tie.embedding].name}})
 
 
 def _copy_others(base: Path, part: Path, shards: set[str]) -> None:

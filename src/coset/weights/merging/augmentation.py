@@ -93,7 +93,8 @@ def _cut_and_moved(
 
 
 def _with_hidden_words(texts: Inputs, share: float, generator: torch.Generator) -> Inputs:
-    """The same with some words out of everybody's sight, but never the first, which the pooler reads.
+    """The same with some words out of everybody's sight, but never the first, which a pooler reads, nor the last, which
+    decoders read.
 
     Raises:
         CosetError: There is no mask of attention.
@@ -103,5 +104,6 @@ def _with_hidden_words(texts: Inputs, share: float, generator: torch.Generator) 
         raise CosetError(f"texts need an attention_mask to be augmented; there is {', '.join(texts)}")
     mask = texts["attention_mask"]
     hidden = torch.rand(mask.shape, generator=generator) < share
-    hidden[:, 0] = False
+    last = (mask.long() * torch.arange(mask.size(1))).argmax(1)
+    hidden[:, 0] = hidden[torch.arange(len(mask)), last] = False
     return texts | {"attention_mask": mask * ~hidden}

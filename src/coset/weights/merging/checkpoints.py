@@ -75,8 +75,18 @@ class Checkpoint:
     def __init__(self, folder: Path):
         self.folder = folder
         if not folder.is_dir():
-            raise CosetError(f"{folder} is not a folder")
+            raise CosetError(f"{folder} is not a folder{_instead_of_a_folder(folder)}")
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise CosetError(
+                f"{folder} is an adapter, not a model: put it into its base first (coset lora apply BASE {folder} "
+                "OUTPUT)"
+            )
         self.config: dict[str, Any] = read_tree(folder / "config.json", dict[str, Any])
+        if self.config.get("quantization_config"):
+            raise CosetError(
+                f"{folder / 'config.json'} has quantization_config: quantised models cannot be merged, give float32, "
+                "float16 or bfloat16"
+            )
         self.files = self._find()
 
     def _find(self) -> dict[str, Path]:
@@ -89,8 +99,9 @@ class Checkpoint:
                 listed = dict.fromkeys(_names(single), single.name)
                 break
         else:
+            unread = ", but GGUF files, which are not read" if any(self.folder.glob("*.gguf")) else ""
             raise CosetError(
-                f"{self.folder} holds no model.safetensors (nor an index of shards, nor pytorch_model.bin)"
+                f"{self.folder} holds no model.safetensors (nor an index of shards, nor pytorch_model.bin){unread}"
             )
         for shard in sorted(set(listed.values())):
             path = inside(self.folder, shard, index)
@@ -112,7 +123,7 @@ class Checkpoint:
             raise CosetError(f"{self.folder} lacks {name}")
         with tensor_file(self.files[name]) as file:
             value = file.get_tensor(name)
-        if value.is_floating_point() and not bool(value.isfinite().all()):
+        if value.is_floating_point() and not is_finite(value):
             raise CosetError(f"{self.files[name]}: {name} holds numbers that are not finite")
         return value
 
@@ -170,6 +181,23 @@ class Checkpoint:
         return [str(named.get(str(i), f"LABEL_{i}")) for i in range(self.classes)]
 
 
+def _instead_of_a_folder(path: Path) -> str:
+    """What to give in its place."""
+    if path.suffix.lower() == ".gguf":
+        return ": GGUF files are not read, give the model as safetensors"
+    if path.is_file():
+        return ": give the folder that it lies in"
+    return (
+        "" if path.exists() or len(path.parts) < 2 else ": models are read from disk; one of a hub is downloaded first"
+    )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether all numbers are: a sum of them is, unless one is not, or the sum is too large (which is looked into)."""
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    return bool(value.sum(dtype=wide).isfinite()) or bool(value.isfinite().all())
+
+
 def usual_heads(checkpoint: Checkpoint) -> Heads:
     """Classes of sequences, images and MLPs side by side, where the family is known; all else is averaged."""
     known = checkpoint.config.get("model_type") in KNOWN
@@ -191,6 +219,10 @@ def check_fit(
         CosetError: They cannot; the message names the file, the key and both values.
     """
     first, notes = checkpoints[0], []
+    if first.config.get("auto_map"):
+        notes.append(
+            f"{first.folder / 'config.json'} names code of its own (auto_map), which is neither run nor copied"
+        )
     if wired and first.config.get("model_type") not in KNOWN:
         raise CosetError(
             f"{first.folder}: model_type={first.config.get('model_type')!r} cannot be merged by this method; known are "
@@ -266,7 +298,11 @@ def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool, hea
     for mine, theirs, who, whose in ((a, b, other, first), (b, a, first, other)):
         lacking = sorted(set(mine) - set(theirs) - ignored)
         if lacking:
-            raise CosetError(f"{who.folder} lacks {lacking[0]}, which {whose.folder} has")
+            tied = (
+                " (tie_word_embeddings: its last map is its embedding)" if who.config.get("tie_word_embeddings") else ""
+            )
+            more = tied if lacking[0].endswith(("lm_head.weight", "decoder.weight")) else ""
+            raise CosetError(f"{who.folder} lacks {lacking[0]}, which {whose.folder} has{more}")
     for name in sorted(set(a) - ignored) if equal_widths else ():
         if a[name] != b[name]:
             raise CosetError(f"{other.folder}: {name} has shape {b[name]}, {first.folder} {a[name]}")

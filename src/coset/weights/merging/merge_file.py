@@ -252,14 +252,15 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     base = Checkpoint(Path(merge.base_model)) if merge.base_model else None
     if base is not None and (lacking := next((n for n in shared if n not in base.files), None)):
         raise CosetError(f"{base.folder} lacks {lacking}, which {opened[0].folder} has")
+    numbers = {name for name, kind in opened[0].dtypes().items() if kind.startswith(("F", "BF"))}
     merged = called(
         mix, opened, names=shared, base=base, seed=merge.seed, values=_values(merge, opened), **_plain(merge)
     )
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in shared:
-            first = opened[0][name]  # positions and other whole numbers are not merged
-            yield name, _stored_as(merged(name), dtype, name) if first.is_floating_point() else first
+            # positions and other whole numbers are not merged
+            yield name, _stored_as(merged(name), dtype, name) if name in numbers else opened[0][name]
         for name in head:
             yield name, _stored_as(torch.cat([c[name] for c in opened]) if classes else opened[0][name], dtype, name)
 
@@ -282,7 +283,7 @@ def _stored_as(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
         CosetError: It is not finite there.
     """
     made = value.to(dtype)
-    if not bool(made.isfinite().all()):
+    if not checkpoints.is_finite(made):
         why = (
             "is not finite" if not bool(value.isfinite().all()) else f"is beyond {dtype}: dtype: bfloat16 has the range"
         )

@@ -149,9 +149,16 @@ def _seed_of(seed: int, name: str) -> int:
 @mixer("linear")
 def linear(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """sum_i w_i W_i, divided by sum_i w_i unless ``normalize`` is false."""
-    total = sum(w * x for w, x in zip(v.weight, tensors, strict=True))
-    assert isinstance(total, Tensor)
-    return total if v.normalize is False else total / sum(v.weight)
+    total = _weighted_sum(v.weight, tensors)
+    return total if v.normalize is False else total.div_(sum(v.weight))
+
+
+def _weighted_sum(weights: Sequence[float], tensors: Tensors) -> Tensor:
+    """In one tensor more: an embedding of a large model is hundreds of megabytes."""
+    total = weights[0] * tensors[0]
+    for weight, value in zip(weights[1:], tensors[1:], strict=True):
+        total.add_(value, alpha=weight)
+    return total
 
 
 @mixer("slerp", models=2, t=(0.3, 0.5, 0.7))
@@ -171,12 +178,13 @@ def nuslerp(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator
 
 
 def _on_the_circle(a: Tensor, b: Tensor, t: float, parallel: float) -> Tensor:
-    unit = [x.flatten() / x.norm().clamp(min=1e-8) for x in (a, b)]
-    cosine = (unit[0] @ unit[1]).clamp(-1, 1)
+    norms = [x.norm().clamp(min=1e-8) for x in (a, b)]
+    cosine = (a.flatten() @ b.flatten() / norms[0] / norms[1]).clamp(-1, 1)
     if abs(float(cosine)) >= parallel:
-        return (1 - t) * a + t * b
+        return _weighted_sum((1 - t, t), (a, b))
     angle = torch.acos(cosine)
-    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+    shares = [float(torch.sin(share * angle) / torch.sin(angle)) for share in (1 - t, t)]
+    return _weighted_sum(shares, (a, b))
 
 
 @mixer("multislerp", base="optional")
@@ -308,19 +316,36 @@ class _Differences:
 
     def __call__(self, tensors: Tensors, base: Tensor | None, v: Values, generator: torch.Generator) -> Tensor:
         assert base is not None
-        moved = [x - base for x in tensors]
-        if self.prune is not None:
-            rescale = self.rescale if v.rescale is None else v.rescale
-            pruned = [self.prune(x, i, v, generator) for i, x in enumerate(moved)]
-            moved = [_as_large(p, x) if rescale else p for p, x in zip(pruned, moved, strict=True)]
-        weights = torch.tensor(v.weight).reshape(-1, *[1] * base.dim())
-        weighted = torch.stack(moved) * weights
-        kept = _agreeing(weighted) if self.elect else torch.ones_like(weighted)
-        found = (weighted * kept).sum(0)
+        weighted = []
+        for i, (x, weight) in enumerate(zip(tensors, v.weight, strict=True)):
+            moved = x - base
+            if self.prune is not None:
+                pruned = self.prune(moved, i, v, generator)
+                moved = _as_large(pruned, moved) if (self.rescale if v.rescale is None else v.rescale) else pruned
+            weighted.append(moved.mul_(weight))
+        found, below = _elected(weighted, v.weight) if self.elect else (_sum_of(weighted), sum(v.weight))
         if self.normalize if v.normalize is None else v.normalize:
-            below = (weights * kept).sum(0)
-            found = found / torch.where(below.abs() < 1e-8, 1.0, below)
-        return base + v.lam * found
+            below = torch.as_tensor(below)
+            found = found.div_(torch.where(below.abs() < 1e-8, 1.0, below))
+        return found.mul_(v.lam).add_(base)
+
+
+def _sum_of(tensors: Tensors) -> Tensor:
+    total = tensors[0].clone()
+    for value in tensors[1:]:
+        total.add_(value)
+    return total
+
+
+def _elected(weighted: Tensors, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Sums over models of entries with the sign of the sum of all (0 counts as positive), and of their weights."""
+    sign = (_sum_of(weighted) >= 0).to(weighted[0]) * 2 - 1
+    found, below = torch.zeros_like(sign), torch.zeros_like(sign)
+    for value, weight in zip(weighted, weights, strict=True):
+        agreeing = value.sign() == sign
+        found.add_(value * agreeing)
+        below.add_(agreeing, alpha=weight)
+    return found, below
 
 
 def _as_large(pruned: Tensor, whole: Tensor) -> Tensor:
@@ -342,12 +367,33 @@ def _between(moved: Tensor, density: float, gamma: float) -> Tensor:
     """The share ``density`` of entries below the ``gamma`` largest, or below as many as leave room for it."""
     if density >= 1:
         return moved
-    size = moved.numel()
-    keep = int(density * size) if gamma else max(1, int(density * size))
-    start = max(0, size - keep - int(gamma * size))
-    kept = torch.zeros(size)
-    kept[moved.abs().flatten().argsort()[start : start + keep]] = 1
-    return moved * kept.reshape(moved.shape)
+    sizes, count = moved.abs().flatten(), moved.numel()
+    keep = int(density * count) if gamma else max(1, int(density * count))
+    start = max(0, count - keep - int(gamma * count))
+    return moved * _ranked(sizes, start, start + keep).reshape(moved.shape)
+
+
+def _ranked(sizes: Tensor, start: int, stop: int) -> Tensor:
+    """Whether entries are of ranks ``start`` to ``stop`` (not included) from below; of equal ones the first are.
+
+    By two selections in O(n); a sort of an embedding's entries would take most of a merge.
+    """
+    if stop <= start:
+        return torch.zeros_like(sizes, dtype=torch.bool)
+    low = sizes.kthvalue(start + 1).values
+    kept = sizes > low
+    if stop < len(sizes):
+        high = sizes.kthvalue(stop).values
+        kept &= sizes < high
+        if high > low:
+            _first_of(kept, sizes == high, stop - int((sizes < high).sum()))
+    _first_of(kept, sizes == low, min(stop, int((sizes <= low).sum())) - start)
+    return kept
+
+
+def _first_of(kept: Tensor, equal: Tensor, count: int) -> None:
+    """Marks so many of equal entries."""
+    kept[equal.nonzero().flatten()[:count]] = True
 
 
 def by_chance(moved: Tensor, i: int, v: Values, generator: torch.Generator) -> Tensor:

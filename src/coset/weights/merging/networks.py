@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from coset.core.choices import OptionsRegistry
 from coset.core.options import Options
 from coset.weights.merging.augmentation import AugmentationOptions, augmented
 from coset.weights.merging.encoders import Encoder, Inputs, MLPEncoder
-from coset.weights.merging.tasks import IMAGES, SYNTHETIC, Task, image_task, text_tasks
+from coset.weights.merging.tasks import END, IMAGES, PAD, START, SYNTHETIC, Task, image_task, text_tasks
 from coset.weights.sentences import TEXTS
 
 Form = Literal["images", "texts"]
@@ -131,13 +131,11 @@ class ViTNetwork(NetworkOptions):
         return TransformerEncoder(build(config, seed=seed))
 
 
-@MERGED_NETWORKS.add
-class BertNetwork(NetworkOptions):
-    """``transformers.BertModel``."""
+class TextNetwork(NetworkOptions):
+    """A transformer of sentences."""
 
     reads: ClassVar[Form] = "texts"
 
-    name: Literal["bert"]
     width: int = Field(64, ge=4)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
@@ -151,6 +149,13 @@ class BertNetwork(NetworkOptions):
         sources = [t.data for t in tasks]
         return text_tasks(sources, tokens=self.tokens, vocabulary=self.vocabulary, seed=seed, limit=limit)[0]
 
+
+@MERGED_NETWORKS.add
+class BertNetwork(TextNetwork):
+    """``transformers.BertModel``."""
+
+    name: Literal["bert"]
+
     def build(self, task: Task, number: int, seed: int) -> Encoder:
         from transformers import BertConfig
 
@@ -160,6 +165,57 @@ class BertNetwork(NetworkOptions):
             vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, intermediate_size=self.hidden, max_position_embeddings=self.tokens,
             hidden_dropout_prob=self.dropout, attention_probs_dropout_prob=self.dropout,
+        )  # fmt: skip
+        return TransformerEncoder(build(config, seed=seed))
+
+
+@MERGED_NETWORKS.add
+class GPT2Network(TextNetwork):
+    """``transformers.GPT2Model``: a decoder with learned positions, read at its last token."""
+
+    name: Literal["gpt2"]
+
+    def build(self, task: Task, number: int, seed: int) -> Encoder:
+        from transformers import GPT2Config
+
+        from coset.weights.merging.transformer_encoders import TransformerEncoder, build
+
+        config = GPT2Config(
+            vocab_size=self.vocabulary, n_embd=self.width, n_layer=self.layers, n_head=self.heads,
+            n_inner=self.hidden, n_positions=self.tokens, resid_pdrop=self.dropout, embd_pdrop=self.dropout,
+            attn_pdrop=self.dropout, bos_token_id=START, eos_token_id=END,
+        )  # fmt: skip
+        return TransformerEncoder(build(config, seed=seed))
+
+
+@MERGED_NETWORKS.add
+class LlamaNetwork(TextNetwork):
+    """``transformers.LlamaModel``: a decoder with rotary positions, RMSNorm, a gated MLP and grouped heads, read at its
+    last token. It drops out nothing but scores of attention.
+    """
+
+    name: Literal["llama"]
+    groups: int = Field(2, ge=1, description="key and value heads, each of as many query heads")
+
+    @model_validator(mode="after")
+    def _whole(self) -> LlamaNetwork:
+        if self.width % (2 * self.heads) or self.heads % self.groups:
+            raise ValueError(
+                f"width={self.width} is not a multiple of 2 heads (heads={self.heads}), or heads not one of "
+                f"groups={self.groups}"
+            )
+        return self
+
+    def build(self, task: Task, number: int, seed: int) -> Encoder:
+        from transformers import LlamaConfig
+
+        from coset.weights.merging.transformer_encoders import TransformerEncoder, build
+
+        config = LlamaConfig(
+            vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
+            num_attention_heads=self.heads, num_key_value_heads=self.groups, intermediate_size=self.hidden,
+            max_position_embeddings=self.tokens, attention_dropout=self.dropout, bos_token_id=START, eos_token_id=END,
+            pad_token_id=PAD,
         )  # fmt: skip
         return TransformerEncoder(build(config, seed=seed))
 

@@ -270,7 +270,8 @@ def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tup
     if "embedding_down" in parts or "embedding_up" in parts:
         down, up = _both(layer, parts, "embedding_down", "embedding_up")
         scale = settings.scale(layer, alpha, down.size(0))
-        return [("", LoraPair(up, down.mT, 1.0 if scale is None else scale, "embedding"), scale is not None)]
+        made = replace(_pair(layer, parts, up, down.mT, None, scale), kind="embedding")
+        return [("", made, scale is not None)]
     down, up = _both(layer, parts, "down", "up")
     if "mid" in parts:
         # CP decomposition: mid [r, r, h, w] between down [r, in, 1, 1] and up; contracted, a plain pair is left.

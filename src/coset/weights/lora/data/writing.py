@@ -66,7 +66,8 @@ def save_peft(adapter: LoraAdapter, folder: Path) -> Path:
 def _peft_layer(prefix: str, pair: LoraPair, biases: bool) -> dict[str, Tensor]:
     u, v = pair.factors()
     if pair.kind == "embedding":
-        return {prefix + "lora_embedding_A": v.mT, prefix + "lora_embedding_B": u}
+        made = {prefix + "lora_embedding_A": v.mT, prefix + "lora_embedding_B": u}
+        return made if pair.magnitude is None else made | {prefix + "lora_magnitude_vector": pair.magnitude}
     down, up = _unfolded(pair, u, v)
     made = {prefix + "lora_A.weight": down, prefix + "lora_B.weight": up}
     if pair.magnitude is not None:

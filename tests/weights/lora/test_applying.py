@@ -1,0 +1,262 @@
+"""Adapters of odd kinds in their base models: logits beside those of PEFT with the adapter apart."""
+
+import warnings
+
+import pytest
+import torch
+
+from coset.core.errors import CosetError
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+from coset.weights.lora import load_lora  # noqa: E402
+from coset.weights.lora.applying import apply  # noqa: E402
+from coset.weights.lora.data.naming import canonical  # noqa: E402
+from coset.weights.lora.data.writing import WRITERS, alone, check_whole  # noqa: E402
+
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
+
+
+def llama(**options):
+    config = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, max_position_embeddings=16, **options)
+    return transformers.LlamaForCausalLM(config)
+
+
+def tied():
+    return llama(tie_word_embeddings=True)
+
+
+def gpt2():
+    config = transformers.GPT2Config(n_embd=16, n_layer=2, n_head=4, vocab_size=40, n_positions=16)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def resnet():
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    return transformers.ResNetForImageClassification(config)
+
+
+def t5():
+    config = transformers.T5Config(d_model=16, d_kv=4, d_ff=24, num_layers=1, num_heads=4, vocab_size=40,
+                                   decoder_start_token_id=0)  # fmt: skip
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def mixtral():
+    config = transformers.MixtralConfig(**{**SIZES, "num_hidden_layers": 1}, num_key_value_heads=2, num_local_experts=3)
+    return transformers.MixtralForCausalLM(config)
+
+
+def lora(**options):
+    return {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "v_proj"], **options}
+
+
+PATTERNS = lora(
+    rank_pattern={r"layers\.1\..*q_proj": 2, "v_proj": 4}, use_rslora=True,
+    alpha_pattern={r".*layers\.[0]\.self_attn\..*": 9, r"^model\.layers\.1\.self_attn\.v_proj": 1},
+)  # fmt: skip
+FLAT = {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}
+CASES = {
+    "one parameter for two, LoRA of the last map": (tied, lora(target_modules=["lm_head"])),
+    "one parameter for two, LoRA of the embedding": (tied, lora(target_modules=["embed_tokens", "q_proj"])),
+    "one parameter for two, GPT-2": (gpt2, lora(target_modules=["wte", "c_fc"], fan_in_fan_out=True)),
+    "one parameter for two, both with one LoRA": (
+        tied, lora(target_modules=["embed_tokens", "q_proj"], ensure_weight_tying=True),
+    ),
+    "one parameter for two, the embedding in full": (tied, lora(modules_to_save=["embed_tokens"])),
+    "one parameter for two, the last map in full": (tied, lora(modules_to_save=["lm_head"])),
+    "one parameter for two, left alone": (tied, lora()),
+    "embedding and last map": (llama, lora(target_modules=["embed_tokens", "lm_head"])),
+    "DoRA of an embedding": (llama, lora(target_modules=["embed_tokens", "q_proj"], use_dora=True)),
+    "DoRA with rsLoRA": (llama, lora(use_dora=True, use_rslora=True)),
+    "patterns that are expressions": (llama, PATTERNS),
+    "lora_bias": (lambda: llama(attention_bias=True), lora(lora_bias=True)),
+    "biases trained": (lambda: llama(attention_bias=True), lora(bias="all")),
+    "some layers alone": (llama, lora(layers_to_transform=[1], layers_pattern="layers")),
+    "orthogonal start": (llama, lora(r=4, init_lora_weights="orthogonal")),
+    "a parameter by its name": (llama, lora(target_modules=[], target_parameters=["self_attn.q_proj.weight"])),
+    "DoRA of Conv1D": (gpt2, lora(**FLAT, use_dora=True)),
+    "lora_bias of Conv1D": (gpt2, lora(**FLAT, lora_bias=True)),
+    "Conv1D with the wrong flag": (gpt2, lora(target_modules=["c_attn", "attn.c_proj"], fan_in_fan_out=False)),
+    "positions": (gpt2, lora(target_modules=["wpe"])),
+    "DoRA of convolutions, a head in full": (
+        resnet, lora(target_modules=["convolution"], use_dora=True, modules_to_save=["classifier"]),
+    ),
+}  # fmt: skip
+REFUSED = {
+    "a changed base": (
+        llama,
+        lora(init_lora_weights="pissa"),
+        "initialised with pissa, which changed the base weights",
+    ),
+    "rows of the embedding": (llama, lora(trainable_token_indices=[3, 5]), "rows of the embedding were trained, too"),
+    "a base of other depth": (llama, lora(layer_replication=[[0, 2], [1, 2]]), "a base model of other depth"),
+    "biases that the base lacks": (llama, lora(lora_bias=True), r"q_proj\.bias; the base has no such parameter"),
+    "experts": (mixtral, lora(target_modules=[], target_parameters=["experts.down_proj"]), "experts of one parameter"),
+    "the embedding of T5": (
+        t5,
+        lora(target_modules=["shared"]),
+        "T5ForConditionalGeneration has one parameter for its",
+    ),
+}
+
+
+def inputs(model):
+    generator = torch.Generator().manual_seed(1)
+    if isinstance(model, transformers.ResNetForImageClassification):
+        return {"pixel_values": torch.randn(2, 3, 32, 32, generator=generator)}
+    return {"input_ids": torch.randint(1, 40, (2, 6), generator=generator)}
+
+
+def written(make, options, folder, **saving):
+    """A base model, an adapter of it, and its logits."""
+    torch.manual_seed(0)
+    base = make().eval()
+    base.save_pretrained(folder / "base", **saving)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, of embeddings that are tied, and of flags that it sets itself
+        model = peft.get_peft_model(base, peft.LoraConfig(**options))
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                drawn = 0.3 * torch.randn_like(parameter)
+                with torch.no_grad():
+                    parameter.copy_(drawn.abs() + 0.5 if "magnitude" in name else parameter + drawn)
+        model.save_pretrained(folder / "adapter")
+    return model.eval()
+
+
+def applied(folder, adapter=None):
+    read = load_lora(folder / "adapter", adapter=adapter)
+    check_whole(read)
+    apply(alone(canonical(read)), folder / "base", folder / "made")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_those_of_the_adapter_apart(case, tmp_path):
+    make, options = CASES[case]
+    model = written(make, options, tmp_path)
+    applied(tmp_path)
+    x = inputs(model.base_model.model)
+    with torch.no_grad():
+        wanted = model(**x).logits
+        found = type(model.base_model.model).from_pretrained(tmp_path / "made").eval()(**x).logits
+        before = type(model.base_model.model).from_pretrained(tmp_path / "base").eval()(**x).logits
+    assert float((found - wanted).abs().max() / wanted.abs().max()) < 5e-6
+    assert float((before - wanted).abs().max() / wanted.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_base_has_no_place_for_is_refused(case, tmp_path):
+    make, options, said = REFUSED[case]
+    written(make, options, tmp_path)
+    with pytest.raises(CosetError, match=said):
+        applied(tmp_path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_shards_of_a_base_with_one_parameter_for_two(tmp_path):
+    model = written(tied, lora(target_modules=["embed_tokens"]), tmp_path, max_shard_size="4KB")
+    assert len(list((tmp_path / "base").glob("*.safetensors"))) > 2
+    applied(tmp_path)
+    x = inputs(model)
+    with torch.no_grad():
+        found = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "made").eval()(**x).logits
+        torch.testing.assert_close(found, model(**x).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_words_that_were_added_before_training_have_to_be_in_the_base(tmp_path):
+    torch.manual_seed(0)
+    base = llama()
+    base.save_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(42)
+    model = peft.get_peft_model(base, peft.LoraConfig(**lora()))
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    with pytest.raises(
+        CosetError, match=r"has 40 words in the base, 42 in the adapter: words were added before it was"
+    ):
+        applied(tmp_path)
+    model.unload().save_pretrained(tmp_path / "larger")
+    (tmp_path / "base").rename(tmp_path / "smaller")
+    (tmp_path / "larger").rename(tmp_path / "base")
+    applied(tmp_path)
+
+
+def pipeline(make, options, folder):
+    """A network of a pipeline with a LoRA as diffusers saves it, and what it gives."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    if make == "unet":
+        net = diffusers.UNet2DConditionModel(
+            sample_size=8, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=8, norm_num_groups=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), attention_head_dim=4,
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )  # fmt: skip
+        x = {"sample": torch.randn(1, 4, 8, 8), "timestep": torch.tensor([3]),
+             "encoder_hidden_states": torch.randn(1, 5, 8)}  # fmt: skip
+        saver, key = diffusers.StableDiffusionPipeline, "unet"
+    else:
+        net = diffusers.FluxTransformer2DModel(
+            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8],
+        )  # fmt: skip
+        x = {"hidden_states": torch.randn(1, 16, 4), "encoder_hidden_states": torch.randn(1, 6, 32),
+             "pooled_projections": torch.randn(1, 32), "timestep": torch.tensor([0.5]),
+             "img_ids": torch.zeros(16, 3), "txt_ids": torch.zeros(6, 3)}  # fmt: skip
+        saver, key = diffusers.FluxPipeline, "transformer"
+    net.eval().save_pretrained(folder / "base")
+    net.add_adapter(peft.LoraConfig(**options))
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            drawn = 0.3 * torch.randn_like(parameter)
+            with torch.no_grad():
+                parameter.copy_(drawn.abs() + 0.5 if "magnitude" in name else drawn)
+    about = {f"{key}_lora_layers": peft.get_peft_model_state_dict(net)}
+    about[f"{key}_lora_adapter_metadata"] = net.peft_config["default"].to_dict()
+    saver.save_lora_weights(folder / "adapter", **about)
+    return net, x
+
+
+PIPELINES = {
+    "U-Net, DoRA of convolutions": ("unet", lora(target_modules=["conv1", "proj_in", "to_q"], use_dora=True), None),
+    "U-Net, patterns with rsLoRA": (
+        "unet", lora(target_modules=["to_q", "to_k"], rank_pattern={"mid_block.*to_q": 2}, alpha_pattern={"to_k": 1},
+                     use_rslora=True), None,
+    ),
+    "U-Net, by way of kohya": ("unet", lora(target_modules=["conv1", "conv_in", "to_q", "time_emb_proj"]), "kohya"),
+    "Flux, by way of kohya": (
+        "flux", lora(target_modules=["to_q", "to_v", "x_embedder", "norm1.linear", "norm_out.linear", "proj_mlp"]),
+        "kohya",
+    ),
+    "Flux, by way of ComfyUI": ("flux", lora(target_modules=["to_q", "add_q_proj", "ff.net.0.proj"]), "comfyui"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PIPELINES)
+def test_networks_of_pipelines(case, tmp_path):
+    make, options, form = PIPELINES[case]
+    net, x = pipeline(make, options, tmp_path)
+    read = canonical(load_lora(tmp_path / "adapter"))
+    check_whole(read)
+    if form is not None:
+        read = canonical(load_lora(WRITERS[form](read, tmp_path / "x.safetensors")))
+    apply(alone(read), tmp_path / "base", tmp_path / "made")
+    with torch.no_grad():
+        wanted = net(**x).sample
+        found = type(net).from_pretrained(tmp_path / "made").eval()(**x).sample
+    assert float((found - wanted).abs().max() / wanted.abs().max()) < 5e-6
+
+
+def test_one_of_two_adapters_of_a_folder(tmp_path):
+    model = written(llama, lora(), tmp_path)
+    model.add_adapter("other", peft.LoraConfig(**lora(r=2)))
+    for name, parameter in model.named_parameters():
+        if ".other." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    applied(tmp_path, "other")
+    model.set_adapter("other")
+    x = inputs(model)
+    with torch.no_grad():
+        found = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "made").eval()(**x).logits
+        torch.testing.assert_close(found, model(**x).logits, rtol=1e-5, atol=1e-5)
