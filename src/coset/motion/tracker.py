@@ -1,7 +1,9 @@
 """Point tracks of a video on a CPU: pyramidal Lucas-Kanade, checked forwards and backwards, seeded anew where lost.
 
-A point that fails the check is gone for good: what Lucas-Kanade finds later at the same place is another track. Needs
-OpenCV (``pip install "coset[motion]"``).
+Every step is taken from the frame before, and then again, from where it ended, from a frame some steps earlier: that
+holds drift down, and tracks that slip off an edge onto what lies behind it do not find back to where they were. A point
+that fails a check is gone for good: what Lucas-Kanade finds later at the same place is another track. Tracks that begin
+in the middle of a shot are followed towards its start, too. Needs OpenCV (``pip install "coset[motion]"``).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from coset.core.errors import CosetError, require
 from coset.core.files import takes_paths
@@ -54,17 +56,23 @@ class TrackerOptions:
     Attributes:
         points: Most tracks to keep, the longest, spread over picture and time.
         cells: Cells along the longer side; a cell without a living track is seeded anew.
-        window: Side of the Lucas-Kanade window, pixels.
+        window: Side of the Lucas-Kanade window of a step, pixels.
+        near: Side of the window of the step from an earlier frame.
         levels: Halvings of the picture above the first.
         backward: Largest distance, in pixels, between a point and where tracking there and back ends.
+        apart: Largest distance, in pixels, between the ends of the two steps.
+        earlier: Frames after which the earlier frame is another one.
         least_length: Frames that a kept track is seen in.
     """
 
     points: int = 600
-    cells: int = 20
-    window: int = 21
+    cells: int = 26
+    window: int = 15
+    near: int = 11
     levels: int = 3
-    backward: float = 1.0
+    backward: float = 0.5
+    apart: float = 1.5
+    earlier: int = 6
     least_length: int = 8
 
 
@@ -222,6 +230,7 @@ def track(
         living.step()
         each()
     xy, visible, started = living.collect()
+    _extend_back(cv2, pictures, options, xy, visible, started)
     rows = _spread(xy, visible, video.size, options)
     if len(rows) < 20:
         raise CosetError(
@@ -244,6 +253,8 @@ class _Living:
         self.grey = self._grey(0)
         self.at = np.zeros((0, 2), np.float32)
         self.rows = np.zeros(0, int)
+        self.earlier = np.zeros(0, int)  # frame of the second step, and where the point was in it
+        self.was_at = np.zeros((0, 2), np.float32)
         self.history: list[tuple[np.ndarray, np.ndarray]] = []
         self.started: list[int] = []
         self._seed()
@@ -252,15 +263,23 @@ class _Living:
         """Follow into the next frame, let go of what fails, seed empty cells."""
         following = self._grey(self.frame + 1)
         if len(self.at):
-            there, found = self._flow(self.grey, following, self.at)
-            back, returned = self._flow(following, self.grey, there)
+            side, levels = self.options.window, self.options.levels
+            there, good = self._there_and_back(self.grey, following, self.at, self.at, side, levels)
+            for frame in np.unique(self.earlier[self.earlier < self.frame]).tolist():
+                rows = np.flatnonzero(good & (self.earlier == frame))
+                place, steps = self.was_at[rows], there[rows]
+                again, held = self._there_and_back(self._grey(frame), following, place, steps, self.options.near, 1)
+                good[rows] = held & (np.linalg.norm(again - steps, axis=1) < self.options.apart)
+                there[rows] = again
             height, width = following.shape
-            good = found & returned & (np.linalg.norm(back - self.at, axis=1) < self.options.backward)
             corner = np.array([width, height]) - 1 - MARGIN
             good &= ((there >= MARGIN) & (there <= corner)).all(1)
-            self.at, self.rows = there[good], self.rows[good]
+            self.at = there
+            self._keep(np.flatnonzero(good))
             self._part_from_neighbours()
         self.frame, self.grey = self.frame + 1, following
+        if self.frame % self.options.earlier == 0:
+            self.earlier, self.was_at = np.full(len(self.at), self.frame), self.at.copy()
         self._seed()
 
     def collect(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -272,40 +291,88 @@ class _Living:
         return xy, visible, np.array(self.started, dtype=np.int64)
 
     def _seed(self) -> None:
+        """Begin tracks in this frame, and write down where all are."""
+        fresh = self._fresh()
+        first = len(self.started)
+        self.started += [self.frame] * len(fresh)
+        self.at, self.was_at = np.concatenate([self.at, fresh]), np.concatenate([self.was_at, fresh])
+        self.rows = np.concatenate([self.rows, np.arange(first, first + len(fresh))])
+        self.earlier = np.concatenate([self.earlier, np.full(len(fresh), self.frame)])
+        self.history.append((self.rows.copy(), self.at.copy()))
+
+    def _fresh(self) -> Float[np.ndarray, "fresh 2"]:
+        """Corners in cells without a living track."""
         height, width = self.grey.shape
         cell = max(8, int(np.ceil(max(width, height) / self.options.cells)))
         taken = np.zeros((height, width), np.uint8)
         for x, y in self.at.astype(int):
             taken[y // cell * cell : (y // cell + 1) * cell, x // cell * cell : (x // cell + 1) * cell] = 1
         # The last frames cannot give a track of the least length.
-        if self.frame <= len(self.pictures) - min(self.options.least_length, len(self.pictures)):
-            corners = self.cv2.goodFeaturesToTrack(self.grey, 5000, 0.002, cell * 0.45, mask=(1 - taken) * 255)
-            if corners is not None:
-                fresh = corners.reshape(-1, 2).astype(np.float32)
-                first = len(self.started)
-                self.started += [self.frame] * len(fresh)
-                self.at = np.concatenate([self.at, fresh])
-                self.rows = np.concatenate([self.rows, np.arange(first, first + len(fresh))])
-        self.history.append((self.rows.copy(), self.at.copy()))
+        if self.frame > len(self.pictures) - min(self.options.least_length, len(self.pictures)):
+            return np.zeros((0, 2), np.float32)
+        corners = self.cv2.goodFeaturesToTrack(self.grey, 5000, 0.002, cell * 0.45, mask=(1 - taken) * 255)
+        return np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2).astype(np.float32)
+
+    def _keep(self, kept: Int[np.ndarray, " kept"]) -> None:
+        self.at, self.rows = self.at[kept], self.rows[kept]
+        self.earlier, self.was_at = self.earlier[kept], self.was_at[kept]
 
     def _part_from_neighbours(self) -> None:
         """Of tracks that have run into the same pixel, keep the oldest."""
         cells = np.round(self.at).astype(int)
         order = np.argsort(self.rows, kind="stable")
         _, first = np.unique(cells[order], axis=0, return_index=True)
-        kept = np.sort(order[first])
-        self.at, self.rows = self.at[kept], self.rows[kept]
+        self._keep(np.sort(order[first]))
 
-    def _flow(self, a: np.ndarray, b: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        side = self.options.window
+    def _there_and_back(
+        self, a: np.ndarray, b: np.ndarray, at: np.ndarray, start: np.ndarray, side: int, levels: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """From places in one picture to those in another, looked for about a start; and whether the way back agrees."""
+        there, found = self._flow(a, b, at, start, side, levels)
+        back, returned = self._flow(b, a, there, at, side, levels)
+        return there, found & returned & (np.linalg.norm(back - at, axis=1) < self.options.backward)
+
+    def _flow(
+        self, a: np.ndarray, b: np.ndarray, at: np.ndarray, start: np.ndarray, side: int, levels: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not len(at):
+            return at.copy(), np.zeros(0, bool)
         criteria = (self.cv2.TERM_CRITERIA_EPS | self.cv2.TERM_CRITERIA_COUNT, 30, 0.01)
+        guess, flags = start.reshape(-1, 1, 2).astype(np.float32), self.cv2.OPTFLOW_USE_INITIAL_FLOW
         there, status, _ = self.cv2.calcOpticalFlowPyrLK(
-            a, b, at.reshape(-1, 1, 2), None, winSize=(side, side), maxLevel=self.options.levels, criteria=criteria
+            a, b, at.reshape(-1, 1, 2), guess, None, None, (side, side), levels, criteria, flags
         )
         return there.reshape(-1, 2), status.reshape(-1) == 1
 
     def _grey(self, n: int) -> np.ndarray:
         return self.cv2.cvtColor(self.pictures[n], self.cv2.COLOR_RGB2GRAY)
+
+
+class _Back(_Living):
+    """Tracks that were begun elsewhere in a shot, followed through its pictures in reverse."""
+
+    def __init__(self, cv2: Any, pictures: np.ndarray, options: TrackerOptions, begin: np.ndarray, at: np.ndarray):
+        self.begin, self.begin_at = begin, at.astype(np.float32)
+        super().__init__(cv2, pictures, options)
+
+    def _fresh(self) -> Float[np.ndarray, "fresh 2"]:
+        return self.begin_at[self.begin == self.frame]
+
+
+def _extend_back(
+    cv2: Any, pictures: np.ndarray, options: TrackerOptions, xy: np.ndarray, visible: np.ndarray, started: np.ndarray
+) -> None:
+    """Follow tracks that begin later than the shot towards its start; in place."""
+    late = np.flatnonzero(started > 0)
+    late = late[np.argsort(-started[late], kind="stable")]  # as the reversed shot comes to them
+    places = xy[late, started[late]]
+    living = _Back(cv2, pictures[::-1], options, len(pictures) - 1 - started[late], places)
+    for _ in range(len(pictures) - 1):
+        living.step()
+    earlier, seen, _ = living.collect()
+    earlier, seen = earlier[:, ::-1], seen[:, ::-1] & ~visible[late]
+    xy[late], visible[late] = np.where(seen[..., None], earlier, xy[late]), visible[late] | seen
+    started[late] = visible[late].argmax(1)
 
 
 def preview(video: Video, tracks: Tracks, frame: int, tail: int = 10) -> UInt8[np.ndarray, "height width 3"]:
