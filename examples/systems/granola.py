@@ -8,6 +8,7 @@
 import torch
 
 from coset.graphs import GranolaNorm
+from coset.reports import figure, heat_map
 
 torch.manual_seed(0)
 norm = GranolaNorm(16)
@@ -17,3 +18,8 @@ with torch.no_grad():
 print("shape:", tuple(once.shape))
 print(f"a row has mean {once[0].mean():.3f} and deviation {once[0].std(unbiased=False):.3f}")
 print(f"before training, other noise changes it by {(once - again).abs().max():.3f}")
+
+# %%
+rows = [f"node {k}" for k in range(4)]
+columns = [str(k) for k in range(16)]
+figure(heat_map(once.tolist(), rows, columns, [columns] * 4), x="channel")

@@ -7,6 +7,7 @@
 # %%
 from pathlib import Path
 
+from coset.reports import bars, figure
 from coset.runs.recipes import load
 from coset.runs.run import execute
 
@@ -15,3 +16,8 @@ metrics = execute(load("lol/digits", small), Path("runs/loras"), quiet=True)
 for name, scores in metrics["models"].items():
     other = scores["test after GL(r)"]["accuracy"]
     print(f"{name:12} accuracy {scores['test']['accuracy']:.2f}, with other factors {other:.2f}")
+
+# %%
+parts = ("test", "test after GL(r)")
+models = metrics["models"]
+figure(*(bars(list(models), [models[name][part]["accuracy"] for name in models], part) for part in parts), y="accuracy")

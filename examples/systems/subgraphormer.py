@@ -17,3 +17,6 @@ learner.fit(smiles, carbons)
 # %%
 for text, found in zip(["CCCCCCF", "OCCO"], learner.predict(["CCCCCCF", "OCCO"])):
     print(f"{text:8} {float(found):.2f} carbon atoms, in truth {text.count('C')}")
+
+# %%
+learner.plot("train")

@@ -5,7 +5,7 @@ from pathlib import Path
 from coset.core import caches, moved
 from coset.core.errors import CosetError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["CosetError", "__version__"]
 
 moved.install()

@@ -2,16 +2,19 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from coset import cli
 from coset.core.commands import COMMANDS
 from coset.core.data_sets import DATA_SETS
 from coset.core.domains import domains
-from coset.runs.recipes import kinds
+from coset.runs.listing import files
+from coset.runs.recipes import kinds, load
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -26,6 +29,57 @@ def anchors(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     heads = re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads}
+
+
+IMAGE = re.compile(r"!\[[^\]]+\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"")
+BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+COMMAND = typer.main.get_command(cli.app)
+
+
+def commands_in(page):
+    """What is typed in a page, as lists of words without ``coset``."""
+    for block in BASH.findall(page.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            typed: list[str] = []
+            for word in [*shlex.split(line, comments=True), ";"]:
+                if word not in ("&&", "|", ">") and not word.endswith(";"):
+                    typed.append(word)
+                    continue
+                typed += [word.rstrip(";")] if word.rstrip(";") not in ("&&", "|", ">", "") else []
+                if typed[:1] == ["coset"]:
+                    yield typed[1:]
+                typed = []
+
+
+def parse(words):
+    """What a command would be called with; a mistake in the words raises."""
+    context, command = COMMAND.make_context("coset", list(words)), COMMAND
+    while hasattr(command, "resolve_command"):
+        rest = [*getattr(context, "_protected_args", []), *context.args]
+        name, command, rest = command.resolve_command(context, rest)
+        context = command.make_context(name, rest, parent=context)
+    return context.params
+
+
+def test_every_command_of_the_pages_is_one():
+    """Names, options and, of recipes, keys and values; nothing is run."""
+    found = 0
+    for page in (ROOT / "README.md", *PAGES):
+        for words in commands_in(page):
+            found += 1
+            given = parse(words)
+            recipe = given.get("recipe")
+            if words[0] == "run" and recipe in files() and not any("..." in word for word in words):
+                load(recipe, given["overrides"] or [])
+    assert found > 80
+
+
+def test_pictures_are_there_and_small():
+    shown = {page: IMAGE.findall(page.read_text()) for page in (ROOT / "README.md", *PAGES)}
+    places = {(page.parent / (a or b)).resolve() for page, found in shown.items() for a, b in found}
+    assert len(places) >= 10
+    assert all(place.is_file() for place in places)
+    assert sum(place.stat().st_size for place in places) < 600_000
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())

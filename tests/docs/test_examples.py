@@ -81,7 +81,7 @@ def test_scripts_of_systems(script, tmp_path, monkeypatch, capsys):
 
 def test_every_system_has_a_script():
     assert len(SCRIPTS) == 10
-    listed = (ROOT / "docs" / "index.md").read_text()
+    listed = (ROOT / "docs" / "examples.md").read_text()
     assert all(f"| `{script.name}` |" in listed for script in SCRIPTS)
 
 

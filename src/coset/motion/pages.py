@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from coset.core.outside import read_numbers
-from coset.reports import Axis, Panel, Section, Table, box, figure, line, write_sections
+from coset.reports import Axis, Panel, Section, Table, box, counted, figure, line, write_sections
 from coset.runs.folder import CERTIFICATE, HISTORY, PREDICTIONS, REPORT, RunFolder
 
 SHOWN = {
@@ -49,16 +49,15 @@ def write(folder: RunFolder, metrics: dict[str, Any]) -> Path:
 
 
 def _verdict(metrics: dict) -> str:
-    """The method with the smallest error of points in each group of scenes."""
-    said = []
+    """The method with the smallest error of points in the first group of scenes that has a truth."""
     for group, methods in metrics["test"].items():
         known = {name: values for name, values in methods.items() if "points" in values and name not in MARKS}
         if known:
             best = min(known, key=lambda name: known[name]["points"])
             error, turned = known[best]["points"], known[best].get("rotation")
-            rotation = "" if turned is None else f", cameras by {turned:.2g} degrees"
-            said.append(f"{group}: {best}, points off by {100 * error:.2g} % of the scene's size{rotation}")
-    return f"Best on {'; '.join(said)}." if said else f"{len(metrics['test'])} groups of scenes were measured."
+            rotation = "" if turned is None else f", cameras by {turned:.2g}°"
+            return f"Best on {group}: {best}, points off by {100 * error:.2g} % of the scene{rotation}."
+    return f"{counted(len(metrics['test']), 'group')} of scenes measured."
 
 
 def _results(metrics: dict) -> Section:
@@ -82,7 +81,7 @@ def _scenes(rows: pd.DataFrame) -> Section:
         box(part["rotation"].clip(lower=1e-3), str(method), every=True, texts=part["body"])
         for method, part in rows.groupby("method", sort=False)
     ]
-    drawn = figure(*boxes, y=Axis("rotation error, degrees", log=True), legend=False)
+    drawn = figure(*boxes, y=Axis("rotation error, degrees", log=True), legend=False, height=420)
     return Section("Scene by scene", panels=[Panel("Camera rotation error of every scene", drawn)])
 
 

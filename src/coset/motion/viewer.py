@@ -13,6 +13,7 @@ import numpy as np
 from coset.core.files import json_text, takes_paths, write_text
 from coset.motion.export import colours_of
 from coset.motion.reconstruct import Reconstruction
+from coset.reports.page import head
 
 WIDE = 480  # pixels of the pictures kept in the page
 PICTURE_BYTES = 25_000_000  # of all of them together; beyond it they get smaller
@@ -33,8 +34,23 @@ def write_viewer(reconstruction: Reconstruction, path: Path, title: str, frames:
     """
     page = resources.files("coset.motion").joinpath("static", "viewer.html").read_text(encoding="utf-8")
     data = script_text(page_data(reconstruction, frames))
-    text = page.replace("__TITLE__", html.escape(title)).replace("__DATA__", data)
-    write_text(path, text)
+    lead = " ".join(f"{note[:1].upper()}{note[1:]}." for note in reconstruction.notes)
+    style, top = head(title, "cameras and points", verdict(reconstruction), lead)
+    before, after = page.split("__TOP__")
+    before = before.replace("__STYLE__", style).replace("__TITLE__", html.escape(title))
+    after = after.replace("__DATA__", data)
+    write_text(path, before + top + after)
+
+
+def verdict(reconstruction: Reconstruction) -> str:
+    """How well the cameras and points explain what was seen."""
+    measured, tracks = reconstruction.metrics(), reconstruction.tracks
+    moving = measured["moving_points"]
+    return (
+        f"{tracks.points} points and the camera over {tracks.frames} frames: seen again "
+        f"{measured['reprojection_median_px']:.2g} pixels from where they were tracked (median); "
+        f"{moving} {'point moves' if moving == 1 else 'points move'}."
+    )
 
 
 def page_data(reconstruction: Reconstruction, frames: np.ndarray | None = None) -> dict[str, Any]:
@@ -47,8 +63,6 @@ def page_data(reconstruction: Reconstruction, frames: np.ndarray | None = None) 
     metrics = reconstruction.metrics()
     facts = [[name.replace("_", " "), _number(value)] for name, value in metrics.items()]
     return {
-        "lead": f"{tracks.points} points over {tracks.frames} frames. "
-        + " ".join(f"{n}." for n in reconstruction.notes),
         "facts": facts,
         "basis": _rounded(p.basis),
         "coefficients": _rounded(p.coefficients),

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from coset.core.files import write_text
+from coset.reports.page import head
 from coset.reports.plots import split_colour
 from coset.reports.scores import HIGHER_IS_BETTER, duration, label, number
 from coset.reports.sketches import curve_sketch
@@ -27,26 +28,23 @@ PAGE = """<!doctype html>
 {again}<link rel="icon" href="data:,">
 <title>{title}: {kind} · Coset</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1.5rem 1rem 3rem; }}
-h1 {{ font-size: 1.6rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }}
-.verdict {{ font-size: 1.15rem; }}
-.plots {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }}
-figure {{ margin: 0; max-width: 100%; }}
-figcaption {{ font-weight: 600; }}
-svg {{ max-width: 100%; height: auto; }}
+{style}
+.drawn {{ display: flex; flex-wrap: wrap; gap: 1.2rem; margin-block: 1.2rem; }}
+.drawn figure {{ margin: 0; max-width: 100%; }}
+.drawn figcaption {{ font-weight: 600; }}
+.drawn svg {{ max-width: 100%; height: auto; }}
 progress {{ width: 100%; height: .8rem; }}
-p.note {{ opacity: .75; font-size: .9rem; overflow-wrap: anywhere; }}
 </style>
 </head>
 <body>
-<p class="note">Coset, {kind}</p>
-<h1>{title}</h1>
-<p class="verdict">{verdict}</p>
+{top}
+<main class="column">
 {bar}
-<div class="plots">
+<div class="drawn">
 {figures}
 </div>
 <p class="note">{note}</p>
+</main>
 </body>
 </html>
 """
@@ -107,9 +105,11 @@ def write_progress(path: Path, progress: Progress, ended: str = "") -> None:
         bar = f'<progress max="{progress.epochs}" value="{done}" aria-label="epochs">{done}</progress>'
     again = "" if ended else f'<meta http-equiv="refresh" content="{EVERY}">\n'
     note = ended or f"This page reads itself again every {EVERY} seconds, and turns into the report at the end."
+    kind = "run that was stopped" if ended else "training now"
+    style, top = head(progress.title, kind, progress.verdict())
     html = PAGE.format(
-        again=again, title=escape(progress.title), kind="stopped" if ended else "training now",
-        verdict=escape(progress.verdict()), bar=bar, figures="\n".join(_figures(progress.history)), note=escape(note),
+        again=again, title=escape(progress.title), kind=kind, style=style, top=top, bar=bar,
+        figures="\n".join(_figures(progress.history)), note=escape(note),
     )  # fmt: skip
     write_text(path, html)
 

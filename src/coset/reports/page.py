@@ -51,6 +51,19 @@ def fragment(template: str, macro: str, **arguments: Any) -> Markup:
     return getattr(_environment().get_template(template).module, macro)(**arguments)
 
 
+def head(title: str, kind: str, verdict: str, lead: str = "") -> tuple[str, str]:
+    """The style of all pages, and what stands first on each: for pages that are not made of sections.
+
+    Args:
+        title: Heading of the page.
+        kind: What sort of page it is.
+        verdict: What came out, in a sentence.
+        lead: A sentence under it.
+    """
+    top = fragment("parts.html.j2", "top", title=title, kind=kind, verdict=verdict, lead=lead, facts={})
+    return _static("report.css"), str(top)
+
+
 class Figures:
     """Collects the figures of a page; templates place them by key."""
 

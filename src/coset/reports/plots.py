@@ -43,6 +43,10 @@ class Pairs(NamedTuple):
     names: Sequence[str]
 
 
+LONGEST = 16
+"""Letters of a name on an axis."""
+
+
 def training_curves(history: pd.DataFrame, best_epoch: int | None = None) -> list[Panel]:
     """One panel a quantity (loss, then each metric, then learning rate), train and val together."""
     panels = []
@@ -139,9 +143,16 @@ def confusion(true: Sequence[str], predicted: Sequence[str], classes: Sequence[s
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     texts = [[str(count) for count in row] for row in counts]
     x, y = Axis("predicted class", categories=True), Axis("true class", categories=True, reversed=True)
-    cells = heat_map(shares, classes, classes, texts, written=len(classes) <= 30)
+    names = _brief(classes)
+    cells = heat_map(shares, names, names, texts, written=len(classes) <= 30)
     made = figure(cells, x=x, y=y, height=max(TALL, 60 + 24 * len(classes)))
     return Panel(f"Classes, {split}", made, "Colours are shares of a true class, numbers are counts.")
+
+
+def _brief(names: Sequence[str]) -> list[str]:
+    """Names for an axis: long ones cut, unless two would be the same."""
+    cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    return cut if len(set(cut)) == len(cut) else list(names)
 
 
 def share_histograms(

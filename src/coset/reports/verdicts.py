@@ -29,7 +29,7 @@ def standing(
         amount, better = compared
         than = f"{'above' if better else 'below'} that of" if metric in HIGHER_IS_BETTER else "than"
         said = f", {amount.lstrip('+−')} {than} always predicting {guess}"
-    return f"{_capital(split)} {label(metric)} {score(value, metric)}{on}{said}."
+    return f"{_capital(split)} {named(metric)} {score(value, metric)}{on}{said}."
 
 
 def unfinished(best_epoch: int | None, epochs: int | None) -> str:
@@ -52,6 +52,12 @@ def sentences(*parts: str) -> str:
 def counted(count: int, what: str) -> str:
     """``1 adapter``, ``2 adapters``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def named(metric: str) -> str:
+    """A metric within a sentence: ``RMSE``, ``accuracy``."""
+    name = label(metric)
+    return name.lower() if name[1:].islower() or " " in name else name
 
 
 def _capital(text: str) -> str:

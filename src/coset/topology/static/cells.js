@@ -23,7 +23,9 @@
   const told = html("p", { class: "told", "aria-live": "polite" });
   const labelled = (text, control, style = "") => html("label", { class: style }, text, control);
   const copyLabel = labelled("Copy", copy, "whole");
-  viewer.append(html("div", { class: "controls" }, labelled("Complex", complex, "whole"), copyLabel), plot, told);
+  const complexLabel = labelled("Complex", complex, "whole");
+  complexLabel.hidden = records.length < 2;
+  viewer.append(html("div", { class: "controls" }, complexLabel, copyLabel), plot, told);
 
   const record = () => records[state.record];
   const counts = () => [record().positions.length, record().edges.length, record().faces.length];
@@ -51,7 +53,7 @@
 
   function fill() {
     const { ranks } = record();
-    copyLabel.style.display = known() ? "" : "none"; // the style of controls outdoes `hidden`
+    copyLabel.hidden = !known();
     copy.replaceChildren();
     if (!known()) return;
     const weighed = shareOfCopies();

@@ -43,9 +43,9 @@ def _verdict(metrics: dict[str, Any]) -> str:
     for depth in dict.fromkeys((metrics["depths"][0], metrics["depths"][-1])):
         means = {name: float(np.mean(r[str(depth)]["accuracy"])) for name, r in metrics["variants"].items()}
         best = max(means, key=lambda name: means[name])
-        others = ", ".join(f"{100 * mean:.1f} % {name}" for name, mean in means.items() if name != best)
-        said.append(f"at depth {depth} {best} with {100 * means[best]:.1f} % ({others})" if others else
-                    f"at depth {depth} {100 * means[best]:.1f} %")  # fmt: skip
+        others = ", ".join(f"{name} {100 * mean:.1f} %" for name, mean in means.items() if name != best)
+        beside = f" ({others})" if others else ""
+        said.append(f"at depth {depth} {best}, {100 * means[best]:.1f} %{beside}")
     return f"Best test accuracy {'; '.join(said)}."
 
 

@@ -56,5 +56,7 @@ def write_page(
 
 def _verdict(metrics: dict[str, Any]) -> str:
     """Mean barriers of all forms."""
-    said = [f"{sum(r['barrier']) / len(r['barrier']):.3g} ({name})" for name, r in metrics["forms"].items()]
-    return f"The loss rises between the networks by {', '.join(said)}."
+    means = {name: sum(r["barrier"]) / len(r["barrier"]) for name, r in metrics["forms"].items()}
+    said = [f"{name} {f'it rises by {mean:.3g}' if mean > 0 else f'it does not rise ({mean:.3g})'}"
+            for name, mean in means.items()]  # fmt: skip
+    return f"The loss between the networks: {'; '.join(said)}."

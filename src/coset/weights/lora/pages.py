@@ -189,14 +189,24 @@ def _by_place(names: Sequence[str], values: Sequence[float]) -> Figure:
     """A cell a layer: the numbers of its blocks across, the rest of its name down."""
     places = [_place(name) for name in names]
     rows, columns = list(dict.fromkeys(row for row, _ in places)), sorted({column for _, column in places})
+    shown = _without_common_part(rows)
     cells: list[list[float | None]] = [[None] * len(columns) for _ in rows]
     texts = [[""] * len(columns) for _ in rows]
     for (row, column), name, value in zip(places, names, values, strict=True):
         i, j = rows.index(row), columns.index(column)
         cells[i][j], texts[i][j] = value, name
-    cell_map = heat_map(cells, rows, [".".join(map(str, c)) or "–" for c in columns], texts)
+    cell_map = heat_map(cells, shown, [".".join(map(str, c)) or "–" for c in columns], texts)
     x, y = Axis("block", categories=True), Axis(reversed=True)
     return figure(cell_map, x=x, y=y, height=140 + 22 * len(rows))
+
+
+def _without_common_part(names: Sequence[str]) -> list[str]:
+    """Names of layers without what all of them begin with."""
+    parts = [name.split(".") for name in names]
+    same = 0
+    while all(len(each) > same + 1 and each[same] == parts[0][same] for each in parts):
+        same += 1
+    return [".".join(each[same:]) for each in parts]
 
 
 def _place(name: str) -> tuple[str, tuple[int, ...]]:
