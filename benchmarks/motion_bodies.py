@@ -7,8 +7,8 @@ degrees, a person or a dog of textured boxes that moves as recorded (data: ``mot
 the ground, and a post that it passes behind. The video is written as MP4 and goes through the whole chain, with the
 focal length given (``given=1``) or not (``given=0``). A line a clip, then medians:
 
-- tracks: median error against exact flow, share beyond 4 pixels, share of the frames in which a point can be seen that it
-  is followed in within 4 pixels, mean length, number; of moving and of still points;
+- tracks: median error against exact flow, share beyond 4 pixels, share of the frames in which a point can be seen that
+  it is followed in within 4 pixels, mean length, number; of moving and of still points;
 - depth abs-rel over all and over moving observations, scaled by the median over all points of a frame, the truth being
   the depth under the pixel; the same with nothing moving (B_k = 0), and with every body frozen at its true mean place;
 - travel: median way of moving points from their first to their last sight over the true one; cosine of their motion;
@@ -25,12 +25,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from rendering import BODY, Clip, creature, hand_held, moved, post, rendered, room
 
 from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.metrics import camera_errors, depth_errors, motion_errors
 from coset.motion.pipeline import Input, reconstruct_file
 from coset.motion.reconstruct import Options, Reconstruction
+from rendering import BODY, Clip, creature, hand_held, moved, post, rendered, room
 
 CREATURES = ("human-walk", "dog-trot", "human-run", "dog-pace", "human-dance_a", "dog-canter")
 

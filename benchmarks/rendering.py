@@ -124,10 +124,10 @@ def creature(name: str, frames: int, travel: float, rng: np.random.Generator, th
     size = 1.5 / (1.7 if kind == "human" else 1.15)
     places = (places - places[0].mean(0) * [1, 0, 1]) * size
     faces: list[Face] = []
-    for j, joint in enumerate(joints[1:], 1):
+    for joint in joints[1:]:
         offset = size * np.array([joint["AttachX"], joint["AttachY"], joint["AttachZ"]], float)
         length = float(np.linalg.norm(offset))
-        if length < 0.02 or joint["Name"].endswith(("hip", "shoulder")) and kind == "human":
+        if length < 0.02 or (joint["Name"].endswith(("hip", "shoulder")) and kind == "human"):
             continue
         along = offset / length
         across = np.cross(along, np.eye(3)[np.abs(along).argmin()])
