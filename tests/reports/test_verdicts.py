@@ -15,6 +15,7 @@ def test_a_metric_is_set_beside_guessing():
     assert standing("auroc", 0.75, "val", baseline=0.5, guess="the prior") == (
         "Val AUROC 0.750, 0.250 above that of always predicting the prior."
     )
+    assert standing("mae", 1.0, "test", baseline=1.001) == "Test MAE 1, as always predicting the mean."
     assert standing("mae", 2.0, "test") == "Test MAE 2."
     assert (counted(1, "adapter"), counted(1200, "adapter")) == ("1 adapter", "1,200 adapters")
 

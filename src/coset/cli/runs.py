@@ -271,12 +271,16 @@ def _run_together(
 
 
 def _print_run(checked: Any, folder: Path, metrics: dict[str, Any]) -> None:
+    from coset.runs.folder import REPORT
+
     tell(recipe=checked.name, folder=str(folder), metrics=metrics)
     print_table(*checked.summary(metrics))
     for line in checked.remarks(metrics):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
-    console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False)
+    console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False, soft_wrap=True)
+    if (page := checked.folder(folder) / REPORT).is_file():
+        console.print(f"look at {page}", highlight=False, soft_wrap=True)
     for name, reason in metrics.get("failed", {}).items():
         problems.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if metrics.get("failed"):

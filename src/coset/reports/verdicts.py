@@ -27,6 +27,8 @@ def standing(
     compared, said = against_baseline(metric, value, baseline), ""
     if compared:
         amount, better = compared
+        if amount.lstrip("+−").startswith(("0%", "0.000")):
+            return f"{_capital(split)} {named(metric)} {score(value, metric)}{on}, as always predicting {guess}."
         than = f"{'above' if better else 'below'} that of" if metric in HIGHER_IS_BETTER else "than"
         said = f", {amount.lstrip('+−')} {than} always predicting {guess}"
     return f"{_capital(split)} {named(metric)} {score(value, metric)}{on}{said}."

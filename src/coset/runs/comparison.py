@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from coset.core.errors import CosetError
 from coset.reports import Panel, Section, Table, Widget, colour, fragment, plots, write_sections
 from coset.reports.scores import HIGHER_IS_BETTER, label, number, score
+from coset.reports.verdicts import named
 from coset.runs.results import RunResults
 
 OF_A_SEED = ("split_seed", "fold", "data_seed")
@@ -113,13 +114,13 @@ def _verdict(subjects: Sequence[Subject]) -> str:
     metric, split, best = subjects[0].metrics[0], subjects[0].split, subjects[0].groups[0]
     found = best.summary(metric, split)
     if found is None:
-        return f"{best.name} has no {label(metric)} on {split}."
+        return f"{best.name} has no {named(metric)} on {split}."
     deviation = "" if found["deviation"] is None else f" ± {number(found['deviation'], 2)}"
     over = f" over {found['count']} runs" if found["count"] > 1 else ""
     if not subjects[0].same_splits:
         return "The recipes were not tested on the same splits: their means cannot be ranked."
     first = "Best" if len(subjects[0].groups) > 1 else "Alone"
-    return f"{first}: {best.name}, {label(metric)} {score(found['mean'], metric)}{deviation} on {split}{over}."
+    return f"{first}: {best.name}, {named(metric)} {score(found['mean'], metric)}{deviation} on {split}{over}."
 
 
 def subjects_of(runs: Sequence[RunResults]) -> list[Subject]:

@@ -23,6 +23,7 @@ from coset.reports import (
     write_sections,
 )
 from coset.reports.scores import HIGHER_IS_BETTER, label
+from coset.reports.verdicts import named
 from coset.runs.ensembles import ensemble_section
 from coset.runs.folder import PREDICTIONS, REPORT, RUNS, RunFolder
 from coset.runs.sweep.outcomes import curve_of
@@ -71,7 +72,7 @@ def _verdict(metrics: Mapping[str, Any]) -> str:
     order = sorted(rows, key=lambda row: row["mean"], reverse=metric in HIGHER_IS_BETTER)
     told = [f"{row['label']} with {_mean(row)}" for row in order[:2]]
     on = f" on {split}" if split else ""
-    first = f"Best {label(metric)}{on}: {told[0]}" if len(rows) > 1 else f"{label(metric)}{on}: {told[0]}"
+    first = f"Best {named(metric)}{on}: {told[0]}" if len(rows) > 1 else f"{label(metric)}{on}: {told[0]}"
     return sentences(first + (f"; next {told[1]}." if len(told) > 1 else "."), failed)
 
 
