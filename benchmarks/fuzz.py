@@ -187,7 +187,8 @@ def readers() -> dict[str, Callable[[Path], Any]]:
     from coset.graphs.data.tu_datasets import read_tu
     from coset.motion.data import tracks
     from coset.motion.pipeline import read_intrinsics
-    from coset.privacy.audit import load_inputs, load_network
+    from coset.privacy.audit import load_network
+    from coset.privacy.inputs import load_inputs
     from coset.runs import recipes
     from coset.topology.data.meshes import read_mesh
     from coset.topology.files import read_complex

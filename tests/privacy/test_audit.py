@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from coset import cli
 from coset.core.errors import CosetError
 from coset.privacy import Attack, InvariantClassifier, ReLUNetwork, audit, group_of, train_to_stationarity
-from coset.privacy.audit import examine, load_inputs, load_network
+from coset.privacy.audit import examine, load_network
 from coset.privacy.data.images import digits
+from coset.privacy.inputs import load_inputs
 
 
 @pytest.fixture(scope="module")

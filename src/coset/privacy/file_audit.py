@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from coset.core.files import claimed_folder, write_arrays, write_json
-from coset.privacy.audit import Audit, audit, default_attack, load_inputs, load_network
+from coset.privacy.audit import Audit, audit, default_attack, load_network
 from coset.privacy.experiments import RECONSTRUCTIONS
 from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.inputs import load_inputs
 from coset.privacy.models.modules import load_module
 from coset.privacy.pages import write_audit
 from coset.privacy.reconstruction import Attack
