@@ -16,8 +16,15 @@ def audit(
         Path, typer.Argument(help="Weights (safetensors, .pt) of linear layers and ReLUs; one output, or one a class.")
     ],
     data: Annotated[
-        Path, typer.Option(help="NPZ: x_train, y_train, x_test, y_test; labels -1 and 1, 0 and 1, or class numbers.")
+        Path,
+        typer.Option(
+            help="NPZ: x_train, y_train, x_test, y_test; labels -1 and 1, 0 and 1, or class numbers. Or a table."
+        ),
     ],
+    held_out: Annotated[
+        Path | None, typer.Option(help="Table of records never trained on; else the column split of --data says.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Column of tables that holds the labels.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; it will hold private data. Of m.pt runs/m-audit.")
     ] = None,
@@ -38,13 +45,15 @@ def audit(
 
     Example: coset audit model.safetensors --data data.npz --output audit --group d4 --weight-decay 1e-3
 
+    Example: coset audit mlp.pt --data patients.csv --held-out others.csv --target ill
+
     Example: coset audit cnn.safetensors --model cnn.py:make --data data.npz --output audit --group shifts
     """
     from coset.privacy.file_audit import FileAudit
 
     asked = FileAudit(
-        weights=weights, data=data, group=group, loss=loss, weight_decay=weight_decay, steps=steps, restarts=restarts,
-        seed=seed, model=model, part=part, plant=canaries,
+        weights=weights, data=data, held_out=held_out, target=target, group=group, loss=loss,
+        weight_decay=weight_decay, steps=steps, restarts=restarts, seed=seed, model=model, part=part, plant=canaries,
     )  # fmt: skip
     output = output or named_after(weights, "audit", Path("runs"))
     result = asked.run(output, quiet)

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from coset.core.files import claimed_folder, write_arrays, write_json
+from coset.core.files import claimed_folder, write_arrays, write_json, write_text
+from coset.core.outside import escaped
 from coset.privacy.audit import Audit, audit, default_attack, load_network
 from coset.privacy.experiments import RECONSTRUCTIONS
 from coset.privacy.groups import FiniteGroup, group_of
@@ -22,6 +25,8 @@ from coset.runs.folder import METRICS
 from coset.runs.terminal import progress
 
 Samples = tuple[Tensor, Tensor]
+RECORDS = "found.csv"
+"""Of tables: what was found that is most like each training record, in the order of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,9 @@ class FileAudit:
 
     Attributes:
         weights: safetensors, or a state dict that ``torch.save`` wrote.
-        data: NPZ of training and held-out inputs with labels.
+        data: NPZ of training and held-out inputs with labels, or a table of training records.
+        held_out: A table of others.
+        target: Column of tables that holds the labels.
         group: Under which the network is invariant; averaged over unless ``model`` is given, and checked.
         loss: ``mse`` or ``logistic``.
         weight_decay: Of training, if known.
@@ -44,6 +51,8 @@ class FileAudit:
 
     weights: Path
     data: Path
+    held_out: Path | None = None
+    target: str | None = None
     group: str = "plain"
     loss: str = "logistic"
     weight_decay: float | None = None
@@ -55,7 +64,7 @@ class FileAudit:
     plant: bool = True
 
     def run(self, output: Path, quiet: bool = False) -> Audit:
-        """Read, measure, write ``metrics.json``, ``reconstructions.npz`` and ``report.html``.
+        """Read, measure, write ``metrics.json``, ``reconstructions.npz``, ``report.html``; of tables ``found.csv`` too.
 
         Args:
             output: Folder.
@@ -64,7 +73,7 @@ class FileAudit:
         Raises:
             CosetError: A file or the model cannot be used; nothing is written then.
         """
-        train, held_out, shape = load_inputs(self.data)
+        train, held_out, shape, columns = load_inputs(self.data, self.held_out, self.target)
         network, table = self._network(shape)
         loss = self.loss
         if network(train[0][:1]).dim() == 2:
@@ -78,18 +87,23 @@ class FileAudit:
                     network, train, held_out, group=table, loss=loss, weight_decay=self.weight_decay,
                     attack=self._attack(network, train[0]), picture=picture, plant=self.plant, progress=each,
                 )  # fmt: skip
-            self._write(output, result, train[0], held_out[0], table, picture)
+            self._write(output, result, train[0], held_out[0], table, picture, columns)
         return result
 
     def _write(
         self, output: Path, result: Audit, train: Tensor, held_out: Tensor, table: FiniteGroup,
-        picture: tuple[int, int] | None,
+        picture: tuple[int, int] | None, columns: tuple[str, ...],
     ) -> None:  # fmt: skip
         found = aligned(result.found.candidates[result.found.best], result.scores, table)
         others = nearest(found, held_out, table)
         arrays = {"found": found.numpy(), "truth": train.numpy(), "held_out": others.numpy()}
         write_arrays(output / RECONSTRUCTIONS, arrays)
         facts = {"group": table.name, "training inputs": str(len(train)), "held out": str(len(held_out))}
+        if columns:
+            facts["columns"] = ", ".join(columns)
+            records = {"record": np.arange(1, len(found) + 1), "correlation": result.scores.correlation.numpy()}
+            records |= {name: found[:, place].numpy() for place, name in enumerate(columns)}
+            write_text(output / RECORDS, escaped(pd.DataFrame(records)).to_csv(index=False))
         write_audit(output, f"Audit of {self.weights.name}", result, arrays, facts, picture)
         write_json(output / METRICS, result.to_dict())
 
