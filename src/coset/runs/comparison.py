@@ -208,6 +208,8 @@ def _sections(subject: Subject, number: int, several: bool) -> list[Section]:
         text += " The recipes were not tested on the same splits, so that their means do not say which is better."
     shown = {"groups": groups, "metrics": metrics, "split": split, "colours": colours}
     pairs = paired_differences(subject)
+    if pairs is not None:
+        text += " Differences are of runs with the same data, split and seed; intervals allow for splits that overlap."
     sections = [Section(
         f"Summary{of}", text, widget=_widget("summary", **shown), anchor=f"summary{place}",
         tables=[] if pairs is None else [pairs],
