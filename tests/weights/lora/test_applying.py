@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 from coset.weights.lora import load_lora  # noqa: E402
 from coset.weights.lora.applying import apply  # noqa: E402
 from coset.weights.lora.data.naming import canonical  # noqa: E402
-from coset.weights.lora.data.writing import WRITERS, alone, check_whole  # noqa: E402
+from coset.weights.lora.data.writing import WRITERS, alone, check_whole, save_peft  # noqa: E402
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
 
@@ -144,6 +144,21 @@ def test_logits_are_those_of_the_adapter_apart(case, tmp_path):
         before = type(model.base_model.model).from_pretrained(tmp_path / "base").eval()(**x).logits
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 5e-6
     assert float((before - wanted).abs().max() / wanted.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_peft_reads_what_is_written_for_it(case, tmp_path):
+    make, options = CASES[case]
+    model = written(make, options, tmp_path)
+    read = load_lora(tmp_path / "adapter")
+    check_whole(read)
+    save_peft(read, tmp_path / "again")
+    x = inputs(model.base_model.model)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        base = type(model.base_model.model).from_pretrained(tmp_path / "base")
+        found = peft.PeftModel.from_pretrained(base, tmp_path / "again").eval()(**x).logits
+        torch.testing.assert_close(found, model(**x).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", REFUSED)

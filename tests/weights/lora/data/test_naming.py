@@ -187,6 +187,23 @@ def test_names_of_modules():
     assert module_name("text_encoder.text_model.encoder.layers.0.self_attn.to_q").endswith("self_attn.q_proj")
 
 
+@pytest.mark.parametrize("layer", [
+    "transformer.h.0.attn.c_attn", "transformer.wte", "transformer.layer.1.attention.q_lin",
+    "transformer.word_embeddings",
+    "transformer.encoder.layers.0.mlp.dense_h_to_4h", "transformer.blocks.0.attn.Wqkv",
+    "transformer.layers.0.ffn.proj_1",
+])  # fmt: skip
+def test_the_transformer_of_a_language_model_is_no_network_of_a_pipeline(layer, tmp_path):
+    """GPT-2, DistilBERT, Bloom, ChatGLM, MPT, OpenELM: PEFT needs the whole path."""
+    adapter = LoraAdapter({layer: LoraPair(torch.ones(3, 1), torch.ones(3, 1))})
+    assert set(canonical(adapter).layers) == {layer}
+    assert set(load_lora(save_peft(adapter, tmp_path / "x")).layers) == {layer}
+    with pytest.raises(CosetError, match="a layer of no diffusion model"):
+        save_kohya(adapter, tmp_path / "x.safetensors")
+    assert module_name("transformer.blocks.0.attn1.to_q") == "transformer.blocks.0.attn1.to_q"
+    assert only(canonical(LoraAdapter({"transformer.blocks.0.attn1.to_q": adapter.layers[layer]})), "transformer")
+
+
 def test_a_layer_of_two_models_is_not_guessed(tmp_path):
     pair = LoraPair(torch.ones(3, 1), torch.ones(3, 1))
     names = [f"transformer.transformer_blocks.0.{x}" for x in ("ff.net.2", "attn.to_q", "attn1.to_q")]

@@ -120,6 +120,12 @@ _LAST_MODULATION = "final_layer.adaLN_modulation.1", "norm_out.linear"
 _NATIVE = re.compile(r"(double_blocks|single_blocks|joint_blocks|final_layer|(img|txt|time|vector|guidance)_in)\b")
 """What begins so is a layer of a first release: without a place in the tables nobody knows its module."""
 _LANGUAGE_MODELS = re.compile(r"(model|layers|lm_head|encoder|transformer\.h)\b")
+_OF_A_LANGUAGE_MODEL = re.compile(
+    r"transformer\.(h|layer|encoder|attentions|ffns|wte|wpe|ln_f|norm_f|embedding|word_embeddings\w*|output_layer)\b"
+    r"|transformer\.blocks\.\d+\.(attn\.(Wqkv|out_proj)|ffn\.(up|down)_proj|norm_)"
+    r"|transformer\.layers\.\d+\.(attn\.(qkv_proj|out_proj)|ffn\.proj_)"
+)
+"""In GPT-2, Falcon, Bloom, ChatGLM, DistilBERT, MPT and OpenELM: their ``transformer`` is no network of a pipeline."""
 _RESNET = {
     "in_layers.2": "conv1", "out_layers.3": "conv2", "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
@@ -203,14 +209,22 @@ def place_of(layer: str) -> Place:
     path = layer.removeprefix("model.") if layer.startswith("model.diffusion_model.") else layer
     if path.startswith("diffusion_model."):
         return _of_network("unet", path.removeprefix("diffusion_model."))
-    first, _, rest = path.partition(".")
-    if first in _NETWORKS and rest:
+    first, rest = network_of(path)
+    if first:
         return _of_network(first, rest) if first in ("unet", "transformer") else Place(first, _text_layer(rest))
     if re.match(r"(down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks)\.", path):
         return Place("unet", path)
     if re.match(r"((single_)?transformer_blocks|double_blocks|single_blocks)\.", path):
         return _of_network("transformer", path)
     return Place("", path)
+
+
+def network_of(name: str) -> tuple[str, str]:
+    """The network of a pipeline that a layer's name begins with, or an empty text, and the rest of the name."""
+    first, _, rest = name.partition(".")
+    if first in _NETWORKS and rest and not _OF_A_LANGUAGE_MODEL.match(name):
+        return first, rest
+    return "", name
 
 
 def unflattened(name: str) -> str | None:

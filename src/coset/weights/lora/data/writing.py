@@ -19,7 +19,7 @@ from coset.core.errors import CosetError, require
 from coset.core.files import takes_paths, write_bytes, write_json
 from coset.core.registry import Registry
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
-from coset.weights.lora.data.naming import Native, canonical, native, native_name
+from coset.weights.lora.data.naming import Native, canonical, native, native_name, network_of
 from coset.weights.lora.data.settings import HEADER
 
 _FLAT = {"unet": "lora_unet", "transformer": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
@@ -82,11 +82,14 @@ def _config(adapter: LoraAdapter, biases: bool) -> dict[str, Any]:
     ranks = Counter(pair.rank for pair in adapter.layers.values())
     common = ranks.most_common(1)[0][0]
     other = {name: pair.rank for name, pair in adapter.layers.items() if pair.rank != common}
-    saved = sorted({name.rpartition(".")[0] for name in adapter.saved} - set(adapter.layers))
+    whole = {name.rpartition(".")[0] for name in adapter.saved if not name.endswith(".bias")}
+    saved = sorted(whole - set(adapter.layers))
+    bare = [name for name in adapter.saved if name.rpartition(".")[0] not in whole]  # biases without their weights
     return {
         "peft_type": "LORA", "task_type": adapter.task_type, "base_model_name_or_path": adapter.base_model, "r": common,
         "lora_alpha": common, "rank_pattern": other, "alpha_pattern": other, "target_modules": list(adapter.layers),
-        "bias": "none", "lora_bias": biases, "modules_to_save": saved or None, "fan_in_fan_out": adapter.transposed,
+        "bias": "all" if bare else "none", "lora_bias": biases, "modules_to_save": saved or None,
+        "fan_in_fan_out": adapter.transposed,
         "use_dora": any(pair.magnitude is not None for pair in adapter.layers.values()),
     }  # fmt: skip
 
@@ -97,11 +100,11 @@ def alone(adapter: LoraAdapter) -> LoraAdapter:
     Raises:
         CosetError: There are several.
     """
-    networks = {layer.partition(".")[0] for layer in adapter.layers} & {*_FLAT}
-    if not networks:
+    networks = {network_of(layer)[0] for layer in adapter.layers}
+    if networks == {""}:
         return adapter
-    if len(networks) > 1 or not all(layer.partition(".")[0] in networks for layer in adapter.layers):
-        listed = " and ".join(sorted(networks))
+    if len(networks) > 1:
+        listed = " and ".join(sorted(network or "no network" for network in networks))
         raise CosetError(f"{adapter.name} has layers of {listed}: PEFT keeps one network a folder; choose by --network")
     return only(adapter, networks.pop())
 
@@ -133,9 +136,10 @@ def save_diffusers(adapter: LoraAdapter, file: Path) -> Path:
     _refuse_beside_factors(adapter, "diffusers")
     tensors: dict[str, Tensor] = {}
     header: dict[str, Any] = {}
-    for network in dict.fromkeys(name.partition(".")[0] for name in adapter.layers):
+    for network in dict.fromkeys(network_of(name)[0] for name in adapter.layers):
         if network not in _FLAT:
-            raise CosetError(f"{adapter.name}: {network} is no network of a pipeline; diffusers' files are of such")
+            first = next(name for name in adapter.layers if network_of(name)[0] == network)
+            raise CosetError(f"{adapter.name}: {first} is of no network of a pipeline; diffusers' files are of such")
         own = only(adapter, network)
         for name, pair in own.layers.items():
             tensors |= _peft_layer(f"{network}.{name}.", pair, biases=False)
