@@ -375,6 +375,11 @@ class GraphRecipe(Recipe):
     def _fit(self, table: GraphTable, run: Run) -> Fit:
         t = self.training
 
+        trainer = self._trainer()
+        on_cpu = trainer.get("accelerator") == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+        if on_cpu and self.trainer.precision != "32-true":
+            run.say(f"trainer.precision={self.trainer.precision} makes a CPU slower (1.3 to 1.4 times), not faster")
+
         def told(row: Mapping[str, float]) -> None:
             run.at(f"epoch {int(row['epoch']) + 1} of {t.epochs}")
             if run.on_epoch is not None:
@@ -383,7 +388,7 @@ class GraphRecipe(Recipe):
         return Fit(
             epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
             max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
-            trainer=self._trainer(), threads=self.threads, quiet=run.quiet, identity=self.identity_of(table),
+            trainer=trainer, threads=self.threads, quiet=run.quiet, identity=self.identity_of(table),
             logger=self.trainer.logger, name=self.name,
             # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
             on_epoch=told if self.trainer.devices == 1 else None,
