@@ -8,9 +8,10 @@ from .models.granola import GranolaNorm
 from .models.grit import GRIT
 from .models.norm_slots import NormSlot, attach_edges, graph_context, mean_over_draws
 from .models.norms import make_norm
+from .models.pair_layers import PairSumBlock, SubgraphAttentionBlock
 from .models.partition_linear import PartitionEquivariantLinear
 from .models.product import PairEncoder, PairGraph
-from .models.subgraphormer import GNNSSWLPlus, PairSumBlock, SubgraphAttentionBlock, Subgraphormer
+from .models.subgraphormer import GNNSSWLPlus, Subgraphormer
 from .wl import wl_colours, wl_compare
 
 __all__ = [

@@ -13,8 +13,8 @@ from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, smiles_to_data
 from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models.bags import BagGraph
 from coset.graphs.models.csgnn import CSGNN, BagBlock, BagEncoder, CSGNNOptions, SetPoint, SetSum
+from coset.graphs.models.pair_layers import PairSum, PairSumBlock
 from coset.graphs.models.product import PairEncoder
-from coset.graphs.models.subgraphormer import PairSum, PairSumBlock
 from coset.graphs.transforms import Coarsen, ShortestPathDistances, set_clusters, set_nodes
 from coset.relations import propagate
 from coset.symmetry import set_node_basis, set_node_orbits, verify_claims

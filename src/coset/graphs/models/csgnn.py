@@ -36,9 +36,9 @@ from coset.graphs.encodings.coarsening import COARSENINGS
 from coset.graphs.models import sum_block
 from coset.graphs.models.bags import LARGEST_SIZE, ORBIT_SIZES, BagGraph, SetReordering
 from coset.graphs.models.options import GRAPH_MODELS, OF_RUNS, Features, GraphModel, Level, Variant
+from coset.graphs.models.pair_layers import PairAttention, PairSum, SumOfTerms
 from coset.graphs.models.partition_linear import PartitionEquivariantLinear
 from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_encoder
-from coset.graphs.models.subgraphormer import PairAttention, PairSum, SumOfTerms
 from coset.graphs.transforms import Coarsen, ShortestPathDistances
 from coset.nn import MLP, norm_relu_linear
 from coset.relations import Product, broadcast, marginalise, pool, propagate
