@@ -238,7 +238,7 @@ def flux(seed, size=4, rank=2):
     g = torch.Generator().manual_seed(seed)
     v = torch.randn(5, rank, generator=g)
     names = [f"transformer.transformer_blocks.0.attn.to_{x}" for x in "qkv"]
-    return LoraAdapter({name: LoraPair(torch.randn(size, rank, generator=g), v) for name in names})
+    return LoraAdapter({n: LoraPair(torch.randn(size, rank, generator=g), v) for n in names}, models=("flux",))
 
 
 def test_copies_are_found_across_namings(coset, tmp_path):

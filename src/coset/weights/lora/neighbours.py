@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from coset.core.errors import CosetError
 from coset.core.outside import read_numbers
 from coset.weights.lora.collections import TABLE, opened
-from coset.weights.lora.data.adapters import LoraAdapter
+from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.factors import Factors, count, stack
 from coset.weights.lora.data.naming import canonical, module_name, native, place_of
 from coset.weights.lora.data.reading import load_lora
+from coset.weights.lora.data.releases import NAMED
 from coset.weights.lora.data.zoo import LoraZoo
 from coset.weights.lora.models.kernel import cosines
 
@@ -107,13 +108,25 @@ def in_names_of(names: Iterable[str], adapter: LoraAdapter) -> LoraAdapter:
         return replace(adapter, layers=found)
     try:
         modules = canonical(adapter)
-        joined = native(modules)
     except CosetError:
         return replace(adapter, layers=found)
     if set(modules.layers) & set(names):
         return modules
     paths = {place_of(name).path: name for name in names}
-    return replace(adapter, layers={paths.get(path, path): pair for path, pair in joined.layers.items()})
+    tried = [
+        {paths.get(path, path): pair for path, pair in _joined(modules, model).items()}
+        for model in (modules.models, *((one,) for one in NAMED))
+    ]
+    best = max(tried, key=lambda layers: len(set(layers) & set(names)))
+    return replace(adapter, layers=best or found)
+
+
+def _joined(modules: LoraAdapter, models: tuple[str, ...]) -> Mapping[str, LoraPair]:
+    """Layers by the names of a model's first release; none where they have none."""
+    try:
+        return native(replace(modules, models=models)).layers
+    except CosetError:
+        return {}
 
 
 def map_folder(
