@@ -10,7 +10,7 @@ from coset.motion.data.scenes import Scene, SceneOptions, make_scene
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.trackster4d import Prediction
-from coset.motion.movers import MoverOptions, _Depths, _Scene, _Terms, bodies_of, moving_rows, place_movers
+from coset.motion.movers import MoverOptions, _Depths, _Scene, _Terms, adopted, bodies_of, moving_rows, place_movers
 from coset.motion.reconstruct import body_note
 
 NOISE = 8e-4
@@ -170,3 +170,42 @@ def test_the_best_depth_is_the_least_of_its_sum_of_squares():
 def test_levels_of_still_points_are_no_motion():
     gamma = torch.tensor([1.0, 1.1, 0.9, 1.2, 9.0]).double() * NOISE
     assert moving_rows(gamma, NOISE).tolist() == [False, False, False, False, True]
+
+
+def test_what_moves_away_along_the_rays_of_a_gliding_camera_goes_along_the_ground():
+    """A camera that glides evenly cannot tell an even way along its rays from none; the ground can."""
+    scene = walk(3.0, 0.0)
+    times = np.linspace(-0.5, 0.5, FRAMES)
+    points = scene.points.copy()
+    points[100:] = points[100:, :1] + 1.2 * times[:, None] * [0.0, 0.0, 1.0]
+    positions = np.stack([3.0 * times, np.full(FRAMES, -1.2), 0 * times], 1)
+    inside = points - positions
+    noise = np.random.default_rng(1).normal(0, 0.2, (*points.shape[:2], 2))
+    tracks = replace(scene.tracks, xy=inside[..., :2] / inside[..., 2:] * 500 + [320, 240] + noise)
+    scene = replace(scene, tracks=tracks, points=points, positions=positions)
+    view = _Scene.of(known(scene), tracks.tensor().double())
+    rows = np.arange(100, 124)
+    grounded, loose = (_Depths.of(view, rows, MoverOptions(rise=rise)) for rise in (0.005, 1e9))
+    ways = [np.ptp(np.array([d.points(d.scale)[d.where[:, 1] == n].mean(0) for n in (0, 15)])[:, 2]) for d in
+            (grounded, loose)]  # fmt: skip
+    assert abs(ways[0] - 1.2) < 0.5 * abs(ways[1] - 1.2)
+
+
+def test_a_point_that_would_lie_below_the_ground_goes_with_the_moving_points_around_it():
+    scene = walk(2.0, 0.5)
+    prediction = known(scene)
+    static, gamma = prediction.basis.clone(), prediction.gamma.clone()
+    gamma[[110, 115]] = NOISE  # they look still, at places deep below the ground
+    static[[110, 115], 0] = torch.tensor([0.0, 2.0, 12.0]).double()
+    view = _Scene.of(prediction._replace(basis=static, gamma=gamma), scene.tracks.tensor().double())
+    moving = moving_rows(gamma, NOISE).numpy()
+    assert not moving[[110, 115]].any()
+    assert set(adopted(view, moving, MoverOptions())) == set(range(100, 124))
+
+
+def test_a_few_moving_points_near_a_body_are_a_part_of_it():
+    scene = walk(2.0, 0.5)
+    tracks = scene.tracks.tensor().double()
+    tracks[122:, :, 0] += 0.25
+    (body,) = bodies_of(_Scene.of(known(scene), tracks), np.arange(100, 124), MoverOptions())
+    assert set(body) == set(range(100, 124))

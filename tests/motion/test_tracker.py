@@ -147,3 +147,38 @@ def test_nothing_to_follow():
         track(blank)
     with pytest.raises(CosetError, match="a shot of 2 frames"):
         track(blank, slice(0, 2))
+
+
+def before_a_wall(frames=30):
+    """A square that glides over a still texture."""
+    wall, thing = texture(0, 120, 160), texture(5, 60, 60)[10:50, 10:50]
+    pictures = []
+    for n in range(frames):
+        picture = wall.copy()
+        x = 20 + 3 * n
+        picture[40:80, x : x + 40] = thing[:, : 160 - x]
+        pictures.append(picture)
+    return Video(np.stack(pictures), 25.0, Path("square"))
+
+
+def test_tracks_of_what_moves_do_not_slip_onto_what_lies_behind():
+    tracks = track(before_a_wall(), options=TrackerOptions(least_length=4))
+    slipped, on = 0, 0
+    for p in range(tracks.points):
+        seen = np.flatnonzero(tracks.visible[p])
+        (x, y), n = tracks.xy[p, seen[0]], seen[0]
+        if 43 < y < 76 and 23 + 3 * n < x < 56 + 3 * n:  # begins well inside the square
+            errors = np.abs(tracks.xy[p, seen] - [x, y] - (seen - n)[:, None] * [3.0, 0.0]).max(1)
+            on, slipped = on + len(seen), slipped + int((errors > 2).sum())
+    assert on > 100
+    assert slipped < 0.05 * on
+
+
+def test_tracks_that_begin_late_are_followed_back_to_where_they_come_into_view():
+    """With cells as large as the picture all points are seeded late or in the first frame: none in between."""
+    video = gliding(frames=30, step=(2.0, 0.0))
+    reversed_video = replace(video, frames=video.frames[::-1])
+    forward, backward = (track(v, options=TrackerOptions(least_length=5)) for v in (video, reversed_video))
+    counts = forward.visible.sum(0), backward.visible.sum(0)[::-1]
+    # Seeding goes with time; what is followed does not: as many points are seen in a frame from either side.
+    assert np.abs(np.log(counts[0] / counts[1])).max() < 0.5

@@ -216,7 +216,6 @@ class MotionRecipe(Recipe):
         return model, trained["history"], trained["about"]
 
     def _train(self, model: TracksTo4D, run: Run) -> dict[str, Any]:
-        used = time.process_time()
         bodies, schedule = list(self.data.bodies or TRAINING), self.training.schedule()
         with progress("scenes", self.data.count, run.quiet) as each:
             scenes = make_scenes(bodies, self.data.count, self.data.scenes(), self.seed + 1, each)
@@ -232,7 +231,6 @@ class MotionRecipe(Recipe):
         about = {
             "recipe": self.name, "seed": self.seed, "window": self.training.frames[1], "steps": history[-1]["step"],
             "scenes": len(videos), "taught": sum(bool(video.sure.any()) for video in videos),
-            "cpu_seconds": round(time.process_time() - used),
         }  # fmt: skip
         return {"state": model.state_dict(), "history": history, "about": about}
 

@@ -5,17 +5,22 @@ smallest in a sum of squares, all linear in z, robustly re-weighted:
 
     X_pn = t_n + z_pn d_pn,
     sum |X_p,n+1 - X_pn|^2 / v^2 + |X_p,n+1 - 2 X_pn + X_p,n-1|^2 / a^2
-        + |(X_p - X_q)_{n+1} - (X_p - X_q)_n|^2 / c^2 + (z_pn - z_qn)^2 / f^2,     over s^2,
+        + |(X_p - X_q)_{n+1} - (X_p - X_q)_n|^2 / c^2 + (z_pn - z_qn)^2 / f^2
+        + (mean over p of up . (X_p,n+N/2 - X_pn))^2 / h^2,     over s^2,
 
-over points p, neighbours q, and the body's mean depth s. Without the last division nearer would always be stiller. At a
-given s the depths are z_0 + s z_1; the best s has a closed form, and shows where the camera travels more than the body:
-smoothness in the world tells them apart. Where it does not, a body is taken to touch the ground, if one is seen, or to
-be where the network says, and its depth is said to be unknown. No body is put behind static points that it hides.
+over points p, neighbours q, and the body's mean depth s. Without the last division nearer would always be stiller.
+The last term is there where a ground is seen: a steady way along the rays of a camera that moves steadily is told by
+nothing else, and shows as one up or down the world. At a given s the depths are z_0 + s z_1; the best s has a closed
+form, and shows where the camera travels more than the body: smoothness in the world tells them apart. Where it does
+not, a body is taken to touch the ground, if one is seen, or to be where the network says, and its depth is said to be
+unknown. No body is put behind static points that it hides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +33,9 @@ from torch import Tensor
 from coset.motion.geometry import to_camera
 from coset.motion.models.trackster4d import Prediction
 
+AGAINST = 2.0
+"""Times the cost of all else without the ground, from which on tracks speak against a body that goes along it."""
+
 
 @dataclass(frozen=True)
 class MoverOptions:
@@ -38,6 +46,7 @@ class MoverOptions:
         bend: a, change of that travel.
         coherence: c, change of the difference of neighbours from a frame to the next.
         relief: f, difference of the depths of neighbours.
+        rise: h, change of a body's mean height over the ground in half of the video, where a ground is seen.
         neighbours: Of each point.
         rounds: Of robust re-weighting.
         cut: Residuals count less beyond so many times the median.
@@ -49,6 +58,7 @@ class MoverOptions:
     bend: float = 0.01
     coherence: float = 0.006
     relief: float = 0.5
+    rise: float = 0.03
     neighbours: int = 8
     rounds: int = 3
     cut: float = 8.0
@@ -101,7 +111,7 @@ def place_movers(
     """
     options = options or MoverOptions()
     scene = _Scene.of(prediction, tracks)
-    mobile = np.flatnonzero(moving_rows(prediction.gamma, noise).numpy())
+    mobile = adopted(scene, moving_rows(prediction.gamma, noise).numpy(), options)
     still = prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
     placed, bodies = [], []
     for rows in bodies_of(scene, mobile, options):
@@ -123,6 +133,7 @@ class _Scene:
     positions: Float[np.ndarray, "frames 3"]
     static: Float[np.ndarray, "points 3"]
     still: Bool[np.ndarray, " points"]
+    restless: Bool[np.ndarray, " points"]
     flat: Float[np.ndarray, "points frames 2"]
     seen: Bool[np.ndarray, "points frames"]
     rays: Float[np.ndarray, "points frames 3"]
@@ -132,8 +143,21 @@ class _Scene:
         flat, seen = tracks[..., :2].numpy(), tracks[..., 2].numpy() > 0.5
         rotations = prediction.rotations.numpy()
         rays = np.einsum("nij,pnj->pni", rotations, np.concatenate([flat, np.ones((*seen.shape, 1))], -1))
-        still = (prediction.gamma < 1.5 * prediction.gamma.median()).numpy()
-        return cls(rotations, prediction.positions.numpy(), prediction.static.numpy(), still, flat, seen, rays)
+        levels = (prediction.gamma / prediction.gamma.median()).numpy()
+        places = rotations, prediction.positions.numpy(), prediction.static.numpy()
+        return cls(*places, levels < 1.5, levels > 2.5, flat, seen, rays)
+
+    @cached_property
+    def ground(self) -> tuple[np.ndarray, float] | None:
+        """Normal (up) and offset of the plane that what stands still stands on, if one is seen."""
+        return _ground(self)
+
+    def sunk(self) -> Bool[np.ndarray, " points"]:
+        """Static places well below the ground."""
+        if self.ground is None:
+            return np.zeros(len(self.static), bool)
+        up, offset = self.ground
+        return self.static @ up - offset < -0.06 * float(np.median(self.still_depth()[0]))
 
     def still_depth(self) -> tuple[Float[np.ndarray, "points frames"], Float[np.ndarray, "points frames 2"]]:
         """Depth and place in the picture of the static points in every frame."""
@@ -141,8 +165,34 @@ class _Scene:
         return inside[..., 2], inside[..., :2] / np.maximum(inside[..., 2:], 1e-9)
 
 
+def adopted(scene: _Scene, moving: Bool[np.ndarray, " points"], options: MoverOptions) -> Int[np.ndarray, " mobile"]:
+    """Points that move, and those among them in the picture that hardly stand still.
+
+    What moves along the rays of a camera that moves, or beside it, looks still at a depth that is not its own. Such
+    points are told by their neighbours: they are not as still as others, and most points around them move.
+    """
+    mobile = moving.copy()
+    if mobile.sum() < options.least:
+        return np.flatnonzero(mobile)
+    near = _distances(scene.flat, scene.seen)
+    order = np.argsort(near, 1, kind="stable")[:, : options.neighbours]
+    within = np.isfinite(np.take_along_axis(near, order, 1))
+    needed = np.where(scene.restless, 0.25, np.where(scene.still, np.inf, 0.5))
+    needed[scene.sunk()] = 1 / options.neighbours
+    for _ in range(10):
+        share = (mobile[order] & within).sum(1) / np.maximum(within.sum(1), 1)
+        more = ~mobile & (share >= needed)
+        if not more.any():
+            break
+        mobile |= more
+    return np.flatnonzero(mobile)
+
+
 def bodies_of(scene: _Scene, mobile: Int[np.ndarray, " points"], options: MoverOptions) -> list[np.ndarray]:
-    """Moving points in groups that lie together in the picture; groups too small for a body are left out."""
+    """Moving points in groups that lie together in the picture.
+
+    Groups too small for a body go with the nearest one, or are left out where there is none near.
+    """
     if len(mobile) < options.least:
         return []
     distance = _distances(scene.flat[mobile], scene.seen[mobile])
@@ -150,8 +200,14 @@ def bodies_of(scene: _Scene, mobile: Int[np.ndarray, " points"], options: MoverO
     finite = nearest[np.isfinite(nearest)]
     reach = max(4 * float(np.median(finite)), 0.06) if len(finite) else 0.0
     count, labels = connected_components(sparse.csr_matrix(distance < reach), directed=False)
-    groups = [mobile[labels == label] for label in range(count)]
-    return [rows for rows in groups if len(rows) >= options.least]
+    groups = [np.flatnonzero(labels == label) for label in range(count)]
+    bodies = [rows for rows in groups if len(rows) >= options.least]
+    for rows in groups:
+        if bodies and len(rows) < options.least:
+            apart = [float(distance[np.ix_(rows, body)].min()) for body in bodies]
+            if min(apart) < 3 * reach:
+                bodies[int(np.argmin(apart))] = np.concatenate([bodies[int(np.argmin(apart))], rows])
+    return [mobile[np.sort(rows)] for rows in bodies]
 
 
 def _distances(flat: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "points points"]:
@@ -188,36 +244,71 @@ class _Depths:
     @classmethod
     def of(cls, scene: _Scene, rows: np.ndarray, options: MoverOptions) -> _Depths:
         terms = _Terms(scene, rows, options)
-        design, constant = terms.whole()
-        weight = np.ones(len(constant) // 3)
-        for _ in range(options.rounds + 1):
-            wide = np.repeat(weight, 3)
-            weighted = sparse.diags(wide) @ design
-            normal = (design.T @ weighted).tocsc()
-            normal = normal + 1e-6 * normal.diagonal().mean() * sparse.identity(normal.shape[0], format="csc")
-            factor = splu(normal)
-            slope = factor.solve(np.ones(normal.shape[0]))
-            slope = slope / slope.mean()
-            base = -factor.solve(weighted.T @ constant)
-            base = base - base.mean() * slope
-            fixed, moving = design @ base + constant, design @ slope
-            # |fixed + s moving|^2 / s^2 is a parabola in 1 / s.
-            travel, cross = (wide * fixed * fixed).sum(), (wide * fixed * moving).sum()
-            scale = -travel / cross if cross < 0 else np.inf
-            left = fixed / scale + moving
-            size = np.linalg.norm(left.reshape(-1, 3), axis=1)
-            weight = (1 + (size / max(options.cut * np.median(size), 1e-12)) ** 2) ** -2
+        solution = _least(terms, options, np.ones(terms.height // 3))
+        if terms.along_ground.any():
+            free = _least(terms, options, np.where(terms.along_ground, 0.0, 1.0))
+            others, usual = ~terms.along_ground, options.cut * np.median(free.size[~terms.along_ground])
+            costs = [np.log1p((found.size[others] / usual) ** 2).mean() for found in (solution, free)]
+            # Where the tracks themselves tell of a way up or down, it is one.
+            solution = solution if costs[0] < AGAINST * costs[1] else free
         # What the body itself does against what the camera does, over a few independent stretches of the video.
-        own = slice(0, terms.travelling)
-        ratio = (wide * left * left)[own].sum() / max((wide * fixed * fixed)[own].sum() / scale**2, 1e-30)
+        scale, own = solution.scale, slice(0, terms.travelling)
+        wide, left, fixed = (part[own] for part in (np.repeat(solution.weight, 3), solution.left, solution.fixed))
+        ratio = (wide * left * left).sum() / max((wide * fixed * fixed).sum() / scale**2, 1e-30)
         deviation = float(np.sqrt(ratio / max(scene.seen.shape[1] / 4, 1))) if np.isfinite(scale) else np.inf
-        return cls(terms.where, base, slope, float(scale), deviation, terms.origins, terms.rays)
+        return cls(terms.where, solution.base, solution.slope, scale, deviation, terms.origins, terms.rays)
 
     def at(self, scale: float) -> Float[np.ndarray, " observations"]:
         return np.maximum(self.base + scale * self.slope, 0.05 * scale)
 
     def points(self, scale: float) -> Float[np.ndarray, "observations 3"]:
         return self.origins + self.at(scale)[:, None] * self.rays
+
+
+class _Least(NamedTuple):
+    """Depths that make a sum of squares least, base + scale * slope, and what is left of its differences there.
+
+    Attributes:
+        base, slope: See :class:`_Depths`.
+        scale: The best mean depth.
+        fixed: Differences at slope 0, in rows.
+        left: Differences over the scale, in rows.
+        size: Length of each.
+        weight: Of each difference in the last round.
+    """
+
+    base: Float[np.ndarray, " observations"]
+    slope: Float[np.ndarray, " observations"]
+    scale: float
+    fixed: Float[np.ndarray, " rows"]
+    left: Float[np.ndarray, " rows"]
+    size: Float[np.ndarray, " differences"]
+    weight: Float[np.ndarray, " differences"]
+
+
+def _least(terms: _Terms, options: MoverOptions, start: Float[np.ndarray, " differences"]) -> _Least:
+    """Robustly re-weighted, from weights of which those that are 0 stay 0."""
+    design, constant = terms.whole()
+    weight = start
+    for _ in range(options.rounds + 1):
+        used, wide = weight, np.repeat(weight, 3)
+        weighted = sparse.diags(wide) @ design
+        normal = (design.T @ weighted).tocsc()
+        normal = normal + 1e-6 * normal.diagonal().mean() * sparse.identity(normal.shape[0], format="csc")
+        factor = splu(normal)
+        slope = factor.solve(np.ones(normal.shape[0]))
+        slope = slope / slope.mean()
+        base = -factor.solve(weighted.T @ constant)
+        base = base - base.mean() * slope
+        fixed, moving = design @ base + constant, design @ slope
+        # |fixed + s moving|^2 / s^2 is a parabola in 1 / s.
+        travel, cross = (wide * fixed * fixed).sum(), (wide * fixed * moving).sum()
+        scale = -travel / cross if cross < 0 else np.inf
+        left = fixed / scale + moving
+        size = np.linalg.norm(left.reshape(-1, 3), axis=1)
+        middle = np.median(size[start > 0])
+        weight = start * (1 + (size / max(options.cut * middle, 1e-12)) ** 2) ** -2
+    return _Least(base, slope, float(scale), fixed, left, size, used)
 
 
 class _Terms:
@@ -235,7 +326,11 @@ class _Terms:
         self.height = 0
         self._along_tracks()
         self.travelling = self.height  # rows of a point's own travel, before those of neighbours
+        if scene.ground is not None:
+            self._along_ground(scene.ground[0])
+        self.along_ground = np.arange(self.height // 3) >= self.travelling // 3
         self._between_neighbours(scene.flat[rows], seen)
+        self.along_ground = np.pad(self.along_ground, (0, self.height // 3 - len(self.along_ground)))
 
     def whole(self) -> tuple[sparse.csr_matrix, np.ndarray]:
         shape = (self.height, len(self.where))
@@ -265,6 +360,22 @@ class _Terms:
         bend = np.einsum("j,mji->mi", signs, self.origins[numbers])
         weight = np.full(len(middle), 1 / self.options.bend)
         self._add(numbers, signs[:, None] * self.rays[numbers], bend, weight)
+
+    def _along_ground(self, up: np.ndarray) -> None:
+        """Bodies go along the ground: a way up or down the rays shows as one up or down the world.
+
+        Limbs and strides go up and down; over half of the video a body's mean height does so hardly.
+        """
+        number, half = self.number, self.number.shape[1] // 2
+        both = (number[:, :-half] >= 0) & (number[:, half:] >= 0)
+        for n in np.flatnonzero(both.sum(0) >= 3):
+            p = np.flatnonzero(both[:, n])
+            first, last = number[p, n], number[p, n + half]
+            factors = np.zeros((1, 2 * len(p), 3))
+            factors[0, :, 0] = np.concatenate([-self.rays[first] @ up, self.rays[last] @ up]) / len(p)
+            rise = ((self.origins[last] - self.origins[first]) @ up).mean()
+            weight = np.array([np.sqrt(len(p)) / self.options.rise])
+            self._add(np.concatenate([first, last])[None], factors, np.array([[rise, 0.0, 0.0]]), weight)
 
     def _between_neighbours(self, flat: np.ndarray, seen: np.ndarray) -> None:
         apart = _distances(flat, seen)
@@ -306,8 +417,7 @@ def _without_motion(
     scene: _Scene, depths: _Depths, rows: np.ndarray, network: Prediction | None
 ) -> tuple[float, float, str]:
     """The mean depth of a body whose own motion hides it: on the ground, or where the network says, or mid-scene."""
-    ground = _ground(scene)
-    touching = None if ground is None else _touching(depths, *ground)
+    touching = None if scene.ground is None else _touching(depths, *scene.ground)
     if touching is not None:
         return touching, 0.2, "ground"
     guess = None if network is None else _by_network(scene, rows, network)

@@ -52,3 +52,11 @@ def test_the_network_of_the_package_can_be_used(scene):
     assert prediction.rotations.isfinite().all()
     assert about["window"] >= 24
     assert sum(p.numel() for p in model.parameters()) * 4 < 5e6
+
+
+def test_equal_networks_are_equal_files(network, tmp_path):
+    about = {"steps": 3, "seed": 0}
+    for n in range(8):
+        save_model(network, tmp_path / f"{n}.safetensors", about)
+    assert len({(tmp_path / f"{n}.safetensors").read_bytes() for n in range(8)}) == 1
+    assert load_model(tmp_path / "0.safetensors")[1] == about

@@ -29,7 +29,15 @@ def save_model(model: TracksTo4D, path: Path, about: dict[str, Any] | None = Non
     torch_files = require("safetensors.torch", "motion")
     metadata = {"model": json.dumps(model.options), "about": json.dumps(about or {})}
     content = torch_files.save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata=metadata)
-    write_bytes(path, content)
+    write_bytes(path, _ordered(content))
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same safetensors with its header in one order: what the library writes changes from time to time."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 @takes_paths
