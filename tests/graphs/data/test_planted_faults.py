@@ -22,8 +22,8 @@ ERRORS = {
     "two tables in one file": (HEAD + ROWS + "id,smiles,y\na,CCO,1\n", r"row 5 has 3 cells"),
     "a quote that stays open": (HEAD + 'CCO,1\n"CCC,2\nCCN,3\n', r"row 3: unexpected end of data"),
     "a letter after a quote": (HEAD + '"CCO"x,1\n', r"row 2"),
-    "semicolons": ("smiles;y\nCCO;1\n", r"no column 'smiles': its columns are 'smiles;y'"),
-    "tabs in a .csv": ("smiles\ty\nCCO\t1\n", r"no column 'smiles'"),
+    "semicolons": ("smiles;y\nCCO;1\n", r"own\.csv has semicolons between its cells; save it with commas"),
+    "tabs in a .csv": ("smiles\ty\nCCO\t1\n", r"has tabs between its cells; call it own\.tsv"),
     "an unpaired quote in a name": ('smiles,"y\nCCO,1\n', r"row 1"),
     # encodings
     "UTF-16 with a mark": ((HEAD + ROWS).encode("utf-16"), r"is in UTF-16"),
