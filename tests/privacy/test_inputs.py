@@ -52,6 +52,7 @@ def test_a_column_may_say_which_records_were_trained_on(tables):
         (TRAIN, OTHERS, "il", r"no column 'il'.*did you mean 'ill'"),
         (TRAIN, None, "ill", r"give --held-out TABLE, or a column 'split'"),
         (TRAIN.replace("60", "sixty"), OTHERS, "ill", r"train\.csv, row 3, column 'age': 'sixty' is no number"),
+        (TRAIN.replace("60", "\n\nsixty"), OTHERS, "ill", r"train\.csv, row 5, column 'age': 'sixty' is no number"),
         (TRAIN, OTHERS.replace("77", ""), "ill", r"others\.csv, row 2, column 'weight' is empty"),
         (TRAIN, OTHERS.replace("weight", "mass"), "ill", r"others\.csv has no column 'weight', which .*train\.csv has"),
         (TRAIN, OTHERS.replace("ill,", "id,ill,").replace("\n", "\n1,", 2), "ill", r"train\.csv has no column 'id'"),

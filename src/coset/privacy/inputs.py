@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
-from coset.core.outside import check_column, read_arrays, read_numbers
+from coset.core.outside import check_column, read_arrays, read_table
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 SPLIT = "split"
@@ -58,19 +58,20 @@ def load_inputs(path: Path, held_out: Path | None = None, target: str | None = N
         return _checked(read_arrays(path, NAMES), path)
     frames = _tables(path, held_out, target)
     columns = tuple(name for name in frames["train"].columns if name != target)
+    if not columns:
+        raise CosetError(f"{path} has no column beside {target!r}")
     arrays: dict[str, np.ndarray] = {}
     for kind, frame in frames.items():
-        for name in (*columns, str(target)):
-            _check_numbers(frame[name], name, path if kind == "train" or held_out is None else held_out)
-        arrays[f"x_{kind}"] = frame[list(columns)].to_numpy(dtype=np.float64)
-        arrays[f"y_{kind}"] = frame[target].to_numpy(dtype=np.float64)
+        file = path if kind == "train" or held_out is None else held_out
+        arrays[f"x_{kind}"] = np.stack([_numbers(frame[name], file) for name in columns], axis=1)
+        arrays[f"y_{kind}"] = _numbers(frame[str(target)], file)
     return _checked(arrays, path)._replace(columns=columns)
 
 
 def _tables(path: Path, held_out: Path | None, target: str | None) -> dict[str, pd.DataFrame]:
     if target is None:
         raise CosetError(f"{path} is a table: --target COLUMN says which of its columns holds the labels")
-    frame = read_numbers(path)
+    frame = read_table(path)
     check_column(list(frame.columns), target, path)
     if held_out is None:
         if SPLIT not in frame:
@@ -81,10 +82,10 @@ def _tables(path: Path, held_out: Path | None, target: str | None) -> dict[str, 
         said = frame[SPLIT].astype(str).str.strip()
         other = frame.index[~said.isin(["train", "test"])]
         if len(other):
-            raise CosetError(f"{path}, row {other[0] + 2}: {SPLIT} is {said[other[0]]!r}; train or test was expected")
+            raise CosetError(f"{path}, row {other[0]}: {SPLIT} is {said[other[0]]!r}; train or test was expected")
         frame = frame.drop(columns=SPLIT)
         return {kind: frame[said == kind] for kind in ("train", "test")}
-    others = read_numbers(held_out)
+    others = read_table(held_out)
     lacking = [name for name in frame.columns if name not in others]
     more = [name for name in others.columns if name not in frame]
     if lacking or more:
@@ -93,17 +94,16 @@ def _tables(path: Path, held_out: Path | None, target: str | None) -> dict[str, 
     return {"train": frame, "test": others[list(frame.columns)]}
 
 
-def _check_numbers(column: pd.Series, name: str, path: Path) -> None:
-    if column.dtype == bool:
-        return
-    if column.dtype.kind not in "iuf":
-        numbers = pd.to_numeric(column, errors="coerce")
-        first = column.index[numbers.isna()][0]
-        raise CosetError(f"{path}, row {first + 2}, column {name!r}: {column[first]!r} is no number; give columns as "
-                         "the network takes them")  # fmt: skip
-    if not np.isfinite(column).all():
-        first = column.index[~np.isfinite(column)][0]
-        raise CosetError(f"{path}, row {first + 2}, column {name!r} is empty or not finite")
+def _numbers(column: pd.Series, path: Path) -> np.ndarray:
+    """The cells as float64, truth values as 0 and 1; a cell that is no number is told by its row in a spreadsheet."""
+    found = pd.to_numeric(column.replace({"True": 1, "False": 0}), errors="coerce").astype(np.float64)
+    wrong = column.index[~np.isfinite(found)]
+    if not len(wrong):
+        return found.to_numpy()
+    place, said = f"{path}, row {wrong[0]}, column {column.name!r}", column[wrong[0]]
+    if pd.isna(said) or np.isinf(found[wrong[0]]):
+        raise CosetError(f"{place} is empty or not finite")
+    raise CosetError(f"{place}: {said!r} is no number; give columns as the network takes them")
 
 
 def _checked(arrays: Mapping[str, np.ndarray], path: Path) -> Inputs:
