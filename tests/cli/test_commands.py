@@ -9,25 +9,15 @@ from pathlib import Path
 import pytest
 import typer
 
+from command_line import COMMAND, parsed
 from coset import cli
 from coset.cli.runs import recipes_like
 from coset.core.commands import COMMANDS
 from coset.core.files import named_after
 
 OUTPUTS = {"run", "sweep", "predict", "report", "reconstruct", "audit", "connect", "lora merge", "merge", "export"}
-COMMAND = typer.main.get_command(cli.app)
 FUNCTIONS = {**cli.OWN, **dict(COMMANDS.items())}
 EXAMPLE = re.compile(r"Example: (coset .*(?:\n(?!\s*\n).*)*)")
-
-
-def leaf(words):
-    """The command that some words call, and its context once they are parsed: a mistake in them raises."""
-    context, command = COMMAND.make_context("coset", list(words)), COMMAND
-    while hasattr(command, "resolve_command"):
-        rest = [*getattr(context, "_protected_args", []), *context.args]
-        name, command, rest = command.resolve_command(context, rest)
-        context = command.make_context(name, rest, parent=context)
-    return command, context
 
 
 def examples(function):
@@ -44,14 +34,14 @@ def test_a_command_has_an_example_that_parses_and_an_option_for_json(name):
     given = list(examples(FUNCTIONS[name]))
     assert any(words[: len(name.split())] == name.split() for words in given), "no example calls it"
     for words in given:
-        leaf([word for word in words if word != "|"])
-    command, _ = leaf(next(words for words in given if words[: len(name.split())] == name.split()))
+        parsed([word for word in words if word != "|"])
+    command, _ = parsed(next(words for words in given if words[: len(name.split())] == name.split()))
     assert any("--json" in option.opts for option in command.params)
 
 
 def test_a_mistake_in_an_example_would_be_found():
     with pytest.raises(Exception, match="No such option"):
-        leaf(["list", "--no-such"])
+        parsed(["list", "--no-such"])
 
 
 def test_what_a_command_prints_is_an_object_with_json(coset):

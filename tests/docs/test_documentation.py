@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
+from command_line import parsed
 from coset import cli
 from coset.core.commands import COMMANDS
 from coset.core.data_sets import DATA_SETS
@@ -33,7 +33,6 @@ def anchors(page):
 
 IMAGE = re.compile(r"!\[[^\]]+\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"")
 BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-COMMAND = typer.main.get_command(cli.app)
 
 
 def commands_in(page):
@@ -51,23 +50,13 @@ def commands_in(page):
                 typed = []
 
 
-def parse(words):
-    """What a command would be called with; a mistake in the words raises."""
-    context, command = COMMAND.make_context("coset", list(words)), COMMAND
-    while hasattr(command, "resolve_command"):
-        rest = [*getattr(context, "_protected_args", []), *context.args]
-        name, command, rest = command.resolve_command(context, rest)
-        context = command.make_context(name, rest, parent=context)
-    return context.params
-
-
 def test_every_command_of_the_pages_is_one():
     """Names, options and, of recipes, keys and values; nothing is run."""
     found = 0
     for page in (ROOT / "README.md", *PAGES):
         for words in commands_in(page):
             found += 1
-            given = parse(words)
+            given = parsed(words)[1].params
             recipe = given.get("recipe")
             if words[0] == "run" and recipe in files() and not any("..." in word for word in words):
                 load(recipe, given["overrides"] or [])
