@@ -130,10 +130,10 @@ def main() -> None:
 
 
 def _stopped(stop: Stopped) -> NoReturn:
-    problems.print(str(stop), highlight=False, markup=False, soft_wrap=True)
+    problems.print(str(stop), highlight=False, soft_wrap=True)
     sys.exit(stop.exit_code)
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    problems.print(f"error: {' '.join(text.split())}", highlight=False, markup=False, soft_wrap=True)
+    problems.print(f"error: {' '.join(text.split())}", highlight=False, soft_wrap=True)
     sys.exit(code)

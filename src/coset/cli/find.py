@@ -68,7 +68,7 @@ def systems(
             ("paper", system.paper), ("equations", place), ("recipes", f"coset list {system.recipes}"),
             ("page", f"docs/{system.page}.md"),
         ):  # fmt: skip
-            console.print(f"  {label:9} {value}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"  {label:9} {value}", highlight=False, soft_wrap=True)
 
 
 def show(

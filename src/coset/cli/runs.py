@@ -87,7 +87,7 @@ def _folder_for(recipe: Any) -> Path:
     for folder in earlier:
         if folder.resumable() and not folder.in_use() and load_run(folder.path) == recipe:
             at = folder.status().get("at")
-            problems.print(f"going on in {folder}" + (f", at {at}" if at else ""), highlight=False, markup=False)
+            problems.print(f"going on in {folder}" + (f", at {at}" if at else ""), highlight=False)
             return folder.path
     return unused(runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
@@ -188,7 +188,7 @@ def verify(
         typer.echo(json_module.dumps([report.to_dict() for report in reports], indent=2))
     else:
         for report in reports:
-            console.print(str(report), highlight=False, markup=False, soft_wrap=True)
+            console.print(str(report), highlight=False, soft_wrap=True)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -276,12 +276,12 @@ def _print_run(checked: Any, folder: Path, metrics: dict[str, Any]) -> None:
     tell(recipe=checked.name, folder=str(folder), metrics=metrics)
     print_table(*checked.summary(metrics))
     for line in checked.remarks(metrics):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     size = f"{metrics['params']:,} parameters, " if "params" in metrics else ""
     console.print(f"{size}{metrics['seconds']} s; everything is in {folder}", highlight=False, soft_wrap=True)
     if (page := checked.folder(folder) / REPORT).is_file():
         console.print(f"look at {page}", highlight=False, soft_wrap=True)
     for name, reason in metrics.get("failed", {}).items():
-        problems.print(f"failed: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        problems.print(f"failed: {name}: {reason}", highlight=False, soft_wrap=True)
     if metrics.get("failed"):
         raise typer.Exit(1)

@@ -47,7 +47,7 @@ def track(
     with claimed_output(output):
         lines = track_video(source, output, preview, progress=not quiet)
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @COMMANDS.register("reconstruct")
@@ -127,7 +127,7 @@ def convert(
         model, about = read_published(checkpoint, heads, predict_focal)
         save_model(model, output, about)
     count = sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"{count:,} parameters written to {output}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{count:,} parameters written to {output}", highlight=False, soft_wrap=True)
 
 
 @COMMANDS.register("motion evaluate")

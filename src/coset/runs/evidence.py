@@ -102,7 +102,7 @@ def main(json: bool = False, system: str = "all", form: str = "table") -> None:
         print(markdown(found), end="")
     else:
         for row in found:
-            console.print(f"{row.system}: {row.claim}", style="bold", highlight=False, markup=False)
+            console.print(f"{row.system}: {row.claim}", style="bold", highlight=False)
             told = {"published": row.published, "ours": row.ours, "verdict": f"{row.verdict}: {row.why}"}
             for label, value in {**told, "data": row.data, "command": row.command}.items():
-                console.print(f"  {label:10} {value}", highlight=False, markup=False, soft_wrap=True)
+                console.print(f"  {label:10} {value}", highlight=False, soft_wrap=True)

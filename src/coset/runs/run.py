@@ -26,7 +26,7 @@ from coset.core.outside import parse_tree
 from coset.runs.folder import CERTIFICATE, METRICS, RECIPE, RunFolder
 from coset.runs.launch import processes
 from coset.runs.signals import Stopped
-from coset.runs.terminal import Console
+from coset.runs.terminal import problems
 
 if TYPE_CHECKING:
     from coset.runs.live import LivePage
@@ -84,7 +84,7 @@ class Run:
     def say(self, text: str) -> None:
         """A line on standard error, unless the run is to be quiet."""
         if not self.quiet:
-            Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+            problems.print(text, highlight=False, soft_wrap=True)
 
 
 @takes_paths

@@ -134,7 +134,7 @@ def print_notes(notes: Any) -> None:
     if answer is not None and notes:
         answer.setdefault("notes", []).extend(notes)
     for note in notes:
-        problems.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        problems.print(f"note: {note}", highlight=False, soft_wrap=True)
 
 
 def bars(quiet: bool = False, counted: bool = False) -> Progress:

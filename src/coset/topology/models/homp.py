@@ -204,6 +204,14 @@ class RankHead(nn.Module):
         return self.layers(h[self.rank])
 
 
+def cell_readout(
+    width: int, outputs: int, ranks: Sequence[int], reduce: Reduction, dropout: float, rank: int | None
+) -> CellReadout | RankHead:
+    """What ends a network on complexes: predictions for all of these ranks at once, or for every cell of one."""
+    whole = CellReadout(width, outputs, ranks, reduce, dropout)
+    return whole if rank is None else RankHead(width, outputs, rank, dropout)
+
+
 def cell_claim(readout: nn.Module) -> Claim:
     """What renumbering the cells does to the predictions that a readout gives."""
     if isinstance(readout, RankHead):
@@ -243,8 +251,7 @@ class HOMP(nn.Module):
         super().__init__()
         self.encoder = CellEncoder(features, width)
         self.layers = nn.ModuleList(HOMPLayer(width, neighbourhoods, norm, dropout=dropout) for _ in range(layers))
-        whole = CellReadout(width, outputs, range(len(features)), readout, dropout)
-        self.readout = whole if rank is None else RankHead(width, outputs, rank, dropout)
+        self.readout = cell_readout(width, outputs, range(len(features)), readout, dropout, rank)
 
     def cochains(self, data: Batch | Data | CellBatch) -> Cochains:
         """Features of the cells of each rank after the last layer."""

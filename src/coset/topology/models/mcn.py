@@ -31,12 +31,11 @@ from coset.symmetry import Claim, set_partitions
 from coset.topology.data.batches import CellBatch
 from coset.topology.models.homp import (
     CellEncoder,
-    CellReadout,
     Cochains,
     Norm,
-    RankHead,
     Reduction,
     cell_claim,
+    cell_readout,
 )
 from coset.topology.models.options import ComplexModel
 
@@ -345,8 +344,7 @@ class MCN(nn.Module):
             )
             for layer in range(layers)
         )  # fmt: skip
-        whole = CellReadout(width, outputs, range(len(features)), readout, dropout)
-        self.readout = whole if rank is None else RankHead(width, outputs, rank, dropout)
+        self.readout = cell_readout(width, outputs, range(len(features)), readout, dropout, rank)
 
     def cochains(self, data: Batch | Data | CellBatch) -> Cochains:
         """Features of the cells of each rank after the last layer."""

@@ -37,14 +37,13 @@ from coset.topology.models import subcomplex_block
 from coset.topology.models.homp import (
     CIN,
     CellEncoder,
-    CellReadout,
     Cochains,
     HOMPLayer,
     Norm,
     OwnWeight,
-    RankHead,
     Reduction,
     cell_claim,
+    cell_readout,
     dense,
 )
 from coset.topology.models.options import ComplexModel
@@ -277,8 +276,7 @@ class SMCN(nn.Module):
         self.widen = nn.ModuleDict({str(r): dense(inner, width, norm) for r in set(self.ranks) if inner != width})
         self.after = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(after))
         ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))
-        whole = CellReadout(width, outputs, ranks_read, readout, dropout)
-        self.readout = whole if rank is None else RankHead(width, outputs, rank, dropout)
+        self.readout = cell_readout(width, outputs, ranks_read, readout, dropout, rank)
 
     def bag_features(self, data: Batch | Data | CellBatch) -> tuple[Tensor, Cochains, CellBatch]:
         """X(x, s) [pairs, width] after the last subcomplex layer, with the cochains beside it."""

@@ -56,7 +56,7 @@ def inspect_adapter(
     console.print(
         f"{facts.name} ({facts.source_format}{base}): {len(rows)} layers, {facts.parameters:,} numbers for "
         f"{facts.dense_parameters:,} of the updates, norm {facts.norm:.4g}",
-        highlight=False, markup=False, soft_wrap=True,
+        highlight=False, soft_wrap=True,
     )  # fmt: skip
     more = others.names if others is not None else []
     print_notes((*facts.notes, *([f"further adapters in it: {', '.join(more)}"] if more else [])))

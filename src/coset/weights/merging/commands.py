@@ -29,7 +29,7 @@ def merge(
         wanted = wanted.model_copy(update={"output": str(output)})
     if check:
         for line in merge_file.check(wanted):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, highlight=False, soft_wrap=True)
         return
     with bars(quiet) as bar:
         work = bar.add_task(wanted.merge_method, total=None)
