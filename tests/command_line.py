@@ -1,10 +1,21 @@
-"""Words of a command line, parsed and not run."""
+"""Words of a command line, parsed and not run; the examples of every command's help."""
+
+import re
 
 import typer
 
 from coset import cli
+from coset.core.commands import COMMANDS
 
 COMMAND = typer.main.get_command(cli.app)
+FUNCTIONS = {**cli.OWN, **dict(COMMANDS.items())}
+"""Every command by name."""
+EXAMPLE = re.compile(r"Example: (.*(?:\n(?!\s*\n).*)*)")
+
+
+def example_lines(function):
+    """Lines that a command's help gives to a shell."""
+    return [" ".join(text.split()) for text in EXAMPLE.findall(function.__doc__ or "")]
 
 
 def parsed(words):

@@ -2,28 +2,23 @@
 
 import inspect
 import json
-import re
 import shlex
 from pathlib import Path
 
 import pytest
 import typer
 
-from command_line import COMMAND, parsed
-from coset import cli
+from command_line import COMMAND, FUNCTIONS, example_lines, parsed
 from coset.cli.runs import recipes_like
-from coset.core.commands import COMMANDS
 from coset.core.files import named_after
 
 OUTPUTS = {"run", "sweep", "predict", "report", "reconstruct", "audit", "connect", "lora merge", "merge", "export"}
-FUNCTIONS = {**cli.OWN, **dict(COMMANDS.items())}
-EXAMPLE = re.compile(r"Example: (coset .*(?:\n(?!\s*\n).*)*)")
 
 
 def examples(function):
-    for text in EXAMPLE.findall(function.__doc__ or ""):
-        for part in " ".join(text.split()).split("; "):
-            words = shlex.split(part)
+    for line in example_lines(function):
+        for part in line.split("; "):
+            words = shlex.split(part.rpartition(" | ")[2])
             words = words[: words.index(">")] if ">" in words else words
             if words and words[0] == "coset":
                 yield words[1:]
@@ -34,7 +29,7 @@ def test_a_command_has_an_example_that_parses_and_an_option_for_json(name):
     given = list(examples(FUNCTIONS[name]))
     assert any(words[: len(name.split())] == name.split() for words in given), "no example calls it"
     for words in given:
-        parsed([word for word in words if word != "|"])
+        parsed(words)
     command, _ = parsed(next(words for words in given if words[: len(name.split())] == name.split()))
     assert any("--json" in option.opts for option in command.params)
 

@@ -260,7 +260,7 @@ def make_zoo(
 ) -> None:
     """Make a collection: finetune many adapters and label them.
 
-    Example: coset lora zoo lol/minilm-zoo --output runs/minilm-zoo --workers 4
+    Example: coset lora zoo lol/digits-zoo --output runs/digits-zoo --workers 4
     """
     from coset.runs.recipes import load
     from coset.weights.lora.zoo_experiment import LoraZooRecipe, Workers
@@ -321,7 +321,7 @@ def draw_map(
 ) -> None:
     """A page with every adapter as a point, near those that are like it.
 
-    Example: coset lora map runs/minilm-zoo --colour accuracy
+    Example: coset lora map runs/digits-zoo --colour accuracy
     """
     from coset.weights.lora.neighbours import map_folder
 
