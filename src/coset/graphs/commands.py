@@ -113,9 +113,8 @@ def preprocess(
 ) -> None:
     """Millions of molecules to shards on disk, with the structure that a model needs, in bounded memory.
 
-    Example: coset preprocess zinc.csv.gz --output shards --target logP --workers 8
-
-    Example: coset run csv data.name=shards data.path=shards
+    Example: coset preprocess zinc.csv.gz --output shards --target logP --workers 8; coset run csv data.name=shards
+    data.path=shards
     """
     from coset.graphs.data.sharding import Sharding, preprocess
     from coset.graphs.preprocessing import transform_of
