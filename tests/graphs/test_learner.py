@@ -1,4 +1,6 @@
 import json
+import socket
+import time
 
 import networkx as nx
 import numpy as np
@@ -187,6 +189,45 @@ def test_what_neither_a_folder_nor_the_hub_has_is_told_in_one_line(name):
     with pytest.raises(CosetError, match=f"{name} is no folder here, and no repository of that name came") as told:
         Learner.from_pretrained(name, local_files_only=True)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody-there", "never-answers"])
+def test_a_hub_out_of_reach_is_told_in_one_line_and_soon(monkeypatch, tmp_path, listens):
+    from huggingface_hub import constants
+
+    from coset.graphs import hub
+
+    learner = Learner("gin", **QUICK).fit(SMILES, np.arange(12.0), fractions=PARTS)
+    monkeypatch.setattr(hub, "REACHED", 0.5)
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        if listens:
+            door.listen()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{door.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(
+            CosetError, match=r"me/rings was not uploaded: http://127.*; save_pretrained\(FOLDER\)"
+        ) as told:
+            learner.push_to_hub("me/rings")
+        with pytest.raises(CosetError, match=r"me/rings is no folder here, .* came from the hub: http://127") as untold:
+            Learner.from_pretrained("me/rings", cache_dir=tmp_path)
+        assert time.monotonic() - started < 5  # huggingface_hub alone takes half a minute
+    assert "\n" not in f"{told.value}{untold.value}"
+
+
+def test_a_hub_that_refuses_an_upload_is_told_in_one_line(monkeypatch):
+    from huggingface_hub import HfApi
+
+    from coset.graphs import hub
+
+    def refuse(*_, **__):
+        raise PermissionError("401 Client Error\nhttps://huggingface.co/api/repos/create")
+
+    learner = Learner("gin", **QUICK).fit(SMILES, np.arange(12.0), fractions=PARTS)
+    monkeypatch.setattr(hub, "out_of_reach", lambda: None)
+    monkeypatch.setattr(HfApi, "create_repo", refuse)
+    with pytest.raises(CosetError, match=r"^me/rings was not uploaded: 401 Client Error$"):
+        learner.push_to_hub("me/rings")
 
 
 def test_a_folder_for_use_that_was_changed_is_refused(tmp_path, small_csv):

@@ -38,7 +38,7 @@ def test_graphs(tmp_path):
     ("name", "text", "message"),
     [
         ("a.json", "{", "is not valid JSON"),
-        ("a.json", "[]", "holds no complex: it: Input should be"),
+        ("a.json", "[]", "holds no complex: it is a list; expected"),
         ("a.json", '{"cells": {"1": []}}', "holds no complex: vertices: Field required; expected"),
         ("a.json", '{"vertices": 2, "cells": {"one": []}}', "holds no complex: cells.one"),
         ("a.json", '{"vertices": 2, "cells": {"1": [[0, 2]]}}', "names vertex 2"),

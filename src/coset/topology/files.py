@@ -79,8 +79,10 @@ def _from_json(path: Path) -> Complex:
     except ValidationError as error:
         form = 'expected {"kind": "cell", "vertices": 3, "cells": {"1": [[0, 1], ...], "2": [[0, 1, 2]]}}'
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise CosetError(f"{path} holds no complex: {place}: {first['msg']}; {form}") from error
+        what = (
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"it is a {type(value).__name__}"
+        )
+        raise CosetError(f"{path} holds no complex: {what}; {form}") from error
     except CosetError as error:
         raise CosetError(f"{path}: {error}") from error
 

@@ -44,6 +44,9 @@ def test_packed_tables_and_tabs(table):
         ("smiles;y\nCCO;1,5\n", r"a\.csv has semicolons between its cells; save it with commas, and numbers as in 1.5"),
         ("smiles\ty\nCCO\t1.5\n", r"a\.csv has tabs between its cells; call it a\.tsv"),
         (b"PK\x03\x04\x14", r"a\.csv is a workbook or an archive, no text; save the sheet as CSV in UTF-8"),
+        (b"ARROW1\0\0\x10\0", r"a\.csv is a file of Arrow or Feather, no text; save the table as Parquet or as CSV"),
+        ('{"smiles":"CCO","y":1.5}\n', r"a\.csv is JSON, no table; save it as CSV"),
+        ('[{"smiles":"CCO"}]', r"a\.csv is JSON, no table"),
         ("", r"a\.csv is empty"),
         ("\n\n", r"a\.csv is empty"),
         ("a\n" + "x" * 200_000, r"a\.csv, row 2: field larger than field limit"),
@@ -52,6 +55,12 @@ def test_packed_tables_and_tabs(table):
 def test_what_is_wrong_is_placed(table, content, said):
     with pytest.raises(CosetError, match=said):
         table(content)
+
+
+def test_smiles_without_names_of_columns_are_told(tmp_path):
+    (tmp_path / "a.smi").write_text("CCO\tethanol\n")
+    with pytest.raises(CosetError, match=r"a\.smi has no row with the names of its columns; make it a CSV: smiles"):
+        read_table(tmp_path / "a.smi")
 
 
 def test_commas_at_the_end_of_rows_are_no_cells(table):
@@ -79,12 +88,14 @@ def test_formulas_are_escaped_and_numbers_are_not():
 def test_parquet_is_a_table_of_text(tmp_path):
     pytest.importorskip("pyarrow")
     file = tmp_path / "a.parquet"
-    pd.DataFrame({"n": [1, 2], "x": [0.5, None], "w": ["a", None]}).to_parquet(file)
+    pd.DataFrame({"n": [1, 2], "x": [0.5, None], "w": ["a", None], "v": [[0.5, 1.0], None]}).to_parquet(file)
     frame = read_table(file)
     assert frame.index.tolist() == [2, 3]
     assert frame["n"].tolist() == ["1", "2"]
     assert frame["x"].isna().tolist() == [False, True]
     assert frame["w"].isna().tolist() == [False, True]
+    assert frame["v"].iloc[0] == "[0.5, 1.0]"
+    assert frame["v"].isna().tolist() == [False, True]
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(CosetError, match=r"a\.parquet is no Parquet file that can be read"):
         read_table(file)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
 
 from coset import CosetError
 from coset.graphs.data.columns import encoded, features, learned_columns
@@ -137,6 +137,18 @@ def test_what_is_wrong_is_told_with_its_place(shapes, file, old, new, message):
     rewrite(shapes / f"{file}.csv", old, new)
     with pytest.raises(CosetError, match=message):
         GraphFiles(path=str(shapes), target="shape").load(0, False)
+
+
+def test_a_column_of_lists_is_told_or_left_out(club):
+    pytest.importorskip("pyarrow")
+    nodes = pd.read_csv(club / "nodes.csv")
+    (club / "nodes.csv").unlink()
+    nodes.assign(vector=[[0.5, 1.0]] * len(nodes)).to_parquet(club / "nodes.parquet")
+    with pytest.raises(
+        CosetError, match=r"nodes.parquet, row 2, column 'vector': '\[0.5, 1.0\]' is a list; .*ignore=vec"
+    ):
+        GraphFiles(path=str(club), target="club").load(0, False)
+    assert GraphFiles(path=str(club), target="club", ignore="vector").load(0, False).node_features == 1
 
 
 def test_names_are_no_features(tmp_path):
@@ -301,6 +313,9 @@ def test_pickles_of_anything_else_are_refused(tmp_path, capsys):
     torch.save([Evil()], tmp_path / "evil.pt")
     with pytest.raises(CosetError, match=r"evil.pt cannot be read: it is damaged, or holds more"):
         GraphFiles(path=str(tmp_path / "evil.pt")).load(0, False)
+    torch.save([HeteroData()], tmp_path / "kinds.pt")
+    with pytest.raises(CosetError, match=r"kinds.pt cannot be read: .* texts, Data: it holds torch_geometric\.data\."):
+        GraphFiles(path=str(tmp_path / "kinds.pt")).load(0, False)
     assert "must not" not in capsys.readouterr().out
 
 

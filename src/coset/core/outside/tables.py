@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from coset.core.errors import CosetError, require
@@ -127,7 +128,16 @@ def _parquet(path: Path) -> pd.DataFrame:
     if (double := frame.columns.duplicated()).any():
         raise CosetError(f"{path} has two columns {frame.columns[int(double.argmax())]!r}")
     frame.index = pd.RangeIndex(2, 2 + len(frame))
-    return frame.map(lambda cell: None if cell is None or cell is pd.NA or cell != cell else str(cell)).astype(object)
+    return frame.map(_as_text).astype(object)
+
+
+def _as_text(cell: Any) -> str | None:
+    """A cell of Parquet as text; lists, which come as arrays, as Python writes them."""
+    if isinstance(cell, np.ndarray):
+        return str(cell.tolist())
+    if isinstance(cell, list | dict):
+        return str(cell)
+    return None if cell is None or cell is pd.NA or cell != cell else str(cell)
 
 
 def table_chunks(
@@ -137,21 +147,27 @@ def table_chunks(
     path = check_regular(path)
     with refusing(path, "table"), unpacked(path, MOST_BYTES if rows is None else None) as file:
         start = file.peek(4096)[:4096]
-        check_no_utf16(start, path)
         _check_kind(start, path)
+        check_no_utf16(start, path)
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         yield from _frames(path, text, rows, missing)
 
 
 def _check_kind(start: bytes, path: Path) -> None:
-    """Refuse what is often called a table and is none with commas: workbooks, semicolons, tabs.
+    """Refuse what is often taken for a table with commas: workbooks, Arrow, JSON, no header, semicolons, tabs.
 
     Raises:
         CosetError: It is one of these; the message says how to save it.
     """
     if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise CosetError(f"{path} is a workbook or an archive, no text; save the sheet as CSV in UTF-8")
+    if start.startswith((b"ARROW1", b"FEA1")):
+        raise CosetError(f"{path} is a file of Arrow or Feather, no text; save the table as Parquet or as CSV in UTF-8")
     header = start.partition(b"\n")[0]
+    if start.lstrip().startswith((b"{", b"[{")) and b":" in header:
+        raise CosetError(f"{path} is JSON, no table; save it as CSV in UTF-8")
+    if path.suffix.lower() in (".smi", ".smiles"):
+        raise CosetError(f"{path} has no row with the names of its columns; make it a CSV: smiles,TARGET and so on")
     if b"," in header or _delimiter(path) != ",":
         return
     if b";" in header:

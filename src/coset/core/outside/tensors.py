@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,8 @@ def read_saved(path: Path | str, classes: Sequence[type] = (), *, mapped: bool =
         except Exception as error:
             # What PyTorch says is about its own options, not about the file.
             more = "".join(f", {each.__name__}" for each in classes[:1])
+            if (named := re.search(r"GLOBAL ([\w.]{1,80})", str(error))) is not None:
+                more += f": it holds {named[1]}"
             raise CosetError(
                 f"{path} cannot be read: it is damaged, or holds more than tensors, numbers and texts{more}"
             ) from error

@@ -19,6 +19,9 @@ from coset.core.errors import CosetError
 Columns = dict[str, dict[str, Any]]
 """By name: ``{"values": [...]}`` of a column of words, ``{"mean": m, "scale": s}`` of a column of numbers."""
 
+LISTS = ("[", "{", "(")
+"""What cells begin with that hold several things."""
+
 
 def learned_columns(table: pd.DataFrame, names: Sequence[str], rows: np.ndarray, what: str) -> Columns:
     """What is known of feature columns.
@@ -30,13 +33,18 @@ def learned_columns(table: pd.DataFrame, names: Sequence[str], rows: np.ndarray,
         what: The table, in errors.
 
     Raises:
-        CosetError: A cell is empty or no finite number, or a column holds both words and numbers.
+        CosetError: A cell is empty or no finite number, or a column holds lists, or both words and numbers.
     """
     columns: Columns = {}
     for name in names:
         cells = table[name]
         numbers = _numbers(cells, what)
         if numbers is None:
+            if all(cell.startswith(LISTS) for cell in cells):
+                raise CosetError(
+                    f"{what}, row {cells.index[0]}, column {name!r}: {cells.iloc[0][:40]!r} is a list; give each "
+                    f"of its numbers a column, or leave it out: data.ignore={name}"
+                )
             columns[name] = {"values": sorted(set(cells))}
         else:
             chosen = numbers[rows] if rows.any() else numbers
