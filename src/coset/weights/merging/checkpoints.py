@@ -187,6 +187,9 @@ def _instead_of_a_folder(path: Path) -> str:
         return ": GGUF files are not read, give the model as safetensors"
     if path.is_file():
         return ": give the folder that it lies in"
+    model, _, adapter = str(path).rpartition("+")
+    if model and Path(model).is_dir():
+        return f": put the adapter into the model first (coset lora apply {model} {adapter} OUTPUT), and give OUTPUT"
     return (
         "" if path.exists() or len(path.parts) < 2 else ": models are read from disk; one of a hub is downloaded first"
     )

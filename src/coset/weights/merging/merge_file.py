@@ -30,10 +30,11 @@ from coset.weights.merging.encoders import Inputs
 from coset.weights.merging.fitting import Fit, Progress, Targets, features_of, fit
 from coset.weights.merging.merge_options import MergeFile
 from coset.weights.merging.merge_results import card, read_inputs, samples_that_fit, scores_of, tokens_of
-from coset.weights.merging.merge_values import Setting, values_by_name
+from coset.weights.merging.merge_values import Setting, slice_of, values_by_name
 from coset.weights.merging.methods import Begin, Mix, called
 from coset.weights.merging.methods import Setting as Shared
 from coset.weights.merging.mixing import PerTensor, Values
+from coset.weights.merging.stacking import Stack, depth, moves
 from coset.weights.merging.stored import StoredEncoder
 from coset.weights.merging.supernet import FoldedSuperNet
 from coset.weights.merging.teachers import Merged, Teacher, fold_heads
@@ -89,6 +90,9 @@ def check(merge: MergeFile) -> list[str]:
             cosine = weight_cosine(names, opened[i], opened[j])
             lines.append(str(Diagnosis((merge.models[i].task, merge.models[j].task), cosine)))
     _needs(merge)
+    if moves(merge.layers, opened):
+        _stack(merge, opened)
+        lines.append(f"layers: {merge.layers[-1].last}, of {depth(opened[0])}")
     output = Path(merge.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and _finished(merge, output) is None:
         raise CosetError(f"{output} exists already: choose another output")
@@ -136,7 +140,9 @@ def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str,
     kept = output.with_name(f".{output.name}.training")
     with checkpoints.new_folder(output) as folder, _training_folder(kept):
         teachers, job = None, _Job(merge, opened, folder, kept, progress)
-        if merge.method.mix is not None:
+        if moves(merge.layers, opened):
+            _write_stacked(job, _stack(merge, opened))
+        elif merge.method.mix is not None:
             _write_streamed(job, merge.method.mix)
         else:
             teachers, more = _write_merged(job)
@@ -173,10 +179,11 @@ def _heads(merge: MergeFile, opened: Sequence[Checkpoint]) -> Heads:
 
 def _needs(merge: MergeFile) -> None:
     method, name = merge.method, merge.merge_method
-    if method.models not in (None, len(merge.models)):
-        raise CosetError(f"merge_method={name} takes {method.models} models, not {len(merge.models)}")
-    if len(merge.models) < method.least:
-        raise CosetError(f"merge_method={name} takes {method.least} models at least, not {len(merge.models)}")
+    for count, of in [(len(s.sources), " in a slice") for s in merge.layers] or [(len(merge.models), "")]:
+        if method.models not in (None, count):
+            raise CosetError(f"merge_method={name} takes {method.models} models{of}, not {count}")
+        if count < (1 if merge.layers else method.least):
+            raise CosetError(f"merge_method={name} takes {method.least} models at least, not {count}")
     if method.base and merge.base_model is None:
         raise CosetError(f"merge_method={name} needs base_model: the folder of the model that all began as")
     weights = merge.parameters.weights
@@ -276,6 +283,47 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     write_json(job.folder / "config.json", config | {"dtype": merge.dtype})
 
 
+def _stack(merge: MergeFile, opened: Sequence[Checkpoint]) -> Stack:
+    """What slices that move layers ask for.
+
+    Raises:
+        CosetError: The method looks at more than a tensor of each model, or needs a base; see also :class:`Stack`.
+    """
+    name = merge.merge_method
+    if not isinstance(merge.method, PerTensor):
+        raise CosetError(f"merge_method={name}: slices that move layers go with methods that go tensor by tensor")
+    if merge.base_model is not None:
+        raise CosetError(
+            f"merge_method={name}: layers of a base are not moved: slices have to be the same layers of all models, "
+            "one after the other"
+        )
+    return Stack(opened, merge.layers)
+
+
+def _write_stacked(job: _Job, stack: Stack) -> None:
+    """The same for layers that are moved: a tensor of each source of its slice."""
+    merge, opened = job.merge, job.opened
+    dtype = getattr(torch, merge.dtype)
+    assert isinstance(merge.method, PerTensor)
+    mix, values = merge.method.mix, _values(merge, opened)
+    assert mix is not None
+    merged = [called(mix, stack.sources(one), seed=merge.seed, values=values) for one in stack.slices]
+    shapes, kinds = {c.folder: c.shapes() for c in opened}, {c.folder: c.dtypes() for c in opened}
+
+    def made(name: str) -> Tensor:
+        first = stack.first(name)
+        if not kinds[first.checkpoint.folder][first.name(name)].startswith(("F", "BF")):
+            return first[name]
+        return _stored_as(merged[stack.slices.index(slice_of(name, stack.slices))](name), dtype, name)
+
+    sizes = {}
+    for name in stack.names:
+        first = stack.first(name)
+        sizes[name] = _numel(shapes[first.checkpoint.folder][first.name(name)]) * dtype.itemsize
+    checkpoints.write_shards(job.folder, ((name, made(name)) for name in stack.names), sizes, merge.max_shard_size)
+    write_json(job.folder / "config.json", stack.config() | {"dtype": merge.dtype})
+
+
 def _stored_as(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """In the type that is written.
 
@@ -306,7 +354,7 @@ def _plain(merge: MergeFile) -> dict[str, float]:
 
 
 def _values(merge: MergeFile, opened: Sequence[Checkpoint]) -> Callable[[str], Values]:
-    p, config = merge.parameters, opened[0].config
+    p = merge.parameters
     shared: dict[str, Any] = {"lambda": p.scale if p.lam is None else p.lam, "t": p.t, "weight": p.weight}
     shared |= {"density": p.density, "gamma": p.gamma, "epsilon": p.epsilon, "normalize": p.normalize}
     shared |= {
@@ -315,16 +363,14 @@ def _values(merge: MergeFile, opened: Sequence[Checkpoint]) -> Callable[[str], V
         "max_iter": p.max_iter,
         "tol": p.tol,
         "scale": p.scale,
+        "flatten": p.nuslerp_flatten,
+        "row_wise": p.nuslerp_row_wise,
+        "filter_wise": p.filter_wise,
     }
     own: list[dict[str, Setting]] = [dict(m.parameters) for m in merge.models]
     for model, weight in zip(own, p.weights or [], strict=False):
         model["weight"] = weight
-    layers = next((config[k] for k in ("num_hidden_layers", "n_layer", "num_layers") if k in config), 1)
-    if merge.layers and merge.layers[-1].last != layers:
-        raise CosetError(
-            f"slices end at layer {merge.layers[-1].last}, the models have {layers}: the depth has to stay"
-        )
-    return values_by_name(own, shared, merge.layers, int(layers))
+    return values_by_name(own, shared, merge.layers, depth(opened[0]))
 
 
 def _write_merged(job: _Job) -> tuple[list[Teacher] | None, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.options import Options
-from coset.core.outside import read_settings
+from coset.core.outside import read_settings, read_text
+from coset.core.registry import nearest
 from coset.weights.merging.augmentation import AugmentationOptions
 from coset.weights.merging.checkpoints import Heads
 from coset.weights.merging.merge_values import Setting, Slice, from_slices
@@ -49,6 +51,9 @@ class Parameters(Options):
     select_topk: float = Field(1.0, gt=0, le=1, description="sce")
     max_iter: int = Field(10, ge=1, description="karcher")
     tol: float = Field(1e-5, gt=0, description="karcher")
+    nuslerp_flatten: bool = Field(True, description="nuslerp: one angle for a tensor; else one for each of its rows")
+    nuslerp_row_wise: bool = Field(False, description="nuslerp without flatten: along the first axis")
+    filter_wise: bool = Field(False, description="model_stock: a cosine for each row")
     int8_mask: bool = Field(False, description="of mergekit: memory of masks; of no meaning here")
     alpha: float = Field(0.7, ge=0, le=1, description="regmean")
     rank: int = Field(12, ge=1)
@@ -93,7 +98,7 @@ class MergeFile(Options):
     def _known(cls, value: str) -> str:
         known = sorted(name for name, method in MERGE_METHODS.items() if method.files)
         if value not in known:
-            raise ValueError(f"choose from {', '.join(known)}")
+            raise ValueError(f"{value!r} is no method of ours: choose from {', '.join(known)}")
         return value
 
     @property
@@ -120,13 +125,14 @@ def load(path: Path) -> MergeFile:
     """
     if not path.is_file():
         raise CosetError(f"merge file {path} does not exist")
+    parts = re.split(r"^---.*$", read_text(path), flags=re.MULTILINE)
+    if sum(bool(re.sub(r"#.*", "", part).strip()) for part in parts) > 1:
+        raise CosetError(f"{path} holds several merges: give each a file of its own")
     values: dict[str, Any] = read_settings(path)
     try:
         made = MergeFile.model_validate(_of_mergekit({str(key): value for key, value in values.items()}))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise CosetError(f"{path}: {where}: {first['msg']}, not {first['input']!r}") from error
+        raise CosetError(f"{path}: {_told(error.errors()[0])}") from error
     except CosetError as error:
         raise CosetError(f"{path}: {error}") from error
     made = _without_base(made)
@@ -143,7 +149,24 @@ def load(path: Path) -> MergeFile:
     return made.model_copy(update=update)
 
 
+def _told(error: Any) -> str:
+    """What is wrong in a file, with the key."""
+    inner = [str(part) for part in error["loc"] if not re.match(r"(float|list\[|Filtered)", str(part))]
+    key, value = ".".join(inner), repr(error["input"])
+    value = value if len(value) < 80 else value[:80] + "..."
+    if len(inner) < len(error["loc"]):
+        return f"{key}: a number, a list of numbers, or a list of filter and value was expected, not {value}"
+    if error["type"] == "extra_forbidden":
+        near = nearest(inner[-1], [*MergeFile.model_fields, *Parameters.model_fields])
+        return f"unknown key {key}={value}" + (f"; did you mean {near}?" if near else "")
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}" + ("" if key == "merge_method" else f", not {value}")
+
+
 _OF_NO_USE = {
+    "experts": "mixtures of experts are not made here",
+    "adapters": "a LoRA is put into its model by coset lora apply MODEL ADAPTER OUTPUT",
     "tokenizer": "a tokenizer of several is not made: the models need one vocabulary",
     "chat_template": "chat templates are not chosen: that of the first model is kept",
     "modules": "models of several modules are merged by models: leave modules out",
@@ -159,6 +182,9 @@ def _of_mergekit(values: dict[str, Any]) -> dict[str, Any]:
     for key, why in _OF_NO_USE.items():
         if values.get(key) is not None:
             raise CosetError(f"{key}: {why}")
+    if "out_path" in values:
+        values.setdefault("output", values.pop("out_path"))
+    values = _without_nothing(values)
     if "slices" in values:
         values = from_slices(values)
     source = values.pop("tokenizer_source", None)
@@ -171,6 +197,13 @@ def _of_mergekit(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _without_nothing(value: Any) -> Any:
+    """Keys without a value are those that are not there."""
+    if isinstance(value, dict):
+        return {key: _without_nothing(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nothing(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _without_base(made: MergeFile) -> MergeFile:
     """mergekit lists the base among the models: as the first of the two of SLERP, and for nothing elsewhere."""
     names = [m.model for m in made.models]
@@ -181,10 +214,16 @@ def _without_base(made: MergeFile) -> MergeFile:
         return made
     at = names.index(made.base_model)
     rest = [m for i, m in enumerate(made.models) if i != at]
-    layers = [s.model_copy(update={"models": [x for i, x in enumerate(s.models) if i != at]}) for s in made.layers]
     if made.method.base or made.method.base_optional:
+        order = [i for i in range(len(names)) if i != at]
+        layers = [_renumbered(s, order) for s in made.layers]
         return made.model_copy(update={"models": rest, "layers": layers})
-    ordered = [
-        s.model_copy(update={"models": [s.models[at], *x.models]}) for s, x in zip(made.layers, layers, strict=True)
-    ]
-    return made.model_copy(update={"models": [made.models[at], *rest], "layers": ordered, "base_model": None})
+    order = [at, *(i for i in range(len(names)) if i != at)]
+    layers = [_renumbered(s, order) for s in made.layers]
+    return made.model_copy(update={"models": [made.models[at], *rest], "layers": layers, "base_model": None})
+
+
+def _renumbered(one: Slice, order: list[int]) -> Slice:
+    """A slice whose sources are of these models alone, in this order, and numbered so."""
+    sources = sorted((s for s in one.sources if s.model in order), key=lambda s: order.index(s.model))
+    return one.model_copy(update={"sources": [s.model_copy(update={"model": order.index(s.model)}) for s in sources]})

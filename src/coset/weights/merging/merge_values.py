@@ -27,16 +27,29 @@ class Filtered(Options):
 
 Setting = float | list[float] | Filtered | list[Filtered]
 PER_MODEL = ("weight", "density", "gamma", "epsilon", "scale")
+YES_OR_NO = ("normalize", "rescale", "flatten", "row_wise", "filter_wise")
 SHARED = ("t", "lambda", "select_topk", "max_iter", "tol")
 
 
+class Source(Options):
+    """Layers of one model, from ``first`` on; ``model`` is its number in the file."""
+
+    model: int
+    first: int
+    parameters: dict[str, Setting] = {}
+
+
 class Slice(Options):
-    """Layers ``first`` to ``last`` (not included) of all models, with settings of their own."""
+    """Layers ``first`` to ``last`` (not included) of the result: of as many layers of each source."""
 
     first: int
     last: int
-    models: list[dict[str, Setting]]
+    sources: list[Source]
     parameters: dict[str, Setting] = {}
+
+    def moves(self, models: int) -> bool:
+        """Whether they are others than these layers of all models."""
+        return [(s.model, s.first) for s in self.sources] != [(n, self.first) for n in range(models)]
 
 
 def evaluated(setting: Setting, name: str, place: float) -> float | None:
@@ -74,26 +87,26 @@ def values_by_name(
 
     Args:
         models: Each model's own.
-        shared: Of the file; ``normalize`` and ``rescale`` are yes or no.
+        shared: Of the file; :data:`YES_OR_NO` among them have no gradients.
         slices: Settings by layers; none for the same in all.
         layers: How many there are.
     """
-    plain = {key: shared[key] for key in ("normalize", "rescale") if shared.get(key) is not None}
+    plain = {key: shared[key] for key in YES_OR_NO if shared.get(key) is not None}
 
     def values(name: str) -> Values:
-        number = _layer(name)
-        found = next((s for s in slices if number is not None and s.first <= number < s.last), None)
-        if found is None and slices:
-            found = slices[-1] if number is None and name.startswith(("lm_head", "model.norm")) else slices[0]
+        number, found = layer_of(name), slice_of(name, slices) if slices else None
         first, last = (0, layers) if found is None else (found.first, found.last)
         place = 0.0 if number is None else (number - first) / (last - first - 1) if last - first > 1 else 1.0
+        own = [[m] for m in models]
+        if found is not None:
+            own = [[s.parameters, models[s.model]] for s in found.sources]
 
-        def scopes(model: int | None) -> list[Mapping[str, Setting]]:
-            own = [] if model is None else [models[model]] if found is None else [found.models[model], models[model]]
-            return [*own, *([] if found is None else [found.parameters]), shared]
+        def scopes(source: int | None) -> list[Mapping[str, Setting]]:
+            of_source = [] if source is None else own[source]
+            return [*of_source, *([] if found is None else [found.parameters]), shared]
 
-        def one(key: str, model: int | None = None) -> float | None:
-            for scope in scopes(model):
+        def one(key: str, source: int | None = None) -> float | None:
+            for scope in scopes(source):
                 if scope.get(key) is not None and (value := evaluated(scope[key], name, place)) is not None:
                     return value
             return None
@@ -103,20 +116,33 @@ def values_by_name(
             value = one(key)
             if value is not None:
                 given["lam" if key == "lambda" else key] = int(value) if key == "max_iter" else value
-        defaults = Values.of(len(models))
+        defaults = Values.of(len(own))
         for key in PER_MODEL:
             default = getattr(defaults, key)
-            found_values = [one(key, i) for i in range(len(models))]
+            found_values = [one(key, i) for i in range(len(own))]
             given[key] = [d if value is None else value for d, value in zip(default, found_values, strict=True)]
-        return Values.of(len(models), **given)
+        return Values.of(len(own), **given)
 
     return values
 
 
-def _layer(name: str) -> int | None:
+LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+LAST = re.compile(r"(^|\.)(lm_head|norm|ln_f|final_layer_?norm|final_norm|embed_out|score|classifier|pooler|cls)(\.|$)")
+
+
+def layer_of(name: str) -> int | None:
     """The number of the layer that a tensor belongs to."""
-    match = re.search(r"\.(\d+)\.", name)
-    return None if match is None else int(match.group(1))
+    match = LAYER.search(name)
+    return None if match is None else int(match.group())
+
+
+def slice_of(name: str, slices: Sequence[Slice]) -> Slice:
+    """The slice that a tensor of the result belongs to; what comes before all layers is of the first, what after of
+    the last."""
+    number = layer_of(name)
+    if number is None:
+        return slices[-1] if LAST.search(name) and "embeddings" not in name else slices[0]
+    return next((s for s in slices if s.first <= number < s.last), slices[-1])
 
 
 def _sources(one: Any) -> list[dict[str, Any]]:
@@ -132,33 +158,31 @@ def _sources(one: Any) -> list[dict[str, Any]]:
 
 
 def from_slices(values: dict[str, Any]) -> dict[str, Any]:
-    """A file with ``slices`` as one with ``models``: the same layers of all of them, one slice after the other.
+    """A file with ``slices`` as one with ``models``, and which of their layers lie one above the other.
 
     Raises:
-        CosetError: Slices repeat, drop or shift layers, or name other models.
+        CosetError: A slice names no layers, or other numbers of layers of its sources.
     """
     slices = values.pop("slices")
     if "models" in values:
         raise CosetError("give models or slices, not both")
     names: list[str] = []
-    made, expected = [], 0
+    made, first = [], 0
     for one in slices if isinstance(slices, list) else []:
-        sources = _sources(one)
-        own = [str(s.get("model")) for s in sources]
-        names = names or own
-        ranges = {tuple(s.get("layer_range") or ()) for s in sources}
-        if own != names or len(ranges) != 1:
-            raise CosetError("slices: each needs the same models in the same order, and the same layer_range of all")
-        (found,) = ranges
-        if len(found) != 2 or found[0] != expected:
-            raise CosetError(
-                f"slices: layer_range {list(found)} does not begin at {expected}: layers that are repeated, dropped or "
-                "moved change the depth, which is not done here"
-            )
-        expected = found[1]
+        sources = []
+        for source in _sources(one):
+            name, layers = str(source.get("model")), list[int](source.get("layer_range") or [])
+            names += [] if name in names else [name]
+            if len(layers) != 2 or not 0 <= layers[0] < layers[1]:
+                raise CosetError(f"slices: {name}: layer_range {layers}: two numbers, e.g. [0, 12], were expected")
+            own = {"model": names.index(name), "first": layers[0], "parameters": source.get("parameters") or {}}
+            sources.append((own, layers[1] - layers[0]))
+        if len({count for _, count in sources}) != 1:
+            raise CosetError("slices: layer_range of all sources of a slice has to be of equally many layers")
+        last = first + sources[0][1]
         parameters = one.get("parameters") or {}
-        models = [s.get("parameters") or {} for s in sources]
-        made.append({"first": found[0], "last": found[1], "models": models, "parameters": parameters})
+        made.append({"first": first, "last": last, "sources": [own for own, _ in sources], "parameters": parameters})
+        first = last
     if not names:
         raise CosetError("slices holds no sources")
     return values | {"models": [{"model": name} for name in names], "layers": made}

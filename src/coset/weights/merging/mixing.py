@@ -40,6 +40,9 @@ class Values:
         lam: What a merged difference is multiplied with (``lambda``).
         normalize: Whether sums are divided by the weights in them; None: as the method is used to.
         rescale: Whether pruned differences keep the sum of their sizes; None: as the method is used to.
+        flatten: Of ``nuslerp``: one angle for a tensor; else one for each of its rows.
+        row_wise: Of ``nuslerp`` without ``flatten``: angles between slices along the first axis, as mergekit has it.
+        filter_wise: Of ``model_stock``: a cosine for each row; a vector is one.
         select_topk: Share of entries of the largest variance that SCE looks at.
         max_iter: Steps of the Karcher mean.
         tol: Where it stops.
@@ -54,6 +57,9 @@ class Values:
     lam: float = 1.0
     normalize: bool | None = None
     rescale: bool | None = None
+    flatten: bool = True
+    row_wise: bool = False
+    filter_wise: bool = False
     select_topk: float = 1.0
     max_iter: int = 10
     tol: float = 1e-5
@@ -169,12 +175,26 @@ def slerp(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) 
 
 @mixer("nuslerp", base="optional", models=2)
 def nuslerp(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
-    """SLERP at t = w_2 / (w_1 + w_2), of differences from a base if there is one."""
+    """SLERP at t = w_2 / (w_1 + w_2), of differences from a base if there is one, of tensors or of their rows."""
     total = sum(v.weight)
     t = 0.5 if abs(total) < 1e-6 else v.weight[1] / total
-    moved = [x - base for x in tensors] if base is not None else tensors
-    found = _on_the_circle(moved[0], moved[1], t, 1.0)
+    moved = [x - base for x in tensors] if base is not None else list(tensors)
+    if v.flatten:
+        found = _on_the_circle(moved[0], moved[1], t, 1.0)
+    else:
+        axis = 0 if v.row_wise else -1
+        found = _on_circles(moved[0].transpose(axis, -1), moved[1].transpose(axis, -1), t).transpose(axis, -1)
     return found if base is None else base + found
+
+
+def _on_circles(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """SLERP of each pair of vectors along the last axis; in a straight line where they are parallel."""
+    units = [x / x.norm(dim=-1, keepdim=True).clamp(min=1e-7) for x in (a, b)]
+    cosine = (units[0] * units[1]).sum(-1, keepdim=True).clamp(-1, 1)
+    straight = 1 - cosine.square() <= 1e-16
+    angle = torch.acos(torch.where(straight, 0, cosine))
+    arc = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+    return torch.where(straight, (1 - t) * a + t * b, arc)
 
 
 def _on_the_circle(a: Tensor, b: Tensor, t: float, parallel: float) -> Tensor:
@@ -255,21 +275,23 @@ def passthrough(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Gener
 def model_stock(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """t mean + (1 - t) base, t = k c / (1 + (k - 1) c), c the mean cosine of differences (Jang et al. 2024).
 
+    c is of whole tensors, or with ``filter_wise`` of each row.
+
     Raises:
         CosetError: There are fewer than two models.
     """
     assert base is not None
     if len(tensors) < 2:
         raise CosetError("model_stock takes two models at least, beside base_model")
-    moved = [(x - base).flatten() for x in tensors]
+    moved = [x - base if v.filter_wise else (x - base).flatten() for x in tensors]
     cosines = [
-        (a @ b / (a.norm() * b.norm()).clamp(min=1e-6)).clamp(-1, 1)
+        ((a * b).sum(-1, keepdim=True) / (a.norm(dim=-1, keepdim=True) * b.norm(dim=-1, keepdim=True)).clamp(min=1e-6))
         for i, a in enumerate(moved)
         for b in moved[i + 1 :]
     ]
-    cosine, k = torch.stack(cosines).mean(), len(moved)
+    cosine, k = torch.stack(cosines).clamp(-1, 1).mean(0), len(moved)
     below = 1 + (k - 1) * cosine
-    t = 0.0 if abs(float(below)) < 1e-6 else k * cosine / below
+    t = torch.where(below.abs() < 1e-6, 0, k * cosine / below)
     return t * torch.stack(list(tensors)).mean(0) + (1 - t) * base
 
 
