@@ -201,7 +201,7 @@ def rmse(predicted: list[float], test: list[float]) -> float:
     return float(np.sqrt(np.mean((np.array(predicted) - np.array(test)) ** 2)))
 
 
-def jobs(tools: list[str], groups: int, members: int, only: list[str]) -> Iterator[Job]:
+def jobs(tools: list[str], groups: int, members: int, only: list[str], singles: bool = False) -> Iterator[Job]:
     """Single networks of the first groups, what costs as much, single networks of the other groups, then members of
     ensembles on random splits; split by split, so that a table that was cut off has whole pairs."""
     cells = [("freesolv", "random"), ("esol", "scaffold"), ("esol", "random"), ("freesolv", "scaffold")]
@@ -212,7 +212,8 @@ def jobs(tools: list[str], groups: int, members: int, only: list[str]) -> Iterat
     turns += [(group, 0, cells, [tool for tool in tools if tool not in plain]) for group in first]
     turns += [(group, 0, cells, tools) for group in range(FEW, groups)]
     drawn = [cell for cell in cells if cell[1] == "random"]
-    turns += [(group, member, drawn, tools) for group in range(groups) for member in range(1, members)]
+    if not singles:
+        turns += [(group, member, drawn, tools) for group in range(groups) for member in range(1, members)]
     for group, member, some, used in turns:
         for (data, split), tool in product(some, used):
             yield Job(data, split, tool, group, member)
@@ -284,6 +285,9 @@ def main() -> None:
     parser.add_argument("--chemprop", help="python of an environment with chemprop; without it only ours is run")
     parser.add_argument("--seeds", type=int, default=10, help="groups: splits, or ensembles")
     parser.add_argument("--members", type=int, default=5, help="of an ensemble")
+    parser.add_argument(
+        "--singles", action="store_true", help="no ensembles on random splits, each of which takes more"
+    )
     parser.add_argument("--only", nargs="+", default=[], help="such as esol/scaffold")
     parser.add_argument("--tools", nargs="+", default=[], help="some of the tools alone, such as chemprop")
     parser.add_argument("--budget", type=float, help="minutes after which no further training begins")
@@ -302,7 +306,7 @@ def main() -> None:
     tools += ["chemprop", "chemprop, equal CPU"] if options.chemprop else []
     tools = [tool for tool in tools if not options.tools or tool in options.tools]
     began = time.monotonic()
-    for job in jobs(tools, options.seeds, options.members, options.only):
+    for job in jobs(tools, options.seeds, options.members, options.only, options.singles):
         if options.budget is not None and time.monotonic() - began > 60 * options.budget:
             break
         bench.run(job)
