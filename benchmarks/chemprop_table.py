@@ -5,15 +5,18 @@ PYTHON is that of another environment with `pip install chemprop==2.2.4`. Every 
 one thread, and leaves a row in FOLDER/rows.jsonl when it is done; the same command goes on where it was stopped.
 `python benchmarks/chemprop_table.py FOLDER --show` prints the tables from the rows.
 
-Both train on the same rows: splits are those of the recipe (`data.split_seed=S`; a scaffold split has no seed), written
-out for chemprop with a column of splits. Group S of five members has the seeds 5 S to 5 S + 4; the first is the single
-network. chemprop runs as it comes (50 epochs), and once more with as many epochs as cost what ours costs ("equal CPU"):
-its seconds an epoch and before the first are measured by two trainings of 3 and 13 epochs. CPU seconds are user and
-system time of the process, imports and all.
+Both train on the same rows: splits are those of the recipe (`data.split_seed=S`), written out for chemprop with a
+column of splits. Group S of five members is about random split S and has the seeds 5 S to 5 S + 4; the first is the
+single network. A scaffold split has no seed: group S is a network of seed S, and five groups are an ensemble. chemprop
+runs as it comes (50 epochs), and once more with as many epochs as cost what ours costs ("equal CPU"): seconds of both
+are those of the first three groups, which are therefore run first, and what comes before the first epoch is measured by
+a training of 3. CPU seconds are user and system time of the process, imports and all; the tools take turns, so that a
+machine that others use is equally slow for them.
 
 With --from RUN ours is trained once more from a network that was trained before (`model.from`), whose own seconds are
-not counted: such as of `coset run csv data.path=ZINC.csv data.target=penalized_logp training.epochs=10`, whose model is
-that of these recipes.
+not counted: such as of the table that `zinc_properties.py` writes. Differences are of single networks of one split and
+seed, with Student's interval of 95 %; where splits differ, with the variance of Nadeau and Bengio (2003) for training
+parts that overlap.
 """
 
 import argparse
@@ -23,7 +26,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from statistics import mean, stdev
@@ -31,17 +35,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from coset.graphs.experiments import GraphRecipe
 from coset.runs.recipes import load
 from coset.runs.results import RunResults
 
 OURS = {
-    "esol": "subgraphormer/esol",
-    "freesolv": "subgraphormer/freesolv",
+    "esol": "subgraphormer/esol-tuned",
+    "freesolv": "subgraphormer/freesolv-tuned",
 }
 STARTED = "coset, from a run"
-SHORT, LONG, USUAL = 3, 13, 50  # epochs of chemprop (its warm-up takes 2): to measure its speed, and by default
+SHORT, USUAL = 3, 50  # epochs of chemprop (its warm-up takes 2): to measure its start, and by default
+FEW = 3  # groups that are run first
+HELD_OUT = 0.1  # share of the test rows, and of those of validation
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
@@ -68,7 +75,7 @@ class Job:
         return self.data, self.split, self.tool, self.group, self.member
 
     def seed(self, members: int) -> int:
-        return members * self.group + self.member
+        return self.group if self.split == "scaffold" else members * self.group + self.member
 
 
 class Bench:
@@ -79,10 +86,10 @@ class Bench:
         chemprop: Python of chemprop's environment, if it is to be run.
         members: Of an ensemble.
         changes: Of our recipes, e.g. ``training.epochs=40``.
-        start: A run to start from, for ``coset, from a run``.
+        start: What ``coset, from a run`` has beside: the run to start from, and changes.
     """
 
-    def __init__(self, folder: Path, chemprop: str | None, members: int, changes: list[str], start: str | None = None):
+    def __init__(self, folder: Path, chemprop: str | None, members: int, changes: list[str], start: list[str]):
         self.folder, self.chemprop, self.members, self.changes = folder, chemprop, members, changes
         self.start = start
         self.file = folder / "rows.jsonl"
@@ -101,6 +108,9 @@ class Bench:
             cpu, predicted, test = self._ours(job, place)
         else:
             epochs = self._equal_epochs(job) if "equal" in job.tool else USUAL
+            if "equal" in job.tool and epochs == USUAL and (usual := self.done(replace(job, tool="chemprop"))):
+                self._keep(usual | {"tool": job.tool})
+                return
             cpu, predicted, test = self._chemprop(job, place, epochs)
         row = {name: getattr(job, name) for name in ("data", "split", "tool", "group", "member")}
         row |= {"seed": job.seed(self.members), "cpu_s": round(cpu, 1), "epochs": epochs, "rmse": rmse(predicted, test)}
@@ -115,8 +125,7 @@ class Bench:
     def _recipe(self, job: Job) -> list[str]:
         """Our recipe with its changes."""
         split = [f"data.split={job.split}", f"data.split_seed={job.group}", f"seed={job.seed(self.members)}"]
-        start = [f"model.from={self.start}"] if job.tool == STARTED else []
-        return [OURS[job.data], *split, *start, *self.changes]
+        return [OURS[job.data], *split, *self.changes, *(self.start if job.tool == STARTED else [])]
 
     def _ours(self, job: Job, place: Path) -> tuple[float, list[float], list[float]]:
         cpu = timed([sys.executable, "-m", "coset", "run", *self._recipe(job), "--output", str(place), "--quiet"])
@@ -153,19 +162,21 @@ class Bench:
         return file
 
     def _equal_epochs(self, job: Job) -> int:
-        """As many as cost what our first training on these data did."""
-        ours = self.done(Job(job.data, job.split, "coset", 0, 0))
-        assert ours is not None
-        seconds = []
-        for epochs in (SHORT, LONG):
-            timing = Job(job.data, job.split, f"timing {epochs}", 0, 0)
-            if (row := self.done(timing)) is None:
-                cpu, _, _ = self._chemprop(timing, self.folder / f"timing-{job.data}-{job.split}-{epochs}", epochs)
-                row = {name: getattr(timing, name) for name in ("data", "split", "tool", "group", "member")}
-                self._keep(row := row | {"cpu_s": round(cpu, 1)})
-            seconds.append(row["cpu_s"])
-        each = (seconds[1] - seconds[0]) / (LONG - SHORT)
-        return max(SHORT, round((ours["cpu_s"] - seconds[0]) / each + SHORT))
+        """As many as cost what our first trainings on these data did; the usual number if that is within a tenth."""
+        ours, usual = (self._seconds(job, tool) for tool in ("coset", "chemprop"))
+        timing = Job(job.data, job.split, f"timing {SHORT}", 0, 0)
+        if (row := self.done(timing)) is None:
+            cpu, _, _ = self._chemprop(timing, self.folder / f"timing-{job.data}-{job.split}-{SHORT}", SHORT)
+            row = {name: getattr(timing, name) for name in ("data", "split", "tool", "group", "member")}
+            self._keep(row := row | {"cpu_s": round(cpu, 1)})
+        each = (usual - row["cpu_s"]) / (USUAL - SHORT)
+        epochs = max(SHORT, round((ours - row["cpu_s"]) / each + SHORT))
+        return USUAL if abs(epochs - USUAL) <= USUAL / 10 else epochs
+
+    def _seconds(self, job: Job, tool: str) -> float:
+        """Mean of the first groups."""
+        first = (self.done(Job(job.data, job.split, tool, group, 0)) for group in range(FEW))
+        return mean(row["cpu_s"] for row in first if row is not None)
 
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -190,42 +201,76 @@ def rmse(predicted: list[float], test: list[float]) -> float:
     return float(np.sqrt(np.mean((np.array(predicted) - np.array(test)) ** 2)))
 
 
-def jobs(tools: list[str], groups: int, members: int, only: list[str]) -> Iterator[Job]:
-    """Three single networks of each first, then an ensemble of each, then the rest, so that a table that was cut off
-    has whole rows."""
+def jobs(tools: list[str], groups: int, members: int, only: list[str], singles: bool = False) -> Iterator[Job]:
+    """Single networks of the first groups, what costs as much, single networks of the other groups, then members of
+    ensembles on random splits; split by split, so that a table that was cut off has whole pairs."""
     cells = [("freesolv", "random"), ("esol", "scaffold"), ("esol", "random"), ("freesolv", "scaffold")]
     cells = [cell for cell in cells if not only or "/".join(cell) in only]
-    few = min(3, groups)
-    order = [(group, 0) for group in range(few)] + [(0, member) for member in range(1, members)]
-    order += [(group, 0) for group in range(few, groups)]
-    order += [(group, member) for group in range(1, groups) for member in range(1, members)]
-    for group, member in order:
-        for data, split in cells:
-            for tool in tools:
-                yield Job(data, split, tool, group, member)
+    first = range(min(FEW, groups))
+    plain = [tool for tool in tools if "equal" not in tool]
+    turns = [(group, 0, cells, plain) for group in first]
+    turns += [(group, 0, cells, [tool for tool in tools if tool not in plain]) for group in first]
+    turns += [(group, 0, cells, tools) for group in range(FEW, groups)]
+    drawn = [cell for cell in cells if cell[1] == "random"]
+    if not singles:
+        turns += [(group, member, drawn, tools) for group in range(groups) for member in range(1, members)]
+    for group, member, some, used in turns:
+        for (data, split), tool in product(some, used):
+            yield Job(data, split, tool, group, member)
 
 
 def show(rows: list[dict[str, Any]], members: int) -> None:
-    """A row a data set, split and tool: single networks by group, ensembles that are whole, CPU seconds."""
+    """A row a data set, split and tool: single networks, ensembles that are whole, CPU seconds; then differences."""
     rows = [row for row in rows if not row["tool"].startswith("timing")]
-    print("| data | split | tool | single: mean ± sd (groups) | CPU s | ensemble: mean ± sd (groups) | CPU s |")
+    print("| data | split | tool | single: mean ± sd (n) | CPU s | ensemble: mean ± sd (n) | CPU s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for cell in sorted({(row["data"], row["split"]) for row in rows}):
-        for tool in dict.fromkeys(row["tool"] for row in rows):
-            own = [row for row in rows if (row["data"], row["split"]) == cell and row["tool"] == tool]
-            if not own:
-                continue
-            single = [row for row in own if row["member"] == 0]
-            whole = [[row for row in own if row["group"] == g] for g in sorted({row["group"] for row in own})]
-            whole = [group for group in whole if len(group) == members]
-            joint = [
-                rmse(np.mean([r["predicted"] for r in group], axis=0).tolist(), group[0]["test"]) for group in whole
-            ]
-            cpu = mean(sum(row["cpu_s"] for row in group) for group in whole) if whole else None
-            epochs = f" ({own[0]['epochs']} epochs)" if own[0]["epochs"] else ""
-            print(f"| {cell[0]} | {cell[1]} | {tool}{epochs} | {spread([row['rmse'] for row in single])} | "
-                  f"{mean(row['cpu_s'] for row in single):.0f} | {spread(joint)} | "
-                  f"{'' if cpu is None else f'{cpu:.0f}'} |")  # fmt: skip
+    tools = list(dict.fromkeys(row["tool"] for row in rows))
+    cells = sorted({(row["data"], row["split"]) for row in rows})
+    for cell, tool in product(cells, tools):
+        own = [row for row in rows if (row["data"], row["split"], row["tool"]) == (*cell, tool)]
+        if not own:
+            continue
+        single = [row for row in own if row["member"] == 0]
+        whole = ensembles(own, members)
+        joint = [rmse(np.mean([r["predicted"] for r in group], axis=0).tolist(), group[0]["test"]) for group in whole]
+        cpu = mean(sum(row["cpu_s"] for row in group) for group in whole) if whole else None
+        epochs = f" ({own[0]['epochs']} epochs)" if own[0]["epochs"] else ""
+        print(f"| {cell[0]} | {cell[1]} | {tool}{epochs} | {spread([row['rmse'] for row in single])} | "
+              f"{mean(row['cpu_s'] for row in single):.0f} | {spread(joint)} | "
+              f"{'' if cpu is None else f'{cpu:.0f}'} |")  # fmt: skip
+    print("\n| data | split | RMSE of | minus that of | mean difference | 95 % interval | pairs |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for cell, (one, other) in product(cells, combinations(tools, 2)):
+        found = difference(rows, cell, one, other)
+        if found is not None:
+            middle, half, count = found
+            print(f"| {cell[0]} | {cell[1]} | {one} | {other} | {middle:+.3f} | {middle - half:+.3f} to "
+                  f"{middle + half:+.3f} | {count} |")  # fmt: skip
+
+
+def ensembles(rows: list[dict[str, Any]], members: int) -> list[list[dict[str, Any]]]:
+    """Those that are whole: all members of one random split, or so many seeds of the one scaffold split."""
+    if rows[0]["split"] == "scaffold":
+        seeds = sorted((row for row in rows if row["member"] == 0), key=lambda row: row["group"])
+        groups = [seeds[start : start + members] for start in range(0, len(seeds), members)]
+    else:
+        groups = [[row for row in rows if row["group"] == group] for group in sorted({row["group"] for row in rows})]
+    return [group for group in groups if len(group) == members]
+
+
+def difference(
+    rows: list[dict[str, Any]], cell: tuple[str, str], one: str, other: str
+) -> tuple[float, float, int] | None:
+    """Mean difference of two tools' single networks, half its interval, and the number of pairs; if there are two."""
+    errors = {(row["tool"], row["group"]): row for row in rows
+              if (row["data"], row["split"], row["member"]) == (*cell, 0)}  # fmt: skip
+    groups = [group for tool, group in errors if tool == one and (other, group) in errors]
+    if len(groups) < 2:
+        return None
+    found = np.array([errors[one, group]["rmse"] - errors[other, group]["rmse"] for group in groups])
+    overlap = HELD_OUT / (1 - 2 * HELD_OUT) if cell[1] == "random" else 0.0
+    half = float(student.ppf(0.975, len(found) - 1)) * float(found.std(ddof=1)) * (1 / len(found) + overlap) ** 0.5
+    return float(found.mean()), half, len(found)
 
 
 def spread(values: list[float]) -> str:
@@ -240,24 +285,29 @@ def main() -> None:
     parser.add_argument("--chemprop", help="python of an environment with chemprop; without it only ours is run")
     parser.add_argument("--seeds", type=int, default=10, help="groups: splits, or ensembles")
     parser.add_argument("--members", type=int, default=5, help="of an ensemble")
+    parser.add_argument(
+        "--singles", action="store_true", help="no ensembles on random splits, each of which takes more"
+    )
     parser.add_argument("--only", nargs="+", default=[], help="such as esol/scaffold")
     parser.add_argument("--tools", nargs="+", default=[], help="some of the tools alone, such as chemprop")
     parser.add_argument("--budget", type=float, help="minutes after which no further training begins")
     parser.add_argument("--changes", nargs="+", default=[], help="of our recipes, key=value")
     parser.add_argument("--from", dest="start", help="a run of ours on other molecules, to start from")
+    parser.add_argument("--from-changes", nargs="+", default=[], help="of our recipes where they start from it")
     parser.add_argument("--show", action="store_true", help="print the table, train nothing")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.folder, options.chemprop, options.members, options.changes, options.start)
+    start = [f"model.from={options.start}", *options.from_changes] if options.start else []
+    bench = Bench(options.folder, options.chemprop, options.members, options.changes, start)
     if options.show:
         show(bench.rows, options.members)
         return
     tools = ["coset", *([STARTED] if options.start else [])]
     tools += ["chemprop", "chemprop, equal CPU"] if options.chemprop else []
     tools = [tool for tool in tools if not options.tools or tool in options.tools]
-    start = time.monotonic()
-    for job in jobs(tools, options.seeds, options.members, options.only):
-        if options.budget is not None and time.monotonic() - start > 60 * options.budget:
+    began = time.monotonic()
+    for job in jobs(tools, options.seeds, options.members, options.only, options.singles):
+        if options.budget is not None and time.monotonic() - began > 60 * options.budget:
             break
         bench.run(job)
     show(bench.rows, options.members)

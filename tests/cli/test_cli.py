@@ -162,7 +162,7 @@ def test_mistyped_commands_get_one_line_and_code_2(mistake, arguments, start, co
         ("", [], "FILE is empty: the first row must name the columns"),
         ("smiles,carbons\n", [], "FILE has no rows below its header (smiles, carbons)"),
         ("smiles,carbons\nCC,2\n", [],
-         "FILE: 1 molecule cannot be split into 3 parts: at least 3 are needed"),
+         "FILE: 1 row cannot be split into 3 parts: at least 3 are needed"),
         ("smiles,carbons,split\nCC,2,train\nC,1,test\nCO,1,val\n", ["data.split=column"],
          "1 graph to train on: at least 2 are needed"),
         ("smiles,carbons,part\nCC,2,train\n", ["data.split=column"],

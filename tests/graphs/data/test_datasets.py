@@ -111,7 +111,7 @@ def test_files_that_are_no_tables(table, tmp_path):
 
 def test_one_molecule(table):
     assert len(table("smiles,y\nC,1\n")) == 1
-    with pytest.raises(CosetError, match=r"own.csv: 1 molecule cannot be split"):
+    with pytest.raises(CosetError, match=r"own.csv: 1 row cannot be split"):
         table("smiles,y\nC,1\n", split="random")
 
 

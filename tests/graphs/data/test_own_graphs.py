@@ -82,6 +82,21 @@ def test_a_column_called_file_is_one_of_names_only_where_it_names_graphs(tmp_pat
         assert table.targets[:, 0].tolist() == expected
 
 
+def test_lists_at_nodes_are_left_out_and_told(tmp_path):
+    graph = nx.karate_club_graph()
+    nx.set_node_attributes(graph, {node: [0.5, 1.0] for node in graph}, "pos")
+    (tmp_path / "club.json").write_text(json.dumps(nx.node_link_data(graph, edges="edges")))
+    table = GraphFiles(path=str(tmp_path / "club.json"), target="club").load(0, False)
+    assert table.notes == ("left out attributes that are lists or the like, no single values: pos",)
+
+
+def test_complex_features_are_told(tmp_path):
+    edge = torch.tensor([[0, 1], [1, 0]])
+    torch.save([Data(x=torch.ones(2, 1, dtype=torch.complex64), edge_index=edge, y=torch.ones(1))], tmp_path / "c.pt")
+    with pytest.raises(CosetError, match=r"c.pt, graph 0: x has complex numbers; give real and imaginary parts col"):
+        GraphFiles(path=str(tmp_path / "c.pt")).load(0, False)
+
+
 def test_node_link_files_as_drawing_libraries_write_them(tmp_path):
     """Without saying whether there may be parallel edges, ends by number, and edges in both directions."""
     links = [{"source": k, "target": (k + 1) % 5, "w": k} for k in range(5)]

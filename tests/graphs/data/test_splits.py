@@ -44,7 +44,7 @@ def test_bad_fractions(fractions):
 
 
 def test_one_molecule_cannot_be_split():
-    with pytest.raises(CosetError, match="1 molecule cannot be split into 3 parts"):
+    with pytest.raises(CosetError, match="1 row cannot be split into 3 parts"):
         random_split(1)
 
 

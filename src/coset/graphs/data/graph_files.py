@@ -181,8 +181,12 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
               for key, rows in (("nodes", nodes), ("edges", edges))]  # fmt: skip
     where = str(labels or place)
     directed = sum(network.is_directed() for _, network in networks)
-    notes = (f"{directed} graphs are directed; every edge is taken in both directions",) if directed else ()
-    return GraphTables(tables[0], tables[1], graphs, place, (f"nodes of {place}", f"edges of {place}", where), notes)
+    notes = [f"{directed} graphs are directed; every edge is taken in both directions"] if directed else []
+    if composed := sorted({str(key) for _, network in networks for key in _composed(network)}):
+        notes.append(f"left out attributes that are lists or the like, no single values: {', '.join(composed[:5])}")
+    return GraphTables(
+        tables[0], tables[1], graphs, place, (f"nodes of {place}", f"edges of {place}", where), tuple(notes)
+    )
 
 
 def _networks(file: Path) -> Iterable[nx.Graph]:
@@ -224,6 +228,12 @@ def _simple(network: nx.Graph, what: str) -> nx.Graph:
 def _texts(values: dict[Any, Any]) -> dict[str, str]:
     """Attributes that are single values."""
     return {str(key): str(value) for key, value in values.items() if isinstance(value, str | int | float | bool)}
+
+
+def _composed(network: nx.Graph) -> set[Any]:
+    """Attributes of nodes and edges that are no single values, such as places of a drawing."""
+    every = [data for _, data in network.nodes(data=True)] + [data for *_, data in network.edges(data=True)]
+    return {key for data in every for key, value in data.items() if isinstance(value, list | tuple | dict)}
 
 
 def _from_graph6(file: Path, labels: Path | None) -> GraphTables:

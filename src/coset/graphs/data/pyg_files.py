@@ -125,6 +125,8 @@ def _simple(data: Data, number: str, name: str) -> Data:
             continue
         if not isinstance(data[key], Tensor) or data[key].dim() not in (1, 2):
             raise CosetError(f"{what}: {key} must be a tensor of rows and columns")
+        if data[key].is_complex():
+            raise CosetError(f"{what}: {key} has complex numbers; give real and imaginary parts columns of their own")
         value = data[key].unsqueeze(1) if data[key].dim() == 1 else data[key]
         data[key] = value.float() if value.is_floating_point() else value.long()
         if not torch.isfinite(data[key]).all():

@@ -166,8 +166,8 @@ def split_sizes(count: int, fractions: Sequence[float]) -> list[int]:
         )
     wanted = sum(share > 0 for share in shares)
     if count < wanted:
-        molecules = "1 molecule" if count == 1 else f"{count} molecules"
-        raise CosetError(f"{molecules} cannot be split into {wanted} parts: at least {wanted} are needed")
+        rows = "1 row" if count == 1 else f"{count} rows"
+        raise CosetError(f"{rows} cannot be split into {wanted} parts: at least {wanted} are needed")
     held = [max(1, round(share * count)) if share else 0 for share in shares[1:]]
     while count - sum(held) < 1:
         held[held.index(max(held))] -= 1
