@@ -291,6 +291,38 @@ in_a_file("LyCORIS: DoRA along columns", {f"lora_unet_{ATTENTION}": (6, 4)},
           or f"lora_unet_{ATTENTION}: DoRA magnitudes of 4 columns")  # fmt: skip
 
 
+def by_mlx(name, change=None, layers=("first",), **config):
+    """``adapters.safetensors`` as mlx-lm writes it; the truth is what its forward pass adds: scale (x A) B."""
+
+    def write(folder):
+        g = torch.Generator().manual_seed(2)
+        state, wanted = {}, {}
+        for layer, rank in zip(layers, (2, 3, 1)):
+            rows = 11 if layer.endswith("embed_tokens") else 6
+            a, b = torch.randn(rows, rank, generator=g), torch.randn(rank, 4, generator=g)
+            state |= {f"{layer}.lora_a": a, f"{layer}.lora_b": b}
+            added = 20.0 * (torch.eye(rows) @ a) @ b
+            wanted[layer] = added if rows == 11 else added.T
+        said = change(state) if change else None
+        save_file({key: value.contiguous() for key, value in state.items()}, folder / "adapters.safetensors")
+        about = {"model": "mlx-community/small", "fine_tune_type": "lora", "num_layers": 4, **config}
+        about.setdefault("lora_parameters", {"rank": 2, "dropout": 0.0, "scale": 20.0})
+        (folder / "adapter_config.json").write_text(json.dumps(about))
+        return folder, said or wanted
+
+    CASES[name] = write
+
+
+MLX = "model.layers.0.self_attn.q_proj"
+by_mlx("mlx-lm: a scale for layers of three ranks", layers=(MLX, "model.layers.0.mlp.up_proj", "lm_head"))
+by_mlx("mlx-lm: an embedding", layers=("model.embed_tokens", MLX))
+by_mlx("mlx-lm: DoRA", lambda state: state.update({f"{MLX}.m": torch.ones(4)}), layers=(MLX,), fine_tune_type="dora")
+by_mlx("mlx-lm: experts in one tensor", lambda state: state.update({f"{MLX}.lora_a": torch.ones(3, 2, 6)})
+       or f"{MLX}.lora_a has shape (3, 2, 6): LoRAs of experts", layers=(MLX,))  # fmt: skip
+by_mlx("mlx-lm: quantised factors", lambda state: state.update({f"{MLX}.lora_a": torch.ones(6, 2, dtype=torch.int32)})
+       or f"{MLX}.lora_a is quantised (mlx-lm)", layers=(MLX,))  # fmt: skip
+
+
 def error_of(name: str, folder: Path) -> float | str:
     """Largest relative error of the updates that are read, or the text of the refusal."""
     from coset.core.errors import CosetError

@@ -301,3 +301,15 @@ def test_what_has_no_place_is_refused_or_left_out_on_request(tmp_path):
     assert read.layers["unet.mid_block.attentions.0.proj_in"].bias is None
     kept = load_lora(save_kohya(adapter, tmp_path / "y.safetensors"))
     assert torch.equal(next(iter(kept.layers.values())).bias, torch.ones(4))
+
+
+def test_qwen_image_keeps_its_names(tmp_path):
+    layers = ("attn.to_q", "attn.add_k_proj", "attn.to_out.0", "img_mlp.net.0.proj", "txt_mod.1")
+    pairs = {f"transformer.transformer_blocks.7.{n}": LoraPair(torch.randn(8, 2), torch.randn(8, 2)) for n in layers}
+    written = native(LoraAdapter(pairs, "qwen"))
+    assert set(written.layers) == {f"transformer_blocks.7.{n}" for n in layers}
+    save_kohya(LoraAdapter(pairs, "qwen"), tmp_path / "qwen.safetensors")
+    read = canonical(load_lora(tmp_path / "qwen.safetensors"))
+    assert set(read.layers) == set(pairs)
+    for name, pair in pairs.items():
+        torch.testing.assert_close(read.layers[name].weight_update(), pair.weight_update())

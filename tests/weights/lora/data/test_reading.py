@@ -262,3 +262,33 @@ def test_written_as_kohya_it_reads_the_same(tmp_path):
     again = load_lora(save_kohya(adapter, tmp_path / "x.safetensors"))
     found = again.layers["lora_unet_down_blocks_0_resnets_0_conv1"]
     torch.testing.assert_close(found.weight_update(), adapter.layers[name].weight_update())
+
+
+def mlx(folder, config):
+    g = torch.Generator().manual_seed(0)
+    layer = "model.layers.0.self_attn.q_proj"
+    a, b = torch.randn(6, 2, generator=g), torch.randn(2, 4, generator=g)
+    folder.mkdir()
+    safetensors.save_file({f"{layer}.lora_a": a, f"{layer}.lora_b": b}, folder / "adapters.safetensors")
+    safetensors.save_file({f"{layer}.lora_a": a, f"{layer}.lora_b": 0 * b}, folder / "0000100_adapters.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return layer, (a @ b).T
+
+
+def test_an_adapter_of_mlx_becomes_one_of_peft(tmp_path):
+    layer, product = mlx(tmp_path / "mlx", {"model": "some/base", "lora_parameters": {"rank": 2, "scale": 10.0}})
+    read = load_lora(tmp_path / "mlx")
+    assert (read.source_format, read.base_model, read.obstacles) == ("mlx", "some/base", ())
+    save_peft(read, tmp_path / "peft")
+    again = load_lora(tmp_path / "peft")
+    assert again.base_model == "some/base"
+    torch.testing.assert_close(again.layers[layer].weight_update(), 10 * product)
+    one = load_lora(tmp_path / "mlx" / "0000100_adapters.safetensors")
+    assert one.layers[layer].scale == 10
+    assert "every update is zero" in " ".join(one.notes)
+
+
+def test_an_adapter_of_mlx_without_its_scale_has_none(tmp_path):
+    layer, product = mlx(tmp_path / "mlx", {"lora_parameters": {"rank": 2}})
+    assert "--alpha says it" in load_lora(tmp_path / "mlx").obstacles[0]
+    torch.testing.assert_close(load_lora(tmp_path / "mlx", alpha=6.0).layers[layer].weight_update(), 3 * product)

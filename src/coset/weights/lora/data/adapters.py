@@ -102,7 +102,7 @@ class LoraAdapter:
         layers: In the order of their names.
         name: Where it comes from.
         base_model: What it was trained on, if the files say.
-        source_format: peft, diffusers, kohya, indexed or state dict.
+        source_format: peft, diffusers, kohya, mlx, indexed or state dict.
         notes: What a reader should know: parts that were ignored, updates that are more than dW.
         dense: Differences of whole parameters, by their names.
         saved: Parameters that were trained in full, by their names: they stand in the place of the base's.

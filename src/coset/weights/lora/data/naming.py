@@ -20,7 +20,7 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
-from coset.weights.lora.data.releases import FLUX, HUNYUAN, NAMED, candidates, written_as
+from coset.weights.lora.data.releases import FLUX, HUNYUAN, NAMED, QWEN, candidates, written_as
 
 _WORDS = (
     "down_blocks", "up_blocks", "mid_block", "input_blocks", "middle_block", "output_blocks", "transformer_blocks",
@@ -454,6 +454,8 @@ def _of_release(adapter: LoraAdapter, shapes: Mapping[str, tuple[int, int]], dot
             f"{adapter.name}: {first} is a layer of Flux and of LTX, which have two names for it: other layers tell "
             "which"
         )
+    if possible and set(possible) <= {QWEN}:
+        return ()  # Qwen-Image keeps its names
     if not set(possible) & set(NAMED):
         wanted = ", ".join(possible or adapter.models) or "one with other widths or more blocks"
         raise CosetError(

@@ -1,4 +1,4 @@
-"""Read LoRA adapters: PEFT folders, diffusers and kohya files, state dicts, PEFT models in memory.
+"""Read LoRA adapters: PEFT and mlx-lm folders, diffusers and kohya files, state dicts, PEFT models in memory.
 
 Layers are matched by name, never by position; the scale comes from the adapter's own configuration. Files are opened
 with safetensors, or with PyTorch's loader for plain weights, so that reading a stranger's adapter runs no code of it.
@@ -21,6 +21,7 @@ from coset.core.errors import CosetError, require
 from coset.core.outside import read_tree, tensors_with_metadata
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.keys import Key, parse_key
+from coset.weights.lora.data.mlx import as_peft, is_mlx
 from coset.weights.lora.data.products import is_product, product
 from coset.weights.lora.data.releases import called_in
 from coset.weights.lora.data.settings import Settings
@@ -30,6 +31,7 @@ FILES = (
     "adapter_model.bin",
     "pytorch_lora_weights.safetensors",
     "pytorch_lora_weights.bin",
+    "adapters.safetensors",
 )
 CONFIG = "adapter_config.json"
 _SAVED = "base_model.model."
@@ -96,8 +98,12 @@ def load_lora(
         config = config or found
         name = name or str(source)
     try:
+        of_mlx = is_mlx(state)
+        if of_mlx:
+            state, config = as_peft(state, config or {})
         settings = Settings.of(dict(config or {}), metadata, alpha)
         read = _assemble(state, settings, adapter, name, _metadata_notes(metadata))
+        read = replace(read, source_format="mlx") if of_mlx else read
         return replace(read, models=called_in(read.base_model, *(metadata.get(key) for key in _ABOUT_BASE)))
     except CosetError as error:
         raise CosetError(f"{name}: {error}") from error
@@ -120,7 +126,8 @@ def _from_model(model: nn.Module, adapter: str | None) -> tuple[dict[str, Tensor
 def _locate(path: Path, adapter: str | None) -> tuple[Path, dict[str, Any]]:
     """The file of weights, and the configuration beside it."""
     if path.is_file():
-        beside = path.with_name("adapter_config.json") if path.name.startswith("adapter_model") else None
+        known = path.name.startswith("adapter_model") or path.name.endswith("adapters.safetensors")
+        beside = path.with_name("adapter_config.json") if known else None
         return path, _config(beside) if beside is not None and beside.is_file() else {}
     if not path.is_dir():
         raise CosetError(f"{path} does not exist")

@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-FLUX, HUNYUAN = "flux", "hunyuan"
+FLUX, HUNYUAN, QWEN = "flux", "hunyuan", "qwen-image"
 NAMED = (FLUX, HUNYUAN)
-"""Those whose names of the first release are known."""
+"""Those whose first release has other names, which are known; that of Qwen-Image has the same."""
 _LEAST_WHOLE = 8
 """Blocks from which on an adapter that has all of a model's is taken to be of that model."""
 
@@ -45,8 +45,8 @@ _RELEASES = {
                      r"hunyuan"),
     "sd3": Release((24, 38), 0, (1536, 2432), r"transformer_blocks\.\d+\.attn2\.|pos_embed\.", r"single_|x_embedder",
                    r"stable-diffusion-3|\bsd-?3"),
-    "qwen-image": Release((60,), 0, (3072,), r"transformer_blocks\.\d+\.(img|txt)_(mlp|mod)\.",
-                          r"single_|\.ff(_context)?\.|\.norm1(_context)?\.|embedder", r"qwen-?image"),
+    QWEN: Release((60,), 0, (3072,), r"transformer_blocks\.\d+\.(img|txt)_(mlp|mod)\.",
+                  r"single_|\.ff(_context)?\.|\.norm1(_context)?\.|embedder", r"qwen-?image"),
 }  # fmt: skip
 
 
