@@ -6,7 +6,8 @@ A room of textured planes and boxes, seen by a hand-held camera on an arc with a
 ``walker=1`` a textured body of boxes walks through it. Each clip is tracked once and reconstructed with the true focal
 length held and from guesses x .6 and x 1.6. Errors of the focal length in percent, of rotation in degrees, of static
 points over the scene's size; CPU seconds of the reconstruction. One line a clip, then medians and the share within 1 %.
-``pycolmap=1`` runs pycolmap beside it from the same guesses (one thread, sequential matching).
+``pycolmap=1`` runs pycolmap beside it from the same guesses (one thread, sequential matching). With ``file=rows.jsonl``
+rows are kept as they come, and those that are there are not measured again.
 """
 
 import json
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 
 from coset.motion.data.scenes import Scene
-from coset.motion.data.tracks import Tracks
+from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.metrics import camera_errors, scene_metrics
 from coset.motion.models.checkpoint import pretrained
 from coset.motion.reconstruct import Options, reconstruct
@@ -130,42 +132,69 @@ def colmap(video: Video, scene: Scene, guess: float) -> dict[str, float]:
     true = (torch.from_numpy(part[found["frames"]]) for part in (scene.rotations, scene.positions))
     errors = camera_errors(turned, placed, *true)
     return {
-        "focal_percent": 100 * (found["focal"] / k.focal - 1), "frames": len(found["frames"]),
+        "focal_percent": 100 * (found["focal"] / k.focal - 1), "registered": len(found["frames"]),
         "rotation": errors["rotation"], "camera_path": errors["camera_path"], "seconds": found["seconds"],
     }  # fmt: skip
 
 
-def main(
-    clips: int = 20, frames: int = 24, walker: int = 0, seed: int = 0, guesses: int = 1, pycolmap: int = 0
-) -> None:
-    model, rows = pretrained()[0], []
-    for number in range(clips):
-        started = time.process_time()
-        video, scene = clip(seed + number, frames, bool(walker))
-        k, made = scene.tracks.intrinsics, time.process_time() - started
-        arms = {"held": k}
-        if guesses:
-            arms |= {f"guess x{f}": replace(k, focal=k.focal * f, source="guess") for f in (0.6, 1.6)}
-        for name, intrinsics in arms.items():
-            row = {"clip": seed + number, "arm": name} | measure(
-                scene, replace(scene.tracks, intrinsics=intrinsics), model
-            )
-            if pycolmap and name != "held":
-                row |= {f"colmap_{key}": value for key, value in colmap(video, scene, intrinsics.focal).items()}
-            rows.append(row)
-            numbers = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-            print(json.dumps(numbers | {"made": round(made, 1), "focal": round(k.focal / SIZE[0], 2)}), flush=True)
+def arms_of(k: Intrinsics, guesses: bool, pycolmap: bool) -> dict[str, Intrinsics]:
+    """What each arm is told of the lens."""
+    guessed = {f: replace(k, focal=k.focal * f, source="guess") for f in (0.6, 1.6)} if guesses or pycolmap else {}
+    ours = {f"guess x{f}": told for f, told in guessed.items()} if guesses else {}
+    theirs = {f"pycolmap x{f}": told for f, told in guessed.items()} if pycolmap else {}
+    return {"held": k, **ours, **theirs}
+
+
+def measured(number: int, frames: int, with_walker: bool, arms: dict[str, bool], done: set[str]) -> Iterator[dict]:
+    """A row for each arm of a clip that is not done yet; the clip is rendered if there is one."""
+    names = arms_of(Intrinsics.assumed(*SIZE), **arms)
+    if done.issuperset(names):
+        return
+    started, model = time.process_time(), pretrained()[0]
+    video, scene = clip(number, frames, with_walker)
+    k, made = scene.tracks.intrinsics, time.process_time() - started
+    about = {"widths": k.focal / SIZE[0], "frames": frames, "walker": with_walker, "made": made}
+    for name, told in arms_of(k, **arms).items():
+        if name in done:
+            continue
+        given = replace(scene, tracks=replace(scene.tracks, intrinsics=told))
+        found = colmap(video, scene, told.focal) if name.startswith("pycolmap") else measure(scene, given.tracks, model)
+        yield {"clip": number, "arm": name, **about, **found}
+
+
+def summary(rows: list[dict]) -> Iterator[str]:
+    """For each arm: clips, share within 1 % (a clip without an answer is not), worst, medians."""
     for arm in dict.fromkeys(row["arm"] for row in rows):
         part = [row for row in rows if row["arm"] == arm]
+        numbers = {key for row in part for key, value in row.items() if isinstance(value, float)}
         medians = {
-            key: round(float(np.nanmedian([row.get(key, np.nan) for row in part])), 4)
-            for key in part[0]
-            if isinstance(part[0][key], float)
+            key: round(float(np.nanmedian([row.get(key, np.nan) for row in part])), 4) for key in sorted(numbers)
         }
-        within = np.mean([abs(row["focal_percent"]) <= 1 for row in part])
-        print(arm, f"within 1 %: {within:.2f}", json.dumps(medians))
+        off = np.abs([row["focal_percent"] for row in part])
+        within = f"{int((off <= 1).sum())} of {len(part)} within 1 %, worst {np.nanmax(off):.2f}"
+        yield f"{arm}: {within}, {int(np.isnan(off).sum())} without an answer; medians {json.dumps(medians)}"
+
+
+def main(
+    clips: int = 20, frames: int = 24, walker: int = 0, seed: int = 0, guesses: int = 1, pycolmap: int = 0,
+    file: str = "",
+) -> None:  # fmt: skip
+    kept = Path(file) if file else None
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
+    rows = [row for row in rows if row["frames"] == frames and row["walker"] == bool(walker)]
+    for number in range(seed, seed + clips):
+        done = {row["arm"] for row in rows if row["clip"] == number}
+        for row in measured(number, frames, bool(walker), {"guesses": bool(guesses), "pycolmap": bool(pycolmap)}, done):
+            rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+            print(json.dumps(rows[-1]), flush=True)
+            if kept:
+                with kept.open("a") as lines:
+                    lines.write(json.dumps(rows[-1]) + "\n")
+    for line in summary([row for row in rows if seed <= row["clip"] < seed + clips]):
+        print(line)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(**{key: int(value) for key, _, value in (part.partition("=") for part in sys.argv[1:])})
+    words = (part.partition("=") for part in sys.argv[1:])
+    main(**{key: value if key == "file" else int(value) for key, _, value in words})

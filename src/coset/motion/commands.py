@@ -72,7 +72,10 @@ def reconstruct(
         float | None, typer.Option(min=1.0, help="Pixels; the focal length is estimated from there.")
     ] = None,
     images: Annotated[bool, typer.Option(help="Write the frames of a video too, for nerfstudio and COLMAP.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print metrics and notes as JSON.")] = False,
+    turntable: Annotated[
+        Path | None, typer.Option(help="Film of one turn around the scene to write, .gif or .mp4.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a verdict, metrics and notes as JSON.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Cameras and moving 3D of a video: a page to look at, COLMAP, PLY and glTF files, metrics.
@@ -83,19 +86,24 @@ def reconstruct(
     """
     from coset.motion.pipeline import Input, reconstruct_file
     from coset.motion.reconstruct import Options
+    from coset.motion.turntable import check_ending
+    from coset.motion.verdict import verdict
 
     if refine not in ("none", "bundle", "finetune"):
         raise CosetError(f"--refine {refine}: choose none, bundle or finetune")
     if intrinsics is not None and focal_guess is not None:
         raise CosetError("--intrinsics are held and --focal-guess is not: give one of them")
+    if turntable is not None:
+        check_ending(turntable)
     output = output or named_after(source, "scene", Path("runs"))
-    inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess, images)
+    inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess, images, turntable)
     options = Options(refine=refine, steps=steps)  # type: ignore[arg-type]
     result, notes = reconstruct_file(inputs, output, options, model, progress=not quiet)
     if json:
-        content = {**result.metrics(), "output": str(output), "notes": list(notes)}
+        content = {"verdict": verdict(result), **result.metrics(), "output": str(output), "notes": list(notes)}
         typer.echo(json_text(content, indent=2).rstrip())
     else:
+        console.print(verdict(result), highlight=False, soft_wrap=True)
         print_notes(notes)
         cells = [[k, f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in result.metrics().items()]
         print_table(["measured", ""], cells)

@@ -18,6 +18,8 @@ from coset.motion.export import write_all, write_images
 from coset.motion.models.checkpoint import load_model, pretrained
 from coset.motion.reconstruct import WINDOW, Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
+from coset.motion.turntable import write_turntable
+from coset.motion.verdict import verdict
 from coset.motion.viewer import write_viewer
 from coset.runs.folder import METRICS
 from coset.runs.terminal import bars
@@ -36,6 +38,7 @@ class Input:
             the focal length is estimated if None.
         focal_guess: Pixels of the frames as stored, from which an estimate of the focal length sets out.
         images: Write the frames too, for programs that read the cameras.
+        turntable: Film of one turn around the scene to write, if wanted.
         points: Most tracks to follow in a video.
         most_frames: Read no more frames of a video.
         stride: Take every so many frames of a video.
@@ -50,6 +53,7 @@ class Input:
     shot: int | None = None
     focal_guess: float | None = None
     images: bool = False
+    turntable: Path | None = None
 
 
 def track_video(source: Input, output: Path, picture: Path | None = None, progress: bool = False) -> list[str]:
@@ -123,8 +127,16 @@ def _reconstruct(
         names.append("images/")
     track_files.save(result.tracks, output / "tracks.npz")
     write_viewer(result, output / "index.html", f"{source.path.name} in 3D", frames)
+    if source.turntable is not None:
+        write_turntable(result, source.turntable, frames)
     notes = [*notes, *result.notes]
-    metrics = {**result.metrics(), "refine": options.refine, "window": options.window, "notes": notes}
+    metrics = {
+        "verdict": verdict(result),
+        **result.metrics(),
+        "refine": options.refine,
+        "window": options.window,
+        "notes": notes,
+    }
     content = {**metrics, "files": ["index.html", "tracks.npz", *names]}
     write_text(output / METRICS, json_text(content, indent=2))
     return result, notes

@@ -25,7 +25,7 @@ from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 from coset.motion.movers import Body, place_movers
-from coset.motion.turning import STEADY, Turning, only_turns, travel, turning_camera
+from coset.motion.turning import STEADY, Turning, only_turns, stands_still, travel, turning_camera
 from coset.relations.kernels.threads import pytorch_threads
 
 SHARED = 12  # observations that two windows must share
@@ -63,6 +63,10 @@ class Reconstruction:
         pixels = self.prediction.gamma * self.tracks.intrinsics.focal
         return (pixels > 3.0) & (pixels > 3 * pixels.median())
 
+    def points_of_unknown_depth(self) -> int:
+        """Points of bodies whose depth nothing measures."""
+        return sum(len(body.rows) for body in self.bodies if not body.known)
+
     def metrics(self) -> dict[str, float | int | str]:
         """How far reprojections are from tracks, in pixels; sizes; times; errors against a test set's truth."""
         k = self.tracks.intrinsics
@@ -78,6 +82,7 @@ class Reconstruction:
             "moving_points": int(self.moving().sum()),
             "bodies": len(self.bodies),
             "bodies_of_unknown_depth": sum(not body.known for body in self.bodies),
+            "moving_points_of_unknown_depth": self.points_of_unknown_depth(),
             "focal_px": k.focal,
             "focal_source": k.source,
             "focal_deviation_percent": 100 * k.deviation,
@@ -188,8 +193,7 @@ def body_note(body: Body) -> str:
 def rotation_only(turning: Turning, seconds: dict[str, float]) -> Reconstruction:
     """What a camera that turns in its place, or stands still, tells: rotations, and directions in place of points."""
     tracks = turning.tracks
-    steady = travel(tracks, 0.7) < STEADY
-    what = "stands still" if steady else "only turns"
+    what = "stands still" if stands_still(tracks) else "only turns"
     within = f"rotations explain the tracks within {turning.error:.2f} px in the median"
     notes = [f"the camera {what} ({within}): depth cannot be known, points are directions at distance 1"]
     notes += [] if tracks.intrinsics.known else [focal_note(tracks.intrinsics, "bundle")]

@@ -80,7 +80,7 @@ MOST_BYTES = 1 << 33
 """Of all frames in memory."""
 
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
 """Endings of the pictures of a folder."""
 UNEVEN = 1.5  # longest over shortest time between frames, from which on a video has a variable frame rate
 

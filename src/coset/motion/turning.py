@@ -147,6 +147,11 @@ def travel(tracks: Tracks, share: float) -> float:
     return most
 
 
+def stands_still(tracks: Tracks) -> bool:
+    """Whether most points stay where they are: the camera does not even turn."""
+    return travel(tracks, 0.7) < STEADY
+
+
 def left_over(
     prediction: Prediction, picture: Float[Tensor, "points frames 3"], lens: Lens
 ) -> Float[Tensor, " points"]:
