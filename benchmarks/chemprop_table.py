@@ -42,7 +42,7 @@ from coset.runs.recipes import load
 from coset.runs.results import RunResults
 
 OURS = {
-    "esol": "subgraphormer/esol-tuned",
+    "esol": "subgraphormer/esol",
     "freesolv": "subgraphormer/freesolv-tuned",
 }
 STARTED = "coset, from a run"

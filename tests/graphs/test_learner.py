@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rdkit import Chem
 from torch_geometric.data import Data
 
 from coset import CosetError
@@ -46,6 +47,31 @@ def test_an_embedding_followed_by_the_last_layer_is_the_prediction():
     with torch.no_grad():
         again = last(torch.from_numpy(learner.embed(SMILES))) * task.scale + task.mean
     assert again.squeeze(1).numpy() == pytest.approx(learner.predict(SMILES), rel=1e-5)
+
+
+def test_molecules_of_rdkit_and_truth_values():
+    molecules = [Chem.MolFromSmiles(text) for text in SMILES]
+    learner = Learner("gin", monitor="accuracy", **QUICK).fit(
+        molecules, [k % 2 == 0 for k in range(12)], fractions=PARTS
+    )
+    assert learner.recipe.training.task == "classification"
+    assert set(learner.predict(molecules)) <= {0, 1}
+    assert learner.predict_proba(molecules).tolist() == learner.predict_proba(SMILES).tolist()
+    with pytest.raises(CosetError, match="graph 1 is None, others are molecules of RDKit, which gives None for"):
+        learner.predict([molecules[0], None])
+
+
+def test_arrays_at_nodes_of_networkx_graphs():
+    graphs = rings()
+    for graph in graphs:
+        nx.set_node_attributes(graph, {node: np.int64(degree) for node, degree in graph.degree}, "degree")
+        nx.set_node_attributes(graph, {node: np.ones(2) for node in graph}, "place")
+    learner = Learner("gin", **QUICK).fit(graphs, np.arange(12.0), fractions=PARTS)
+    assert learner._loaded()[2].node_features == 1
+    assert any("left out attributes" in note and "place" in note for note in learner.metrics["notes"])
+    graphs[0].nodes[0]["place"] = object()
+    with pytest.raises(CosetError, match="has an attribute of type object; give numbers, texts or truth values"):
+        learner.predict(graphs)
 
 
 def test_classes_of_networkx_graphs_by_name():
@@ -257,7 +283,8 @@ def test_mistakes(tmp_path):
     with pytest.raises(CosetError, match=r"unknown key model.widht"):
         Learner("gin", widht=3).fit(SMILES, [1.0] * 12)
     with pytest.raises(
-        CosetError, match="graphs are int; give PyG Data, SMILES, NetworkX graphs, complexes, a data frame, or a path"
+        CosetError,
+        match="graphs are int; give PyG Data, SMILES, molecules of RDKit, NetworkX graphs, complexes, a data",
     ):
         Learner("gin").fit([1, 2], [1.0, 2.0])
     learner = Learner("gin", **QUICK).fit(SMILES, np.arange(12.0), fractions=PARTS)

@@ -15,11 +15,13 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.graphs.data.molecules import canonical_smiles
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 
 Graphs = Sequence[Data] | Sequence[str] | Sequence[nx.Graph] | Sequence[Any] | pd.DataFrame | pd.Series | str | Path
-"""PyG graphs (a list or a data set), SMILES or tuples of them, mapped reactions, NetworkX graphs, complexes, a data
-frame with a column of SMILES, or a file or folder as ``coset run csv``, ``graphs`` or ``complexes`` read it."""
+"""PyG graphs (a list or a data set), SMILES or tuples of them, molecules of RDKit, mapped reactions, NetworkX graphs,
+complexes, a data frame with a column of SMILES, or a file or folder as ``coset run csv``, ``graphs`` or ``complexes``
+read it."""
 
 Targets = Sequence[Any] | np.ndarray | torch.Tensor | pd.Series | pd.DataFrame
 """A value or class a graph, or a row of several values."""
@@ -51,6 +53,8 @@ def written(
         raise CosetError("there are no graphs")
     if values is not None and len(values) != len(given):
         raise CosetError(f"{len(values)} targets for {len(given)} graphs")
+    if any(is_molecule(graph) for graph in given):
+        given = [_smiles(graph, at) for at, graph in enumerate(given)]
     if isinstance(given[0], str):
         return _table(pd.DataFrame({"smiles": given}), place, values, "smiles")
     if isinstance(given[0], tuple | list) and all(isinstance(part, str) for part in given[0]):
@@ -62,13 +66,35 @@ def written(
         torch.save(given, place / "graphs.pt")
         file = place / "graphs.pt"
     elif isinstance(given[0], nx.Graph):
-        write_text(place / "graphs.json", json.dumps([nx.node_link_data(graph, edges="edges") for graph in given]))
+        networks = [nx.node_link_data(graph, edges="edges") for graph in given]
+        write_text(place / "graphs.json", json.dumps(networks, default=_as_json))
         file = place / "graphs.json"
     else:
         return _of_a_source(given, place, values)
     if values is not None:
         write_text(place / "labels.csv", values.to_csv(index=False))
     return "graphs", {"path": str(file)} | _target(values)
+
+
+def is_molecule(graph: object) -> bool:
+    """Whether this is a molecule of RDKit, which need not be installed."""
+    return any(each.__module__ == "rdkit.Chem.rdchem" and each.__name__ == "Mol" for each in type(graph).__mro__)
+
+
+def _smiles(graph: object, at: int) -> str:
+    if not is_molecule(graph):
+        kind = "None" if graph is None else type(graph).__name__
+        raise CosetError(
+            f"graph {at} is {kind}, others are molecules of RDKit, which gives None for what it cannot read"
+        )
+    return canonical_smiles(graph)
+
+
+def _as_json(value: object) -> Any:
+    """Numbers and arrays of NumPy and PyTorch at nodes or edges; arrays are then left out by name, as lists are."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return value.tolist()
+    raise CosetError(f"a graph has an attribute of type {type(value).__name__}; give numbers, texts or truth values")
 
 
 def _of_path(path: Path, values: pd.DataFrame | None) -> tuple[str, dict[str, Any]]:
@@ -105,8 +131,8 @@ def _of_a_source(given: list[Any], place: Path, values: pd.DataFrame | None) -> 
                 write_text(place / "objects" / "labels.csv", rows.to_csv(index=False))
             return source.recipe, {"path": str(place / "objects")} | _target(values)
     raise CosetError(
-        f"graphs are {type(given[0]).__name__}; give PyG Data, SMILES, NetworkX graphs, complexes, a data frame, or a "
-        "path"
+        f"graphs are {type(given[0]).__name__}; give PyG Data, SMILES, molecules of RDKit, NetworkX graphs, complexes, "
+        "a data frame, or a path"
     )
 
 
@@ -116,6 +142,7 @@ def label_table(values: Targets) -> pd.DataFrame:
         return values.rename(columns=str).reset_index(drop=True)
     name = values.name if isinstance(values, pd.Series) else None
     array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    array = array.astype(np.int64) if array.dtype.kind == "b" else array
     columns = array if array.ndim == 2 else array.reshape(-1, 1)
     names = [f"{TARGET}{at}" for at in range(columns.shape[1])]
     if columns.shape[1] == 1:
