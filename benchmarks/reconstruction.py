@@ -3,6 +3,7 @@
     python benchmarks/reconstruction.py plain groups activation drift basin isotypic generator collapse members sets
     python benchmarks/reconstruction.py solved_plain solved_c4 solved_d4 canaries
     python benchmarks/reconstruction.py written speed seeds=1
+    python benchmarks/reconstruction.py mnist_fifty mnist_hundred mnist_descent
 
 Each name is one experiment on scikit-learn's digits (``sets``: point clouds); every row is one seed. CPU seconds.
 """
@@ -34,8 +35,11 @@ from coset.privacy import (
     with_surrogate,
 )
 from coset.privacy.canaries import planted
-from coset.privacy.data.images import digits, point_clouds
+from coset.privacy.data.images import digits, mnist, point_clouds
+from coset.privacy.descent import train_by_descent
+from coset.privacy.kinks import stationarity_at_kinks
 from coset.privacy.models.modules import OnFlatInputs
+from coset.privacy.neuron_differences import units
 from coset.privacy.reconstruction import _Objective
 
 SHAPE = (8, 8)
@@ -263,6 +267,48 @@ def relu(seed: int) -> None:
                 residual=float(found.residual.min()), correlation=scores.mean, recognised=scores.recognised(),
                 null=float(scores.null.mean()), largest=float(scores.null.max()), seconds=time.process_time() - before,
             )  # fmt: skip
+
+
+def _mnist(count: int, seed: int, attacks: dict[str, Attack]) -> None:
+    """784-1000-1 with ReLUs, all weights trained with decay until the equations hold, gates at kinks counted."""
+    images, group = mnist(count, 20 * count, seed=seed), group_of("plain", (28, 28))
+    base = ReLUNetwork([784, 1000, 1], first=0.1, generator=torch.Generator().manual_seed(seed))
+    model = InvariantClassifier(base, group)
+    before = time.process_time()
+    train_by_descent(model, images.train, images.labels, steps=6000 * max(1, count // 50))
+    with torch.no_grad():
+        c = multipliers("logistic", model(images.train), images.labels, DECAY)
+    layer = hidden_layer_of(model, 784)
+    reached = stationarity_at_kinks(layer, images.train, c)
+    show(
+        f"mnist n={count} trained", seed, residual=reached.residual, by_sign=reached.by_sign, kinks=reached.kinks,
+        neurons=len(units(layer).rows), seconds=time.process_time() - before,
+    )  # fmt: skip
+    for name, attack in attacks.items():
+        before = time.process_time()
+        found = reconstruct(model, 784, attack, scale=float(c.abs().sum()) / attack.candidates)
+        scores = score(found.candidates[found.best], images.train, images.held_out, group, (28, 28))
+        show(
+            f"mnist n={count} {name}", seed, correlation=scores.mean, above_8=scores.recognised(0.8),
+            above_9=scores.recognised(), null=float(scores.null.mean()), largest=float(scores.null.max()),
+            ssim=float(scores.ssim.mean()), candidates=found.candidates.size(1), seconds=time.process_time() - before,
+        )  # fmt: skip
+
+
+def mnist_fifty(seed: int) -> None:
+    """Fifty images, by differences of neurons."""
+    _mnist(50, seed, {"differences": Attack(method="differences", candidates=100)})
+
+
+def mnist_hundred(seed: int) -> None:
+    """A hundred."""
+    _mnist(100, seed, {"differences": Attack(method="differences", candidates=200)})
+
+
+def mnist_descent(seed: int) -> None:
+    """Fifty, by descent through gates."""
+    attack = Attack(candidates=100, steps=2000, alpha=20.0, start=0.1, least=0.1, precision="float32", seed=seed)
+    _mnist(50, seed, {"kkt": attack})
 
 
 def speed(seed: int) -> None:

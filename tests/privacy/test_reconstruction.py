@@ -429,7 +429,7 @@ def test_vehicles_and_animals_as_grey_images(tmp_path):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(CosetError, match="method 'gan': choose kkt, gauss-newton, activation"):
+    with pytest.raises(CosetError, match="method 'gan': choose kkt, gauss-newton, by-parts, differences, activation"):
         Attack(method="gan")
     with pytest.raises(CosetError, match="need the group"):
         reconstruct(network("plain"), 9, Attack(isotypic=10.0))

@@ -31,8 +31,10 @@ from coset.privacy.canaries import Canaries, planted, private_control
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.hidden_layer import hidden_layer_of
 from coset.privacy.information import Information, information_of
+from coset.privacy.kinks import kinked, stationarity_at_kinks
 from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.models.modules import OnFlatInputs, read_state
+from coset.privacy.neuron_differences import enough_units
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import FOUND, Scores, score
 from coset.privacy.stationarity import distinct_neurons, first_layer, margins, multipliers, stationarity_residual
@@ -168,7 +170,7 @@ def audit(
     everything = torch.cat([train[0], held_out[0]]), torch.cat([train[1], held_out[1]])
     attribution = attribute(model, *everything)
     residual = stationarity_residual(model, *train, loss=loss, weight_decay=weight_decay) if weight_decay else None
-    left = 1 - attribute(model, *train).explained if residual is None else residual
+    left = _unexplained(model, *train) if residual is None else residual
     premise = _premise(left)
     warnings += [] if premise is None else [premise]
     known = None if premise else _known(model, train, group, loss, weight_decay, left)
@@ -187,9 +189,12 @@ def audit(
 
 
 def default_attack(model: nn.Module, x: Float[Tensor, "n d"], **options: Any) -> Attack:
-    """Second-order steps for one hidden layer whose equations are few enough; descent for other networks."""
+    """Differences of neurons for one hidden layer of ReLUs, second-order steps for one of other gates whose equations
+    are few enough; descent for other networks."""
     layer = hidden_layer_of(model, x.size(1))
     candidates = 2 * len(x)
+    if layer is not None and kinked(layer) and enough_units(layer, candidates):
+        return Attack(method="differences", candidates=candidates, **options)
     if layer is not None and candidates * (layer.to(torch.float64).visible().size(1) + 1) <= MOST_AT_ONCE:
         return Attack(method="gauss-newton", candidates=candidates, steps=400, **options)
     # Descent in single precision is as good at telling images apart, and takes half the time.
@@ -209,6 +214,14 @@ def controls(
     except CosetError:  # not homogeneous, or too small for the canaries
         return made
     return made
+
+
+def _unexplained(model: nn.Module, x: Float[Tensor, "n d"], y: Shaped[Tensor, " n"]) -> float:
+    """Share of the weights that no multipliers of the training inputs explain, gates at kinks counted as they are."""
+    found, layer = attribute(model, x, y), hidden_layer_of(model, x.size(1))
+    if layer is None or not kinked(layer) or not y.is_floating_point():
+        return 1 - found.explained
+    return stationarity_at_kinks(layer, x, y * found.multipliers).residual
 
 
 def _known(

@@ -21,8 +21,11 @@ from torch.func import functional_call, grad, vmap
 
 from coset.core.errors import CosetError
 from coset.privacy.attribution import attribute
+from coset.privacy.descent import train_by_descent
 from coset.privacy.groups import FiniteGroup
+from coset.privacy.hidden_layer import hidden_layer_of
 from coset.privacy.information import information_of
+from coset.privacy.kinks import kinked
 from coset.privacy.reconstruction import Attack, reconstruct
 from coset.privacy.scores import FOUND
 from coset.privacy.stationarity import (
@@ -37,6 +40,8 @@ from coset.privacy.stationarity import (
 )
 
 DELTA = 1e-5
+RATES = {"logistic": 1.0, "mse": 0.05}
+"""First rates of descent for ReLUs of one output: the squared error bends more."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,11 @@ def planted(
     """
     control = drawn_anew(model, attack.seed + 1)
     if weight_decay:
-        train_to_stationarity(control, x, y, loss=loss, weight_decay=weight_decay, iterations=1000)
+        layer = hidden_layer_of(control, x.size(1))
+        if layer is not None and kinked(layer):
+            train_by_descent(control, x, y, loss=loss, weight_decay=weight_decay, learning_rate=RATES[loss])
+        else:
+            train_to_stationarity(control, x, y, loss=loss, weight_decay=weight_decay, iterations=1000)
         residual = stationarity_residual(control, x, y, loss=loss, weight_decay=weight_decay)
     else:
         if homogeneity(control, x) is None:

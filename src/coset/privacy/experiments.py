@@ -18,8 +18,10 @@ from coset.core.files import write_arrays
 from coset.core.identity import digest
 from coset.core.options import Options
 from coset.privacy.attribution import attribute
-from coset.privacy.data.images import Images, cifar10_vehicles_animals, digits, point_clouds
+from coset.privacy.data.images import Images, cifar10_vehicles_animals, digits, mnist, point_clouds
+from coset.privacy.descent import train_by_descent
 from coset.privacy.groups import FiniteGroup, group_of
+from coset.privacy.hidden_layer import hidden_layer_of
 from coset.privacy.information import information_of
 from coset.privacy.models.classifiers import (
     CircularConvolution,
@@ -29,6 +31,7 @@ from coset.privacy.models.classifiers import (
     SoftplusFeatures,
 )
 from coset.privacy.pages import RECONSTRUCTIONS, write
+from coset.privacy.priors import mixture, smooth
 from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
 from coset.privacy.scores import aligned, nearest, score
 from coset.privacy.stationarity import (
@@ -46,21 +49,26 @@ from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport, verify_claims
 
 NULL_SETS = 20
+OTHERS = 800
+"""Inputs that neither train nor judge: what a prior may know."""
 
 
 class ImageOptions(Options):
     """Training inputs, and held-out ones to judge by."""
 
-    name: Literal["digits", "cifar10-vehicles-animals", "point-clouds"] = "digits"
+    name: Literal["digits", "mnist", "cifar10-vehicles-animals", "point-clouds"] = "digits"
     count: int = Field(10, ge=2, description="training inputs, half of each label")
-    path: str | None = Field(None, description="file of the images, or its folder; for CIFAR-10")
+    path: str | None = Field(None, description="file of the images, or its folder; for MNIST and CIFAR-10")
 
-    def load(self, seed: int) -> Images:
-        held_out = NULL_SETS * self.count
+    def load(self, seed: int, more: int = 0) -> Images:
+        """Training inputs and held-out ones, and ``more`` after these."""
+        held_out = NULL_SETS * self.count + more
         if self.name == "digits":
             return digits(self.count, held_out, seed)
         if self.name == "point-clouds":
             return point_clouds(self.count, held_out, seed)
+        if self.name == "mnist":
+            return mnist(self.count, held_out, self.path, seed)
         return cifar10_vehicles_animals(self.count, held_out, self.path, seed)
 
 
@@ -105,20 +113,24 @@ class NetworkOptions(Options):
 
 
 class TrainingOptions(Options):
-    """To a stationary point of loss and weight decay (L-BFGS), or without decay to the largest margin (descent)."""
+    """To a stationary point of loss and weight decay (L-BFGS; descent for ReLUs, which end at kinks), or without decay
+    to the largest margin."""
 
-    method: Literal["decay", "margin"] = "decay"
-    loss: Literal["mse", "logistic"] = Field("mse", description="of decay; margin has the logistic one")
+    method: Literal["decay", "descent", "margin"] = "decay"
+    loss: Literal["mse", "logistic"] = Field("mse", description="of decay and descent; margin has the logistic one")
     weight_decay: float = Field(1e-3, gt=0)
     tolerance: float = Field(1e-7, gt=0, description="of decay: the relative gradient to end at")
-    steps: int = Field(6000, ge=1, description="of margin")
-    learning_rate: float = Field(0.01, gt=0, description="of margin")
+    steps: int = Field(6000, ge=1, description="of descent and margin")
+    learning_rate: float = Field(0.01, gt=0, description="of the first step of descent and margin")
 
     def train(self, model: nn.Module, images: Images, progress: Callable[[], object]) -> list[dict[str, float]]:
         """Margins along the way, if that is what training looks for."""
+        options: dict[str, Any] = {"steps": self.steps, "learning_rate": self.learning_rate}
         if self.method == "margin":
-            options: dict[str, Any] = {"steps": self.steps, "learning_rate": self.learning_rate}
             return train_to_margin(model, images.train, images.labels, progress=progress, **options)
+        if self.method == "descent":
+            options |= {"loss": self.loss, "weight_decay": self.weight_decay}
+            return train_by_descent(model, images.train, images.labels, progress=progress, **options)
         train_to_stationarity(
             model, images.train, images.labels, loss=self.loss, weight_decay=self.weight_decay, tolerance=self.tolerance
         )
@@ -159,6 +171,10 @@ class AttackOptions(Options):
     precision: Literal["float64", "float32"] = "float64"
     part: int | None = Field(None, ge=1, description="candidates at a time, to bound memory")
     prune: float = Field(1.0, gt=0, le=1, description="share of the steps after which half of the restarts is given up")
+    prior: Literal["none", "smooth", "mixture"] = Field(
+        "none", description="what fills in what the weights do not see: total variation, or a mixture of other inputs"
+    )
+    of: str | None = Field(None, description="an attack before this one, whose candidates a prior is to fill in")
     oracle: float | None = Field(
         None, gt=0, description="start from the truth plus noise of this deviation, as a control"
     )
@@ -170,7 +186,7 @@ class AttackOptions(Options):
         return self
 
     def attack(self, count: int, seed: int, box: tuple[float, float]) -> Attack:
-        options = self.model_dump(exclude={"candidates", "oracle"})
+        options = self.model_dump(exclude={"candidates", "oracle", "prior", "of"})
         candidates = 2 * max(1, round(self.candidates * count / 2))
         return Attack(candidates=candidates, seed=seed, box=box, **options)
 
@@ -185,6 +201,14 @@ class ReconstructionRecipe(Recipe):
     network: NetworkOptions = Field(default_factory=lambda: NetworkOptions.model_validate({}))
     training: TrainingOptions = Field(default_factory=lambda: TrainingOptions.model_validate({}))
     attacks: dict[str, AttackOptions] = Field(min_length=1, description="by name")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ReconstructionRecipe:
+        names = list(self.attacks)
+        for place, (name, options) in enumerate(self.attacks.items()):
+            if options.of is not None and options.of not in names[:place]:
+                raise ValueError(f"attacks.{name}.of={options.of!r}: name an attack before it, of {names[:place]}")
+        return self
 
     def prepare(self, run: Run) -> Images:
         """Training and held-out inputs.
@@ -214,10 +238,10 @@ class ReconstructionRecipe(Recipe):
         trained = run.part("training", partial(self._train, model, prepared, run))
         model.load_state_dict(trained["state"])
         with progress("attacks", 101 * len(self.attacks), run.quiet) as each:
-            found = {
-                name: run.part(f"attack {name}", partial(self._measure, model, prepared, options, each))
-                for name, options in self.attacks.items()
-            }
+            found: dict[str, dict[str, Any]] = {}
+            for name, options in self.attacks.items():
+                before = None if options.of is None else found[options.of]["outcome"]
+                found[name] = run.part(f"attack {name}", partial(self._measure, model, prepared, options, each, before))
         write_certificate(run.folder, verify_claims(model, prepared.train))
         arrays = {name: one["found"].numpy() for name, one in found.items()}
         arrays |= {f"{name}, held out": one["held_out"].numpy() for name, one in found.items()}
@@ -266,12 +290,13 @@ class ReconstructionRecipe(Recipe):
         return {"state": model.state_dict(), "margin": margin}
 
     def _measure(
-        self, model: InvariantClassifier, images: Images, options: AttackOptions, each: Callable[[], object]
-    ) -> dict[str, Any]:
+        self, model: InvariantClassifier, images: Images, options: AttackOptions, each: Callable[[], object],
+        earlier: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
         """One attack: its scores, its trace, what it found, and the held-out inputs most like that."""
         before = time.process_time()
-        outcome = self._attack(model, images, options, each)
-        best = outcome.candidates[outcome.best]
+        outcome = self._attack(model, images, options, each) if earlier is None else Reconstruction(**earlier)
+        best = self._filled(model, images, options.prior, outcome.candidates[outcome.best])
         scores = score(best, images.train, images.held_out, model.group, images.picture)
         found = aligned(best, scores, model.group)
         residual, known = float(outcome.residual.min()), None
@@ -284,7 +309,8 @@ class ReconstructionRecipe(Recipe):
                 "undetermined": None if known is None else known.undetermined,
                 "cpu_seconds": round(time.process_time() - before, 2),
             },
-            "trace": outcome.trace, "found": found, "held_out": nearest(found, images.held_out, model.group),
+            "trace": outcome.trace, "found": found, "outcome": vars(outcome),
+            "held_out": nearest(found, images.held_out, model.group),
         }  # fmt: skip
 
     def _attack(
@@ -301,6 +327,19 @@ class ReconstructionRecipe(Recipe):
         return reconstruct(
             model, images.train.size(1), attack, group=model.group, scale=scale, start=start, progress=each
         )
+
+    def _filled(self, model: InvariantClassifier, images: Images, prior: str, x: Tensor) -> Tensor:
+        """Candidates with what the weights do not see filled in by a prior."""
+        if prior == "none":
+            return x
+        layer = hidden_layer_of(model, x.size(1))
+        if layer is None or images.picture is None:
+            raise CosetError(f"prior={prior}: for images out of networks of one hidden layer")
+        visible = layer.visible()
+        if prior == "smooth":
+            return smooth(x, visible, images.picture)
+        others = self.data.load(self.seed, OTHERS).held_out[len(images.held_out) :]
+        return mixture(x, visible, others, model.group)
 
     def _facts(self, model: InvariantClassifier, images: Images) -> dict[str, Any]:
         first = first_layer(model)

@@ -11,7 +11,8 @@ Three ways against that, the first two of which are our reading of the paper's p
 network, which commutes with no group), ``isotypic`` (ours: the symmetric and the asymmetric part of the first layer's
 residual count alike). Restarts run side by side. For networks of one hidden layer the equations are written out
 (:mod:`coset.privacy.hidden_layer`): descent then makes the same steps several times faster, and ``gauss-newton``
-solves them to the last digit after a short descent.
+solves them to the last digit after a short descent. ReLUs have a third way, ``differences``, without a search
+(:mod:`coset.privacy.neuron_differences`).
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, jvp, vmap
 
 from coset.core.errors import CosetError
+from coset.privacy.by_parts import solve_by_parts
 from coset.privacy.groups import FiniteGroup
 from coset.privacy.hidden_layer import HiddenLayer, hidden_layer_of
+from coset.privacy.kinks import kinked
 from coset.privacy.models.classifiers import with_surrogate
+from coset.privacy.neuron_differences import by_differences
 from coset.privacy.second_order import solve
 from coset.privacy.stationarity import Labels, flat, margins, parameters_of
 
-METHODS = ("kkt", "gauss-newton", "activation")
+METHODS = ("kkt", "gauss-newton", "by-parts", "differences", "activation")
 PRECISIONS = ("float64", "float32")
 MOST_UNKNOWNS = 6000
 """Of second-order steps: their matrix takes 288 MB then."""
@@ -45,8 +49,11 @@ class Attack:
     """How to look.
 
     Attributes:
-        method: ``kkt``, ``gauss-newton`` (the same equations by second-order steps after a short descent; one hidden
-            layer) or ``activation`` (inputs that the network is surest of, without multipliers).
+        method: ``kkt``; ``gauss-newton``: the same equations by second-order steps after a short descent (one hidden
+            layer); ``by-parts``: the same, one part of the group's action after the other, up to ``restarts`` starts of
+            each (first-layer weights averaged over a group, as many candidates as inputs); ``differences`` of neurons
+            (one hidden layer of ReLUs with biases, no group; only ``candidates`` counts); ``activation``: inputs that
+            the network is surest of, without multipliers.
         candidates: m, as many of each label as of the others.
         restarts: Independent starts, side by side.
         steps: Of Adam, its rate falling to nothing along a cosine.
@@ -140,8 +147,12 @@ def reconstruct(
 
     Raises:
         CosetError: ``isotypic`` or ``memory`` without a group, a model without a first layer on d inputs, or
-            ``gauss-newton`` on anything but one hidden layer.
+            ``gauss-newton`` on anything but one hidden layer, ``differences`` on anything but one of ReLUs.
     """
+    if attack.method == "by-parts":
+        return _by_parts(model, shape, attack, group, scale, progress)
+    if attack.method == "differences":
+        return _from_neurons(model, shape, attack, group, progress)
     if attack.method == "gauss-newton":
         return _solved(model, shape, attack, group, scale, start, progress)
     if group is None and (attack.isotypic != 1 or attack.memory):
@@ -177,6 +188,38 @@ def reconstruct(
                 anchor.kept = anchor.kept[kept]
     c = objective.coefficients(state).detach() if attack.method == "kkt" else torch.zeros(x.shape[:2])
     return Reconstruction(x.double(), labels, c.double(), residual.detach().double(), trace)
+
+
+def _by_parts(
+    model: nn.Module, d: int, attack: Attack, group: FiniteGroup | None, scale: float, progress: Callable[[], object]
+) -> Reconstruction:
+    """Second-order steps part by part: one set of candidates."""
+    layer = hidden_layer_of(model, d)
+    if layer is None:
+        raise CosetError("by-parts is for networks of one hidden layer and one output: choose kkt for others")
+    found = solve_by_parts(
+        layer.to(torch.float64), attack.candidates, scale, starts=attack.restarts, seed=attack.seed, progress=progress
+    )
+    rows = [_row(step, found.x, torch.tensor(value), group) for step, value in enumerate(found.residual)]
+    labels = torch.where(found.c > 0, 1.0, -1.0).double()
+    residual = torch.tensor(found.residual[-1:], dtype=torch.float64)
+    return Reconstruction(found.x.unsqueeze(0), labels, found.c.unsqueeze(0), residual, rows)
+
+
+def _from_neurons(
+    model: nn.Module, d: int, attack: Attack, group: FiniteGroup | None, progress: Callable[[], object]
+) -> Reconstruction:
+    """Differences of neurons: one set of candidates, those of label -1 first."""
+    layer = hidden_layer_of(model, d)
+    if layer is None or not kinked(layer):
+        raise CosetError("differences are for networks of one hidden layer of ReLUs and one output: choose kkt")
+    x, c = by_differences(layer.to(torch.float64), attack.candidates)
+    smooth = hidden_layer_of(model, d, attack.alpha)
+    assert smooth is not None
+    residual = smooth.to(torch.float64).squares(x.unsqueeze(0), c.unsqueeze(0)) / layer.size
+    progress()
+    labels = torch.where(c > 0, 1.0, -1.0).double()
+    return Reconstruction(x.unsqueeze(0), labels, c.unsqueeze(0), residual, [_row(0, x, residual, group)])
 
 
 def _solved(

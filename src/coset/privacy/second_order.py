@@ -112,24 +112,62 @@ def refine(
         progress: Called after each.
     """
     m, d = x.shape
-    size, scale = layer.size, float(c.abs().mean())
+    scale = float(c.abs().mean())
     unit = torch.cat([torch.ones(m * d, dtype=x.dtype), torch.full((m,), scale, dtype=x.dtype)])
-    value, trace, damping, growth = float(layer.squares(x, c)), [], 0.0, 2.0
-    trace.append(value / size)
+
+    def parts(u: Tensor) -> tuple[Tensor, Tensor]:
+        return u[: m * d].view(m, d), scale * u[m * d :]
+
+    def equations(u: Tensor) -> tuple[Tensor, Tensor]:
+        at_x, at_c = parts(u)
+        to_x, to_c, _ = layer.gradient(at_x.unsqueeze(0), at_c.unsqueeze(0))
+        matrix = normal_equations(layer, at_x, at_c) * unit * unit[:, None]
+        return matrix, torch.cat([to_x.flatten() / 2, to_c.flatten() * scale / 2])
+
+    u, trace = levenberg_marquardt(
+        lambda u: float(layer.squares(*parts(u))), equations, torch.cat([x.flatten(), c / scale]), size=layer.size,
+        small=m * d, iterations=iterations, progress=progress,
+    )  # fmt: skip
+    return Refined(*parts(u), trace)
+
+
+def levenberg_marquardt(
+    squares: Callable[[Tensor], float],
+    equations: Callable[[Tensor], tuple[Tensor, Tensor]],
+    u: Float[Tensor, " unknowns"],
+    *,
+    size: float,
+    small: int,
+    iterations: int,
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[Float[Tensor, " unknowns"], list[float]]:
+    """Damped Gauss-Newton steps; where they end, and the relative residual after each.
+
+    Args:
+        squares: |R|^2.
+        equations: J^T J and J^T R.
+        u: Start.
+        size: |theta|^2.
+        small: How many of the first unknowns are to be as small as the equations let them.
+        iterations: The most.
+        progress: Called after each.
+    """
+    value, damping, growth = squares(u), 0.0, 2.0
+    trace = [value / size]
     for _ in range(iterations):
-        ridge = RIDGE * value / max(float(x.square().sum()), 1e-300)
-        matrix = normal_equations(layer, x, c) * unit * unit[:, None]
-        matrix.diagonal()[: m * d] += ridge
-        to_x, to_c, _ = layer.gradient(x.unsqueeze(0), c.unsqueeze(0))
-        slope = torch.cat([to_x.flatten() / 2 + ridge * x.flatten(), to_c.flatten() * scale / 2])
+        length = float(u[:small].square().sum())
+        ridge = RIDGE * value / max(length, 1e-300)
+        matrix, slope = equations(u)
+        matrix.diagonal()[:small] += ridge
+        slope[:small] += ridge * u[:small]
         damping = damping or 1e-3 * float(matrix.diagonal().max())
-        before = value + ridge * float(x.square().sum())
+        before = value + ridge * length
         for _ in range(12):
             step = _solve(matrix, slope, damping)
             if step is not None:
-                moved, other = x + step[: m * d].view(m, d), c + scale * step[m * d :]
-                found = float(layer.squares(moved, other))
-                gain = before - found - ridge * float(moved.square().sum())
+                moved = u + step
+                found = squares(moved)
+                gain = before - found - ridge * float(moved[:small].square().sum())
                 if gain > 0:
                     break
             damping, growth = damping * growth, 2 * growth
@@ -137,12 +175,12 @@ def refine(
             break
         foreseen = float(-(2 * slope @ step + step @ (matrix @ step)))
         damping *= max(0.1, 1 - (2 * gain / max(foreseen, 1e-300) - 1) ** 3)
-        x, c, value, growth = moved, other, found, 2.0
+        u, value, growth = moved, found, 2.0
         trace.append(value / size)
         progress()
         if value <= EXACT * size or (len(trace) > PATIENCE and trace[-1] > 0.5 * trace[-1 - PATIENCE]):
             break
-    return Refined(x, c, trace)
+    return u, trace
 
 
 def merged(layer: HiddenLayer, x: Float[Tensor, "m d"], c: Float[Tensor, " m"]) -> tuple[Tensor, Tensor]:

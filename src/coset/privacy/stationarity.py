@@ -18,6 +18,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from coset.core.errors import CosetError
+from coset.privacy.hidden_layer import hidden_layer_of
+from coset.privacy.kinks import kinked, stationarity_at_kinks
 
 Labels = Shaped[Tensor, " n"]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -204,10 +206,16 @@ def _length(parameters: list[nn.Parameter]) -> float:
 def stationarity_residual(
     model: nn.Module, x: Float[Tensor, "n d"], y: Labels, *, loss: str = "mse", weight_decay: float = 1e-3
 ) -> float:
-    """|theta - sum_i c_i grad f(x_i)|^2 / |theta|^2 with the multipliers of the loss: 0 where training ended."""
+    """|theta - sum_i c_i grad f(x_i)|^2 / |theta|^2 with the multipliers of the loss: 0 where training ended.
+
+    Of one hidden layer of ReLUs the least over gates of inputs at kinks (:mod:`coset.privacy.kinks`).
+    """
     parameters = parameters_of(model)
     with torch.no_grad():
         c = multipliers(loss, model(x), y, weight_decay)
+    layer = hidden_layer_of(model, x.size(1)) if c.dim() == 1 else None
+    if layer is not None and kinked(layer):
+        return stationarity_at_kinks(layer, x, c).residual
     left = flat(parameters) - flat(weighted_gradient(model, parameters, x, c))
     return float(left.square().sum() / flat(parameters).square().sum())
 

@@ -65,6 +65,21 @@ def cifar10_vehicles_animals(count: int, held_out: int, path: str | None = None,
     return _split(small, np.where(np.isin(labels, VEHICLES), -1, 1), count, held_out, seed, (16, 16), (16, 16))
 
 
+def mnist(count: int, held_out: int, path: str | None = None, seed: int = 0) -> Images:
+    """MNIST, odd against even.
+
+    Raises:
+        CosetError: ``mnist.npz`` is not found, lacks its arrays, or has too few images.
+    """
+    file = data_file("images/mnist.npz", path)
+    arrays = read_arrays(file, ["train_images", "train_labels"])
+    pixels, labels = arrays["train_images"], arrays["train_labels"].reshape(-1)
+    if pixels.shape[1:3] != (28, 28) or pixels.size != len(pixels) * 784:
+        raise CosetError(f"{file}: train_images has shape {pixels.shape}; expected (images, 28, 28)")
+    flat = pixels.reshape(len(pixels), -1)
+    return _split(flat / 255.0, np.where(labels % 2 == 1, 1, -1), count, held_out, seed, (28, 28), (28, 28))
+
+
 def point_clouds(count: int, held_out: int, seed: int = 0, points: int = 6) -> Images:
     """Sets of points in the plane, on circles against on lines, with noise."""
     generator = np.random.default_rng(seed)

@@ -1,0 +1,89 @@
+"""Averaged networks solved part by part, and what a prior adds to what they do not see."""
+
+import pytest
+import torch
+
+from coset.core.errors import CosetError
+from coset.privacy import (
+    Attack,
+    InvariantClassifier,
+    ReLUNetwork,
+    SoftplusFeatures,
+    group_of,
+    hidden_layer_of,
+    multipliers,
+    reconstruct,
+    train_to_stationarity,
+)
+from coset.privacy.by_parts import _seen
+from coset.privacy.data.images import digits
+from coset.privacy.irreps import isotypic_parts
+from coset.privacy.priors import mixture, smooth, variation
+
+
+def seeded(number=0):
+    return torch.Generator().manual_seed(number)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Six digits under the symmetries of the square, to where the equations hold."""
+    images, group = digits(6, 12, 0), group_of("d4", (8, 8))
+    model = InvariantClassifier(SoftplusFeatures(64, 150, generator=seeded()), group)
+    train_to_stationarity(model, images.train, images.labels)
+    with torch.no_grad():
+        c = multipliers("mse", model(images.train), images.labels, 1e-3)
+    return images, model, c
+
+
+def test_neurons_see_the_parts_of_their_stabiliser():
+    group = group_of("d4", (8, 8))
+    base = SoftplusFeatures(64, 3, generator=seeded())
+    with torch.no_grad():
+        mirrored = base.weight[1].view(8, 8)
+        base.weight[0] = group.centre(base.weight[0])
+        base.weight[1] = (mirrored + mirrored.flip(0)).flatten()
+    layer = hidden_layer_of(InvariantClassifier(base, group), 64)
+    parts = isotypic_parts(group)
+    seen = [[part.name for part, one in zip(parts, row, strict=True) if one] for row in _seen(layer, parts)]
+    assert seen == [["A1"], ["A1", "B1", "E"], ["A1", "A2", "B1", "B2", "E"]]
+
+
+def test_part_by_part_the_equations_are_solved(trained):
+    images, model, c = trained
+    attack = Attack(method="by-parts", candidates=6, restarts=4)
+    found = reconstruct(model, 64, attack, group=model.group, scale=float(c.abs().mean()))
+    assert found.residual.item() < 1e-10
+    group, symmetric = model.group, model.group.centre(images.train)
+    away = torch.cdist(symmetric, group.centre(found.candidates[0])).amin(1) / symmetric.norm(dim=1)
+    assert away.max() < 1e-3  # the symmetric part, by neurons that see no other
+    assert (found.multipliers[0].sort().values - c.sort().values).abs().max() < 1e-3 * c.abs().max()
+
+
+def test_priors_change_what_the_weights_do_not_see_alone():
+    images, group = digits(40, 400, 0), group_of("d4", (8, 8))
+    visible = torch.cat([part.basis for part in isotypic_parts(group)[:-1]], 1)  # all but E
+    x = images.train @ visible @ visible.T
+    flat, likely = smooth(x, visible, (8, 8)), mixture(x, visible, images.held_out, group)
+    for filled in (flat, likely):
+        torch.testing.assert_close(filled @ visible, x @ visible, rtol=1e-9, atol=1e-9)
+        assert filled.abs().max() < 3
+    before, after, other = (variation(part.view(-1, 8, 8)) for part in (x, flat, likely))
+    assert (after < 0.99 * before).all()
+    assert (after < other).all()
+    own = group.correlation(likely, images.train)[0].diagonal().mean()
+    assert own > group.correlation(x, images.train)[0].diagonal().mean() + 0.01
+    assert torch.equal(smooth(x, torch.eye(64, dtype=torch.float64), (8, 8)), x)
+
+
+def test_what_cannot_be_taken_apart_is_refused(trained):
+    _, model, _ = trained
+    plain = InvariantClassifier(SoftplusFeatures(64, 5, generator=seeded()), group_of("plain", (8, 8)))
+    relu = InvariantClassifier(ReLUNetwork([64, 5, 1], generator=seeded()), model.group)
+    attack = Attack(method="by-parts", candidates=2)
+    for wrong in (plain, relu):
+        with pytest.raises(CosetError, match="averaged over a group"):
+            reconstruct(wrong, 64, attack, group=wrong.group)
+    few = InvariantClassifier(SoftplusFeatures(64, 5, generator=seeded()), model.group)
+    with pytest.raises(CosetError, match="do not suffice"):
+        reconstruct(few, 64, attack, group=few.group)
