@@ -8,7 +8,8 @@ the ground, and a post that it passes behind. The video is written as MP4 and go
 focal length given (``given=1``) or not (``given=0``). A line a clip, then medians:
 
 - tracks: median error against exact flow, share beyond 4 pixels, share of the frames in which a point can be seen that
-  it is followed in within 4 pixels, mean length, number; of moving and of still points;
+  it is followed in within 4 pixels, mean length, number; how many points come back into view after three hidden frames
+  or more, and the share of these that are found again within 4 pixels; of moving and of still points;
 - depth abs-rel over all and over moving observations, scaled by the median over all points of a frame, the truth being
   the depth under the pixel; the same with nothing moving (B_k = 0), and with every body frozen at its true mean place;
 - travel: median way of moving points from their first to their last sight over the true one; cosine of their motion;
@@ -67,6 +68,8 @@ def of_tracks(clip: Clip, result: Reconstruction) -> dict[str, float]:
     started = tracks.visible.argmax(1)
     points, seen, thing = clip.follow(tracks.xy[np.arange(tracks.points), started], started)
     error = np.linalg.norm(clip.project(points)[0] - tracks.xy, axis=-1)
+    back = back_in_view(seen)
+    found = (back & tracks.visible & (error < 4)).any(1)
     row = {}
     for name, rows in (("mover", thing >= BODY), ("still", (thing >= 0) & (thing < BODY))):
         error_here, followed, there = error[rows], tracks.visible[rows], seen[rows]
@@ -76,8 +79,21 @@ def of_tracks(clip: Clip, result: Reconstruction) -> dict[str, float]:
             f"{name}_beyond": float((error_here[followed] > 4).mean()) if followed.any() else np.nan,
             f"{name}_recall": float((followed & (error_here < 4))[there].mean()) if there.any() else np.nan,
             f"{name}_length": float(followed.sum(1).mean()) if len(followed) else np.nan,
+            f"{name}_back": int(back[rows].any(1).sum()),
+            f"{name}_again": float(found[rows & back.any(1)].mean()) if back[rows].any() else np.nan,
         }
     return row
+
+
+def back_in_view(seen: np.ndarray, hidden: int = 3) -> np.ndarray:
+    """Sights [P, N] that come after a point was hidden for some frames together, having been seen before."""
+    run, back, out = np.zeros(len(seen), int), np.zeros(len(seen), bool), np.zeros_like(seen)
+    before = np.maximum.accumulate(seen, 1)
+    for n in range(seen.shape[1]):
+        run = np.where(seen[:, n], 0, run + before[:, n])
+        back |= run >= hidden
+        out[:, n] = back & seen[:, n]
+    return out
 
 
 def of_scene(clip: Clip, result: Reconstruction) -> dict[str, float]:

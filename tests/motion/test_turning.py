@@ -1,7 +1,9 @@
 """A camera that only turns, of any focal length, or stands still, gives rotations and no scene."""
 
 import json
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import rotation_angle, rotation_from_vector
 from coset.motion.models.checkpoint import save_model
 from coset.motion.reconstruct import Options, reconstruct
+from coset.motion.tracker import TrackerOptions, Video, track
 from coset.motion.turning import shows_parallax, turning_camera
+from coset.motion.verdict import verdict
 
 FRAMES, POINTS, MOVERS = 10, 60, 8
 
@@ -82,3 +86,35 @@ def test_a_camera_that_stands_still_before_something_that_moves(coset, network, 
     with np.load(tmp_path / "s" / "reconstruction.npz") as arrays:
         assert not arrays["depth_known"]
         assert arrays["moving"][:8].sum() > 5
+
+
+def filmed(widths, frames=12, size=(320, 240)):
+    """Pictures of a pan over a far wall of texture, two thirds of a picture wide, with a thing that moves before it."""
+    g, (width, height), focal = np.random.default_rng(0), size, widths * size[0]
+    wall = cv2.resize(g.uniform(0, 255, (160, 260, 3)).astype(np.float32), (1040, 640), interpolation=cv2.INTER_CUBIC)
+    thing = cv2.resize(g.uniform(0, 255, (10, 10, 3)).astype(np.float32), (40, 40), interpolation=cv2.INTER_CUBIC)
+    k, onto = (
+        np.array([[focal, 0, 160], [0, focal, 120], [0, 0, 1.0]]),
+        np.array([[1, 0, -360], [0, 1, -200], [0, 0, 1.0]]),
+    )
+    rotations, pictures = [], []
+    for n, turn in enumerate(np.linspace(-0.33, 0.33, frames) / widths):
+        vector = torch.tensor([[0.02 * np.sin(n) / widths, turn, 0.01 * np.cos(n)]]).double()
+        rotations.append(rotation_from_vector(vector)[0])
+        homography = k @ rotations[-1].numpy().T @ np.linalg.inv(k) @ onto
+        picture = cv2.warpPerspective(wall, homography, (width, height), flags=cv2.INTER_LINEAR)
+        picture[100:140, 40 + 9 * n : 80 + 9 * n] = thing
+        pictures.append(picture.clip(0, 255).astype(np.uint8))
+    return Video(np.stack(pictures), 20.0, Path("pan")), torch.stack(rotations), focal
+
+
+@pytest.mark.parametrize("widths", [0.7, 1.5, 3.0])
+def test_a_filmed_pan_gives_rotations_and_a_verdict(widths, network):
+    """From pictures on: tracks with the tracker's own errors, no focal length given."""
+    video, rotations, focal = filmed(widths)
+    result = reconstruct(track(video, options=TrackerOptions(points=80, least_length=5)), network, Options())
+    assert not result.depth_known
+    assert verdict(result).startswith("Depth cannot be known: the camera only turns. Its rotations over 12 frames")
+    assert result.tracks.intrinsics.focal == pytest.approx(focal, rel=0.1)
+    relative = rotations[0].T @ rotations
+    assert float(rotation_angle(result.prediction.rotations, relative).max()) < 1.5 / widths

@@ -34,6 +34,7 @@ def track(
     max_frames: Annotated[int | None, typer.Option(min=3, help="Read no more frames.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every so many frames.")] = 1,
     shot: Annotated[int | None, typer.Option(min=1, help="Only this shot of a video with cuts.")] = None,
+    find_again: Annotated[bool, typer.Option(help="Look for points that come back into view: longer tracks.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Follow points through a video: tracks as CoTracker writes them.
@@ -42,7 +43,7 @@ def track(
     """
     from coset.motion.pipeline import Input, track_video
 
-    source = Input(video, intrinsics, points, max_frames, stride, shot)
+    source = Input(video, intrinsics, points, max_frames, stride, shot, again=find_again)
     output = output or named_after(video, "tracks.npz")
     with claimed_output(output):
         lines = track_video(source, output, preview, progress=not quiet)
@@ -71,6 +72,7 @@ def reconstruct(
     focal_guess: Annotated[
         float | None, typer.Option(min=1.0, help="Pixels; the focal length is estimated from there.")
     ] = None,
+    find_again: Annotated[bool, typer.Option(help="Look for points that come back into view: longer tracks.")] = False,
     images: Annotated[bool, typer.Option(help="Write the frames of a video too, for nerfstudio and COLMAP.")] = False,
     turntable: Annotated[
         Path | None, typer.Option(help="Film of one turn around the scene to write, .gif or .mp4.")
@@ -96,7 +98,7 @@ def reconstruct(
     if turntable is not None:
         check_ending(turntable)
     output = output or named_after(source, "scene", Path("runs"))
-    inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess, images, turntable)
+    inputs = Input(source, intrinsics, points, max_frames, stride, shot, focal_guess, images, turntable, find_again)
     options = Options(refine=refine, steps=steps)  # type: ignore[arg-type]
     result, notes = reconstruct_file(inputs, output, options, model, progress=not quiet)
     if json:

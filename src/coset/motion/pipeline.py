@@ -39,6 +39,7 @@ class Input:
         focal_guess: Pixels of the frames as stored, from which an estimate of the focal length sets out.
         images: Write the frames too, for programs that read the cameras.
         turntable: Film of one turn around the scene to write, if wanted.
+        again: Look for points that come back into view.
         points: Most tracks to follow in a video.
         most_frames: Read no more frames of a video.
         stride: Take every so many frames of a video.
@@ -54,6 +55,7 @@ class Input:
     focal_guess: float | None = None
     images: bool = False
     turntable: Path | None = None
+    again: bool = False
 
 
 def track_video(source: Input, output: Path, picture: Path | None = None, progress: bool = False) -> list[str]:
@@ -217,7 +219,9 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
 
 def _follow(video: Video, run: slice, source: Input, intrinsics: Intrinsics | None, progress: bool) -> Tracks:
     with _bar(progress, "tracking", run.stop - run.start - 1) as each:
-        return track(video, run, TrackerOptions(points=source.points), intrinsics, lambda: each("tracking"))
+        return track(
+            video, run, TrackerOptions(points=source.points, again=source.again), intrinsics, lambda: each("tracking")
+        )
 
 
 def _shot(runs: list[slice], number: int | None, path: Path) -> slice:

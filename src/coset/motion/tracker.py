@@ -2,8 +2,9 @@
 
 Every step is taken from the frame before, and then again, from where it ended, from a frame some steps earlier: that
 holds drift down, and tracks that slip off an edge onto what lies behind it do not find back to where they were. A point
-that fails a check is gone for good: what Lucas-Kanade finds later at the same place is another track. Tracks that begin
-in the middle of a shot are followed towards its start, too. Needs OpenCV (``pip install "coset[motion]"``).
+that fails a check is lost: what Lucas-Kanade finds later at the same place is another track. Tracks that begin
+in the middle of a shot are followed towards its start, too; those that come back
+into view are looked for if wanted. Needs OpenCV (``pip install "coset[motion]"``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from coset.core.errors import CosetError, require
 from coset.core.files import takes_paths
 from coset.core.outside import check_regular
 from coset.motion.data.tracks import Intrinsics, Tracks
+from coset.motion.found_again import AgainOptions, find_again
 
 # Decoders complain about every damaged block on the terminal; what matters is said once, by read_video. OpenCV looks at
 # this when it first opens a video.
@@ -63,6 +65,7 @@ class TrackerOptions:
         apart: Largest distance, in pixels, between the ends of the two steps.
         earlier: Frames after which the earlier frame is another one.
         least_length: Frames that a kept track is seen in.
+        again: Whether points that were lost are looked for in later frames (:mod:`coset.motion.found_again`).
     """
 
     points: int = 600
@@ -74,6 +77,7 @@ class TrackerOptions:
     apart: float = 1.5
     earlier: int = 6
     least_length: int = 8
+    again: bool = False
 
 
 MOST_BYTES = 1 << 33
@@ -231,6 +235,9 @@ def track(
         each()
     xy, visible, started = living.collect()
     _extend_back(cv2, pictures, options, xy, visible, started)
+    if options.again:
+        xy, visible, kept = _find_again(cv2, living, xy, visible)
+        xy, visible, started = xy[kept], visible[kept], started[kept]
     rows = _spread(xy, visible, video.size, options)
     if len(rows) < 20:
         raise CosetError(
@@ -373,6 +380,31 @@ def _extend_back(
     earlier, seen = earlier[:, ::-1], seen[:, ::-1] & ~visible[late]
     xy[late], visible[late] = np.where(seen[..., None], earlier, xy[late]), visible[late] | seen
     started[late] = visible[late].argmax(1)
+
+
+def _find_again(
+    cv2: Any, living: _Living, xy: np.ndarray, visible: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tracks with later sights of points that were lost; and the rows that are left."""
+    pictures, options = living.pictures, living.options
+    frames = len(pictures)
+
+    def flow(a: np.ndarray, b: np.ndarray, at: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return living._there_and_back(a, b, at, start, options.window, 1)
+
+    def follow(begin: np.ndarray, at: np.ndarray, backwards: bool) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(-begin if backwards else begin, kind="stable")  # as the shot comes to them
+        first = frames - 1 - begin[order] if backwards else begin[order]
+        again = _Back(cv2, pictures[::-1] if backwards else pictures, options, first, at[order])
+        for _ in range(frames - 1):
+            again.step()
+        places, seen, _ = again.collect()
+        back = np.argsort(order, kind="stable")
+        places, seen = places[back], seen[back]
+        return (places[:, ::-1], seen[:, ::-1]) if backwards else (places, seen)
+
+    grey = np.stack([living._grey(n) for n in range(frames)])
+    return find_again(cv2, grey, xy, visible, flow, follow, AgainOptions(long=options.least_length))
 
 
 def preview(video: Video, tracks: Tracks, frame: int, tail: int = 10) -> UInt8[np.ndarray, "height width 3"]:

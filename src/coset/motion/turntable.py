@@ -18,7 +18,7 @@ from coset.motion.export import colours_of
 from coset.motion.reconstruct import Reconstruction
 
 ENDINGS = (".gif", ".mp4")
-PAPER, INK, LINES, CAMERA = (255, 255, 255), (24, 32, 44), (150, 160, 175), (31, 99, 196)
+PAPER, INK, LINES, CAMERA = (223, 228, 235), (24, 32, 44), (110, 120, 135), (31, 99, 196)
 SUBPIXELS = 4  # bits of the places that OpenCV draws at
 
 

@@ -60,7 +60,7 @@ function tone(name) {
   return [...ruler.getImageData(0, 0, 1, 1).data.subarray(0, 3)].map((v) => v / 255);
 }
 let tones = {};
-const takeTones = () => { tones = { stage: tone("--panel"), ink: tone("--ink"), soft: tone("--ink-2"), accent: tone("--accent") }; };
+const takeTones = () => { tones = { stage: tone("--line"), ink: tone("--ink"), soft: tone("--ink-2"), accent: tone("--accent") }; };
 takeTones();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { takeTones(); kept = {}; draw(); });
 
