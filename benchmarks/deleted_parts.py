@@ -181,11 +181,11 @@ def picture():
         own = [row for row in rows if all(row[k] == v for k, v in USUAL.items() if k not in (name, "seed"))]
         panels.append(f'<g transform="translate({60 + 230 * place},20)">{"".join(panel(name, own))}</g>')
     legend = "".join(
-        f'<text x="{60 + 60 * k}" y="245" fill="{colour}">&#9679; {part}</text>'
+        f'<text x="{60 + 60 * k}" y="256" fill="{colour}">&#9679; {part}</text>'
         for k, (part, colour) in enumerate(COLOURS.items())
     )
-    size = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 255" font-family="sans-serif" font-size="12"'
-    text = f'<svg {size}><rect width="760" height="255" fill="white"/>{"".join(panels)}{legend}</svg>\n'
+    size = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 264" font-family="sans-serif" font-size="12"'
+    text = f'<svg {size}><rect width="760" height="264" fill="white"/>{"".join(panels)}{legend}</svg>\n'
     (Path(__file__).parents[1] / "docs" / "pictures" / "deleted-parts.svg").write_text(text)
 
 

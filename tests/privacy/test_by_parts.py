@@ -19,6 +19,7 @@ from coset.privacy.by_parts import _seen
 from coset.privacy.data.images import digits
 from coset.privacy.irreps import isotypic_parts
 from coset.privacy.priors import mixture, smooth, variation
+from coset.runs.recipes import load
 
 
 def seeded(number=0):
@@ -87,3 +88,8 @@ def test_what_cannot_be_taken_apart_is_refused(trained):
     few = InvariantClassifier(SoftplusFeatures(64, 5, generator=seeded()), model.group)
     with pytest.raises(CosetError, match="do not suffice"):
         reconstruct(few, 64, attack, group=few.group)
+
+
+def test_a_prior_needs_an_attack_before_it():
+    with pytest.raises(CosetError, match=r"attacks.smooth.of='nobody'.*by parts"):
+        load("reconstruction/digits-parts", ["attacks.smooth.of=nobody"])

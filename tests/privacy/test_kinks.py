@@ -10,6 +10,7 @@ from coset.privacy.hidden_layer import HiddenLayer
 from coset.privacy.kinks import kinked, stationarity_at_kinks
 from coset.privacy.neuron_differences import by_differences, differences, units
 from coset.privacy.stationarity import stationarity_residual
+from coset.runs.recipes import load
 
 
 def seeded(number=0):
@@ -140,3 +141,14 @@ def test_differences_are_refused_elsewhere():
     _, layer = layer_of(normal(2, 5), torch.ones(2, dtype=torch.float64), 4)
     with pytest.raises(CosetError, match="different neurons"):
         by_differences(layer, 2)
+
+
+def test_a_recipe_from_end_to_end(tmp_path):
+    changes = ["data.name=digits", "data.count=4", "network.hidden=[20]", "training.steps=50"]
+    recipe = load("reconstruction/mnist-relu", changes)
+    metrics = recipe.run(tmp_path / "run", quiet=True)
+    assert metrics["network"]["residual of the truth"] > 0
+    assert metrics["attacks"]["differences"]["candidates"] <= 8
+    page = recipe.report(tmp_path / "run").read_text()
+    assert "Margin in training" in page
+    assert "Residual of the weights" not in page  # a single point is no curve

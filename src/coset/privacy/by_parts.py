@@ -30,10 +30,12 @@ from coset.privacy.second_order import Refined, levenberg_marquardt, refine
 
 SEEN = 1e-6
 """Length of a projection below which a neuron, or the weights, do not see a part."""
-HELD = 2e-12
+HELD = 1e-11
 """Relative residual at which a step needs no other start: neurons are symmetric to some digits only."""
 HIDDEN = 1e-12
 """Relative residual that a change of the size of an input must make to count as determined."""
+SIZES = 0.03, 0.1, 0.3
+"""Deviations of the starts of a step, in turns."""
 DESCENT = 400
 """Steps of Adam before the first second-order one."""
 
@@ -187,7 +189,7 @@ def _starts(search: _Search, m: int, r: int, warm: Tensor | None) -> list[Tensor
     found = []
     for number in range(search.starts):
         generator = torch.Generator().manual_seed(search.seed + number)
-        away = 0.1 * torch.randn(m, r, generator=generator, dtype=torch.float64)
+        away = SIZES[number % 3] * torch.randn(m, r, generator=generator, dtype=torch.float64)
         if warm is not None and number % 3 < 2:
             new = warm.abs().amax(0) == 0
             away = warm + away * torch.where(new, 1.0, (0.1, 1.0)[number % 3])

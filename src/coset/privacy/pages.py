@@ -98,7 +98,9 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
     pictures = []
     if picture is not None:
         pictures.append(Picture(_grid(picture, arrays["found"], arrays["truth"], arrays["held_out"]), GRID, 4))
-    panels = [Panel("Residual of the weights", _curves({"search": audit.found.trace}, "residual", log=True))]
+    panels = []
+    if len(audit.found.trace) > 1:  # a search, nothing in closed form
+        panels.append(Panel("Residual of the weights", _curves({"search": audit.found.trace}, "residual", log=True)))
     known = None if audit.known is None else audit.known.numbers()
     sections = [
         Section(
@@ -164,7 +166,7 @@ def _parts(known: Mapping[str, Any] | None) -> list[Table]:
 
 
 def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]:
-    searches: dict[str, Rows] = curves["attacks"]
+    searches: dict[str, Rows] = {name: rows for name, rows in curves["attacks"].items() if len(rows) > 1}
     equations = {name: rows for name, rows in searches.items() if recipe.attacks[name].method != "activation"}
     panels = []
     if equations:
