@@ -31,11 +31,11 @@ HOLDS = {"members": 10, "recovered": 0, "p_value": 0.6, "recoverable": 10, "cana
     ("changes", "kind", "says"),
     [
         ({"recovered": 3, "p_value": 0.05}, "leak", "3 of 10 training records can be recovered"),
-        ({}, "not found", "recovers 10 of 10 canaries it was shown to be able to find"),
+        ({}, "not found", "Of 10 canaries, trained on beside to see what the attack can find, it recovers 10"),
         ({"recoverable": 0}, "information gone", "the information is gone for all 10"),
         ({"premise": "the weights are no stationary point"}, "cannot tell", "cannot tell.*no stationary point"),
         ({"canaries": (2, 10)}, "cannot tell", "too few canaries"),
-        ({"canaries": (0, 10)}, "cannot tell", "recovers none of 10 canaries"),
+        ({"canaries": (0, 10)}, "cannot tell", "Of 10 canaries, .* recovers none"),
         ({"canaries": None}, "cannot tell", "cannot tell"),
         ({"recovered": 3, "p_value": 0.6}, "not found", "No training record was recovered"),
         ({"recovered": 3, "p_value": 0.05, "premise": "training stopped early"}, "leak", "3 of 10"),
@@ -112,7 +112,7 @@ def test_an_audit_says_what_it_found_and_when_it_cannot_tell(features):
     found = audit(model, *data, **options)
     assert found.verdict.kind == "leak"
     assert "6 of 6 training records" in found.verdict.text
-    assert "recovers 6 of 6 canaries it was shown to be able to find" in found.verdict.text
+    assert "Of 6 canaries, trained on beside to see what the attack can find, it recovers 6" in found.verdict.text
     assert found.controls["private"].recovered < 6
     assert found.controls["private"].epsilon > 1
     assert found.known.undetermined == 0

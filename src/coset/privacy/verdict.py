@@ -46,8 +46,8 @@ def judge(
         premise: Why the equations do not hold for this model; None if they do.
     """
     control = "" if canaries is None else (
-        f" The attack recovers {canaries[0]} of {canaries[1]} canaries it was shown to be able to find."
-        if canaries[0] else f" The attack recovers none of {canaries[1]} canaries."
+        f" Of {canaries[1]} canaries, trained on beside to see what the attack can find, it recovers "
+        f"{canaries[0] or 'none'}."
     )  # fmt: skip
     if recovered and p_value <= SIGNIFICANT:
         return Verdict(
@@ -60,8 +60,7 @@ def judge(
             PROTECTED,
             "No training record was recovered, and none can be from the weights alone: the information is gone for all "
             f"{members} (no record's ceiling without a prior reaches 0.9). What an attacker knows beforehand may add "
-            f"to "
-            f"it.{control}",
+            f"to it.{control}",
         )
     if canaries is None or canaries[0] < POWER * canaries[1]:
         return Verdict(
