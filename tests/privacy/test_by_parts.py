@@ -54,7 +54,7 @@ def test_part_by_part_the_equations_are_solved(trained):
     images, model, c = trained
     attack = Attack(method="by-parts", candidates=6, restarts=4)
     found = reconstruct(model, 64, attack, group=model.group, scale=float(c.abs().mean()))
-    assert found.residual.item() < 1e-10
+    assert found.residual.item() < 1e-8  # a search that gets stuck ends above 1e-5
     group, symmetric = model.group, model.group.centre(images.train)
     away = torch.cdist(symmetric, group.centre(found.candidates[0])).amin(1) / symmetric.norm(dim=1)
     assert away.max() < 1e-3  # the symmetric part, by neurons that see no other
