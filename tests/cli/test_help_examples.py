@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmark_scripts import script
 from command_line import FUNCTIONS, example_lines
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
@@ -29,10 +30,7 @@ for extra in ("cv2", "datamol", "pyarrow", "safetensors", "sklearn", "transforme
     if importlib.util.find_spec(extra) is None:
         pytest.skip(f"{extra} is not installed", allow_module_level=True)
 
-spec = importlib.util.spec_from_file_location("chaos", Path(__file__).parents[2] / "benchmarks" / "chaos.py")
-chaos = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chaos)
-
+chaos = script("chaos")
 SMALL = ["training.epochs=1", "training.batch_size=64", "model.width=16", "model.layers=1"]
 ADDED = {
     "run subgraphormer/freesolv": SMALL,

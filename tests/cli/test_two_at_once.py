@@ -1,23 +1,19 @@
 """Every command has its output to itself: while the first still writes, a second says who does, and writes nothing."""
 
-import importlib.util
 import inspect
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
+from benchmark_scripts import script
 from coset.cli import COMMANDS, OWN
 from coset.core.files import claimed
 
 for extra in ("sklearn", "cv2", "transformers", "pyarrow", "safetensors"):
     pytest.importorskip(extra)
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
-spec = importlib.util.spec_from_file_location("chaos", FILE)
-chaos = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chaos)
+chaos = script("chaos")
 OUTSIDE = {
     "motion convert": chaos.Verb(["motion", "convert", "IN/authors.pt", "OUT"]),
     "data get": chaos.Verb(["data", "get", "esol", "--folder", "OUT", "--again"]),

@@ -1,29 +1,23 @@
 """What once failed is read or refused; so are some hundred broken files, and values that schemas have never seen."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmark_scripts import script
 from coset import CosetError
 from coset.core.outside import parse_tree, read_arrays, read_table, read_text
 
-PLACE = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 
 @pytest.fixture(scope="module")
 def fuzz():
-    spec = importlib.util.spec_from_file_location("fuzz", PLACE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("fuzz")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,9 +56,7 @@ def cifar10_vehicles_animals(count: int, held_out: int, path: str | None = None,
     Raises:
         CosetError: ``cifar10_small.npz`` is not found, lacks its arrays, or has too few images.
     """
-    file = data_file("images/cifar10_small.npz", path)
-    arrays = read_arrays(file, ["train_images", "train_labels"])
-    pixels, labels = arrays["train_images"], arrays["train_labels"].reshape(-1)
+    file, pixels, labels = _training_images("cifar10_small.npz", path)
     if pixels.shape[1:] != (32, 32, 3):
         raise CosetError(f"{file}: train_images has shape {pixels.shape}; expected (images, 32, 32, 3)")
     grey = pixels.astype(np.float64).mean(-1) / 255
@@ -71,13 +70,18 @@ def mnist(count: int, held_out: int, path: str | None = None, seed: int = 0) -> 
     Raises:
         CosetError: ``mnist.npz`` is not found, lacks its arrays, or has too few images.
     """
-    file = data_file("images/mnist.npz", path)
-    arrays = read_arrays(file, ["train_images", "train_labels"])
-    pixels, labels = arrays["train_images"], arrays["train_labels"].reshape(-1)
+    file, pixels, labels = _training_images("mnist.npz", path)
     if pixels.shape[1:3] != (28, 28) or pixels.size != len(pixels) * 784:
         raise CosetError(f"{file}: train_images has shape {pixels.shape}; expected (images, 28, 28)")
     flat = pixels.reshape(len(pixels), -1)
     return _split(flat / 255.0, np.where(labels % 2 == 1, 1, -1), count, held_out, seed, (28, 28), (28, 28))
+
+
+def _training_images(name: str, path: str | None) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A file, its pictures and their labels."""
+    file = data_file(f"images/{name}", path)
+    arrays = read_arrays(file, ["train_images", "train_labels"])
+    return file, arrays["train_images"], arrays["train_labels"].reshape(-1)
 
 
 def point_clouds(count: int, held_out: int, seed: int = 0, points: int = 6) -> Images:
