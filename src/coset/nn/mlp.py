@@ -155,7 +155,8 @@ class CategoricalEncoder(nn.Module):
                 raise ValueError(
                     f"column {column} holds {low} to {high}, but its table has categories 0 to {self.sizes[column] - 1}"
                 )
-        return torch.stack([table(x[:, i]) for i, table in enumerate(self.tables)]).sum(0)
+        starts = torch.tensor([0, *self.sizes[:-1]], device=x.device).cumsum(0)
+        return F.embedding_bag(x + starts, torch.cat(list(self.tables.parameters())), mode="sum")
 
 
 class FeatureEncoder(nn.Module):

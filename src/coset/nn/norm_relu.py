@@ -35,7 +35,11 @@ def _lanes(columns: int) -> tuple[int, ...]:
 
 
 def add_repeated(x: Float[Tensor, "pairs columns"], term: Float[Tensor, "elements columns"], product: Product) -> None:
-    """Add ``term[v]`` to every row (s, v) of ``x``, in place."""
+    """Add ``term[v]`` to every row (s, v) of ``x``, in place.
+
+    Raises:
+        ValueError: The kernels do not take so many columns (:func:`covers`).
+    """
     _on_graphs(rows.add_repeated, x, product, term.contiguous().view(-1).numpy())
 
 
@@ -47,6 +51,8 @@ def sum_repeated(x: Float[Tensor, "pairs columns"], product: Product) -> Float[T
 
 
 def _on_graphs(kernel: Callable[..., None], x: Tensor, product: Product, other: np.ndarray) -> None:
+    if not covers(x.size(1)):  # they would write beyond the rows
+        raise ValueError(f"columns come in vectors of 8; got {x.size(1)}")
     ptr = product.ptr.numpy()
     bounds = threads.balanced(np.arange(len(ptr)), np.diff(ptr))
     structure = (product.left.ptr.numpy(), product.right.ptr.numpy(), ptr)

@@ -35,6 +35,8 @@ def item_bounds(layout: Tensor, ptr: Tensor, summed: int | None = None) -> np.nd
         summed: Columns, where each range keeps sums of its own; by default there is a range for each thread.
     """
     layout_, ptr_ = layout.numpy(), ptr.numpy()
+    if summed is None and threads.thread_count() == 1:
+        return np.array([0, layout_[0, -1]])
     cost = np.diff(ptr_[layout_[2]]) + np.diff(layout_[2]) + 1
     parts = None if summed is None else threads.summed_parts(int(np.diff(layout_[0]) @ cost) * summed)
     return threads.balanced(layout_[0], cost, parts)

@@ -49,6 +49,7 @@ from coset.runs.fit import Loop, best_epoch, fit
 from coset.runs.folder import BEST, CERTIFICATE, HISTORY, LAST, PREDICTIONS, REPORT, RunFolder
 from coset.runs.metrics import metrics_of
 from coset.runs.objective import check_task, standard, summed_loss
+from coset.runs.optimiser import adam
 from coset.runs.predictions import prediction_columns, target_columns
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
@@ -245,8 +246,7 @@ class SupervisedRecipe(Recipe):
         return Learner(self.network(examples), *scale)
 
     def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        kind = torch.optim.AdamW if self.training.weight_decay else torch.optim.Adam
-        return kind(network.parameters(), lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
+        return adam(network.parameters(), self.training.learning_rate, self.training.weight_decay)
 
     def _batches(self, rows: Tensor, epoch: int) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))

@@ -8,7 +8,7 @@ import torch
 from fused_layers import assert_same_outcome, check_change_in_place, check_two_passes_alive, disturbed, outcome
 
 from coset.graphs import Subgraphormer
-from coset.graphs.models import attention_block
+from coset.graphs.models import attention_block, linear_attention_block
 from coset.graphs.transforms import ProductPositionalEncoding, SampleRoots, ShortestPathDistances
 
 D = torch.float64
@@ -41,6 +41,10 @@ def model(edges=True, **options):
         {"marking": "root", "level": "pair"},
         {"heads": 2},
         {"width": 32},
+        {"linear": True},
+        {"linear": True, "residual": True, "edges": False},
+        {"linear": True, "heads": 2, "width": 56},  # 18 columns from vv: not in vectors of 8, and so of parts
+        {"linear": True, "width": 80},
     ],
 )
 @pytest.mark.parametrize("fraction", [None, 0.5])
@@ -55,19 +59,25 @@ def test_it_is_used_where_it_applies_and_only_there():
     made = model()
     x, _ = made.pair_features(batch)
     assert x.grad_fn.name() == "_AttentionBlockBackward"
-    for other in (model(attention="gatv2"), model(linear=True), model(relations=("uL", "vL"))):
-        assert not attention_block.applies(other.layers[0], x)
+    assert model(linear=True).pair_features(batch)[0].grad_fn.name() == "_LinearAttentionBlockBackward"
+    for other in ({"attention": "gatv2"}, {"relations": ("uL", "vL")}):
+        for linear in (True, False):
+            block = model(**other, linear=linear).layers[0]
+            assert not attention_block.applies(block, x)
+            assert not linear_attention_block.applies(block, x)
     assert not attention_block.applies(made.layers[0], x.float())
     made.layers[0].norm.eval()
     assert not attention_block.applies(made.layers[0], x)
 
 
-def test_two_forward_passes_may_be_alive_at_once():
-    check_two_passes_alive(model().eval(), random_graphs(seed=1), random_graphs(seed=2))
+@pytest.mark.parametrize("linear", [False, True])
+def test_two_forward_passes_may_be_alive_at_once(linear):
+    check_two_passes_alive(model(linear=linear).eval(), random_graphs(seed=1), random_graphs(seed=2))
 
 
-def test_a_change_in_place_between_layers_is_seen():
-    check_change_in_place(model().eval(), random_graphs())
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_change_in_place_between_layers_is_seen(linear):
+    check_change_in_place(model(linear=linear).eval(), random_graphs())
 
 
 def test_inference_mode_gives_the_same():
@@ -77,11 +87,14 @@ def test_inference_mode_gives_the_same():
     torch.testing.assert_close(found, made(batch).detach())
 
 
-def test_gradcheck_of_the_operation():
-    batch, made = random_graphs(2, seed=3), model().eval()
-    made.layers[0].norm.train(False)
+@pytest.mark.parametrize("linear", [False, True])
+def test_gradcheck_of_the_operation(linear):
+    batch, made = random_graphs(2, seed=3), model(linear=linear).eval()
     x, graph = made.pair_features(batch)
     x = x.detach().requires_grad_()
     block = made.layers[0]
-    assert attention_block.applies(block, x)
-    assert torch.autograd.gradcheck(lambda x: attention_block.attention_block(block, x, graph), (x,), fast_mode=True)
+    operation, name = (
+        (linear_attention_block, "linear_attention_block") if linear else (attention_block, "attention_block")
+    )
+    assert operation.applies(block, x)
+    assert torch.autograd.gradcheck(lambda x: getattr(operation, name)(block, x, graph), (x,), fast_mode=True)

@@ -14,6 +14,7 @@ from coset.graphs.fitting.loaders import place, share
 from coset.runs import schedules
 from coset.runs.metrics import Task, direction, metrics_of
 from coset.runs.objective import balanced_weights, check_task, standard, summed_loss
+from coset.runs.optimiser import adam
 from coset.runs.seeds import seed_everything
 
 
@@ -135,8 +136,7 @@ class GraphTask(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
-        return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        return adam(self.parameters(), self.learning_rate, self.weight_decay)
 
     def on_train_epoch_start(self) -> None:
         self.losses = []

@@ -15,6 +15,7 @@ pass are Y, J, C1 and C2; softmax weights and all that follows a norm, X among t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,14 +35,17 @@ AXES = (1, 0)  # of uL and vL, in the order of their columns
 
 def applies(block: Any, x: Tensor) -> bool:
     """Whether this operation can stand for the block on this input."""
+    return block.mlp is not None and gathers_as_published(block, x) and settled(_norms(block), x)
+
+
+def gathers_as_published(block: Any, x: Tensor) -> bool:
+    """Whether it gathers with ``gat`` attention along uL and vL and from vv, in a precision that the kernels have."""
     if not kernels_apply(x) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    if tuple(block.gather) != ("uL", "vL", "vv") or block.mlp is None or block.gather["uL"].score != "gat":
+    if tuple(block.gather) != ("uL", "vL", "vv") or block.gather["uL"].score != "gat":
         return False
-    return (
-        settled(_norms(block), x)
-        and all(parameter.dtype == x.dtype for parameter in block.parameters())
-        and operators.covers("gat", x.size(1) // 3)
+    return all(parameter.dtype == x.dtype for parameter in block.parameters()) and operators.covers(
+        "gat", x.size(1) // 3
     )
 
 
@@ -49,50 +53,97 @@ def attention_block(block: Any, x: Float[Tensor, "pairs width"], graph: PairGrap
     """ReLU(BN(rho([Attention_uL | Attention_vL | point]))) of a block that :func:`applies`."""
     internal, external, point = block.gather["uL"], block.gather["vL"], block.gather["vv"]
     first, rho = point.mlp.first, block.mlp
-    logits = [
-        attention._logit_weight(attention.value.weight, attention.vectors[side])
-        for attention in (internal, external)
-        for side in ("source", "target")
-    ]
-    values = [internal.value.weight, external.value.weight]
-    weight = torch.cat([*values, (1 + point.eps) * first.weight, *logits])
+    attentions = Attentions(graph, internal.value.out_features, internal.heads, between=first.out_features)
     carried = torch.cat([internal.bias, external.bias, point.mlp.second.bias])
-    edges = [attention._edge_terms(graph, loops=True) for attention in (internal, external)]
     origin: list[Origin] = []
     out = _AttentionBlock.apply(
-        x, weight, first.weight, first.bias, *edges, point.mlp.second.weight,
+        x, attentions.weight(internal, external, (1 + point.eps) * first.weight), first.weight, first.bias,
+        *edge_terms(block, graph), point.mlp.second.weight,
         rho.first.weight, rho.first.bias + rho.first.weight @ carried, rho.second.weight, rho.second.bias,
         *(parameter for norm in _norms(block) for parameter in (norm.weight, norm.bias)),
-        graph, _norms(block), internal.heads, origin_of(x), origin,
+        attentions, _norms(block), origin_of(x), origin,
     )  # fmt: skip
     out.origin = origin[0]
     return out
+
+
+def edge_terms(block: Any, graph: PairGraph) -> list[Tensor | None]:
+    """What edges and loops add to the logits of uL and vL."""
+    return [block.gather[name]._edge_terms(graph, loops=True) for name in ("uL", "vL")]
 
 
 def _norms(block: Any) -> tuple[nn.BatchNorm1d, ...]:
     return block.gather["vv"].mlp.norm, block.mlp.norm, block.norm
 
 
-class _Columns:
-    """Where what lies in the columns of Y and J."""
+@dataclass
+class Attentions:
+    """Both attentions, between columns of Y = [values of uL | values of vL | others | logits] and of J.
 
-    def __init__(self, share: int, width: int, heads: int):
-        self.values = [slice(0, share), slice(share, 2 * share)]
-        start = 2 * share + width
-        self.point = slice(2 * share, start)
-        self.sources = [slice(start + 2 * i * heads, start + (2 * i + 1) * heads) for i in (0, 1)]
-        self.targets = [slice(start + (2 * i + 1) * heads, start + (2 * i + 2) * heads) for i in (0, 1)]
-        self.joined_point = slice(2 * share, 3 * share)
+    J = [attend_uL | attend_vL | point], each as wide as the others.
 
-    def attention(self, y: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
-        return y[:, self.values[i]], y[:, self.sources[i]], y[:, self.targets[i]]
+    Attributes:
+        graph: The pairs.
+        share: Columns of the values of one attention.
+        heads: Of each.
+        between: Columns of Y that are no attention's.
+    """
 
+    graph: PairGraph
+    share: int
+    heads: int
+    between: int = 0
 
-def _structure(graph: PairGraph, axis: int) -> tuple[operators.Structure, int, int]:
-    """What the attention kernels read of a relation with loops: arrays, axis, length of the longest row."""
-    relation = (graph.internal if axis else graph.external).with_self_loops
-    table = relation.rows
-    return (relation.layout(graph.pairs, axis), table.ptr, table.source, table.edge), axis, table.longest
+    @property
+    def others(self) -> slice:
+        """Columns of Y that are no attention's."""
+        return slice(2 * self.share, 2 * self.share + self.between)
+
+    @property
+    def point(self) -> slice:
+        """Columns of J for what comes from vv."""
+        return slice(2 * self.share, 3 * self.share)
+
+    def weight(self, internal: Any, external: Any, *between: Tensor) -> Float[Tensor, "columns width"]:
+        """W of Y = X W^T."""
+        both = (internal, external)
+        logits = [a._logit_weight(a.value.weight, a.vectors[side]) for a in both for side in ("source", "target")]
+        return torch.cat([*(a.value.weight for a in both), *between, *logits])
+
+    def attend(self, joined: Tensor, y: Tensor, edges: Sequence[Tensor | None]) -> None:
+        """Write what both attentions give to their columns of J."""
+        for i, edge in enumerate(edges):
+            structure, axis, longest = self._structure(AXES[i])
+            out = joined[:, self._values(i)]
+            operators.gat_into(out, *self._columns(y, i), edge, structure, axis, longest, self.heads, SLOPE)
+
+    def attend_backward(
+        self, d_y: Tensor, d_joined: Tensor, y: Tensor, edges: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Write the gradients of values and logits to their columns of ``d_y``; those of ``edges`` are returned."""
+        found: list[Tensor | None] = []
+        for i, edge in enumerate(edges):
+            structure, axis, longest = self._structure(AXES[i])
+            d_edge = operators.gat_backward_into(
+                self._columns(d_y, i), d_joined[:, self._values(i)], *self._columns(y, i), edge, structure, axis,
+                longest, self.heads, SLOPE,
+            )  # fmt: skip
+            found.append(None if edge is None else d_edge)
+        return found
+
+    def _values(self, i: int) -> slice:
+        return slice(i * self.share, (i + 1) * self.share)
+
+    def _columns(self, y: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, and logits of the source and of the target."""
+        start, heads = self.others.stop + 2 * i * self.heads, self.heads
+        return y[:, self._values(i)], y[:, start : start + heads], y[:, start + heads : start + 2 * heads]
+
+    def _structure(self, axis: int) -> tuple[operators.Structure, int, int]:
+        """What the kernels read of a relation with loops: arrays, axis, length of the longest row."""
+        relation = (self.graph.internal if axis else self.graph.external).with_self_loops
+        table = relation.rows
+        return (relation.layout(self.graph.pairs, axis), table.ptr, table.source, table.edge), axis, table.longest
 
 
 class _AttentionBlock(torch.autograd.Function):
@@ -101,22 +152,18 @@ class _AttentionBlock(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, own_weight: Tensor, own_bias: Tensor, edge_u: Tensor | None,
         edge_v: Tensor | None, psi_weight: Tensor, rho_weight: Tensor, rho_bias: Tensor, out_weight: Tensor,
         out_bias: Tensor, psi_gamma: Tensor, psi_beta: Tensor, rho_gamma: Tensor, rho_beta: Tensor, out_gamma: Tensor,
-        out_beta: Tensor, graph: PairGraph, norms: Sequence[nn.BatchNorm1d], heads: int, source: Origin | None,
+        out_beta: Tensor, attentions: Attentions, norms: Sequence[nn.BatchNorm1d], source: Origin | None,
         origin: list[Origin],
     ) -> Float[Tensor, "pairs width"]:  # fmt: skip
-        rows, width, share = x.size(0), x.size(1), psi_weight.size(0)
-        columns = _Columns(share, width, heads)
+        rows, width, graph = x.size(0), x.size(1), attentions.graph
         y = torch.mm(x, weight.t(), out=buffers.empty(rows, weight.size(0), x))
-        point = y[:, columns.point]
+        point = y[:, attentions.others]
         add_repeated(point, torch.addmm(own_bias, graph.at_own_root(x), own_weight.t()), graph.pairs)
-        joined = buffers.empty(rows, 3 * share, x)
-        for i, edge in enumerate((edge_u, edge_v)):
-            structure, axis, longest = _structure(graph, AXES[i])
-            out = joined[:, columns.values[i]]
-            operators.gat_into(out, *columns.attention(y, i), edge, structure, axis, longest, heads, SLOPE)
+        joined = buffers.empty(rows, rho_weight.size(1), x)
+        attentions.attend(joined, y, (edge_u, edge_v))
         psi = NormReLU.of(point, norms[0], psi_gamma, psi_beta)
         active = psi.forward(point, buffers.empty(rows, width, x))
-        torch.mm(active, psi_weight.t(), out=joined[:, columns.joined_point])
+        torch.mm(active, psi_weight.t(), out=joined[:, attentions.point])
         del active
         hidden = rho_weight.size(0)
         c1 = torch.mm(joined, rho_weight.t(), out=buffers.empty(rows, hidden, x))
@@ -139,7 +186,7 @@ class _AttentionBlock(torch.autograd.Function):
             rho_weight,
             out_weight,
         )
-        ctx.settled = psi, rho, last, columns, graph, heads, source
+        ctx.settled = psi, rho, last, attentions, source
         del active
         return last.forward(c2, buffers.empty(rows, width, x))
 
@@ -147,32 +194,24 @@ class _AttentionBlock(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Float[Tensor, "pairs width"]) -> tuple[Tensor | None, ...]:
         x, y, joined, c1, c2, weight, own_weight, edge_u, edge_v, psi_weight, rho_weight, out_weight = ctx.saved_tensors
-        psi, rho, last, columns, graph, heads, source = ctx.settled
-        rows, width = c2.shape
+        psi, rho, last, attentions, source = ctx.settled
+        (rows, width), graph = c2.shape, attentions.graph
         d_2, d_out_gamma, d_out_beta = last.backward(c2, grad.contiguous(), buffers.empty(rows, width, c1))
         active = rho.forward(c1, buffers.empty(rows, c1.size(1), c1))
-        d_out_weight, d_out_bias = d_2.t() @ active, _bias_gradient(last, d_2)
+        d_out_weight, d_out_bias = d_2.t() @ active, bias_gradient(last, d_2)
         d_1 = torch.mm(d_2, out_weight, out=active)
         d_1, d_rho_gamma, d_rho_beta = rho.backward(c1, d_1, d_1)
-        d_rho_weight, d_rho_bias = d_1.t() @ joined, _bias_gradient(rho, d_1)
+        d_rho_weight, d_rho_bias = d_1.t() @ joined, bias_gradient(rho, d_1)
         d_joined = torch.mm(d_1, rho_weight, out=buffers.empty(rows, joined.size(1), c1))
 
-        point, d_joined_point = y[:, columns.point], d_joined[:, columns.joined_point]
+        point, d_joined_point = y[:, attentions.others], d_joined[:, attentions.point]
         d_psi_weight = d_joined_point.t() @ psi.forward(point, d_2)
         del active, d_1, d_2  # their memory serves what follows
         d_y = buffers.empty(rows, y.size(1), c1)
-        d_point = torch.mm(d_joined_point, psi_weight, out=d_y[:, columns.point])
+        d_point = torch.mm(d_joined_point, psi_weight, out=d_y[:, attentions.others])
         d_point, d_psi_gamma, d_psi_beta = psi.backward(point, d_point, d_point)
         d_term = sum_repeated(d_point, graph.pairs)
-        d_edges = []
-        for i, edge in enumerate((edge_u, edge_v)):
-            structure, axis, longest = _structure(graph, AXES[i])
-            out, d_out = columns.attention(d_y, i), d_joined[:, columns.values[i]]
-            value, logit_source, logit_target = columns.attention(y, i)
-            d_edge = operators.gat_backward_into(
-                out, d_out, value, logit_source, logit_target, edge, structure, axis, longest, heads, SLOPE
-            )
-            d_edges.append(None if edge is None else d_edge)
+        d_edges = attentions.attend_backward(d_y, d_joined, y, (edge_u, edge_v))
         del d_joined, d_joined_point
 
         x = source.again() if source else x
@@ -182,10 +221,10 @@ class _AttentionBlock(torch.autograd.Function):
         d_x.index_add_(0, graph.diagonal, (d_term @ own_weight)[graph.root_index])
         return (
             d_x, d_weight, d_own_weight, d_own_bias, *d_edges, d_psi_weight, d_rho_weight, d_rho_bias, d_out_weight,
-            d_out_bias, d_psi_gamma, d_psi_beta, d_rho_gamma, d_rho_beta, d_out_gamma, d_out_beta, *[None] * 5,
+            d_out_bias, d_psi_gamma, d_psi_beta, d_rho_gamma, d_rho_beta, d_out_gamma, d_out_beta, *[None] * 4,
         )  # fmt: skip
 
 
-def _bias_gradient(norm: NormReLU, grad: Tensor) -> Tensor:
+def bias_gradient(norm: NormReLU, grad: Tensor) -> Tensor:
     """Ahead of batch statistics a bias changes nothing."""
     return grad.new_zeros(grad.size(1)) if norm.batch else grad.sum(0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.errors import check_choice
-from coset.graphs.models import attention_block, sum_block
+from coset.graphs.models import attention_block, linear_attention_block, sum_block
 from coset.graphs.models.bags import BagGraph
 from coset.graphs.models.product import PairGraph
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
@@ -267,6 +267,8 @@ class SubgraphAttentionBlock(nn.Module):
     def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
         if attention_block.applies(self, x):
             out = attention_block.attention_block(self, x, graph)
+        elif linear_attention_block.applies(self, x):
+            out = linear_attention_block.linear_attention_block(self, x, graph)
         else:
             joined = torch.cat([module(x, graph) for module in self.gather.values()], dim=1)
             combine = self.linear if self.linear is not None else self.mlp

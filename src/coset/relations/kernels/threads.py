@@ -86,13 +86,16 @@ def summed_parts(size: int) -> int:
 
 def even(items: int, parts: int | None = None) -> np.ndarray:
     """Bounds that split equal items evenly; among the threads by default."""
-    return np.linspace(0, items, (parts or thread_count()) + 1).astype(np.int64)
+    parts = parts or thread_count()
+    return np.array([0, items]) if parts == 1 else np.linspace(0, items, parts + 1).astype(np.int64)
 
 
 def balanced(offsets: np.ndarray, cost: np.ndarray, parts: int | None = None) -> np.ndarray:
     """Bounds that split items evenly by cost, among the threads by default; items ``offsets[g]`` to ``offsets[g + 1]``
     cost ``cost[g]`` each."""
     parts = parts or thread_count()
+    if parts == 1:
+        return np.array([0, offsets[-1]])
     total = np.concatenate([[0.0], np.cumsum(np.diff(offsets) * cost)])
     goals = np.linspace(0, total[-1], parts + 1)[1:-1]
     bounds = np.interp(goals, total, offsets).round().astype(np.int64) if len(goals) else np.empty(0, np.int64)
