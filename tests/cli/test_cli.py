@@ -115,7 +115,7 @@ def test_a_broken_claim_fails(coset, finished, monkeypatch):
         (["run", "csv", "data.path=/nowhere.csv", "data.target=y"], "/nowhere.csv: no such file"),
         (["run"], "name a recipe (coset list), or continue a run with --resume DIR"),
         (["run", "--resume", "nothing"], "nothing holds no run: recipe.yaml is missing"),
-        (["predict", "nothing", "new.csv", "--output", "out.csv"], "nothing holds no run: recipe.yaml is missing"),
+        (["predict", "nothing", "new.csv", "--output", "out.csv"], "nothing: no such file or folder"),
         (["verify", "gin/zinc"], "no recipe 'gin/zinc'; did you mean 'gin/zinc12k'? (coset list)"),
         (["bench", "speed"],
          "no bench 'speed'; choose from bags, blindspots, brec, counting, evidence, expressivity, norms, torus"),

@@ -3,13 +3,16 @@
 import inspect
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 
 from command_line import COMMAND, FUNCTIONS, example_lines, parsed
+from coset.cli import OWN, inputs_of, main
 from coset.cli.runs import recipes_like
+from coset.core.commands import COMMANDS
 from coset.core.files import named_after
 
 OUTPUTS = {"run", "sweep", "predict", "report", "reconstruct", "audit", "connect", "lora merge", "merge", "export"}
@@ -130,3 +133,20 @@ def test_what_a_command_tells_is_the_object(capsys):
     with pytest.raises(typer.Exit):
         fail()
     assert json.loads(capsys.readouterr().out) == {"passed": False}
+
+
+OPTIONS = {"audit": {"data"}, "connect": {"model"}}
+"""Those that must be given by name."""
+INPUTS = {name: names for name, command in [*OWN.items(), *COMMANDS.items()] if (names := inputs_of(command))}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_path_that_leads_nowhere_is_told_before_anything_else(name, tmp_path, monkeypatch, capsys):
+    options = OPTIONS.get(name, set())
+    given = [str(tmp_path / f"no-{part}") for part in INPUTS[name] if part not in options]
+    named = [text for option in options for text in (f"--{option}", str(tmp_path))]
+    monkeypatch.setattr(sys, "argv", ["coset", *name.split(), *given, *named])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.split() == ["error:", f"{given[0]}:", "no", "such", "file", "or", "folder"]

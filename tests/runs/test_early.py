@@ -25,6 +25,9 @@ MISTAKES = [
     ("csgnn/esol-bags", ["seed_s=1"]),
     ("trackster4d/tiny", ["training.stps=3"]),
     ("fs-merge/digits", ["stepps=3"]),
+    ("csv", []),
+    ("csv", ["data.path=x.csv", "training.epoch=3"]),
+    ("complexes", ["data.path=x"]),
 ]
 
 
@@ -65,8 +68,9 @@ def test_the_words_are_those_of_the_classes(recipe, overrides):
 
 
 @pytest.mark.parametrize("recipe", sorted(names()))
-def test_no_recipe_is_refused(recipe):
-    assert refusal(recipe, []) is None
+def test_no_recipe_is_refused_but_for_what_it_must_be_told(recipe):
+    told = refusal(recipe, [])
+    assert told is None or ("data.path is missing" in told and "unknown" not in told)
 
 
 def test_another_model_drops_the_options_of_the_one_before():
@@ -101,6 +105,17 @@ def test_a_table_that_lacks_a_column(overrides, words, tmp_path):
     (tmp_path / "mine.csv").write_text("smiles,y,name\nCCO,1,a\n")
     told = refusal("csv", [override.format(folder=tmp_path) for override in overrides])
     assert words in told
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"), [("graphs", "nowhere: no such file or folder"), ("complexes", "nowhere: no such folder")]
+)
+def test_files_that_are_not_there(recipe, words, tmp_path):
+    told = refusal(recipe, [f"data.path={tmp_path / 'nowhere'}", "data.target=y"])
+    assert told is not None
+    assert words in told
+    tmp_path.joinpath("nowhere").mkdir()
+    assert refusal(recipe, [f"data.path={tmp_path / 'nowhere'}", "data.target=y"]) is None
 
 
 def test_pytorch_is_not_imported():

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
@@ -67,6 +68,32 @@ def _with_json(command: Callable[..., None]) -> Callable[..., None]:
     return answering
 
 
+def inputs_of(command: Callable[..., None]) -> list[str]:
+    """Parameters that are paths and must be given: of what is read, since what is written has a default."""
+    given, hints = inspect.signature(command).parameters.items(), get_type_hints(command)
+    return [name for name, part in given if part.default is part.empty and hints[name] in (Path, list[Path])]
+
+
+def _with_inputs(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, of which every path that must be given is of something that is there: told before anything else."""
+    inputs = inputs_of(command)
+    if not inputs:
+        return command
+
+    @wraps(command)
+    def checking(*arguments: Any, **options: Any) -> None:
+        for name in inputs:
+            paths = options[name] if isinstance(options[name], list) else [options[name]]
+            for i, path in enumerate(paths):
+                if not path.exists():
+                    meant = i > 0 and path is paths[-1] and "output" in options
+                    hint = "; where the result goes is told by --output" if meant else ""
+                    raise CosetError(f"{path}: no such file or folder{hint}")
+        command(*arguments, **options)
+
+    return checking
+
+
 def _build() -> None:
     """All commands, those of groups (``lora inspect``) in applications of their own."""
     groups: dict[str, typer.Typer] = {}
@@ -76,7 +103,7 @@ def _build() -> None:
         if group and group not in groups:
             groups[group] = typer.Typer(no_args_is_help=True, help=sys.modules[command.__module__].__doc__)
             app.add_typer(groups[group], name=group)
-        (groups[group] if group else app).command(inner)(_with_json(command))
+        (groups[group] if group else app).command(inner)(_with_json(_with_inputs(command)))
 
 
 _build()

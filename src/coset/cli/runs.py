@@ -118,13 +118,15 @@ def sweep(
     Example: coset sweep gin/esol model.width=16,32,64 "training.learning_rate=loguniform(1e-4,1e-2)" --seeds 1
     --search tpe --samples 30 --asha
     """
-    from coset.runs.recipes import check
+    from coset.runs.recipes import check, refuse
     from coset.runs.run import execute
-    from coset.runs.sweep.spaces import seeds_of
+    from coset.runs.sweep.spaces import Space, seeds_of
 
     names, changes = [r for r in recipes if "=" not in r], [r for r in recipes if "=" in r]
     if not names:
         raise CosetError("name a recipe to sweep (coset list)")
+    for name in names:  # before PyTorch is imported
+        refuse(name, Space.read(changes).example())
     wanted = check(
         {
             "kind": "search", "recipes": names, "changes": changes, "seeds": seeds_of(seeds), "samples": samples,

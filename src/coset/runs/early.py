@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, told before PyTorch is imported: unknown keys and names, a missing table or column.
+"""What is wrong with a recipe, told before PyTorch is imported: unknown and missing keys, names, paths and columns.
 
 ``schemas/`` holds the schema of each kind of run as JSON Schema (``coset schema KIND``), made from the classes; a test
 holds them to each other. What is refused here the classes refuse too, in the same words, seconds later; what passes
@@ -28,7 +28,8 @@ def refuse_early(read: Values, given: Values, name: str) -> None:
         name: Of the recipe, for messages.
 
     Raises:
-        CosetError: A key or a name is unknown; a table is missing, or lacks a column that is named.
+        CosetError: A key or a name is unknown or missing; a file or folder is not there; a table lacks a column that is
+            named.
     """
     file = FOLDER / f"{given.get('kind', read.get('kind'))}.json"
     if not file.is_file():
@@ -39,6 +40,7 @@ def refuse_early(read: Values, given: Values, name: str) -> None:
     if problems:
         raise CosetError(f"recipe {name}: {'; '.join(problems)}")
     for properties, inside in schema.objects(schema.root, values):
+        _check_paths(properties, inside)
         _check_tables(properties, inside)
 
 
@@ -46,6 +48,14 @@ def refuse_early(read: Values, given: Values, name: str) -> None:
 def _shipped(file: Path) -> dict[str, Any]:
     found: dict[str, Any] = read_tree(file, dict[str, Any])
     return found
+
+
+def _check_paths(properties: Values, values: Values) -> None:
+    """Files and folders that must be there."""
+    for key, node in properties.items():
+        path = values.get(key)
+        if "there" in node and isinstance(path, str) and not Path(path).expanduser().exists():
+            raise CosetError(f"{Path(path).expanduser().absolute()}: no such {node['there']}")
 
 
 def _check_tables(properties: Values, values: Values) -> None:

@@ -13,6 +13,15 @@ from coset.core.registry import nearest
 Values = Mapping[str, Any]
 
 
+MISSING = object()
+"""In place of the value of a key that must be given."""
+
+
+def missing(key: str, what: str | None) -> str:
+    """The clause for a key that must be given, and is described by ``what``."""
+    return f"{key} is missing" + (f": {what}, e.g. {key}=..." if what else "")
+
+
 class Schema:
     """A JSON Schema of a recipe, walked along values: where one of several objects can be, ``name`` chooses."""
 
@@ -35,6 +44,9 @@ class Schema:
         """A clause for each key or name that cannot be, in the order and the words of the classes."""
         known = None
         for key, value, names in self._wrong(self.root, values):
+            if value is MISSING:
+                yield missing(key, self.keys(values).get(key))
+                continue
             if names:
                 near = nearest(str(value), names)
                 told = f"{key}={value!r}: choose from {', '.join(map(repr, names))}"
@@ -53,7 +65,8 @@ class Schema:
                 yield from self.objects(inner, values.get(key))
 
     def _wrong(self, node: Values, values: Any, prefix: str = "") -> Iterator[tuple[str, Any, list[str]]]:
-        """Keys that are unknown, with their values, and keys of names that are none, with the names there are."""
+        """Keys that are unknown, with their values, or :data:`MISSING`, and those of names that are none, with
+        the names there are."""
         if not isinstance(values, Mapping):
             return
         possible, names = self._possible(node, values.get("name"))
@@ -63,6 +76,8 @@ class Schema:
         elif len(possible) == 1:
             known, closed = possible[0]["properties"], possible[0].get("additionalProperties") is False
             for key in known:
+                if key in possible[0].get("required", ()) and key not in values and prefix + key != "name":
+                    yield prefix + key, MISSING, []
                 yield from self._wrong(known[key], values.get(key), f"{prefix}{key}.")
             for key, value in values.items():
                 if key not in known and closed and not _declared(key, possible[0].get("classes", ())):

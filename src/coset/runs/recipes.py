@@ -18,7 +18,7 @@ from coset.core.outside import parse_tree, read_settings, read_tree
 from coset.core.registry import nearest
 from coset.runs.early import refuse_early
 from coset.runs.folder import CONFIG, RECIPE, RunFolder
-from coset.runs.keys import Schema
+from coset.runs.keys import Schema, missing
 from coset.runs.listing import names, path_of, show
 from coset.runs.recipe import Recipe
 from coset.runs.run import execute
@@ -36,6 +36,7 @@ __all__ = [
     "load_run",
     "names",
     "path_of",
+    "refuse",
     "show",
     "verify",
 ]
@@ -61,6 +62,15 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
         if not re.match(r"[^=\s]+=", override):
             raise CosetError(f"override {override!r} must read key=value, e.g. training.epochs=20")
     return check(read_settings(file, overrides, partial(_kept, name)), name)
+
+
+def refuse(name: str, overrides: Sequence[str]) -> None:
+    """Refuse what :func:`load` would, as far as that is known before PyTorch is imported.
+
+    Raises:
+        CosetError: Unknown recipe, an unknown or missing key, name, path or column: one line.
+    """
+    read_settings(path_of(name), overrides, partial(_kept, name))
 
 
 def _kept(name: str, read: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,8 +187,7 @@ def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str
         near = nearest(key, Schema(schema.model_json_schema()).keys(values))
         return f"unknown key {key}={value!r}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "missing":
-        what = Schema(schema.model_json_schema()).keys(values).get(key)
-        return f"{key} is missing" + (f": {what}, e.g. {key}=..." if what else "")
+        return missing(key, Schema(schema.model_json_schema()).keys(values).get(key))
     if error["type"].startswith("union_tag"):
         key, value = f"{key}.name", context.get("tag", (value or {}).get("name") if isinstance(value, dict) else value)
         message = f"choose from {context.get('expected_tags', 'the names in coset show csv')}"

@@ -20,7 +20,7 @@ from coset.graphs.data.datasets import as_targets, graph_features, target_values
 from coset.graphs.data.graph_files import GRAPH, OF_FILES, labelled, table_in
 from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
-from coset.graphs.data.sources import GRAPH_DATA
+from coset.graphs.data.sources import FOLDER_THERE, GRAPH_DATA
 from coset.runs.terminal import track
 from coset.topology.data.adapters import from_toponetx, toponetx_features
 from coset.topology.data.batches import to_data
@@ -41,7 +41,10 @@ class ComplexFiles(SplitFiles):
     recipe: ClassVar[str] = "complexes"
 
     name: Literal["complexes"] = "complexes"
-    path: str = Field(description="folder of complexes (.json, .atomlist, .off, ...) with labels.csv or cells.csv")
+    path: str = Field(
+        description="folder of complexes (.json, .atomlist, .off, ...) with labels.csv or cells.csv",
+        json_schema_extra=FOLDER_THERE,
+    )
     target: list[str] = Field(description="column of the labels to predict, or several: a,b", min_length=1)
     rank: Literal[0, 1, 2] | None = Field(
         None, description="targets are of the cells of this rank, rows of cells.csv; of whole complexes without"

@@ -72,7 +72,7 @@ def test_a_map_is_coloured_by_classes_or_by_a_scale(coset, adapters, tmp_path):
 def test_what_is_no_adapter_gets_one_line(coset, tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     for target, message in (
-        ("nothing", "does not exist"),
+        ("nothing", "no such file or folder"),
         ("notes.csv", "cannot be read: it is damaged, or holds more than tensors"),
     ):
         code, _, err = coset("lora", "inspect", tmp_path / target)
@@ -212,7 +212,7 @@ def test_merge_and_apply(coset, tmp_path, monkeypatch):
         code, out, _ = coset("lora", "merge", "a0", "a1")
         assert out.splitlines()[-1] == f"2 layers written to {made}"
     code, _, err = coset("lora", "merge", "a0", "a1", "both-of-them")
-    assert "both-of-them: no such adapter; where the result goes is told by --output" in err
+    assert "both-of-them: no such file or folder; where the result goes is told by --output" in err
 
 
 def test_further_adapters_of_a_folder_are_named(coset, tmp_path):

@@ -33,7 +33,7 @@ from coset.graphs.data.graph_files import (
 from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
-from coset.graphs.data.sources import GRAPH_DATA, GraphData, absolute, check_shares, fold_of, listed_names
+from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of, listed_names
 from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, stratified_split
 from coset.graphs.data.validation import validate_graph
 
@@ -67,7 +67,11 @@ class SplitFiles(GraphData):
 
     path: str
     target: list[str]
-    labels: str | None = Field(None, description="table with a row a graph or file; by default labels.csv beside them")
+    labels: str | None = Field(
+        None,
+        description="table with a row a graph or file; by default labels.csv beside them",
+        json_schema_extra=THERE,
+    )
     split: Literal["random", "stratified", "column", "time", "kfold"] = "random"
     split_column: str = Field("split", description="of train, val and test (split=column), or of dates (split=time)")
     folds: int = Field(5, ge=3, description="for split=kfold")
@@ -101,7 +105,10 @@ class GraphFiles(SplitFiles):
     """One's own graphs: tables, graph6, GraphML, node-link JSON, or a list of PyG graphs."""
 
     name: Literal["files"] = "files"
-    path: str = Field(description="folder with edges.csv (nodes.csv, graphs.csv), or a file: .g6, .graphml, .json, .pt")
+    path: str = Field(
+        description="folder with edges.csv (nodes.csv, graphs.csv), or a file: .g6, .graphml, .json, .pt",
+        json_schema_extra=THERE,
+    )
     target: list[str] = Field([], description="column to predict, of graphs, nodes or edges, or several: a,b")
     level: Literal["auto", "graph", "node", "edge", "link"] = Field(
         "auto", description="of what targets are; auto: where the column is; link: which nodes are joined, no column"

@@ -81,6 +81,12 @@ class GraphData(Options):
 IN_PATH: dict[str, Any] = {"column_of": "path"}
 """Of a key that names columns of the table at ``path``: they are looked for before anything else is done."""
 
+THERE: dict[str, Any] = {"there": "file or folder"}
+"""Of a key that names a file or a folder: it is looked for before anything else is done."""
+
+FOLDER_THERE: dict[str, Any] = {"there": "folder"}
+"""As :data:`THERE`, of a folder."""
+
 
 def check_shares(value: tuple[float, float, float]) -> tuple[float, float, float]:
     """A validator of shares of train, val and test."""
@@ -236,7 +242,7 @@ class Shards(GraphData):
     """Molecules that ``coset preprocess`` has put on disk, in shards that are read as they are needed."""
 
     name: Literal["shards"]
-    path: str = Field(description="folder that coset preprocess made")
+    path: str = Field(description="folder that coset preprocess made", json_schema_extra=FOLDER_THERE)
     split: Literal["random"] = "random"
     fractions: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, val and test")
     split_seed: int | None = Field(None, ge=0, description="seed of the split; the run's seed by default")

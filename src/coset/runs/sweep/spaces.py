@@ -115,6 +115,10 @@ class Space:
                 varied[key] = values
         return cls(tuple(fixed), varied)
 
+    def example(self) -> list[str]:
+        """The changes of one trial."""
+        return [*self.fixed, *(f"{key}={values.ends()[0]}" for key, values in self.varied.items())]
+
     def grid(self) -> list[Settings]:
         """All combinations.
 

@@ -141,9 +141,6 @@ def merge_adapters(
     from coset.weights.lora.data.naming import of_model
     from coset.weights.lora.data.writing import check_whole
 
-    missing = next((path for path in adapters if not path.exists()), None)
-    if missing is not None:
-        raise CosetError(f"{missing}: no such adapter; where the result goes is told by --output")
     found = [load_lora(path, alpha=alpha) for path in adapters]
     for one in () if lossy else found:
         check_whole(one)
