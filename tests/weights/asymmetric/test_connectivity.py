@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from coset.core.errors import CosetError
+from coset.weights.asymmetric import ensembles
 from coset.weights.asymmetric.asymmetrize import asymmetrize
 from coset.weights.asymmetric.classification_data import IGNORED, communities, digits, shift_and_flip
 from coset.weights.asymmetric.comparison import averages, between, on_the_way, pairs_of, row
@@ -185,15 +186,18 @@ def test_networks_trained_together_are_those_trained_alone():
             torch.testing.assert_close(both.state[name][1], alone.state[name][0], atol=1e-4, rtol=1e-3)
 
 
-def test_training_is_that_of_pytorch():
+@pytest.mark.parametrize("large", [ensembles.LARGE, 0])
+def test_training_is_that_of_pytorch(large, monkeypatch):
+    monkeypatch.setattr(ensembles, "LARGE", large)  # 0: one by one
     x, y = data(60)
+    y[::7] = IGNORED
     how = Training(epochs=2, batch_size=60, learning_rate=0.01, weight_decay=0.1, label_smoothing=0.1)
     found = train(mlp(SIZES), initialise(lambda: mlp(SIZES), mlp(SIZES), [3]), x, y, how, seeds=[3])
     model = seeded(lambda: mlp(SIZES), 3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        functional.cross_entropy(model(x), y, label_smoothing=0.1).backward()
+        functional.cross_entropy(model(x), y, label_smoothing=0.1, ignore_index=IGNORED).backward()
         optimizer.step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(found.state[name][0], value, atol=1e-5, rtol=1e-4)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +24,9 @@ from coset.core.errors import CosetError
 from coset.weights.asymmetric.asymmetrize import fixed_buffers
 from coset.weights.asymmetric.classification_data import IGNORED
 from coset.weights.asymmetric.networks import seeded
+
+LARGE = 1 << 16
+"""Parameters of a network from which on it takes its steps faster by itself than together with others."""
 
 State = dict[str, Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -243,11 +248,27 @@ def _step(
     model: nn.Module, state: State, trained: Sequence[str], x: Tensor, y: Tensor, smoothing: float, shared_input: bool
 ) -> tuple[Float[Tensor, " networks"], State]:
     """Losses of all networks, and the gradient of each."""
+    loss = partial(functional.cross_entropy, label_smoothing=smoothing, ignore_index=IGNORED)
+    if not vectorisable(model) or sum(state[name][0].numel() for name in trained) >= LARGE:
+        return _one_by_one(model, state, trained, (x if shared_input else x[i] for i in range(len(y))), y, loss)
     leaves = {name: state[name].detach().requires_grad_() for name in trained}
     found = outputs(model, {**state, **leaves}, x, shared_input=shared_input, each=y.size(0))
-    losses = functional.cross_entropy(
-        found.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=smoothing, ignore_index=IGNORED
-    ).view_as(y)
+    losses = loss(found.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
     means = losses.sum(1) / (y != IGNORED).sum(1).clamp(min=1)
     gradients = torch.autograd.grad(means.sum(), list(leaves.values()))
     return means.detach(), dict(zip(leaves, gradients, strict=True))
+
+
+def _one_by_one(
+    model: nn.Module, state: State, trained: Sequence[str], inputs: Iterable[Tensor], y: Tensor, loss: Any
+) -> tuple[Float[Tensor, " networks"], State]:
+    """The same without stacked products, whose gradients come transposed: for networks whose own products are large."""
+    losses, gradients = [], []
+    for i, x in enumerate(inputs):
+        own = {name: value[i] for name, value in state.items()}  # running statistics change in place
+        leaves = {name: own[name].detach().requires_grad_() for name in trained}
+        found = loss(functional_call(model, {**own, **leaves}, (x,)), y[i], reduction="sum")
+        losses.append(found / (y[i] != IGNORED).sum().clamp(min=1))
+        gradients.append(torch.autograd.grad(losses[-1], list(leaves.values())))
+    stacked = (torch.stack(parts) for parts in zip(*gradients, strict=True))
+    return torch.stack(losses).detach(), dict(zip(trained, stacked, strict=True))
