@@ -98,8 +98,9 @@ def combine(state: State, weights: Float[Tensor, "points networks"]) -> State:
 
 
 def measure(
-    model: nn.Module, state: State, data: Data, *, statistics: Tensor | None = None, rows: int = 2048, each: int = 64
-) -> Losses:
+    model: nn.Module, state: State, data: Data, *, statistics: Tensor | None = None, rows: int | None = None,
+    each: int = 64,
+) -> Losses:  # fmt: skip
     """Loss and accuracy of every network of a stacked state.
 
     Args:
@@ -107,7 +108,8 @@ def measure(
         state: Stacked, at P points.
         data: Where to measure; classes of -1 do not count.
         statistics: Inputs from which BatchNorm's running statistics are measured anew; ``None`` leaves them.
-        rows: Rows of a batch; a graph is one batch, whatever this says.
+        rows: Rows of a batch, by default 2048, or 128 pictures (of more the feature maps outgrow the cache); a graph is
+            one batch, whatever this says.
         each: Networks that run together.
     """
     model = model.eval()
@@ -116,9 +118,9 @@ def measure(
     inputs, targets = data
     number = next(iter(state.values())).size(0)
     loss, right = torch.zeros(number, dtype=torch.float64), torch.zeros(number, dtype=torch.float64)
-    whole = hasattr(model, "edge_index")
+    rows = len(inputs) if hasattr(model, "edge_index") else rows or (2048 if inputs.dim() < 4 else 128)
     with torch.no_grad():
-        for x, y in zip(inputs.split(len(inputs) if whole else rows), targets.split(len(targets) if whole else rows)):
+        for x, y in zip(inputs.split(rows), targets.split(rows), strict=True):
             counts = y != IGNORED
             found = outputs(model, state, x, each=each)[:, counts]
             y = y[counts].expand(number, -1)
