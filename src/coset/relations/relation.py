@@ -41,6 +41,7 @@ class Relation:
             raise ValueError(f"both sets must belong to one batch; got {source.graphs} and {target.graphs} graphs")
         self.source, self.target, self.index = source, target, index
         self._layouts: dict[tuple[int | None, int], tuple[Product | None, Tensor]] = {}
+        self._expansions: dict[tuple[int, int], tuple[Product, tuple[Tensor, Tensor, Tensor]]] = {}
         if index.size(1):
             self._check()
 
@@ -123,11 +124,18 @@ class Relation:
     def expand(self, product: Product | None, along: int) -> tuple[Tensor, Tensor, Tensor]:
         """Input row, output row and edge of every edge of the product: what the fast path never builds.
 
-        Memory is O(edges * size of the other axis); only the reference implementation calls this.
+        Memory is O(edges * size of the other axis), once for all layers; only the reference implementation calls this.
         """
-        source, target = self.index
         if product is None:
+            source, target = self.index
             return source, target, torch.arange(self.edges, device=source.device)
+        key = id(product), along
+        if key not in self._expansions:
+            self._expansions[key] = product, self._expand(product, along)
+        return self._expansions[key][1]
+
+    def _expand(self, product: Product, along: int) -> tuple[Tensor, Tensor, Tensor]:
+        source, target = self.index
         graph, other = self.source.batch[source], product.axis(1 - along)
         copies = other.sizes[graph]
         edge = torch.repeat_interleave(torch.arange(self.edges, device=source.device), copies)
