@@ -136,15 +136,20 @@ class Relation:
 
     def _expand(self, product: Product, along: int) -> tuple[Tensor, Tensor, Tensor]:
         source, target = self.index
-        graph, other = self.source.batch[source], product.axis(1 - along)
-        copies = other.sizes[graph]
+        graph = self.source.batch[source]
+        copies = product.axis(1 - along).sizes[graph]
         edge = torch.repeat_interleave(torch.arange(self.edges, device=source.device), copies)
         first = torch.nn.functional.pad(copies.cumsum(0), (1, 0))[:-1]
-        partner = torch.arange(edge.numel(), device=source.device) - first[edge] + other.ptr[graph[edge]]
-        result = product.replace(along, self.target)
-        if along:
-            return product.rows(partner, source[edge]), result.rows(partner, target[edge]), edge
-        return product.rows(source[edge], partner), result.rows(target[edge], partner), edge
+        partner = torch.arange(edge.numel(), device=source.device) - first[edge]  # its number within the graph
+        rows = []
+        for pairs, end in (
+            (product, self.source.local[source]),
+            (product.replace(along, self.target), self.target.local[target]),
+        ):
+            width = pairs.right.sizes[graph]
+            start = pairs.ptr[graph] + (end if along else end * width)
+            rows.append(start[edge] + (partner * width[edge] if along else partner))
+        return rows[0], rows[1], edge
 
     def __repr__(self) -> str:
         return f"Relation({self.source.total} -> {self.target.total}, edges={self.edges})"

@@ -89,8 +89,7 @@ def subcomplex_classes(
     if rule.marking == "binary":
         mark = (mark == 0).astype(np.int64)
     colours = _number(stable[first][x], stable[second][s], mark)
-    relations = [_pair_edges(batch, rule, term, stable) for term in rule.terms]
-    done = 0
+    relations, done = None, 0
     while True:
         pooled = [_multisets(colours, axis, index.total) for axis, index in zip((x, s), (product.left, product.right))]
         yield _number(
@@ -100,6 +99,8 @@ def subcomplex_classes(
         )
         if done == max_layers:
             return
+        if relations is None:  # many are apart before the first layer, and ask for no more
+            relations = [_pair_edges(batch, rule, term, stable) for term in rule.terms]
         blocks = [
             _multisets(_number(colours[source], bridge), target, rows)[spread]
             for source, bridge, target, rows, spread in relations
@@ -268,7 +269,8 @@ def _multisets(values: Int[np.ndarray, " n"], target: Int[np.ndarray, " n"], tar
     """Equal numbers for targets that hold equal multisets of values."""
     values = _dense(values)
     kinds = _count(values) or 1
-    target, values = np.divmod(np.sort(target.astype(np.int64) * kinds + values), kinds)
+    narrow = np.int32 if targets * kinds < 2**31 else np.int64  # which is sorted in half of the time
+    target, values = np.divmod(np.sort((target.astype(np.int64) * kinds + values).astype(narrow)), narrow(kinds))
     size = np.bincount(target, minlength=targets)
     begin = np.cumsum(size) - size
     codes, taken = np.zeros(targets, dtype=np.int64), 0
