@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from coset.core.errors import CosetError
-from coset.weights.merging import checkpoints, merge_file
+from coset.weights.merging import compatibility, merge_file
 from coset.weights.merging.checkpoints import Checkpoint, load_teacher
 from coset.weights.merging.encoders import features
 from coset.weights.merging.families import FAMILIES
@@ -258,4 +258,4 @@ def test_an_unknown_family_is_named():
     made = transformers.AlbertModel(transformers.AlbertConfig(**SIZES, **WORDS, embedding_size=8))
     with pytest.raises(CosetError, match="AlbertModel cannot be merged; known are vit, deit"):
         TransformerEncoder(made)
-    assert "albert" not in checkpoints.KNOWN
+    assert "albert" not in compatibility.KNOWN

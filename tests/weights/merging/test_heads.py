@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from coset.core.errors import CosetError
-from coset.weights.merging import checkpoints, merge_file
+from coset.weights.merging import checkpoints, merge_file, writing
 from coset.weights.merging.merge_options import load
 
 transformers = pytest.importorskip("transformers")
@@ -200,7 +200,7 @@ def slow_merge(folder, begun):
         begun.set()
         time.sleep(60)
 
-    checkpoints.write_shards = slowly
+    writing.write_shards = slowly
     merge_file.run(merged(folder))
 
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from coset.cli import main
 from coset.core.errors import CosetError
 from coset.weights.merging import merge_file
-from coset.weights.merging.checkpoints import write_shards
 from coset.weights.merging.merge_options import load
 from coset.weights.merging.methods import MERGE_METHODS
+from coset.weights.merging.writing import write_shards
 
 transformers = pytest.importorskip("transformers")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}

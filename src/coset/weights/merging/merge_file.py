@@ -22,9 +22,10 @@ from coset.core.files import claimed_output, json_text, make_folder, write_json,
 from coset.core.machine import memory_free
 from coset.core.outside import read_text, read_tree
 from coset.relations.kernels.threads import pytorch_threads
-from coset.weights.merging import checkpoints
+from coset.weights.merging import checkpoints, compatibility, writing
 from coset.weights.merging.augmentation import augmented
-from coset.weights.merging.checkpoints import Checkpoint, Heads, usual_heads
+from coset.weights.merging.checkpoints import Checkpoint
+from coset.weights.merging.compatibility import Heads, usual_heads
 from coset.weights.merging.diagnosis import Diagnosis, weight_cosine
 from coset.weights.merging.encoders import Inputs
 from coset.weights.merging.fitting import Fit, Progress, Targets, features_of, fit
@@ -96,7 +97,7 @@ def check(merge: MergeFile) -> list[str]:
     output = Path(merge.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and _finished(merge, output) is None:
         raise CosetError(f"{output} exists already: choose another output")
-    checkpoints.parse_size(merge.max_shard_size)
+    writing.parse_size(merge.max_shard_size)
     _disk(merge, opened)
     samples_that_fit(merge, opened)
     lines += _memory(merge, opened)
@@ -138,7 +139,7 @@ def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str,
     samples_that_fit(merge, opened)
     facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "notes": notes}
     kept = output.with_name(f".{output.name}.training")
-    with checkpoints.new_folder(output) as folder, _training_folder(kept):
+    with writing.new_folder(output) as folder, _training_folder(kept):
         teachers, job = None, _Job(merge, opened, folder, kept, progress)
         if moves(merge.layers, opened):
             _write_stacked(job, _stack(merge, opened))
@@ -169,7 +170,7 @@ def _fitting(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
     wired = method.mix is None
     if wired and merge.heads == "average":
         raise CosetError(f"merge_method={merge.merge_method} gives each task its own head: heads: join | keep")
-    return checkpoints.check_fit(opened, equal_widths=not method.any_width, wired=wired, heads=_heads(merge, opened))
+    return compatibility.check_fit(opened, equal_widths=not method.any_width, wired=wired, heads=_heads(merge, opened))
 
 
 def _heads(merge: MergeFile, opened: Sequence[Checkpoint]) -> Heads:
@@ -271,15 +272,15 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
         for name in head:
             yield name, _stored_as(torch.cat([c[name] for c in opened]) if classes else opened[0][name], dtype, name)
 
-    checkpoints.write_shards(job.folder, tensors(), sizes, merge.max_shard_size)
+    writing.write_shards(job.folder, tensors(), sizes, merge.max_shard_size)
     config = opened[0].config
     if heads == "keep":
-        checkpoints.save_heads(
+        writing.save_heads(
             job.folder,
             {m.task: {n: c[n].to(dtype) for n in c.of_task} for m, c in zip(merge.models, opened, strict=True)},
         )
     if classes:
-        config = checkpoints.joint_config(config, [m.task for m in merge.models], [c.labels() for c in opened])
+        config = writing.joint_config(config, [m.task for m in merge.models], [c.labels() for c in opened])
     write_json(job.folder / "config.json", config | {"dtype": merge.dtype})
 
 
@@ -320,7 +321,7 @@ def _write_stacked(job: _Job, stack: Stack) -> None:
     for name in stack.names:
         first = stack.first(name)
         sizes[name] = _numel(shapes[first.checkpoint.folder][first.name(name)]) * dtype.itemsize
-    checkpoints.write_shards(job.folder, ((name, made(name)) for name in stack.names), sizes, merge.max_shard_size)
+    writing.write_shards(job.folder, ((name, made(name)) for name in stack.names), sizes, merge.max_shard_size)
     write_json(job.folder / "config.json", stack.config() | {"dtype": merge.dtype})
 
 
@@ -390,7 +391,7 @@ def _write_merged(job: _Job) -> tuple[list[Teacher] | None, dict[str, Any]]:
     else:
         assert merge.method.solve is not None
         made = called(merge.method.solve, teachers, inputs=samples, seed=merge.seed, **p.model_dump())
-    checkpoints.save_merged(
+    writing.save_merged(
         job.folder, made.encoder, made.heads, [c.labels() for c in job.opened], dtype=getattr(torch, merge.dtype),
         max_shard_size=merge.max_shard_size, keep=_heads(merge, job.opened) == "keep",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from coset.core.options import Options
 from coset.core.outside import read_settings, read_text
 from coset.core.registry import nearest
 from coset.weights.merging.augmentation import AugmentationOptions
-from coset.weights.merging.checkpoints import Heads
+from coset.weights.merging.compatibility import Heads
 from coset.weights.merging.merge_values import Setting, Slice, from_slices
 from coset.weights.merging.methods import MERGE_METHODS, MergeMethod, Output
 from coset.weights.merging.operators import Kind

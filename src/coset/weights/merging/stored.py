@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from coset.core.outside import tensor_file
-from coset.weights.merging.checkpoints import write_shards
 from coset.weights.merging.encoders import Encoder
 from coset.weights.merging.wiring import Wiring
+from coset.weights.merging.writing import write_shards
 
 SHARD = "50MB"
 

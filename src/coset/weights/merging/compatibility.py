@@ -1,0 +1,163 @@
+"""Which checkpoints can be merged with which: everything that would fail later is found before work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from coset.core.errors import CosetError
+from coset.core.outside import read_bytes, read_tree
+from coset.weights.merging.checkpoints import Checkpoint
+from coset.weights.merging.families import FAMILIES
+
+Heads = Literal["join", "average", "keep"]
+KNOWN = (*(name for name in FAMILIES if " " not in name), "mlp")
+MUST_AGREE = (
+    "model_type", "num_hidden_layers", "hidden_act", "image_size", "patch_size", "num_channels", "vocab_size",
+    "type_vocab_size", "max_position_embeddings", "projection_dim", "qkv_bias", "n_layer", "n_layers", "n_positions",
+    "num_key_value_heads", "head_dim", "rope_theta", "rope_parameters", "rope_scaling", "sliding_window",
+    "activation_function", "activation",
+)  # fmt: skip
+WIDTHS = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "n_embd", "n_inner", "n_head", "dim", "hidden_dim",
+    "n_heads",
+)  # fmt: skip
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+class _Tokenizer(BaseModel):
+    model: dict[str, Any] = {}
+
+
+def usual_heads(checkpoint: Checkpoint) -> Heads:
+    """Classes of sequences, images and MLPs side by side, where the family is known; all else is averaged."""
+    known = checkpoint.config.get("model_type") in KNOWN
+    return "join" if known and checkpoint.answers not in ("tokens", "spans") else "average"
+
+
+def check_fit(
+    checkpoints: Sequence[Checkpoint], *, equal_widths: bool, wired: bool = True, heads: Heads = "join"
+) -> list[str]:
+    """Whether models can be merged, from configurations and headers; returns notes.
+
+    Args:
+        checkpoints: The models.
+        equal_widths: Whether the method needs them.
+        wired: Whether it has to know how the network is wired, and so its family.
+        heads: Whether classes of heads will stand side by side, heads are merged as all else is, or each is kept.
+
+    Raises:
+        CosetError: They cannot; the message names the file, the key and both values.
+    """
+    first, notes = checkpoints[0], []
+    if first.config.get("auto_map"):
+        notes.append(
+            f"{first.folder / 'config.json'} names code of its own (auto_map), which is neither run nor copied"
+        )
+    if wired and first.config.get("model_type") not in KNOWN:
+        raise CosetError(
+            f"{first.folder}: model_type={first.config.get('model_type')!r} cannot be merged by this method; known are "
+            f"{', '.join(KNOWN)} (any with methods that go tensor by tensor, e.g. linear, slerp, ties)"
+        )
+    _check_heads(checkpoints, heads)
+    with_head = [c for c in checkpoints if c.classes]
+    if with_head and len(with_head) < len(checkpoints):
+        lacking = next(c for c in checkpoints if not c.classes)
+        raise CosetError(f"{lacking.folder} has no head, {with_head[0].folder} has one: give all with heads, or none")
+    for other in checkpoints[1:]:
+        for key in MUST_AGREE + (WIDTHS if equal_widths else ()):
+            a, b = first.config.get(key), other.config.get(key)
+            if a != b:
+                more = " (this method needs equal widths; fs_merge does not)" if key in WIDTHS else ""
+                raise CosetError(f"{other.folder}: {key}={b}, but {first.folder} has {key}={a}{more}")
+        sizes = [
+            c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other) if wired and c.has_heads
+        ]
+        if len(set(sizes)) > 1:
+            raise CosetError(f"{other.folder}: heads are {sizes[1]} wide, those of {first.folder} {sizes[0]}")
+        _check_tensors(first, other, equal_widths, heads)
+        _check_tokenizers(first, other)
+        eps = [c.config.get("layer_norm_eps") for c in (first, other)]
+        if eps[0] != eps[1]:
+            notes.append(
+                f"layer_norm_eps is {eps[0]} in {first.folder} and {eps[1]} in {other.folder}: the first is kept"
+            )
+    stored = [_stored_as(c) for c in checkpoints]
+    if len(set(stored)) > 1:
+        listed = ", ".join(f"{kind} in {c.folder}" for kind, c in zip(stored, checkpoints, strict=True))
+        notes.append(f"numbers are stored as {listed}: they are merged in float32 and written as `dtype` says")
+    return notes
+
+
+def _stored_as(checkpoint: Checkpoint) -> str:
+    """The one type of its matrices, or several joined."""
+    shapes = checkpoint.shapes()
+    kinds = {name: kind for name, kind in checkpoint.dtypes().items() if len(shapes[name]) > 1}
+    for name, kind in kinds.items():
+        if kind not in FLOATS and name in shapes and not name.endswith("position_ids"):
+            raise CosetError(
+                f"{checkpoint.files[name]}: {name} is stored as {kind}: quantised models cannot be merged, give "
+                "float32, float16 or bfloat16"
+            )
+    return " and ".join(sorted({k for k in kinds.values() if k in FLOATS}))
+
+
+def _check_heads(checkpoints: Sequence[Checkpoint], heads: Heads) -> None:
+    """Whether classes can be put side by side, or are the same ones.
+
+    Raises:
+        CosetError: They cannot, or are not.
+    """
+    first = checkpoints[0]
+    if heads == "join" and first.answers == "spans":
+        raise CosetError(
+            f"{first.folder} answers with spans, whose heads cannot stand side by side: heads: average | keep"
+        )
+    for other in checkpoints[1:] if heads == "average" and first.classes else ():
+        a, b = first.labels(), other.labels()
+        if a != b:
+            raise CosetError(
+                f"{other.folder}: its classes are {', '.join(b)}, those of {first.folder} {', '.join(a)}: heads of "
+                "other classes have no average (heads: join, keep)"
+            )
+
+
+def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool, heads: Heads) -> None:
+    a, b = first.shapes(), other.shapes()
+    apart = {*first.of_task, *other.of_task} if heads == "keep" else first.head if heads == "join" else ()
+    ignored = {n for n in (*a, *b) if n in apart or (".pooler." in f".{n}" and first.config.get("model_type") == "vit")}
+    for mine, theirs, who, whose in ((a, b, other, first), (b, a, first, other)):
+        lacking = sorted(set(mine) - set(theirs) - ignored)
+        if lacking:
+            tied = (
+                " (tie_word_embeddings: its last map is its embedding)" if who.config.get("tie_word_embeddings") else ""
+            )
+            more = tied if lacking[0].endswith(("lm_head.weight", "decoder.weight")) else ""
+            raise CosetError(f"{who.folder} lacks {lacking[0]}, which {whose.folder} has{more}")
+    for name in sorted(set(a) - ignored) if equal_widths else ():
+        if a[name] != b[name]:
+            raise CosetError(f"{other.folder}: {name} has shape {b[name]}, {first.folder} {a[name]}")
+
+
+def _check_tokenizers(first: Checkpoint, other: Checkpoint) -> None:
+    for name in ("vocab.txt", "tokenizer.json"):
+        files = [c.folder / name for c in (first, other)]
+        if all(f.is_file() for f in files):
+            a, b = (_vocabulary(f) for f in files)
+            if a != b:
+                raise CosetError(
+                    f"{files[1]} is another vocabulary than {files[0]}: the same number would mean other words; "
+                    "train both with one tokenizer"
+                )
+
+
+def _vocabulary(path: Path) -> str:
+    if path.suffix == ".json":
+        vocabulary = read_tree(path, _Tokenizer).model.get("vocab")
+        return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()
