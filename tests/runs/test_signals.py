@@ -1,11 +1,13 @@
 """Signals end a command wherever they come."""
 
+import contextlib
 import signal
 import sys
 import time
 
 import pytest
 
+from coset.runs.folder import RunFolder
 from coset.runs.signals import Stopped, stop_on_signals
 
 
@@ -71,3 +73,19 @@ def test_a_second_signal_changes_nothing_more():
     with pytest.raises(Stopped) as told:
         command()
     assert told.value.number == signal.SIGTERM
+
+
+def test_a_signal_that_code_of_others_drops_ends_the_run_before_it_begins(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+
+    def command():
+        with stop_on_signals():
+            with contextlib.suppress(BaseException):  # as imports of extensions may do
+                signal.raise_signal(signal.SIGINT)
+            folder.begin("kind: graphs\n")
+
+    with pytest.raises(Stopped):
+        command()
+    assert not folder.path.exists()
+    folder.begin("kind: graphs\n")
+    assert folder.holds_run()

@@ -21,6 +21,7 @@ from coset.core.errors import CosetError
 from coset.core.files import LOCK, holds_something, make_folder, reason, replacing, takes_paths, write_json, write_text
 from coset.core.identity import digest
 from coset.core.outside import read_saved, read_text, read_tree
+from coset.runs.signals import go_on
 
 RECIPE, METRICS, STATUS, REPORT = "recipe.yaml", "metrics.json", "status.json", "report.html"
 HISTORY, PREDICTIONS, CERTIFICATE, CURVES = "history.csv", "predictions.csv", "certificate.json", "curves.json"
@@ -169,6 +170,7 @@ class RunFolder:
                 return read_saved(file)
             except CosetError as error:
                 raise CosetError(f"{file} is damaged: remove it, and this piece of work is done again") from error
+        go_on()
         found = compute()
         make_folder(file.parent)
         self.save(f"{PARTS}/{file.name}", found)
@@ -176,6 +178,7 @@ class RunFolder:
 
     def begin(self, recipe: str) -> None:
         """Write down the recipe of the run that begins or goes on here."""
+        go_on()
         self.path.mkdir(parents=True, exist_ok=True)
         self._drop_half_written()
         self.write_text(RECIPE, recipe)

@@ -59,6 +59,20 @@ class Caught:
     stop: Stopped | None = None
 
 
+_current = Caught()
+"""Of the body that runs."""
+
+
+def go_on() -> None:
+    """Raise a signal's :class:`Stopped` once more if it was lost: where code of others dropped it, in an import say.
+
+    Raises:
+        Stopped: A signal has come.
+    """
+    if _current.stop is not None:
+        raise _current.stop
+
+
 AGAIN = 0.02
 """Seconds after which a signal is raised again that came while an object was deleted."""
 
@@ -70,6 +84,7 @@ def stop_on_signals() -> Iterator[Caught]:
     Python drops an exception that comes out of a destructor or a callback of the collector. There the signal is raised
     once more, a moment later. In other threads than the main one signals cannot be caught, and nothing is changed.
     """
+    global _current
     caught = Caught()
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -94,11 +109,13 @@ def stop_on_signals() -> Iterator[Caught]:
         timers[-1].daemon = True
         timers[-1].start()
 
+    outer, _current = _current, caught
     before = {each: signal.signal(each, stop) for each in WATCHED}
     sys.unraisablehook = tell
     try:
         yield caught
     finally:
+        _current = outer
         sys.unraisablehook = hook
         for timer in timers:
             timer.cancel()
