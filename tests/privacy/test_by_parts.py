@@ -15,10 +15,11 @@ from coset.privacy import (
     reconstruct,
     train_to_stationarity,
 )
-from coset.privacy.by_parts import _seen
 from coset.privacy.data.images import digits
 from coset.privacy.irreps import isotypic_parts
-from coset.privacy.priors import mixture, smooth, variation
+from coset.privacy.priors import Hourglasses, deep, mixture, smooth, variation
+from coset.privacy.second_order import normal_equations as of_all
+from coset.privacy.views import normal_equations, squares, views_of
 from coset.runs.recipes import load
 
 
@@ -37,17 +38,37 @@ def trained():
     return images, model, c
 
 
-def test_neurons_see_the_parts_of_their_stabiliser():
+@pytest.fixture
+def three_neurons():
+    """One that every symmetry of the square leaves as it is, one that a mirror does, one that none does."""
     group = group_of("d4", (8, 8))
     base = SoftplusFeatures(64, 3, generator=seeded())
     with torch.no_grad():
         mirrored = base.weight[1].view(8, 8)
         base.weight[0] = group.centre(base.weight[0])
         base.weight[1] = (mirrored + mirrored.flip(0)).flatten()
-    layer = hidden_layer_of(InvariantClassifier(base, group), 64)
-    parts = isotypic_parts(group)
-    seen = [[part.name for part, one in zip(parts, row, strict=True) if one] for row in _seen(layer, parts)]
-    assert seen == [["A1"], ["A1", "B1", "E"], ["A1", "A2", "B1", "B2", "E"]]
+    return hidden_layer_of(InvariantClassifier(base, group), 64), isotypic_parts(group)
+
+
+def test_neurons_see_the_parts_of_their_stabiliser(three_neurons):
+    layer, parts = three_neurons
+    found = {len(view.moved): view for view in views_of(layer, parts)}
+    assert {order: [parts[p].name for p in sorted(view.parts)] for order, view in found.items()} == {
+        1: ["A1"], 4: ["A1", "B1", "E"], 8: ["A1", "A2", "B1", "B2", "E"],
+    }  # fmt: skip
+    assert {order: view.weight.size(1) for order, view in found.items()} == {1: 10, 4: 32, 8: 64}
+
+
+def test_in_what_neurons_see_the_equations_are_the_same(three_neurons):
+    layer, parts = three_neurons
+    views = views_of(layer, parts)
+    x, c = torch.randn(4, 64, generator=seeded(), dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5, 3.0]).double()
+    assert squares(views, x, c) == pytest.approx(float(layer.squares(x, c)), rel=1e-12)
+    matrix, slope = normal_equations(views, x, c, torch.eye(64, dtype=torch.float64), 2.0)
+    unit = torch.cat([torch.ones(256), torch.full((4,), 2.0)]).double()
+    torch.testing.assert_close(matrix, of_all(layer, x, c) * unit * unit[:, None], rtol=1e-9, atol=1e-9)
+    to_x, to_c, _ = layer.gradient(x.unsqueeze(0), c.unsqueeze(0))
+    torch.testing.assert_close(slope, torch.cat([to_x.flatten(), 2 * to_c[0]]) / 2, rtol=1e-9, atol=1e-9)
 
 
 def test_part_by_part_the_equations_are_solved(trained):
@@ -66,7 +87,9 @@ def test_priors_change_what_the_weights_do_not_see_alone():
     visible = torch.cat([part.basis for part in isotypic_parts(group)[:-1]], 1)  # all but E
     x = images.train @ visible @ visible.T
     flat, likely = smooth(x, visible, (8, 8)), mixture(x, visible, images.held_out, group)
-    for filled in (flat, likely):
+    untrained = deep(x, visible, (8, 8), images.box, steps=20, tries=2)
+    assert (untrained - x).norm(dim=1).min() > 0.01
+    for filled in (flat, untrained, likely):
         torch.testing.assert_close(filled @ visible, x @ visible, rtol=1e-9, atol=1e-9)
         assert filled.abs().max() < 3
     before, after, other = (variation(part.view(-1, 8, 8)) for part in (x, flat, likely))
@@ -74,7 +97,24 @@ def test_priors_change_what_the_weights_do_not_see_alone():
     assert (after < other).all()
     own = group.correlation(likely, images.train)[0].diagonal().mean()
     assert own > group.correlation(x, images.train)[0].diagonal().mean() + 0.01
-    assert torch.equal(smooth(x, torch.eye(64, dtype=torch.float64), (8, 8)), x)
+    everything = torch.eye(64, dtype=torch.float64)
+    assert torch.equal(smooth(x, everything, (8, 8)), x)
+    assert torch.equal(deep(x, everything, (8, 8)), x)
+
+
+def test_an_hourglass_can_be_fitted_and_keeps_to_its_box():
+    networks = Hourglasses(2, (8, 8), (-1.0, 0.5))
+    target = torch.stack([torch.linspace(-0.8, 0.3, 8).expand(8, 8), 0.4 * torch.rand(8, 8, generator=seeded())])
+    optimizer = torch.optim.Adam(networks.parameters(), lr=0.003)
+    first = float((networks().detach() - target).square().mean())
+    for _ in range(100):
+        optimizer.zero_grad()
+        (networks() - target).square().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert (networks() - target).square().mean() < 0.2 * first
+        networks.last.bias.fill_(50.0)
+        assert torch.equal(networks(), torch.full((2, 8, 8), 0.5))
 
 
 def test_what_cannot_be_taken_apart_is_refused(trained):

@@ -5,39 +5,47 @@ A neuron that a subgroup H leaves as it is sees an input only in the parts of th
 
 1. Neurons that the whole group leaves as they are see P x_j alone: a network *without* a group, in as many dimensions
    as symmetric inputs have. Its equations give P x_j and all multipliers.
-2. With these held, the neurons that see one part more are equations for that part alone, and so on up to neurons that
-   see everything. What a step leaves undetermined is looked for again with the next part.
+2. With these held, the neurons that see one part more are equations for that part alone; then all that was solved so
+   far, multipliers too, is solved together. So on up to neurons that see everything.
 
-Each step has few unknowns and few wrong minima; all of them at once are where a search from afar gets stuck.
+Neurons that see two parts fix the one in relation to the other (signs, or group elements, of each input), so that a
+part is solved after those which its neurons see as well, not apart from them. Each step has few unknowns and few wrong
+minima; all of them at once are where a search from afar gets stuck.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.privacy.deletion import stabilisers
 from coset.privacy.groups import FiniteGroup, LinearGroup
 from coset.privacy.hidden_layer import HiddenLayer
 from coset.privacy.irreps import Part, isotypic_parts
-from coset.privacy.second_order import Refined, levenberg_marquardt, refine
+from coset.privacy.second_order import RIDGE, Refined, levenberg_marquardt, refine
+from coset.privacy.views import SEEN, View, normal_equations, squares, views_of
 
-SEEN = 1e-6
-"""Length of a projection below which a neuron, or the weights, do not see a part."""
-HELD = 1e-11
-"""Relative residual at which a step needs no other start: neurons are symmetric to some digits only."""
-HIDDEN = 1e-12
-"""Relative residual that a change of the size of an input must make to count as determined."""
 SIZES = 0.03, 0.1, 0.3
 """Deviations of the starts of a step, in turns."""
+FIRST_SIZES = 0.01, 0.1, 0.3
+"""Of the first step, whose descent makes them larger."""
 DESCENT = 400
 """Steps of Adam before the first second-order one."""
+FIRST_HELD = 1e-14
+"""Relative residual at which the first step needs no other start."""
+HELD = 1e-12
+"""At which a later one needs none: neurons are symmetric to some digits only."""
+SMALL = 0.3, 0.01
+"""Weights of a new part's size beside the residual, in turns: few neurons leave directions of it open, along which it
+grows; near 0 the larger one holds it there."""
+ALIKE = 0.02
+"""Relative difference of residuals below which two starts count as ended in one place."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,26 @@ class _Search:
     """What all steps share."""
 
     layer: HiddenLayer
+    parts: list[Part]
+    visible: Float[Tensor, "d v"]
     starts: int
     seed: int
     progress: Callable[[], object]
+
+    def basis(self, parts: frozenset[int]) -> Float[Tensor, "d r"]:
+        """Of what the weights see of some parts."""
+        vectors = torch.cat([self.parts[p].basis for p in sorted(parts)], 1)
+        vectors, sizes, _ = torch.linalg.svd(self.visible @ (self.visible.T @ vectors), full_matrices=False)
+        return vectors[:, sizes > SEEN]
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """So far: inputs, multipliers, the parts that they are solved in."""
+
+    x: Float[Tensor, "m d"]
+    c: Float[Tensor, " m"]
+    known: frozenset[int] = frozenset({0})
 
 
 def solve_by_parts(
@@ -71,46 +96,36 @@ def solve_by_parts(
     if not isinstance(group, FiniteGroup) or len(group) == 1 or layer.trained != {"weight"}:
         raise CosetError("by parts: for networks averaged over a group whose first layer's weights alone were trained")
     parts = isotypic_parts(group)
-    seen = _seen(layer, parts)
-    search = _Search(layer, starts, seed, progress)
-    symmetric = seen.sum(1) == 1
-    if int(symmetric.sum()) * len(parts[0]) < count * (len(parts[0]) + 1):
-        raise CosetError(
-            f"by parts: {int(symmetric.sum())} neurons that the group leaves as they are do not suffice to begin with"
-        )
-    x, c = _symmetric_part(search, symmetric, parts[0].basis, count, scale)
-    x = _other_parts(search, parts, seen, x, c)
-    basis = layer.visible()
-    found = refine(layer.on(basis), x @ basis, c, iterations=60, progress=progress)
-    return Refined(found.x @ basis.T, found.c, found.residual)
-
-
-def _seen(layer: HiddenLayer, parts: list[Part]) -> Bool[Tensor, "k parts"]:
-    """Parts with vectors fixed under each neuron's stabiliser."""
-    fixed = stabilisers(layer).double()
-    patterns, which = (fixed / fixed.sum(1, keepdim=True)).unique(dim=0, return_inverse=True)
-    means = torch.einsum("kg,gab->kab", patterns, layer.group.matrices())
-    return torch.stack([(means @ part.basis).flatten(1).norm(dim=1) > SEEN for part in parts], 1)[which]
+    views = views_of(layer, parts)
+    search = _Search(layer, parts, layer.visible(), starts, seed, progress)
+    symmetric = [view for view in views if view.parts == {0}]
+    neurons = sum(len(view.value) for view in symmetric)
+    if neurons * len(parts[0]) < count * (len(parts[0]) + 1):
+        raise CosetError(f"by parts: {neurons} neurons that the group leaves as they are do not suffice to begin with")
+    solved = _Solved(*_symmetric_part(search, symmetric[0], count, scale))
+    while new := _next(search, views, solved.known):
+        solved = _step(search, views, solved, new)
+    found = refine(layer.on(search.visible), solved.x @ search.visible, solved.c, iterations=20, progress=progress)
+    return Refined(found.x @ search.visible.T, found.c, found.residual)
 
 
 def _symmetric_part(
-    search: _Search, rows: Bool[Tensor, " k"], basis: Float[Tensor, "d r"], count: int, scale: float
+    search: _Search, view: View, count: int, scale: float
 ) -> tuple[Float[Tensor, "m d"], Float[Tensor, " m"]]:
     """P x_j and multipliers, from the neurons that see nothing else."""
-    layer = _some(search.layer, rows)
-    own = replace(layer, weight=layer.weight @ basis, group=_none(basis.size(1)))
+    basis = view.moved[0].T
+    own = replace(search.layer, weight=view.weight, bias=view.bias, value=view.value, group=_none(basis.size(1)))
     inside = own.visible()
     own = replace(own, weight=own.weight @ inside, group=_none(inside.size(1)))
     best: Refined | None = None
     for number in range(search.starts):
-        generator = torch.Generator().manual_seed(search.seed + number)
-        x = (0.01, 0.1, 0.3)[number % 3] * torch.randn(count, inside.size(1), generator=generator, dtype=torch.float64)
+        x = FIRST_SIZES[number % 3] * _random(search.seed + number, count, inside.size(1))
         signs = torch.where(torch.arange(count) < count // 2, -1.0, 1.0).double()
         found = refine(own, *_descended(own, x, signs, scale), iterations=400)
         search.progress()
         if best is None or found.residual[-1] < best.residual[-1]:
             best = found
-        if best.residual[-1] <= 1e-14:
+        if best.residual[-1] <= FIRST_HELD:
             break
     assert best is not None
     return best.x @ (basis @ inside).T, best.c
@@ -128,86 +143,77 @@ def _descended(layer: HiddenLayer, x: Tensor, signs: Tensor, scale: float) -> tu
     return x.detach(), scale * c.detach()
 
 
-def _other_parts(
-    search: _Search, parts: list[Part], seen: Bool[Tensor, "k parts"], x: Float[Tensor, "m d"], c: Float[Tensor, " m"]
-) -> Float[Tensor, "m d"]:
-    """The rest of the inputs, a part or a few at a time, those of fewest dimensions first."""
-    views = [frozenset(row.nonzero().flatten().tolist()) for row in seen]
-    visible = search.layer.visible()
-    known, pending = frozenset({0}), frozenset[int]()
-    while wanted := {view - known - pending for view in views if view - known - pending} or ({pending} - {frozenset()}):
-        new = pending | min(wanted, key=lambda some: (sum(len(parts[p]) for p in some), sorted(some)))
-        rows = torch.tensor([view <= known | new and bool(view & new) for view in views])
-        basis = _inside(visible, [parts[p].basis for p in sorted(new)])
-        held = torch.cat([parts[p].basis for p in sorted(known)], 1)
-        fixed = x @ held @ held.T
-        x, undetermined = _step(search, rows, fixed, c, basis, (x - fixed) @ basis if pending else None)
-        more = any(view & new and not view <= known | new for view in views)
-        if undetermined and more:
-            pending = new
-        else:
-            known, pending = known | new, frozenset()
-    return x
+def _next(search: _Search, views: Sequence[View], solved: frozenset[int]) -> frozenset[int]:
+    """Parts to solve for next: those of neurons that see as much as can be of the parts before, and few new ones."""
+
+    def order(view: View) -> tuple[int, int, list[int]]:
+        apart, new = (sum(len(search.parts[p]) for p in some) for some in (solved - view.parts, view.parts - solved))
+        return apart, new, sorted(view.parts)
+
+    left = [view for view in views if view.parts - solved]
+    return min(left, key=order).parts - solved if left else frozenset()
 
 
-def _step(
-    search: _Search, rows: Bool[Tensor, " k"], fixed: Float[Tensor, "m d"], c: Float[Tensor, " m"],
-    basis: Float[Tensor, "d r"], warm: Float[Tensor, "m r"] | None,
-) -> tuple[Float[Tensor, "m d"], int]:  # fmt: skip
-    """Coordinates in a basis by some of the neurons: the best of several starts, and how many directions are open."""
-    layer, size = _some(search.layer, rows), search.layer.size
-    m, r = len(fixed), basis.size(1)
-
-    def at(u: Tensor) -> Tensor:
-        return fixed + u.view(m, r) @ basis.T
-
-    def jacobian(u: Tensor) -> Tensor:
-        full = layer.jacobian(at(u), c)[:, : fixed.numel()]
-        return (full.view(-1, m, fixed.size(1)) @ basis).flatten(1)
-
-    def equations(u: Tensor) -> tuple[Tensor, Tensor]:
-        rows_of = jacobian(u)
-        return rows_of.T @ rows_of, rows_of.T @ layer.residual(at(u), c)["weight"].flatten()
-
-    best, least = fixed.new_zeros(m * r), math.inf
-    for start in _starts(search, m, r, warm):
-        u, trace = levenberg_marquardt(
-            lambda u: float(layer.squares(at(u), c)), equations, start.flatten(), size=size, small=m * r, iterations=200
-        )
-        search.progress()
-        if trace[-1] < least:
-            best, least = u, trace[-1]
-        if least <= HELD:
-            break
-    rows_of = jacobian(best)
-    shown = torch.linalg.eigvalsh(rows_of.T @ rows_of) * float(fixed.square().sum(1).mean())
-    return at(best), int((shown <= max(HIDDEN, 10 * least) * size).sum())
-
-
-def _starts(search: _Search, m: int, r: int, warm: Tensor | None) -> list[Tensor]:
-    """From near what the last step left open, from farther, from anywhere, in turns."""
-    found = []
+def _step(search: _Search, views: Sequence[View], before: _Solved, new: frozenset[int]) -> _Solved:
+    """Some parts more: by the neurons that see them, from several starts, then the best of these with all the rest."""
+    known, fresh = before.known | new, search.basis(new)
+    sees = [view for view in views if view.parts <= known]
+    own = [view for view in sees if view.parts & new]
+    tried: list[list[Refined]] = [[] for _ in SMALL]
     for number in range(search.starts):
-        generator = torch.Generator().manual_seed(search.seed + number)
-        away = SIZES[number % 3] * torch.randn(m, r, generator=generator, dtype=torch.float64)
-        if warm is not None and number % 3 < 2:
-            new = warm.abs().amax(0) == 0
-            away = warm + away * torch.where(new, 1.0, (0.1, 1.0)[number % 3])
-        found.append(away)
-    return found
+        away = SIZES[number % 3] * _random(search.seed + number, len(before.x), fresh.size(1))
+        turn = number % len(SMALL)
+        found = _improved(search, own, before.x + away @ fresh.T, before.c, new, ridge=SMALL[turn])
+        tried[turn].append(found)
+        search.progress()
+        if found.residual[-1] <= HELD:
+            break
+    best: Refined | None = None
+    for some in _promising(tried):
+        found = _improved(search, sees, some.x, some.c, known, multipliers=True)
+        search.progress()
+        if best is None or found.residual[-1] < best.residual[-1]:
+            best = found
+        if best.residual[-1] <= HELD:
+            break
+    assert best is not None
+    return _Solved(best.x, best.c, known)
 
 
-def _some(layer: HiddenLayer, rows: Bool[Tensor, " k"]) -> HiddenLayer:
-    """Some of the neurons."""
-    return replace(layer, weight=layer.weight[rows], bias=layer.bias[rows], value=layer.value[rows])
+def _promising(tried: list[list[Refined]]) -> list[Refined]:
+    """The smallest residual of each weight, then the next; one of those that ended in one place."""
+    ranked = [sorted(some, key=lambda one: one.residual[-1]) for some in tried]
+    kept: list[Refined] = []
+    for one in (one for row in zip_longest(*ranked) for one in row if one is not None):
+        if all(abs(math.log(one.residual[-1] / other.residual[-1])) > ALIKE for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _improved(
+    search: _Search, views: Sequence[View], x: Float[Tensor, "m d"], c: Float[Tensor, " m"], parts: frozenset[int],
+    *, multipliers: bool = False, ridge: float = RIDGE,
+) -> Refined:  # fmt: skip
+    """Second-order steps in some parts of all inputs, the others held; multipliers too, or held."""
+    basis, scale = search.basis(parts), float(c.abs().mean()) if multipliers else None
+    free, held = len(x) * basis.size(1), x - x @ basis @ basis.T
+
+    def at(u: Tensor) -> tuple[Tensor, Tensor]:
+        return held + u[:free].view(len(x), -1) @ basis.T, c if scale is None else scale * u[free:]
+
+    start = (x @ basis).flatten()
+    u, trace = levenberg_marquardt(
+        lambda u: squares(views, *at(u)), lambda u: normal_equations(views, *at(u), basis, scale),
+        start if scale is None else torch.cat([start, c / scale]), size=search.layer.size, small=free, iterations=200,
+        ridge=ridge,
+    )  # fmt: skip
+    return Refined(*at(u), trace)
+
+
+def _random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _none(dimensions: int) -> LinearGroup:
     """No group."""
     return LinearGroup(torch.eye(dimensions, dtype=torch.float64).unsqueeze(0), "")
-
-
-def _inside(visible: Float[Tensor, "d v"], bases: list[Tensor]) -> Float[Tensor, "d r"]:
-    """A basis of what the weights see of some parts."""
-    vectors, sizes, _ = torch.linalg.svd(visible @ (visible.T @ torch.cat(bases, 1)), full_matrices=False)
-    return vectors[:, sizes > SEEN]

@@ -31,7 +31,7 @@ from coset.privacy.models.classifiers import (
     SoftplusFeatures,
 )
 from coset.privacy.pages import RECONSTRUCTIONS, write
-from coset.privacy.priors import mixture, smooth
+from coset.privacy.priors import deep, mixture, smooth
 from coset.privacy.reconstruction import METHODS, Attack, Reconstruction, reconstruct
 from coset.privacy.scores import aligned, nearest, score
 from coset.privacy.stationarity import (
@@ -171,8 +171,10 @@ class AttackOptions(Options):
     precision: Literal["float64", "float32"] = "float64"
     part: int | None = Field(None, ge=1, description="candidates at a time, to bound memory")
     prune: float = Field(1.0, gt=0, le=1, description="share of the steps after which half of the restarts is given up")
-    prior: Literal["none", "smooth", "mixture"] = Field(
-        "none", description="what fills in what the weights do not see: total variation, or a mixture of other inputs"
+    prior: Literal["none", "smooth", "deep", "mixture"] = Field(
+        "none",
+        description="what fills in what the weights do not see: total variation, a deep image prior, or a mixture of "
+        "other inputs",
     )
     of: str | None = Field(None, description="an attack before this one, whose candidates a prior is to fill in")
     oracle: float | None = Field(
@@ -338,6 +340,8 @@ class ReconstructionRecipe(Recipe):
         visible = layer.visible()
         if prior == "smooth":
             return smooth(x, visible, images.picture)
+        if prior == "deep":
+            return deep(x, visible, images.picture, images.box)
         others = self.data.load(self.seed, OTHERS).held_out[len(images.held_out) :]
         return mixture(x, visible, others, model.group)
 

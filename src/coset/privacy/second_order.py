@@ -139,6 +139,7 @@ def levenberg_marquardt(
     size: float,
     small: int,
     iterations: int,
+    ridge: float = RIDGE,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[Float[Tensor, " unknowns"], list[float]]:
     """Damped Gauss-Newton steps; where they end, and the relative residual after each.
@@ -150,24 +151,25 @@ def levenberg_marquardt(
         size: |theta|^2.
         small: How many of the first unknowns are to be as small as the equations let them.
         iterations: The most.
+        ridge: e |x|^2 as a share of the residual.
         progress: Called after each.
     """
     value, damping, growth = squares(u), 0.0, 2.0
     trace = [value / size]
     for _ in range(iterations):
         length = float(u[:small].square().sum())
-        ridge = RIDGE * value / max(length, 1e-300)
+        pull = ridge * value / max(length, 1e-300)
         matrix, slope = equations(u)
-        matrix.diagonal()[:small] += ridge
-        slope[:small] += ridge * u[:small]
+        matrix.diagonal()[:small] += pull
+        slope[:small] += pull * u[:small]
         damping = damping or 1e-3 * float(matrix.diagonal().max())
-        before = value + ridge * length
+        before = value + pull * length
         for _ in range(12):
             step = _solve(matrix, slope, damping)
             if step is not None:
                 moved = u + step
                 found = squares(moved)
-                gain = before - found - ridge * float(moved[:small].square().sum())
+                gain = before - found - pull * float(moved[:small].square().sum())
                 if gain > 0:
                     break
             damping, growth = damping * growth, 2 * growth
