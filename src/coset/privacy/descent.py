@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
-from coset.privacy.stationarity import LOSSES, Labels, _known, _length, homogeneity, margins
+from coset.privacy.stationarity import LOSSES, Labels, homogeneity, known_loss, length_of, margins, milestone
 
 
 def train_by_descent(
@@ -50,7 +50,7 @@ def train_by_descent(
         A row for each hundredth of the steps: step, loss, the smallest margin; of homogeneous networks that margin over
         |theta|^degree, too.
     """
-    objective, network = LOSSES[_known(loss)], _plain_network(model)
+    objective, network = LOSSES[known_loss(loss)], _plain_network(model)
     trained, inputs, basis = (model, x, None) if network is None else _on_span(network, x)
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
@@ -61,8 +61,7 @@ def train_by_descent(
         value = objective(out, y)
         if step % every == 0 or step == steps:
             least = float(margins(out.detach(), y).min())
-            row = {"step": float(step), "loss": float(value.detach()), "margin": least}
-            trace.append(row if degree is None else row | {"relative": least / _length(parameters) ** degree})
+            trace.append(milestone(step, float(value.detach()), least, length_of(parameters), degree))
             progress()
         if step == steps:
             break

@@ -60,7 +60,7 @@ def multipliers(loss: str, out: Float[Tensor, "n ..."], y: Labels, weight_decay:
     >>> multipliers("logistic", torch.zeros(2), torch.ones(2), 0.5)
     tensor([0.5000, 0.5000])
     """
-    _known(loss)
+    known_loss(loss)
     if loss == "ce":
         slope = F.one_hot(y, out.size(-1)) - out.softmax(-1)
     else:
@@ -89,7 +89,7 @@ def train_to_stationarity(
         tolerance: Of |gradient| / (wd |theta|).
         iterations: The most.
     """
-    objective = LOSSES[_known(loss)]
+    objective = LOSSES[known_loss(loss)]
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.LBFGS(
         trained, max_iter=100, history_size=30, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0
@@ -154,7 +154,7 @@ def train_to_margin(
             "other than ReLU): train it with weight decay"
         )
     trained = [p for p in model.parameters() if p.requires_grad]
-    first = length = _length(trained)
+    first = length = length_of(trained)
     held: float | None = None
     trace, every = [], max(1, steps // 100)
     for step in range(steps + 1):
@@ -164,15 +164,14 @@ def train_to_margin(
         objective = torch.logsumexp(each, 0) - math.log(len(y))
         least = float(margin.detach().min())
         if step % every == 0 or step == steps:
-            relative = least / length**degree
-            trace.append({"step": step, "loss": float(objective.detach().exp()), "margin": least, "relative": relative})
+            trace.append(milestone(step, float(objective.detach().exp()), least, length, degree))
             progress()
         gradients = torch.autograd.grad(objective, trained)
         rate = learning_rate * (first / length) ** 2 * min(1.0, 2 * (1 - step / steps))
         with torch.no_grad():
             for p, g in zip(trained, gradients, strict=True):
                 p.sub_(rate * g)
-            length = _length(trained)
+            length = length_of(trained)
             if held is None and least >= sharpness:
                 held = length
             if held is not None:
@@ -199,7 +198,18 @@ def homogeneity(model: nn.Module, x: Float[Tensor, "n d"]) -> int | None:
     return degree if degree > 0 and close else None
 
 
-def _length(parameters: list[nn.Parameter]) -> float:
+def milestone(step: int, loss: float, margin: float, length: float, degree: int | None) -> dict[str, float]:
+    """A row of training's trace; ``relative``, the margin over |theta|^degree, of homogeneous networks alone.
+
+    >>> milestone(60, 0.5, 4.0, 2.0, 2)
+    {'step': 60, 'loss': 0.5, 'margin': 4.0, 'relative': 1.0}
+    """
+    row = {"step": step, "loss": loss, "margin": margin}
+    return row if degree is None else row | {"relative": margin / length**degree}
+
+
+def length_of(parameters: list[nn.Parameter]) -> float:
+    """|theta|."""
     return float(torch.stack([p.detach().square().sum() for p in parameters]).sum().sqrt())
 
 
@@ -270,7 +280,8 @@ def distinct_neurons(weight: Float[Tensor, "neurons inputs"], tolerance: float =
     return len(kept)
 
 
-def _known(loss: str) -> str:
+def known_loss(loss: str) -> str:
+    """The name of a loss, or a ``CosetError``."""
     if loss not in LOSSES:
         raise CosetError(f"loss {loss!r}: choose {', '.join(LOSSES)}")
     return loss
