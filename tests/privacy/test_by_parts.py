@@ -15,6 +15,7 @@ from coset.privacy import (
     reconstruct,
     train_to_stationarity,
 )
+from coset.privacy.by_parts import _next
 from coset.privacy.data.images import digits
 from coset.privacy.irreps import isotypic_parts
 from coset.privacy.priors import Hourglasses, deep, mixture, smooth, variation
@@ -69,6 +70,14 @@ def test_in_what_neurons_see_the_equations_are_the_same(three_neurons):
     torch.testing.assert_close(matrix, of_all(layer, x, c) * unit * unit[:, None], rtol=1e-9, atol=1e-9)
     to_x, to_c, _ = layer.gradient(x.unsqueeze(0), c.unsqueeze(0))
     torch.testing.assert_close(slope, torch.cat([to_x.flatten(), 2 * to_c[0]]) / 2, rtol=1e-9, atol=1e-9)
+
+
+def test_a_part_is_solved_after_those_that_its_neurons_see_as_well():
+    views = [frozenset(seen) for seen in ([0], [0, 3], [0, 2], [0, 3, 4], [0, 2, 4], range(5))]
+    solved, order = frozenset({0}), []
+    while new := _next([10, 6, 6, 10, 32], views, solved):
+        solved, order = solved | new, [*order, sorted(new)]
+    assert order == [[2], [4], [1, 3]]  # B1, E with it, then A2 and B2; not B2 apart from both
 
 
 def test_part_by_part_the_equations_are_solved(trained):

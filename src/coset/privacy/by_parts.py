@@ -103,7 +103,8 @@ def solve_by_parts(
     if neurons * len(parts[0]) < count * (len(parts[0]) + 1):
         raise CosetError(f"by parts: {neurons} neurons that the group leaves as they are do not suffice to begin with")
     solved = _Solved(*_symmetric_part(search, symmetric[0], count, scale))
-    while new := _next(search, views, solved.known):
+    sizes, seen = [len(part) for part in parts], [view.parts for view in views]
+    while new := _next(sizes, seen, solved.known):
         solved = _step(search, views, solved, new)
     found = refine(layer.on(search.visible), solved.x @ search.visible, solved.c, iterations=20, progress=progress)
     return Refined(found.x @ search.visible.T, found.c, found.residual)
@@ -143,15 +144,14 @@ def _descended(layer: HiddenLayer, x: Tensor, signs: Tensor, scale: float) -> tu
     return x.detach(), scale * c.detach()
 
 
-def _next(search: _Search, views: Sequence[View], solved: frozenset[int]) -> frozenset[int]:
+def _next(sizes: list[int], views: list[frozenset[int]], solved: frozenset[int]) -> frozenset[int]:
     """Parts to solve for next: those of neurons that see as much as can be of the parts before, and few new ones."""
 
-    def order(view: View) -> tuple[int, int, list[int]]:
-        apart, new = (sum(len(search.parts[p]) for p in some) for some in (solved - view.parts, view.parts - solved))
-        return apart, new, sorted(view.parts)
+    def order(view: frozenset[int]) -> tuple[int, int, list[int]]:
+        apart, new = (sum(sizes[p] for p in some) for some in (solved - view, view - solved))
+        return apart, new, sorted(view)
 
-    left = [view for view in views if view.parts - solved]
-    return min(left, key=order).parts - solved if left else frozenset()
+    return min((view for view in views if view - solved), key=order, default=solved) - solved
 
 
 def _step(search: _Search, views: Sequence[View], before: _Solved, new: frozenset[int]) -> _Solved:
