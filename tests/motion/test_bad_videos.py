@@ -38,6 +38,10 @@ def short(path):
     return write(path, glide(2))
 
 
+def single(path):
+    return write(path, glide(1))
+
+
 def black(path):
     return write(path, [np.zeros((160, 200, 3), np.uint8)] * 16)
 
@@ -81,6 +85,7 @@ def pickled(path):
     [
         (still, ("reconstruct",), "without motion there is no depth"),
         (short, ("track", "reconstruct"), "2 frames; "),
+        (single, ("reconstruct",), "1 frame; a reconstruction needs a shot of at least 3"),
         (black, ("track", "reconstruct"), "0 points could be followed"),
         (unrelated, ("track", "reconstruct"), "points could be followed"),
         (sound, ("track", "reconstruct"), "no picture can be decoded"),

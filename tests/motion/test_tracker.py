@@ -56,6 +56,15 @@ def test_empty_cells_are_seeded_anew():
     assert tracks.xy[late, 25, 0].min() < 30
 
 
+def test_in_few_frames_that_change_much_half_of_them_are_enough():
+    tracks = track(gliding(frames=8, step=(19.0, 0.0)))
+    length = tracks.visible.sum(1)
+    assert length.min() == 4
+    assert (length == 8).sum() < 20 < tracks.points
+    assert TrackerOptions().least(16) == TrackerOptions().least(400) == 8
+    assert TrackerOptions().least(3) == 3
+
+
 def test_the_longest_are_kept_when_there_are_too_many():
     few = track(gliding(), options=TrackerOptions(points=30, least_length=4))
     assert few.points == 30

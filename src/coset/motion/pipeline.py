@@ -74,7 +74,7 @@ def track_video(source: Input, output: Path, picture: Path | None = None, progre
     intrinsics = read_intrinsics(source.intrinsics, video)
     runs = [run for run in shots(video) if run.stop - run.start >= 3]
     if not runs:
-        raise CosetError(f"{source.path}: {len(video.frames)} frames; tracks need a shot of at least 3")
+        raise CosetError(f"{source.path}: {_count(video)}; tracks need a shot of at least 3")
     chosen = [_shot(runs, source.shot, source.path)] if source.shot else runs
     lines = []
     for number, run in enumerate(chosen, 1):
@@ -157,7 +157,7 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
     video = read_video(source.path, source.most_frames, source.stride)
     runs = [run for run in shots(video) if run.stop - run.start >= 3]
     if not runs:
-        raise CosetError(f"{source.path}: {len(video.frames)} frames; a reconstruction needs a shot of at least 3")
+        raise CosetError(f"{source.path}: {_count(video)}; a reconstruction needs a shot of at least 3")
     run = _shot(runs, source.shot, source.path)
     notes = [video.damage] if video.damage else []
     if len(runs) > 1:
@@ -222,6 +222,10 @@ def _follow(video: Video, run: slice, source: Input, intrinsics: Intrinsics | No
         return track(
             video, run, TrackerOptions(points=source.points, again=source.again), intrinsics, lambda: each("tracking")
         )
+
+
+def _count(video: Video) -> str:
+    return f"{len(video.frames)} {'frame' if len(video.frames) == 1 else 'frames'}"
 
 
 def _shot(runs: list[slice], number: int | None, path: Path) -> slice:

@@ -64,7 +64,7 @@ class TrackerOptions:
         backward: Largest distance, in pixels, between a point and where tracking there and back ends.
         apart: Largest distance, in pixels, between the ends of the two steps.
         earlier: Frames after which the earlier frame is another one.
-        least_length: Frames that a kept track is seen in.
+        least_length: Frames that a kept track is seen in; half of them in a shot of fewer than twice as many.
         again: Whether points that were lost are looked for in later frames (:mod:`coset.motion.found_again`).
     """
 
@@ -78,6 +78,10 @@ class TrackerOptions:
     earlier: int = 6
     least_length: int = 8
     again: bool = False
+
+    def least(self, frames: int) -> int:
+        """Frames that a kept track is seen in, of a shot of so many."""
+        return min(self.least_length, max(3, frames // 2))
 
 
 MOST_BYTES = 1 << 33
@@ -241,8 +245,8 @@ def track(
     rows = _spread(xy, visible, video.size, options)
     if len(rows) < 20:
         raise CosetError(
-            f"{video.path}: only {len(rows)} points could be followed for {options.least_length} frames; the "
-            "picture is too blurred, too dark or too empty"
+            f"{video.path}: only {len(rows)} points could be followed for {options.least(len(pictures))} frames; the "
+            "picture is too blurred, too dark or too empty, or changes too much from frame to frame"
         )
     xy, visible, started = xy[rows], visible[rows], started[rows]
     colours = _colours(pictures, xy, started)
@@ -315,7 +319,7 @@ class _Living:
         for x, y in self.at.astype(int):
             taken[y // cell * cell : (y // cell + 1) * cell, x // cell * cell : (x // cell + 1) * cell] = 1
         # The last frames cannot give a track of the least length.
-        if self.frame > len(self.pictures) - min(self.options.least_length, len(self.pictures)):
+        if self.frame > len(self.pictures) - self.options.least(len(self.pictures)):
             return np.zeros((0, 2), np.float32)
         corners = self.cv2.goodFeaturesToTrack(self.grey, 5000, 0.002, cell * 0.45, mask=(1 - taken) * 255)
         return np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2).astype(np.float32)
@@ -404,7 +408,7 @@ def _find_again(
         return (places[:, ::-1], seen[:, ::-1]) if backwards else (places, seen)
 
     grey = np.stack([living._grey(n) for n in range(frames)])
-    return find_again(cv2, grey, xy, visible, flow, follow, AgainOptions(long=options.least_length))
+    return find_again(cv2, grey, xy, visible, flow, follow, AgainOptions(long=options.least(frames)))
 
 
 def preview(video: Video, tracks: Tracks, frame: int, tail: int = 10) -> UInt8[np.ndarray, "height width 3"]:
@@ -425,8 +429,7 @@ def preview(video: Video, tracks: Tracks, frame: int, tail: int = 10) -> UInt8[n
 def _spread(xy: np.ndarray, visible: np.ndarray, size: tuple[int, int], options: TrackerOptions) -> np.ndarray:
     """The longest tracks, taken in turn from the cells of picture and time in which they begin."""
     length = visible.sum(1)
-    least = min(options.least_length, visible.shape[1])
-    fit = np.flatnonzero(length >= least)
+    fit = np.flatnonzero(length >= options.least(visible.shape[1]))
     if len(fit) <= options.points:
         return fit
     middle = np.array([xy[p, visible[p]].mean(0) for p in fit])
