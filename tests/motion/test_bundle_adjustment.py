@@ -9,12 +9,16 @@ from coset.motion.bundle_adjustment import (
     _solved,
     _system,
     _View,
+    adjust_among_still,
     adjust_cameras,
+    adjust_with_lens,
     bundle_adjust,
     motion_levels,
+    of_points,
     static_cost,
+    still_rows,
 )
-from coset.motion.geometry import rotation_from_vector
+from coset.motion.geometry import project, rotation_from_vector, to_camera
 from coset.motion.metrics import reprojection_error, scene_metrics
 
 
@@ -112,6 +116,43 @@ def test_moving_points_are_followed(scene, truth):
         return float(reprojection_error(kept, tracks[moving], focal).median())
 
     assert error(found) < 0.3 * error(fixed)
+
+
+def walked_through(scene, truth, count=30):
+    """The still points of a scene and a body that crosses it, seen through f = 1; and how many are still."""
+    g, still = torch.Generator().manual_seed(0), torch.from_numpy(~scene.moving)
+    start, frames = of_points(truth(scene), still), scene.tracks.frames
+    size = float(start.static.std())
+    body = start.static.median(0).values + 0.3 * size * torch.randn(count, 1, 3, generator=g).double()
+    ways = size * torch.linspace(-0.5, 0.5, frames)[:, None] * torch.tensor([1.0, 0.0, 0.5])
+    points = torch.cat((start.points(), body + ways))
+    flat = project(to_camera(points, start.rotations, start.positions))
+    flat = flat + 5e-4 * torch.randn(flat.shape, generator=g).double()
+    basis, gamma = points.mean(1, keepdim=True), torch.full((len(points),), 0.01).double()
+    return (
+        start._replace(basis=basis, gamma=gamma),
+        torch.cat((flat, torch.ones_like(flat[..., :1])), -1),
+        int(still.sum()),
+    )
+
+
+def test_what_moves_does_not_pull_the_lens(scene, truth):
+    start, tracks, still = walked_through(scene, truth)
+    free, one = (BundleOptions(), Unknowns(lens=1)), Lens(torch.tensor(1.03).double(), torch.tensor(0.0).double())
+    found, lens, rows = adjust_among_still(start, one, tracks, *free)
+    assert rows.tolist() == list(range(still))
+    everything = adjust_with_lens(start, one, tracks, *free)[1]
+    alone = adjust_with_lens(of_points(start, rows), one, tracks[:still], *free)[1]
+    assert abs(float(lens.focal - alone.focal)) < 0.1 * abs(float(everything.focal - alone.focal))
+    assert (found.gamma[still:] > 3 * found.gamma[:still].max()).all()
+
+
+def test_where_too_little_stands_still_everything_counts(scene, truth):
+    _, tracks, still = walked_through(scene, truth)
+    gamma = torch.where(torch.arange(len(tracks)) < still, 8e-4, 0.05).double()
+    assert len(still_rows(gamma, tracks, 8e-4)) == still
+    tracks[5:still, 3, 2] = 0
+    assert len(still_rows(gamma, tracks, 8e-4)) == len(tracks)
 
 
 def test_points_end_before_the_cameras_and_numbers_stay_finite(scene, truth):

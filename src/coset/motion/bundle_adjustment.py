@@ -22,7 +22,9 @@ from torch import Tensor
 
 from coset.motion.geometry import NEAREST, project, rotation_from_vector, skew, to_camera
 from coset.motion.models.trackster4d import Prediction
-from coset.motion.movers import place_movers
+from coset.motion.movers import moving_rows, place_movers
+
+STILL = 12  # still points that every frame must see, for what moves to be left out
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,50 @@ def adjust_with_lens(
     basis = torch.cat((view.points.unsqueeze(1), prediction.basis[:, 1:]), 1)
     placed = prediction._replace(rotations=view.rotations, positions=view.positions, basis=basis, gamma=gamma)
     return placed, view.lens
+
+
+def adjust_among_still(
+    prediction: Prediction,
+    lens: Lens,
+    tracks: Float[Tensor, "points frames 3"],
+    options: BundleOptions,
+    unknowns: Unknowns,
+    each: Callable[[], object] = lambda: None,
+) -> tuple[Prediction, Lens, Tensor]:
+    """As :func:`adjust_with_lens`, then once more on the points alone that do not move.
+
+    The likelihood weighs a point that moves little and not by nothing; a body of many tracks still pulls the lens and
+    the cameras after it. Where too few points stand still in some frame, all stay in.
+
+    Returns:
+        The prediction, in which points that move are where their rays come nearest to each other; the lens; and the
+        rows of the points that it was adjusted on.
+    """
+    found, lens = adjust_with_lens(prediction, lens, tracks, options, unknowns, each)
+    rows = still_rows(found.gamma, tracks, options.noise)
+    if len(rows) == len(tracks):
+        return found, lens, rows
+    part, lens = adjust_with_lens(of_points(found, rows), lens, tracks[rows], options, unknowns, each)
+    return among(part, rows, triangulate(part, lens, tracks, options.noise)), lens, rows
+
+
+def still_rows(gamma: Float[Tensor, " points"], tracks: Float[Tensor, "points frames 3"], noise: float) -> Tensor:
+    """Points that do not move; all, where some frame would be left with fewer than 12."""
+    rows = (~moving_rows(gamma, noise)).nonzero().squeeze(1)
+    enough = int((tracks[rows][..., 2] > 0.5).sum(0).min()) >= STILL
+    return rows if enough else torch.arange(len(tracks))
+
+
+def of_points(prediction: Prediction, rows: Tensor) -> Prediction:
+    """The same of some points."""
+    return prediction._replace(basis=prediction.basis[rows], gamma=prediction.gamma[rows])
+
+
+def among(part: Prediction, rows: Tensor, whole: Prediction) -> Prediction:
+    """The prediction of some points put in the place of theirs in one of all."""
+    basis, gamma = whole.basis.clone(), whole.gamma.clone()
+    basis[rows, :1], gamma[rows] = part.basis[:, :1], part.gamma
+    return part._replace(basis=basis, coefficients=part.coefficients[:, :1], gamma=gamma)
 
 
 def motion_levels(

@@ -1,9 +1,9 @@
 """The focal length of a video that nobody knows it of, from its tracks: one unknown more of the bundle adjustment.
 
 Starts at several focal lengths, from the network and from a plain guess, are adjusted for some steps on the longest
-tracks, the focal length free; the best are adjusted to their end, and the winner on all tracks. One coefficient of
-radial distortion is freed last, and kept where the tracks tell it. Errors are measured in the picture, not in
-normalised coordinates, which would shrink with every longer focal length.
+tracks, the focal length free; the best are adjusted to their end, and the winner on all tracks, then on those of points
+that do not move. One coefficient of radial distortion is freed last, and kept where the tracks tell it. Errors are
+measured in the picture, not in normalised coordinates, which would shrink with every longer focal length.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from coset.motion.bundle_adjustment import (
     BundleOptions,
     Lens,
     Unknowns,
+    adjust_among_still,
     adjust_with_lens,
+    among,
     lens_deviations,
+    of_points,
     static_cost,
     static_residuals,
+    still_rows,
     triangulate,
 )
 from coset.motion.data.tracks import Tracks
@@ -92,11 +96,14 @@ def calibrate(
     finals = [adjust_with_lens(*pair, picture[rows], long, Unknowns(lens=1), each) for pair in found[:FINALISTS]]
     best, lens = min(finals, key=lambda pair: static_cost(pair[0], picture[rows], pair[1]))
     whole = triangulate(best, lens, picture, options.noise)
-    whole, lens = adjust_with_lens(whole, lens, picture, options, Unknowns(lens=1), each)
-    whole, lens, deviation = with_distortion(whole, lens, picture, options, each)
-    focal = float(lens.focal)
-    if not (WIDEST <= focal <= NARROWEST and deviation <= TELLS and _told(whole, lens, picture, rows, short, each)):
+    whole, lens, still = adjust_among_still(whole, lens, picture, options, Unknowns(lens=1), each)
+    part, lens, deviation = with_distortion(of_points(whole, still), lens, picture[still], options, each)
+    focal, rows = float(lens.focal), longest(picture[still], LONGEST)
+    if not (
+        WIDEST <= focal <= NARROWEST and deviation <= TELLS and _told(part, lens, picture[still], rows, short, each)
+    ):
         return None
+    whole = among(part, still, triangulate(part, lens, picture, options.noise))
     return Calibration(
         _known(tracks, lens, unit, deviation), normalised(whole, lens), static_cost(whole, picture, lens)
     )
@@ -123,6 +130,8 @@ class Doubt:
 def doubt(prediction: Prediction, tracks: Tracks, options: BundleOptions | None = None) -> Doubt | None:
     """Whether a focal length that was held should have been another: the adjustment goes on with it free.
 
+    What moves says nothing here.
+
     Args:
         prediction: Adjusted with the focal length held, in normalised coordinates.
         tracks: With the intrinsics in question.
@@ -131,7 +140,8 @@ def doubt(prediction: Prediction, tracks: Tracks, options: BundleOptions | None 
     options = replace(options or BundleOptions(), iterations=LONG)
     picture, unit = picture_tracks(tracks)
     held = Lens(torch.tensor(tracks.intrinsics.focal / unit).double(), torch.tensor(tracks.intrinsics.radial).double())
-    start = prediction._replace(gamma=prediction.gamma * held.focal)
+    still = still_rows(prediction.gamma, picture, options.noise)
+    picture, start = picture[still], of_points(prediction._replace(gamma=prediction.gamma * held.focal), still)
     before = adjust_with_lens(start, held, picture, options, Unknowns())[0]
     after, lens = adjust_with_lens(before, held, picture, options, Unknowns(lens=1))
     gain = static_cost(before, picture, held) - static_cost(after, picture, lens)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coset.core.errors import CosetError
 from coset.motion.baselines import FreeReconstruction
-from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras, static_cost
+from coset.motion.bundle_adjustment import PINHOLE, BundleOptions, Unknowns, adjust_among_still, static_cost
 from coset.motion.calibration import Calibration, calibrate, doubt
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import align_robustly, to_camera
@@ -372,7 +372,10 @@ def best_bundle(
     if options.restart and not others:
         plain = FreeReconstruction(scaled, basis=prediction.basis.size(1))()
         starts["plain guess"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
-    found = {name: adjust_cameras(start, scaled, options.bundle, each) for name, start in starts.items()}
+    found = {
+        name: adjust_among_still(start, PINHOLE, scaled, options.bundle, Unknowns(), each)[0]
+        for name, start in starts.items()
+    }
     winner = min(found, key=lambda name: static_cost(found[name], scaled))
     placed, bodies = place_movers(found[winner], scaled, options.bundle.noise, prediction)
     each()
