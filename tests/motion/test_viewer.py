@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from coset import CosetError
-from coset.motion.movers import Body
+from coset.motion.movers import Body, moving_rows
 from coset.motion.reconstruct import Options, reconstruct
 from coset.motion.verdict import verdict
 from coset.motion.viewer import in_picture, page_data, radii, write_viewer
@@ -85,6 +85,16 @@ def test_verdicts_say_what_cannot_be_known(result):
     guessed = replace(result.tracks, intrinsics=replace(result.tracks.intrinsics, source="assumed"))
     assert "focal length is not known" in verdict(replace(result, tracks=guessed))
     assert verdict(replace(result, depth_known=False)).startswith("Depth cannot be known: the camera only turns.")
+
+
+def test_points_move_by_their_level_or_with_their_body(result):
+    moving, noise = result.moving(), result.noise
+    level = moving_rows(result.prediction.gamma, noise)
+    placed = np.concatenate([np.zeros(0, int), *(body.rows for body in result.bodies)])
+    assert set(np.flatnonzero(moving)) == set(np.flatnonzero(level)) | set(placed)
+    quiet = int(np.flatnonzero(~moving)[0])
+    body = Body(np.array([quiet]), 1.0, 0.1, "motion", known=True)
+    assert replace(result, bodies=(*result.bodies, body)).moving()[quiet]
 
 
 def test_a_page_that_cannot_be_written(result, tmp_path):

@@ -86,7 +86,10 @@ class Body:
 
 
 def moving_rows(gamma: Float[Tensor, " points"], noise: float) -> Bool[Tensor, " points"]:
-    """Points whose motion level is above what tracking errors make."""
+    """Points that move: their motion level is above what tracking errors make, and above the others'.
+
+    The one definition: cameras and lens are adjusted without them, bodies are made of them, pages and files name them.
+    """
     return gamma > torch.maximum(torch.tensor(4 * noise).to(gamma), 2.5 * gamma.median())
 
 

@@ -24,7 +24,7 @@ from coset.motion.geometry import align_robustly, to_camera
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
-from coset.motion.movers import Body, place_movers
+from coset.motion.movers import Body, moving_rows, place_movers
 from coset.motion.turning import STEADY, Turning, only_turns, stands_still, travel, turning_camera
 from coset.relations.kernels.threads import pytorch_threads
 
@@ -45,6 +45,7 @@ class Reconstruction:
         depth_known: Whether points have depths; of a camera that only turns they are directions, at distance 1.
         bodies: Groups of moving points that refinement placed, depths in units of the adjustment; of these
             ``known`` says whether their depth is measured.
+        noise: Accuracy of a track, normalised, that motion levels are held against.
     """
 
     tracks: Tracks
@@ -53,15 +54,18 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
     depth_known: bool = True
     bodies: tuple[Body, ...] = ()
+    noise: float = BundleOptions.noise
 
     def points(self) -> Float[Tensor, "points frames 3"]:
         """Where every point is in every frame."""
         return self.prediction.points()
 
     def moving(self) -> Bool[Tensor, " points"]:
-        """Points whose motion level is above 3 pixels and three times the median."""
-        pixels = self.prediction.gamma * self.tracks.intrinsics.focal
-        return (pixels > 3.0) & (pixels > 3 * pixels.median())
+        """Points whose motion level says so (:func:`moving_rows`), and those that were placed as parts of bodies."""
+        moving = moving_rows(self.prediction.gamma, self.noise)
+        for body in self.bodies:
+            moving[torch.from_numpy(body.rows)] = True
+        return moving
 
     def points_of_unknown_depth(self) -> int:
         """Points of bodies whose depth nothing measures."""
@@ -178,7 +182,8 @@ def reconstruct(
         if tracks.intrinsics.known and (doubts := doubt(_still(prediction), tracks, options.bundle)):
             notes.append(str(doubts))
         seconds["bundle"] = time.perf_counter() - started
-    return Reconstruction(tracks, in_first_camera(prediction), seconds, tuple(notes), bodies=tuple(bodies))
+    placed, noise = in_first_camera(prediction), options.bundle.noise
+    return Reconstruction(tracks, placed, seconds, tuple(notes), bodies=tuple(bodies), noise=noise)
 
 
 def body_note(body: Body) -> str:
