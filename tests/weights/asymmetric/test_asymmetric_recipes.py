@@ -57,6 +57,20 @@ def test_what_was_released_as_sigma_is_fixed_entries_and_one_gate(images):
     assert fixed == [a.name for a in asymmetries(recipe.variant("W", data))]
 
 
+def test_images_of_some_classes(images):
+    changes = [f"data.path={images}", "data.classes=frog,cat"]
+    data = load("asymmetric/lmc-cifar-resnet", changes).data.load(0)
+    with np.load(images / "cifar10_small.npz") as file:
+        labels = file["test_labels"]
+    kept = labels[np.isin(labels, (3, 6))]
+    assert data.classes == 2
+    assert data.test[1].tolist() == [int(label == 3) for label in kept]
+    assert len(data.train[0]) == len(data.train[1])
+    for names, words in (("frog,frogs", "frogs is none of airplane"), ("frog,frog", "two or more different classes")):
+        with pytest.raises(CosetError, match=words):
+            load("asymmetric/lmc-cifar-resnet", [f"data.classes={names}"])
+
+
 def test_the_gates_of_the_mnist_row_have_three_sizes(images):
     recipe = load("asymmetric/lmc-mnist-gates", [f"data.path={images}", "network.hidden=[16,16,16]",
                                                  "variants.W.n_fix=4"])  # fmt: skip

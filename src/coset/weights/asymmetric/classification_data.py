@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from coset.core.choices import OptionsRegistry
@@ -94,6 +94,9 @@ class MNISTData(ImageData):
         return mnist(self.path, self.rows)
 
 
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
 @CLASSIFICATION_DATA.add
 class CIFARData(ImageData):
     """A small CIFAR-10."""
@@ -101,9 +104,24 @@ class CIFARData(ImageData):
     form: ClassVar[Form] = "images"
 
     name: Literal["cifar10-small"]
+    classes: list[str] = Field([], description="images of these alone, such as automobile,frog; of all ten by default")
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        if unknown := [name for name in value if name not in CIFAR]:
+            raise ValueError(f"{unknown[0]} is none of {', '.join(CIFAR)}")
+        if value and len(set(value)) < max(2, len(value)):
+            raise ValueError("two or more different classes are needed")
+        return value
 
     def load(self, seed: int) -> Classification:
-        return small_cifar10(self.path, self.rows)
+        return small_cifar10(self.path, self.rows, self.classes)
 
 
 @CLASSIFICATION_DATA.add
@@ -169,21 +187,32 @@ def mnist(path: str | None = None, rows: int | None = None) -> Classification:
     return Classification("MNIST", (x, y), (x_test, y_test), 10, notes=notes)
 
 
-def small_cifar10(path: str | None = None, rows: int | None = None) -> Classification:
+def small_cifar10(path: str | None = None, rows: int | None = None, classes: Sequence[str] = ()) -> Classification:
     """5,000 and 1,000 images of CIFAR-10, ``[3, 32, 32]``, each channel standardised.
 
     Args:
         path: ``cifar10_small.npz``, or the folder that holds it.
         rows: Train on the first so many only.
+        classes: Of these classes alone, numbered in this order; of all ten without.
 
     Raises:
         CosetError: The file is missing or has another form.
     """
-    (x, y), (x_test, y_test) = _images("images/cifar10_small.npz", path, rows)
+    (x, y), (x_test, y_test) = _images("images/cifar10_small.npz", path, None if classes else rows)
+    if classes:
+        (x, y), (x_test, y_test) = (_of_classes(*part, classes) for part in ((x, y), (x_test, y_test)))
+        x, y = x[:rows], y[:rows]
     x, x_test = x.movedim(-1, 1).contiguous() / 255, x_test.movedim(-1, 1).contiguous() / 255
     mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     notes = (f"{len(y):,} training images of 50,000, JPEG-compressed once",)
-    return Classification("CIFAR-10, small", ((x - mean) / std, y), ((x_test - mean) / std, y_test), 10, notes=notes)
+    name, count = "CIFAR-10, small", len(classes) or len(CIFAR)
+    return Classification(name, ((x - mean) / std, y), ((x_test - mean) / std, y_test), count, notes=notes)
+
+
+def _of_classes(x: Tensor, y: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    number = torch.full((len(CIFAR),), -1)
+    number[[CIFAR.index(name) for name in names]] = torch.arange(len(names))
+    return x[number[y] >= 0], number[y][number[y] >= 0]
 
 
 def communities(
