@@ -61,6 +61,7 @@ def test_points_are_drawn_where_they_are_and_nearer_ones_before_others(result):
 def test_other_endings_are_refused_before_anything_is_made(coset, tmp_path):
     with pytest.raises(CosetError, match=r"ends in \.gif or \.mp4"):
         write_turntable(None, tmp_path / "turn.avi")
-    code, _, err = coset("reconstruct", tmp_path / "none.npz", "--turntable", tmp_path / "turn.avi")
+    (tmp_path / "empty.npz").touch()
+    code, _, err = coset("reconstruct", tmp_path / "empty.npz", "--turntable", tmp_path / "turn.avi")
     assert code == 1
     assert "ends in .gif or .mp4" in err
