@@ -17,6 +17,7 @@ from coset.privacy import (
 )
 from coset.privacy.by_parts import _next
 from coset.privacy.data.images import digits
+from coset.privacy.denoising import denoised, train_denoiser
 from coset.privacy.irreps import isotypic_parts
 from coset.privacy.priors import Hourglasses, deep, mixture, smooth, variation
 from coset.privacy.second_order import normal_equations as of_all
@@ -37,6 +38,13 @@ def trained():
     with torch.no_grad():
         c = multipliers("mse", model(images.train), images.labels, 1e-3)
     return images, model, c
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    """Ten digits, and a denoiser of others."""
+    images = digits(10, 500, 0)
+    return images, train_denoiser(images.held_out, steps=1000)
 
 
 @pytest.fixture
@@ -109,6 +117,30 @@ def test_priors_change_what_the_weights_do_not_see_alone():
     everything = torch.eye(64, dtype=torch.float64)
     assert torch.equal(smooth(x, everything, (8, 8)), x)
     assert torch.equal(deep(x, everything, (8, 8)), x)
+
+
+def test_a_denoiser_of_other_digits_fills_in_what_the_weights_do_not_see_alone(denoiser):
+    (images, model), group = denoiser, group_of("d4", (8, 8))
+    visible = torch.cat([part.basis for part in isotypic_parts(group)[:-1]], 1)  # all but E
+    x = images.train @ visible @ visible.T
+    filled = denoised(x, visible, model, group, steps=20, tries=4)
+    torch.testing.assert_close(filled @ visible, x @ visible, rtol=1e-9, atol=1e-9)
+    own = group.correlation(filled, images.train)[0].diagonal().mean()
+    assert own > group.correlation(x, images.train)[0].diagonal().mean() + 0.01
+    first, again = (denoised(x, visible, train_denoiser(images.held_out, steps=20), group, steps=5) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(denoised(x, torch.eye(64, dtype=torch.float64), model, group), x)
+
+
+def test_a_denoiser_takes_noise_away_at_every_size(denoiser):
+    images, model = denoiser
+    clean, spread = images.train.float().repeat(20, 1), model.deviation**2
+    for size in (0.05, 0.3, 1.0):
+        y = clean + size * torch.randn(clean.shape, generator=seeded())
+        with torch.no_grad():
+            left = (model(y, torch.full((len(y), 1), size)) - clean).square().mean()
+        # what the best guess leaves that knows the mean and one variance alone
+        assert left < 0.9 * size**2 * spread / (size**2 + spread)
 
 
 def test_an_hourglass_can_be_fitted_and_keeps_to_its_box():

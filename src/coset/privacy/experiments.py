@@ -19,6 +19,7 @@ from coset.core.identity import digest
 from coset.core.options import Options
 from coset.privacy.attribution import attribute
 from coset.privacy.data.images import Images, cifar10_vehicles_animals, digits, mnist, point_clouds
+from coset.privacy.denoising import denoised, train_denoiser
 from coset.privacy.descent import train_by_descent
 from coset.privacy.groups import FiniteGroup, group_of
 from coset.privacy.hidden_layer import hidden_layer_of
@@ -171,10 +172,10 @@ class AttackOptions(Options):
     precision: Literal["float64", "float32"] = "float64"
     part: int | None = Field(None, ge=1, description="candidates at a time, to bound memory")
     prune: float = Field(1.0, gt=0, le=1, description="share of the steps after which half of the restarts is given up")
-    prior: Literal["none", "smooth", "deep", "mixture"] = Field(
+    prior: Literal["none", "smooth", "deep", "mixture", "denoiser"] = Field(
         "none",
-        description="what fills in what the weights do not see: total variation, a deep image prior, or a mixture of "
-        "other inputs",
+        description="what fills in what the weights do not see: total variation, a deep image prior, a mixture of "
+        "other inputs, or a denoiser trained on these",
     )
     of: str | None = Field(None, description="an attack before this one, whose candidates a prior is to fill in")
     oracle: float | None = Field(
@@ -343,6 +344,8 @@ class ReconstructionRecipe(Recipe):
         if prior == "deep":
             return deep(x, visible, images.picture, images.box)
         others = self.data.load(self.seed, OTHERS).held_out[len(images.held_out) :]
+        if prior == "denoiser":
+            return denoised(x, visible, train_denoiser(others, seed=self.seed), model.group, seed=self.seed)
         return mixture(x, visible, others, model.group)
 
     def _facts(self, model: InvariantClassifier, images: Images) -> dict[str, Any]:

@@ -9,6 +9,8 @@ every candidate solves the equations as exactly as before:
   do see (deep image prior, Ulyanov, Vedaldi, Lempitsky, CVPR 2018), which needs no data either.
 - ``mixture``: the mean of a mixture of Gaussians of *other* inputs, given what the weights say. Up to the group: of all
   g x that the weights cannot tell apart, the likeliest is completed, and moved back.
+
+A fourth, a denoiser trained on other inputs, is in :mod:`coset.privacy.denoising`.
 """
 
 from __future__ import annotations
