@@ -19,6 +19,7 @@ from coset.privacy.by_parts import _next
 from coset.privacy.data.images import digits
 from coset.privacy.denoising import denoised, train_denoiser
 from coset.privacy.irreps import isotypic_parts
+from coset.privacy.pages import _filled, _panels
 from coset.privacy.priors import Hourglasses, deep, mixture, smooth, variation
 from coset.privacy.second_order import normal_equations as of_all
 from coset.privacy.views import normal_equations, squares, views_of
@@ -174,3 +175,18 @@ def test_what_cannot_be_taken_apart_is_refused(trained):
 def test_a_prior_needs_an_attack_before_it():
     with pytest.raises(CosetError, match=r"attacks.smooth.of='nobody'.*by parts"):
         load("reconstruction/digits-parts", ["attacks.smooth.of=nobody"])
+
+
+def test_the_page_draws_a_search_once_and_nothing_of_what_was_solved_at_once():
+    recipe = load("reconstruction/digits-parts", [])
+    rows = [{"step": float(step), "residual": 0.1**step, "symmetry": 0.5} for step in range(4)]
+    solved = dict.fromkeys(recipe.attacks, rows[:2])
+    assert _panels(recipe, {"attacks": solved, "margin": []}) == []
+    panels = _panels(recipe, {"attacks": dict.fromkeys(recipe.attacks, rows), "margin": []})
+    assert [panel.title for panel in panels] == ["Residual of the weights", "Drift towards symmetric inputs"]
+    assert [len(panel.figure["data"]) for panel in panels] == [1, 1]
+
+
+def test_columns_that_nothing_is_known_of_are_not_shown():
+    table = _filled(["record", "ceiling", "epsilon"], [["1", "", ""], ["2", "", "4.4"]])
+    assert (table.columns, table.rows) == (["record", "epsilon"], [["1", ""], ["2", "4.4"]])

@@ -94,12 +94,12 @@ def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.
         facts: Shown at the top.
         picture: Shape of an input that can be looked at.
     """
-    rows = [[name, f"{value:.4g}"] for name, value in audit.numbers().items()]
+    rows = [[name, f"{value:.4g}"] for name, value in audit.numbers().items() if not name.startswith("member")]
     pictures = []
     if picture is not None:
         pictures.append(Picture(_grid(picture, arrays["found"], arrays["truth"], arrays["held_out"]), GRID, 4))
     panels = []
-    if len(audit.found.trace) > 1:  # a search, nothing in closed form
+    if _searched(audit.found.trace):
         panels.append(Panel("Residual of the weights", _curves({"search": audit.found.trace}, "residual", log=True)))
     known = None if audit.known is None else audit.known.numbers()
     sections = [
@@ -138,7 +138,7 @@ def _controls(audit: Audit) -> Table:
         bound = "" if control.epsilon is None else f"{control.epsilon:.1f}"
         rows.append([names[name], f"{control.recovered} of {len(control.correlation)}", *shown, bound])
     columns = ["network of the same form", "canaries recovered", "best correlation", "ceiling", "residual", "epsilon"]
-    return Table(columns, rows)
+    return _filled(columns, rows)
 
 
 def _records(audit: Audit) -> Table:
@@ -151,7 +151,13 @@ def _records(audit: Audit) -> Table:
         for r in sorted(audit.records(), key=lambda r: -(r["correlation"] or 0.0))
     ]  # fmt: skip
     columns = ["record", "best correlation", "ceiling", "multiplier", "above held-out inputs"]
-    return Table(columns, rows)
+    return _filled(columns, rows)
+
+
+def _filled(columns: list[str], rows: list[list[str]]) -> Table:
+    """A table without the columns that nothing is known of, such as ceilings of inputs that are too large."""
+    kept = [place for place, _ in enumerate(columns) if any(row[place] for row in rows)]
+    return Table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
 def _parts(known: Mapping[str, Any] | None) -> list[Table]:
@@ -166,7 +172,8 @@ def _parts(known: Mapping[str, Any] | None) -> list[Table]:
 
 
 def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]:
-    searches: dict[str, Rows] = {name: rows for name, rows in curves["attacks"].items() if len(rows) > 1}
+    own = [name for name, options in recipe.attacks.items() if options.of is None]  # priors repeat a search
+    searches: dict[str, Rows] = {name: rows for name in own if _searched(rows := curves["attacks"][name])}
     equations = {name: rows for name, rows in searches.items() if recipe.attacks[name].method != "activation"}
     panels = []
     if equations:
@@ -177,6 +184,11 @@ def _panels(recipe: ReconstructionRecipe, curves: dict[str, Any]) -> list[Panel]
         grown = {"smallest margin over |weights|^degree": [r for r in curves["margin"] if r["margin"] > 0]}
         panels.append(Panel("Margin in training", _curves(grown, "relative", log=True)))
     return panels
+
+
+def _searched(trace: Rows) -> bool:
+    """Whether there is a way to show: solved at once, or part by part, there are a beginning and an end at most."""
+    return len(trace) > 2
 
 
 def _pictures(folder: RunFolder, shape: Sequence[int], attacks: Mapping[str, Any]) -> list[Picture]:
