@@ -37,7 +37,7 @@ from coset.privacy import (
 from coset.privacy.canaries import planted
 from coset.privacy.data.images import digits, mnist, point_clouds
 from coset.privacy.descent import train_by_descent
-from coset.privacy.kinks import stationarity_at_kinks
+from coset.privacy.kinks import determined_by_gates, stationarity_at_kinks
 from coset.privacy.models.modules import OnFlatInputs
 from coset.privacy.neuron_differences import units
 from coset.privacy.reconstruction import _Objective
@@ -280,9 +280,12 @@ def _mnist(count: int, seed: int, attacks: dict[str, Attack]) -> None:
         c = multipliers("logistic", model(images.train), images.labels, DECAY)
     layer = hidden_layer_of(model, 784)
     reached = stationarity_at_kinks(layer, images.train, c)
+    known = determined_by_gates(layer, reached.gates, c)
     show(
         f"mnist n={count} trained", seed, residual=reached.residual, by_sign=reached.by_sign, kinks=reached.kinks,
-        neurons=len(units(layer).rows), seconds=time.process_time() - before,
+        neurons=len(units(layer).rows),
+        rank=known.rank, undetermined=known.undetermined, condition=known.condition,
+        seconds=time.process_time() - before,
     )  # fmt: skip
     for name, attack in attacks.items():
         before = time.process_time()

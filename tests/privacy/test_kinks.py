@@ -7,7 +7,8 @@ from coset.core.errors import CosetError
 from coset.privacy import Attack, InvariantClassifier, ReLUNetwork, group_of, hidden_layer_of, multipliers, reconstruct
 from coset.privacy.descent import train_by_descent
 from coset.privacy.hidden_layer import HiddenLayer
-from coset.privacy.kinks import kinked, stationarity_at_kinks
+from coset.privacy.information import normal_equations_of_any
+from coset.privacy.kinks import determined_by_gates, kinked, stationarity_at_kinks
 from coset.privacy.neuron_differences import by_differences, differences, units
 from coset.privacy.stationarity import stationarity_residual
 from coset.runs.recipes import load
@@ -59,6 +60,41 @@ def test_a_gate_at_a_kink_may_be_anything_between():
     half = stationarity_at_kinks(hidden_layer_of(network, 2), torch.tensor([[0.5, 0.5], [1.0, -1.0]]).double(), c)
     assert half.kinks == 0  # neither is at a kink, and none of the two sums is w
     assert half.residual == half.by_sign == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "offset", "undetermined"),
+    [
+        ([[1, 0, 0], [0, 1, 0], [1, 1, 1], [1, 0, 1]], True, 0),
+        ([[1, 1, 0], [1, 1, 1], [0, 0, 1]], True, 4),  # inputs 0 and 1 go together, so that their sum is known
+        ([[1, 0, 0], [0, 1, 0]], True, 3),  # no neuron lets input 2 through; its multiplier is what is left of the sum
+        ([[1, 0, 0], [0, 1, 0]], False, 4),
+    ],
+)
+def test_what_gates_determine_is_the_null_space_of_the_jacobian(rows, offset, undetermined):
+    """Three inputs at e_j: gate patterns are the signs of weights."""
+    gates = torch.tensor(rows).double()
+    first, last = torch.nn.Linear(3, len(rows)), torch.nn.Linear(len(rows), 1)
+    network = torch.nn.Sequential(first, torch.nn.ReLU(), last, torch.nn.Flatten(0)).double()
+    with torch.no_grad():
+        first.weight.copy_((gates - 0.5) * (1 + 0.1 * normal(*gates.shape).abs()))
+        first.bias.zero_()
+        last.weight.copy_(1 + 0.1 * normal(1, len(rows)))
+    last.bias.requires_grad_(offset)
+    layer = hidden_layer_of(network, 3)
+    x, c = torch.eye(3, dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5]).double()
+    found = determined_by_gates(layer, gates, c)
+    values = torch.linalg.eigvalsh(normal_equations_of_any(network, x, c))
+    assert found.rank == torch.linalg.matrix_rank(gates)
+    assert found.undetermined == int((values < 1e-10 * values[-1]).sum()) == undetermined
+    sizes = torch.linalg.svdvals(last.weight.detach().T * gates * c)
+    assert found.condition == pytest.approx(float(sizes[0] / sizes[found.rank - 1]))
+
+
+def test_gates_of_networks_with_a_group_are_refused():
+    model = InvariantClassifier(ReLUNetwork([4, 3, 1], generator=seeded()), group_of("c4", (2, 2)))
+    with pytest.raises(CosetError, match="without a group"):
+        determined_by_gates(hidden_layer_of(model, 4), torch.ones(3, 2).double(), torch.ones(2).double())
 
 
 def test_only_relus_have_kinks():

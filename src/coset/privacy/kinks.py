@@ -6,6 +6,10 @@ tenth pair of a neuron and an input ends at |z| of next to nothing. The theory (
 gate between 0 and 1 there, an element of Clarke's subdifferential. With 0 or 1 by the sign of rounding errors, a
 network whose training has ended seems to be far from it. Here gates at kinks are chosen so that the least is left,
 which is a convex problem.
+
+Given the gates the equations are linear: with Z the rows c_j (x_j, 1), (w_k, b_k) = sum_j v_k g_kj Z_j, so that the
+rank of v_k g_kj says what the weights determine at all (:func:`determined_by_gates`), at sizes where the Jacobian in
+all pixels (:mod:`coset.privacy.information`) cannot be written down.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from coset.core.errors import CosetError
 from coset.privacy.hidden_layer import HiddenLayer
 
 WIDTH = 1e-6
@@ -28,11 +33,13 @@ class Stationarity:
     residual: |R|^2 / |theta|^2, gates at kinks chosen for the best.
     by_sign: The same with every gate by the sign of z.
     kinks: Share of all pairs of a neuron and an input that are at a kink.
+    gates: Those of ``residual``, a row each neuron; None if no weights of the first layer were trained.
     """
 
     residual: float
     by_sign: float
     kinks: float
+    gates: Float[Tensor, "k n"] | None = None
 
 
 def kinked(layer: HiddenLayer) -> bool:
@@ -78,8 +85,52 @@ def stationarity_at_kinks(
     chosen = _chosen_gates(target, layer.value[:, None], inputs, gates, kink, low, iterations)
     best = float((target - layer.value[:, None] * (chosen @ inputs)).square().sum())
     return Stationarity(
-        (min(best, by_sign) + rest) / layer.size, (by_sign + rest) / layer.size, float(kink.double().mean())
-    )
+        (min(best, by_sign) + rest) / layer.size, (by_sign + rest) / layer.size, float(kink.double().mean()),
+        chosen if best <= by_sign else gates,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Determined:
+    """Attributes:
+    rank: Of the gates: as many combinations of inputs are determined, all of them if it is the number of inputs.
+    undetermined: Dimension of the changes of inputs and multipliers that leave the equations as they are.
+    condition: Largest over least singular value of those that count: how far errors grow on the way back.
+    """
+
+    rank: int
+    undetermined: int
+    condition: float
+
+
+def determined_by_gates(
+    layer: HiddenLayer, gates: Float[Tensor, "k n"], c: Float[Tensor, " n"], tolerance: float = 1e-10
+) -> Determined:
+    """What the weights of ReLUs say of their inputs if it is known which neurons let which of them through.
+
+    The equations of v_k add nothing (they follow from those of w_k and b_k, as ReLUs are homogeneous); that of the
+    output's bias adds the sum of the multipliers.
+
+    Args:
+        layer: Without a group; first-layer weights and biases were trained.
+        gates: A row each neuron, as :func:`stationarity_at_kinks` finds them.
+        c: Multipliers, none of them 0.
+        tolerance: Least singular value that counts, as a share of the largest.
+
+    Raises:
+        CosetError: There is a group, or other parameters were trained.
+    """
+    if len(layer.group) > 1 or not {"weight", "bias"} <= layer.trained:
+        raise CosetError("gates: for networks without a group whose first layer's weights and biases were trained")
+    passed = layer.value[:, None] * gates
+    sizes = torch.linalg.svdvals(passed * c)  # of inputs, whatever their multipliers are
+    rank = int((sizes > tolerance * sizes[0]).sum())
+    for_c = rank
+    if "offset" in layer.trained:
+        summed = torch.linalg.svdvals(torch.cat([passed, passed.abs().amax() * torch.ones_like(c)[None]]) * c)
+        for_c = int((summed > tolerance * summed[0]).sum())
+    n, d = len(c), layer.weight.size(1)
+    return Determined(rank, (n - rank) * d + n - for_c, float(sizes[0] / sizes[rank - 1]))
 
 
 def _chosen_gates(
