@@ -234,3 +234,11 @@ def test_from_a_shell(trained, tmp_path, monkeypatch, capsys):
     assert written["verdict"]["text"] in printed.replace("\n", " ")
     assert written["controls"] == {}
     assert len(written["records"]) == 10
+
+
+def test_images_stand_in_bands_of_ten():
+    from coset.privacy.pages import _grid
+
+    one, three = (_grid((4, 4), *(np.zeros((count, 16)) for _ in range(3))) for count in (7, 23))
+    assert one.shape == (3 * 6, 7 * 6)
+    assert three.shape == (2 * 3 * 6 + 4, 10 * 6)  # the first twenty

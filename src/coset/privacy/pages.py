@@ -31,6 +31,8 @@ RECORDS = (
     "let an attack without prior knowledge reach at most (ceiling); its multiplier in the sum that makes up the "
     "weights, and the share of held-out inputs with a smaller one."
 )
+BAND = 10
+"""Images side by side."""
 GRID = "found (above), true (middle), the held-out input most like what was found (below)"
 
 
@@ -200,15 +202,21 @@ def _pictures(folder: RunFolder, shape: Sequence[int], attacks: Mapping[str, Any
 
 
 def _grid(shape: Sequence[int], *parts: np.ndarray) -> np.ndarray:
-    """A row of images each, the first twenty, each stretched to its own range."""
+    """A row of images each, the first twenty in bands of ten that a telephone can show, each stretched to its range."""
 
     def tile(image: np.ndarray) -> np.ndarray:
         image = image.reshape(-1, *shape).mean(0)
         low, high = image.min(), image.max()
         return np.pad(np.uint8(255 * (image - low) / max(high - low, 1e-12)), 1, constant_values=128)
 
-    rows = [np.concatenate([tile(image) for image in part[:20]], axis=1) for part in parts]
-    return np.concatenate(rows, axis=0)
+    def band(start: int) -> np.ndarray:
+        rows = [np.concatenate([tile(image) for image in part[start : start + BAND]], axis=1) for part in parts]
+        return np.concatenate(rows, axis=0)
+
+    bands = [band(start) for start in range(0, min(len(parts[0]), 2 * BAND), BAND)]
+    width = bands[0].shape[1]
+    apart = [np.pad(one, ((0, 4), (0, width - one.shape[1])), constant_values=128) for one in bands]
+    return np.concatenate(apart, axis=0)[:-4]
 
 
 def _curves(curves: Mapping[str, Rows], key: str, log: bool = False) -> Figure:
