@@ -34,7 +34,7 @@ COMMANDS = {
 )
 def test_a_missing_package_is_named_with_its_extra(module, command, tmp_path, monkeypatch, capsys):
     (tmp_path / "a.csv").write_text("smiles,y\n" + "".join(f"{'C' * n},{n}\n" for n in range(1, 13)))
-    for name in ("a.mp4", "a.atomlist", "a.obj", "m.safetensors"):
+    for name in ("a.mp4", "a.atomlist", "a.obj", "m.safetensors", "t.npz"):
         (tmp_path / name).write_text("")
     (tmp_path / "a").mkdir()
     state = {f"x.q.lora_{side}.weight": torch.ones(shape) for side, shape in (("A", (2, 3)), ("B", (3, 2)))}

@@ -32,6 +32,7 @@ WAITS = {"lora collect"}
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     chaos.make_inputs(folder, " ".join(word for verb in VERBS.values() for word in verb.arguments))
+    (folder / "authors.pt").touch()  # not read before the lock is there
     return folder
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from coset.core.choices import OptionsRegistry
 from coset.core.options import Options
@@ -54,7 +55,7 @@ class ResidualBlock(nn.Module):
         if self.stride != 1:
             # Pixels are left out before the 1x1 convolution, not by its stride: the same map, but the gradient of a
             # strided one may be wrong or never end with fewer than eight channels on CPUs (oneDNN, issue 6035).
-            x = x[:, :, :: self.stride, :: self.stride]
+            x = functional.max_pool2d(x, 1, self.stride)
         return self.act2(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
