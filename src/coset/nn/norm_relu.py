@@ -115,6 +115,10 @@ class NormReLU:
         _on_rows(rows.gradient, x, *both, *rest, *flat(out))
         return out, (moved * self.inverse).to(x.dtype), d_beta.to(x.dtype)
 
+    def bias_gradient(self, grad: Tensor) -> Tensor:
+        """Of a bias ahead of the norm: ahead of batch statistics it changes nothing."""
+        return grad.new_zeros(grad.size(1)) if self.batch else grad.sum(0)
+
 
 class Origin(NamedTuple):
     """How to get the output of a fused block again instead of keeping it: ReLU(norm(before))."""

@@ -198,10 +198,10 @@ class _AttentionBlock(torch.autograd.Function):
         (rows, width), graph = c2.shape, attentions.graph
         d_2, d_out_gamma, d_out_beta = last.backward(c2, grad.contiguous(), buffers.empty(rows, width, c1))
         active = rho.forward(c1, buffers.empty(rows, c1.size(1), c1))
-        d_out_weight, d_out_bias = d_2.t() @ active, bias_gradient(last, d_2)
+        d_out_weight, d_out_bias = d_2.t() @ active, last.bias_gradient(d_2)
         d_1 = torch.mm(d_2, out_weight, out=active)
         d_1, d_rho_gamma, d_rho_beta = rho.backward(c1, d_1, d_1)
-        d_rho_weight, d_rho_bias = d_1.t() @ joined, bias_gradient(rho, d_1)
+        d_rho_weight, d_rho_bias = d_1.t() @ joined, rho.bias_gradient(d_1)
         d_joined = torch.mm(d_1, rho_weight, out=buffers.empty(rows, joined.size(1), c1))
 
         point, d_joined_point = y[:, attentions.others], d_joined[:, attentions.point]
@@ -223,8 +223,3 @@ class _AttentionBlock(torch.autograd.Function):
             d_x, d_weight, d_own_weight, d_own_bias, *d_edges, d_psi_weight, d_rho_weight, d_rho_bias, d_out_weight,
             d_out_bias, d_psi_gamma, d_psi_beta, d_rho_gamma, d_rho_beta, d_out_gamma, d_out_beta, *[None] * 4,
         )  # fmt: skip
-
-
-def bias_gradient(norm: NormReLU, grad: Tensor) -> Tensor:
-    """Ahead of batch statistics a bias changes nothing."""
-    return grad.new_zeros(grad.size(1)) if norm.batch else grad.sum(0)

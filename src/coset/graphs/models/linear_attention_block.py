@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from coset.graphs.models.attention_block import Attentions, bias_gradient, edge_terms, gathers_as_published
+from coset.graphs.models.attention_block import Attentions, edge_terms, gathers_as_published
 from coset.graphs.models.product import PairGraph
 from coset.nn.buffers import buffers
 from coset.nn.norm_relu import NormReLU, add_repeated, covers, settled, sum_repeated
@@ -74,7 +74,7 @@ class _LinearAttentionBlock(torch.autograd.Function):
         attentions, last = ctx.settled
         rows, graph = c.size(0), attentions.graph
         d_c, d_gamma, d_beta = last.backward(c, grad.contiguous(), buffers.empty(rows, c.size(1), c))
-        d_rho, d_carried = d_c.t() @ joined, bias_gradient(last, d_c)
+        d_rho, d_carried = d_c.t() @ joined, last.bias_gradient(d_c)
         d_joined = torch.mm(d_c, rho, out=buffers.empty(rows, joined.size(1), c))
         del d_c
         d_y = buffers.empty(rows, y.size(1), c)

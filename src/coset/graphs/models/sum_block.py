@@ -256,7 +256,7 @@ class _SumBlock(torch.autograd.Function):
         d_c, d_gamma, d_beta = last.backward(c, grad.contiguous(), buffers.empty(rows, width, c))
         active = _active(norms, columns, hidden)
         d_second = d_c.t() @ active
-        d_carried = _bias_gradient(last, d_c)
+        d_carried = last.bias_gradient(d_c)
         d_hidden = torch.mm(d_c, second, out=active)
         del active, d_c
         x = source.again() if source else x
@@ -265,7 +265,7 @@ class _SumBlock(torch.autograd.Function):
         for term, where, norm, state, (_, _, _, *own) in zip(terms, columns, norms, kept, _by_term(terms, tensors)):
             d_h = d_hidden[:, where]
             d_h, d_term_gamma, d_term_beta = norm.backward(hidden[:, where], d_h, d_h)
-            gradients += [_bias_gradient(norm, d_h), d_term_gamma, d_term_beta]
+            gradients += [norm.bias_gradient(d_h), d_term_gamma, d_term_beta]
             gradients += term.backward(state, x, d_h, d_x, own)
         return d_x, d_second, d_carried, d_gamma, d_beta, None, None, None, None, *gradients
 
@@ -281,8 +281,3 @@ def _active(norms: Sequence[NormReLU], columns: Sequence[slice], hidden: Tensor)
     for norm, where in zip(norms, columns):
         norm.forward(hidden[:, where], active[:, where])
     return active
-
-
-def _bias_gradient(norm: NormReLU, grad: Tensor) -> Tensor:
-    """Ahead of batch statistics a bias changes nothing."""
-    return grad.new_zeros(grad.size(1)) if norm.batch else grad.sum(0)
