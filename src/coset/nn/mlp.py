@@ -136,10 +136,14 @@ class CategoricalEncoder(nn.Module):
         width: Columns out.
     """
 
+    starts: Tensor
+
     def __init__(self, sizes: Sequence[int], width: int):
         super().__init__()
         self.sizes = tuple(sizes)
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
+        starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)  # of each table, all one below the other
+        self.register_buffer("starts", starts, persistent=False)
         for weight in self.parameters():
             nn.init.xavier_uniform_(weight)
 
@@ -155,8 +159,7 @@ class CategoricalEncoder(nn.Module):
                 raise ValueError(
                     f"column {column} holds {low} to {high}, but its table has categories 0 to {self.sizes[column] - 1}"
                 )
-        starts = torch.tensor([0, *self.sizes[:-1]], device=x.device).cumsum(0)
-        return F.embedding_bag(x + starts, torch.cat(list(self.tables.parameters())), mode="sum")
+        return F.embedding_bag(x + self.starts, torch.cat(list(self.tables.parameters())), mode="sum")
 
 
 class FeatureEncoder(nn.Module):
