@@ -125,8 +125,9 @@ def sweep(
     names, changes = [r for r in recipes if "=" not in r], [r for r in recipes if "=" in r]
     if not names:
         raise CosetError("name a recipe to sweep (coset list)")
+    example = Space.read(changes).example()
     for name in names:  # before PyTorch is imported
-        refuse(name, Space.read(changes).example())
+        refuse(name, example)
     wanted = check(
         {
             "kind": "search", "recipes": names, "changes": changes, "seeds": seeds_of(seeds), "samples": samples,

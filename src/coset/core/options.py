@@ -1,5 +1,7 @@
 """Options: what a recipe may say of one thing, checked; everything else is refused."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -17,3 +19,10 @@ class Options(BaseModel):
         classes = [base for base in cls.__mro__ if issubclass(base, Options) and base is not Options]
         handler.resolve_ref_schema(schema)["classes"] = [f"{base.__module__}:{base.__name__}" for base in classes]
         return schema
+
+
+def listed_names(value: Any) -> Any:
+    """A validator of lists of names: ``a,b`` means two."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return [str(value)] if isinstance(value, int | float) else value

@@ -120,7 +120,7 @@ def _symmetric_part(
     own = replace(own, weight=own.weight @ inside, group=_none(inside.size(1)))
     best: Refined | None = None
     for number in range(search.starts):
-        x = FIRST_SIZES[number % 3] * _random(search.seed + number, count, inside.size(1))
+        x = FIRST_SIZES[number % len(FIRST_SIZES)] * _random(search.seed + number, count, inside.size(1))
         signs = torch.where(torch.arange(count) < count // 2, -1.0, 1.0).double()
         found = refine(own, *_descended(own, x, signs, scale), iterations=400)
         search.progress()
@@ -161,7 +161,7 @@ def _step(search: _Search, views: Sequence[View], before: _Solved, new: frozense
     own = [view for view in sees if view.parts & new]
     tried: list[list[Refined]] = [[] for _ in SMALL]
     for number in range(search.starts):
-        away = SIZES[number % 3] * _random(search.seed + number, len(before.x), fresh.size(1))
+        away = SIZES[number % len(SIZES)] * _random(search.seed + number, len(before.x), fresh.size(1))
         turn = number % len(SMALL)
         found = _improved(search, own, before.x + away @ fresh.T, before.c, new, ridge=SMALL[turn])
         tried[turn].append(found)

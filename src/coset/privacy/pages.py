@@ -31,8 +31,8 @@ RECORDS = (
     "let an attack without prior knowledge reach at most (ceiling); its multiplier in the sum that makes up the "
     "weights, and the share of held-out inputs with a smaller one."
 )
-BAND = 10
-"""Images side by side."""
+BAND, APART = 10, 4
+"""Images side by side; rows of pixels between one such band and the next."""
 GRID = "found (above), true (middle), the held-out input most like what was found (below)"
 
 
@@ -158,7 +158,7 @@ def _records(audit: Audit) -> Table:
 
 def _filled(columns: list[str], rows: list[list[str]]) -> Table:
     """A table without the columns that nothing is known of, such as ceilings of inputs that are too large."""
-    kept = [place for place, _ in enumerate(columns) if any(row[place] for row in rows)]
+    kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
     return Table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
@@ -215,8 +215,8 @@ def _grid(shape: Sequence[int], *parts: np.ndarray) -> np.ndarray:
 
     bands = [band(start) for start in range(0, min(len(parts[0]), 2 * BAND), BAND)]
     width = bands[0].shape[1]
-    apart = [np.pad(one, ((0, 4), (0, width - one.shape[1])), constant_values=128) for one in bands]
-    return np.concatenate(apart, axis=0)[:-4]
+    apart = [np.pad(one, ((0, APART), (0, width - one.shape[1])), constant_values=128) for one in bands]
+    return np.concatenate(apart, axis=0)[:-APART]
 
 
 def _curves(curves: Mapping[str, Rows], key: str, log: bool = False) -> Figure:

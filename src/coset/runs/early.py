@@ -53,9 +53,10 @@ def _shipped(file: Path) -> dict[str, Any]:
 def _check_paths(properties: Values, values: Values) -> None:
     """Files and folders that must be there."""
     for key, node in properties.items():
-        path = values.get(key)
-        if "there" in node and isinstance(path, str) and not Path(path).expanduser().exists():
-            raise CosetError(f"{Path(path).expanduser().absolute()}: no such {node['there']}")
+        if "there" in node and isinstance(named := values.get(key), str):
+            path = Path(named).expanduser().absolute()
+            if not path.exists():
+                raise CosetError(f"{path}: no such {node['there']}")
 
 
 def _check_tables(properties: Values, values: Values) -> None:

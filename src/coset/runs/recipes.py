@@ -57,11 +57,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         CosetError: Unknown recipe or key, wrong type, impossible value: one line.
     """
-    file = path_of(name)
-    for override in overrides:
-        if not re.match(r"[^=\s]+=", override):
-            raise CosetError(f"override {override!r} must read key=value, e.g. training.epochs=20")
-    return check(read_settings(file, overrides, partial(_kept, name)), name)
+    return check(_read(name, overrides), name)
 
 
 def refuse(name: str, overrides: Sequence[str]) -> None:
@@ -70,7 +66,16 @@ def refuse(name: str, overrides: Sequence[str]) -> None:
     Raises:
         CosetError: Unknown recipe, an unknown or missing key, name, path or column: one line.
     """
-    read_settings(path_of(name), overrides, partial(_kept, name))
+    _read(name, overrides)
+
+
+def _read(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The values of a recipe, changed."""
+    file = path_of(name)
+    for override in overrides:
+        if not re.match(r"[^=\s]+=", override):
+            raise CosetError(f"override {override!r} must read key=value, e.g. training.epochs=20")
+    return read_settings(file, overrides, partial(_kept, name))
 
 
 def _kept(name: str, read: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

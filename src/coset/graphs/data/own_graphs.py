@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
+from coset.core.options import listed_names
 from coset.core.outside import check_column
 from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
 from coset.graphs.data.datasets import as_targets, target_values
@@ -33,7 +34,7 @@ from coset.graphs.data.graph_files import (
 from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
-from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of, listed_names
+from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of
 from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, stratified_split
 from coset.graphs.data.validation import validate_graph
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
-from coset.core.options import Options
+from coset.core.options import Options, listed_names
 from coset.graphs.data import datasets
 from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.shards import read_shards
@@ -95,13 +95,6 @@ def check_shares(value: tuple[float, float, float]) -> tuple[float, float, float
     except CosetError as error:
         raise ValueError(str(error).partition(": ")[2]) from error
     return value
-
-
-def listed_names(value: Any) -> Any:
-    """A validator of names of columns: ``a,b`` means two."""
-    if isinstance(value, str):
-        return [name.strip() for name in value.split(",") if name.strip()]
-    return [str(value)] if isinstance(value, int | float) else value
 
 
 def absolute(value: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from coset.core.choices import OptionsRegistry
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
-from coset.core.options import Options
+from coset.core.options import Options, listed_names
 from coset.core.outside import read_arrays
 
 
@@ -106,10 +106,7 @@ class CIFARData(ImageData):
     name: Literal["cifar10-small"]
     classes: list[str] = Field([], description="images of these alone, such as automobile,frog; of all ten by default")
 
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    _names = field_validator("classes", mode="before")(listed_names)
 
     @field_validator("classes")
     @classmethod
@@ -198,10 +195,10 @@ def small_cifar10(path: str | None = None, rows: int | None = None, classes: Seq
     Raises:
         CosetError: The file is missing or has another form.
     """
-    (x, y), (x_test, y_test) = _images("images/cifar10_small.npz", path, None if classes else rows)
+    (x, y), (x_test, y_test) = _images("images/cifar10_small.npz", path, None)
     if classes:
         (x, y), (x_test, y_test) = (_of_classes(*part, classes) for part in ((x, y), (x_test, y_test)))
-        x, y = x[:rows], y[:rows]
+    x, y = x[:rows], y[:rows]
     x, x_test = x.movedim(-1, 1).contiguous() / 255, x_test.movedim(-1, 1).contiguous() / 255
     mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     notes = (f"{len(y):,} training images of 50,000, JPEG-compressed once",)
