@@ -4,6 +4,8 @@ Its claims of symmetry in float64 and float32, a batch equal to its graphs one b
 gives the same function again, and a schema that says what is wrong.
 """
 
+import pickle
+
 import pytest
 import torch
 from torch_geometric.data import Batch
@@ -102,6 +104,48 @@ def test_what_it_makes_lives_where_its_input_lives(options, fused):
         output.square().mean().backward()
     assert output.device.type == "cpu"
     assert all(p.grad is None or p.grad.device.type == "cpu" for p in model.parameters())
+
+
+OTHERS = [
+    {"name": "csgnn", "updates": "full"},
+    {"name": "csgnn", "marking": "minimum", "bag": 2},
+    {"name": "csgnn", "marking": "size", "attention": "gat", "updates": "none"},
+    {"name": "csgnn", "crossing": "once", "coarsening": "edges"},
+    *({"name": "gin", "norm": norm} for norm in ("granola", "pair", "graph", "instance", "layer")),
+    {"name": "subgraphormer", "attention": "transformer"},
+    {"name": "subgraphormer", "attention": "gatv2", "relations": ["uL", "vL", "uG", "vG"]},
+    {"name": "subgraphormer", "linear": True, "positional_encoding": 4},
+    {"name": "smcn", "terms": ["low", "inc", "high", "row", "column", "total"], "marking": "binary"},
+    {"name": "smcn", "before": 0, "after": 1, "use_bridge": False},
+]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [*({"name": name} for name in NAMES.values()), *OTHERS],
+    ids=lambda given: "-".join(map(str, given.values())),
+)
+def test_settled_where_it_is_loaded_it_asks_nothing_of_a_batch(given):
+    """On a GPU each question whose answer depends on data would wait; on the device of shapes alone it is an error."""
+    options = GRAPH_MODELS[given["name"]].model_validate({"width": 16, "layers": 2, **given})
+    model = network(options).train()
+    batch = Batch.from_data_list(graphs(options))
+    batch.structure = model.structure(batch)
+    output = model.to("meta")(batch.to("meta"))
+    output.square().mean().backward()
+    assert output.shape == (len(SMILES), 2)
+    assert output.device.type == "meta"
+
+
+def test_settled_or_not_it_is_the_same_function(options):
+    model = network(options).double().eval()
+    batch = Batch.from_data_list(graphs(options))
+    expected = model(batch)
+    settled = batch.clone()
+    settled.structure = pickle.loads(pickle.dumps(model.structure(batch)))  # as from a process that loads
+    for fused in (True, False):
+        with use_kernels(fused):
+            torch.testing.assert_close(model(settled.to("cpu")), expected)
 
 
 def test_a_state_gives_the_same_function_again(options, tmp_path):

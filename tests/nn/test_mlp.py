@@ -55,7 +55,7 @@ def test_norm_of_rows_that_repeat(training):
         if repeated:
             y = norm(x.repeat_interleave(times, dim=0))[[0, 3, 4]]
         else:
-            y = norm_of_repeated(norm, x, times)
+            y = norm_of_repeated(norm, x, times, int(times.sum()))
         gradients = torch.autograd.grad((y * weight).sum(), [x, norm.weight, norm.bias])
         results.append((y, *gradients, *norm.buffers()))
     for one, other in zip(*results, strict=True):
@@ -64,7 +64,7 @@ def test_norm_of_rows_that_repeat(training):
 
 def test_norm_of_one_row_once():
     with pytest.raises(ValueError, match="at least two rows"):
-        norm_of_repeated(nn.BatchNorm1d(2), torch.ones(1, 2), torch.tensor([1]))
+        norm_of_repeated(nn.BatchNorm1d(2), torch.ones(1, 2), torch.tensor([1]), 1)
 
 
 @pytest.mark.parametrize(("device", "kept"), [("cpu", "_NormReLULinearBackward"), ("cuda", "AddmmBackward0")])

@@ -88,20 +88,22 @@ def _autocasts(x: Tensor) -> bool:
 
 
 def norm_of_repeated(
-    norm: nn.BatchNorm1d, x: Float[Tensor, "rows columns"], times: Int[Tensor, " rows"]
+    norm: nn.BatchNorm1d, x: Float[Tensor, "rows columns"], times: Int[Tensor, " rows"], total: int
 ) -> Float[Tensor, "rows columns"]:
     """A batch norm of ``x`` with row i repeated ``times[i]`` times, without writing any row twice.
+
+    ``total`` is the sum of ``times``, which on a GPU would have to be waited for.
 
     Raises:
         ValueError: In training, there are fewer than two rows in all.
     """
     if not norm.training:
         return norm(x)
-    share = (times.to(x.dtype) / times.sum()).unsqueeze(1)
+    share = (times.to(x.dtype) / total).unsqueeze(1)
     mean = (share * x).sum(0)
     centred = x - mean
     variance = (share * centred.square()).sum(0)
-    follow(norm, mean.detach(), variance.detach(), int(times.sum()))
+    follow(norm, mean.detach(), variance.detach(), total)
     return centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
 
 

@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from coset.relations.structure import Structure
+
 
 def _offsets(sizes: Tensor) -> Tensor:
     return torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
 
 
-class IndexSet:
+class IndexSet(Structure):
     """One finite set per graph of a batch (its nodes, its marked roots, its cells of rank 1, ...).
 
     Elements of all graphs are numbered through: element ``i`` of graph ``g`` has the global number ``ptr[g] + i``.
@@ -58,6 +60,11 @@ class IndexSet:
         """The number of each element within its own graph."""
         return torch.arange(self.total, device=self.sizes.device) - self.ptr[self.batch]
 
+    def settle(self) -> IndexSet:
+        """Work out all that can be asked of it (:mod:`coset.relations.structure`)."""
+        _ = self.batch, self.local
+        return self
+
     def __mul__(self, other: IndexSet) -> Product:
         return Product(self, other)
 
@@ -65,7 +72,7 @@ class IndexSet:
         return f"IndexSet(graphs={self.graphs}, total={self.total})"
 
 
-class Product:
+class Product(Structure):
     """All pairs (s, v) of a graph's elements s of ``left`` and v of ``right``, for every graph of a batch.
 
     Row ``ptr[g] + s * n_g + v`` holds the features of the pair, with ``n_g`` the size of ``right`` in graph ``g``.
@@ -76,6 +83,7 @@ class Product:
         if left.graphs != right.graphs:
             raise ValueError(f"both axes must belong to one batch; got {left.graphs} and {right.graphs} graphs")
         self.left, self.right = left, right
+        self._replaced: dict[tuple[int, IndexSet], Product] = {}
 
     @cached_property
     def sizes(self) -> Int[Tensor, " graphs"]:
@@ -103,7 +111,10 @@ class Product:
         """The product with one axis exchanged for another set."""
         if index_set is self.axis(along):
             return self
-        return Product(self.left, index_set) if along else Product(index_set, self.right)
+        key = along, index_set
+        if key not in self._replaced:
+            self._replaced[key] = Product(self.left, index_set) if along else Product(index_set, self.right)
+        return self._replaced[key]
 
     @cached_property
     def batch(self) -> Int[Tensor, " pairs"]:
@@ -120,6 +131,12 @@ class Product:
         first = self.ptr[self.left.batch] + self.left.local * width
         local = torch.arange(self.total, device=width.device) - first[left]
         return left, local + self.right.ptr[self.left.batch[left]]
+
+    def settle(self) -> Product:
+        """Work out all that can be asked of it (:mod:`coset.relations.structure`)."""
+        self.left.settle(), self.right.settle()
+        _ = self.batch, self.coordinates
+        return self
 
     def rows(self, left: Int[Tensor, " k"], right: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
         """Rows of pairs given by global numbers; both members of a pair must belong to the same graph."""

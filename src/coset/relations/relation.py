@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coset.relations.index_sets import IndexSet, Product
+from coset.relations.structure import Structure
 
 
 class Rows(NamedTuple):
@@ -21,7 +22,7 @@ class Rows(NamedTuple):
     longest: int  # entries of the longest row
 
 
-class Relation:
+class Relation(Structure):
     """A sparse map between two index sets: target ``i`` receives from source ``k`` for every column (k, i)
     of ``index``.
 
@@ -40,8 +41,8 @@ class Relation:
         if source.graphs != target.graphs:
             raise ValueError(f"both sets must belong to one batch; got {source.graphs} and {target.graphs} graphs")
         self.source, self.target, self.index = source, target, index
-        self._layouts: dict[tuple[int | None, int], tuple[Product | None, Tensor]] = {}
-        self._expansions: dict[tuple[int, int], tuple[Product, tuple[Tensor, Tensor, Tensor]]] = {}
+        self._layouts: dict[tuple[Product | None, int], Tensor] = {}
+        self._expansions: dict[tuple[Product, int], tuple[Tensor, Tensor, Tensor]] = {}
         if index.size(1):
             self._check()
 
@@ -107,9 +108,17 @@ class Relation:
         edges = (renamed >= 0).all(0).nonzero().squeeze(1)
         return Relation(subset, subset, renamed[:, edges]), edges
 
+    def settle(self, product: Product | None = None, along: int = 1) -> Relation:
+        """Work out what verbs ask of it away from the CPU (:mod:`coset.relations.structure`)."""
+        self.source.settle(), self.target.settle()
+        if product is not None:
+            product.settle(), product.replace(along, self.target).settle()
+        _ = self.degree, self.expand(product, along)
+        return self
+
     def layout(self, product: Product | None, along: int) -> Int[Tensor, "5 {self.source.graphs}+1"]:
         """Where the rows of every graph lie: offsets of the other axis, sources, targets, input rows, output rows."""
-        key = (None if product is None else id(product), along)
+        key = product, along
         if key not in self._layouts:
             if product is None:
                 other = torch.arange(self.source.graphs + 1, device=self.index.device)
@@ -117,9 +126,8 @@ class Relation:
             else:
                 other = product.axis(1 - along).ptr
                 rows_in, rows_out = product.ptr, product.replace(along, self.target).ptr
-            layout = torch.stack([other, self.source.ptr, self.target.ptr, rows_in, rows_out])
-            self._layouts[key] = product, layout  # the product is kept, or another could come to have its id
-        return self._layouts[key][1]
+            self._layouts[key] = torch.stack([other, self.source.ptr, self.target.ptr, rows_in, rows_out])
+        return self._layouts[key]
 
     def expand(self, product: Product | None, along: int) -> tuple[Tensor, Tensor, Tensor]:
         """Input row, output row and edge of every edge of the product: what the fast path never builds.
@@ -129,10 +137,10 @@ class Relation:
         if product is None:
             source, target = self.index
             return source, target, torch.arange(self.edges, device=source.device)
-        key = id(product), along
+        key = product, along
         if key not in self._expansions:
-            self._expansions[key] = product, self._expand(product, along)
-        return self._expansions[key][1]
+            self._expansions[key] = self._expand(product, along)
+        return self._expansions[key]
 
     def _expand(self, product: Product, along: int) -> tuple[Tensor, Tensor, Tensor]:
         source, target = self.index

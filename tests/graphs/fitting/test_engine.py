@@ -5,9 +5,11 @@ from tiny_graphs import tiny_graphs, tiny_task
 from torch_geometric.data import Batch
 
 from coset import CosetError
+from coset.core.outside import read_numbers
 from coset.graphs.fitting.engine import Fit, fit, predict_with_spread
 from coset.graphs.fitting.loaders import FIRST_VOTE, Views
 from coset.graphs.fitting.tasks import GraphTask
+from coset.graphs.models.gin import GIN
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.metrics import metrics_of
 
@@ -206,3 +208,24 @@ def test_votes_are_averaged():
     second = torch.cat([task(batch) for batch in batches])
     torch.testing.assert_close(draws[1], (draws[0] + second) / 2, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(draws[1], predicted(task, graphs, view=noisy, votes=2, seed=3, batch_size=2))
+
+
+def test_what_the_loader_settles_changes_nothing(tmp_path, monkeypatch):
+    """As for a GPU: each batch brings its structure along."""
+    graphs = tiny_graphs()
+
+    def history(folder):
+        torch.manual_seed(0)
+        folder.mkdir()
+        task = GraphTask(GIN(1, 2, width=8, layers=2), "regression", torch.cat([graph.y for graph in graphs]))
+        fit(task, graphs[:-5], graphs[-5:], quick(epochs=2), folder)
+        return read_numbers(folder / "history.csv")[["train_loss", "val_mae"]], predicted(task, graphs)
+
+    plain, asked = history(tmp_path / "plain"), []
+    monkeypatch.setattr(
+        GraphTask, "structure_for", lambda task, _: lambda batch: asked.append(batch) or task.model.structure(batch)
+    )
+    settled = history(tmp_path / "settled")
+    assert len(asked) == 2 * (5 + 2) + 1  # steps and validation of each epoch, and the predictions
+    assert settled[0].equals(plain[0])
+    torch.testing.assert_close(settled[1], plain[1])

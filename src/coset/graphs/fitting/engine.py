@@ -105,12 +105,13 @@ def fit(
     costs = [float(count) ** 2 for count in node_counts(train)]  # models on pairs of nodes; others mind little
     batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs, getattr(train, "blocks", None))
     at_once = max(how.batch_size, EVALUATED) if isinstance(val, NodeBatches) else how.batch_size
-    loaders = (
-        loader(views(train, view, how.seed), batches, how.workers),
-        loader(views(val, view, how.seed), OrderedBatches(len(val), at_once)),
-    )
     with _without_chatter():
         trainer = _trainer(task, how, folder, start)
+        structure = task.structure_for(trainer.strategy.root_device)
+        loaders = (
+            loader(views(train, view, how.seed), batches, how.workers, structure),
+            loader(views(val, view, how.seed), OrderedBatches(len(val), at_once), structure=structure),
+        )
         try:
             trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
         except (ProcessRaisedException, ValueError) as error:
@@ -161,7 +162,8 @@ def predict_with_spread(
         shown = bar.add_task("predicting", total=votes * len(graphs))
         for vote in range(votes):
             parts, each = [torch.empty(0, task.columns, dtype=torch.float64)], list[Tensor]()
-            for batch in loader(shown_views, OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)):
+            order = OrderedBatches(len(graphs), batch_size, FIRST_VOTE + vote)
+            for batch in loader(shown_views, order, structure=task.structure_for(task.device)):
                 found, own = task.with_draws(batch.to(task.device))
                 parts.append(found.cpu().double())
                 each.append(own.cpu().double())

@@ -1,6 +1,7 @@
 """Batches that depend on nothing but (seed, epoch): the same after a resume, and for any number of processes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch, Data
 
 from coset.graphs.fitting.neighbourhoods import NodeBatches
+from coset.relations.structure import KEY, Structure
 from coset.runs.seeds import derived_seed
 
 View = Callable[[Data, int], Data]
@@ -163,13 +165,25 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def loader(graphs: Views | NodeBatches, batches: EpochBatches | OrderedBatches, workers: int = 0) -> DataLoader:
-    """PyG batches of these graphs."""
+def loader(
+    graphs: Views | NodeBatches,
+    batches: EpochBatches | OrderedBatches,
+    workers: int = 0,
+    structure: Callable[[Batch], Structure] | None = None,
+) -> DataLoader:
+    """PyG batches of these graphs, each with what ``structure`` tells of it."""
     return DataLoader(
         graphs,
         batch_size=None,
         sampler=batches,
-        collate_fn=Batch.from_data_list,
+        collate_fn=partial(_joined, structure=structure),
         num_workers=workers,
         persistent_workers=workers > 0,
     )
+
+
+def _joined(graphs: list[Data], structure: Callable[[Batch], Structure] | None) -> Batch:
+    batch = Batch.from_data_list(graphs)
+    if structure is not None:
+        batch[KEY] = structure(batch)
+    return batch

@@ -1,6 +1,6 @@
 """Supervised learning on graphs, nodes, edges and links: values, labels and classes, missing ones masked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from torch_geometric.data import Batch
 
 from coset.core.errors import CosetError
 from coset.graphs.fitting.loaders import place, share
+from coset.relations.structure import Structure
 from coset.runs import schedules
 from coset.runs.metrics import Task, direction, metrics_of
 from coset.runs.objective import balanced_weights, check_task, standard, summed_loss
@@ -96,6 +97,13 @@ class GraphTask(pl.LightningModule):
         for module in self.frozen:
             module.eval()
         return self
+
+    def structure_for(self, device: torch.device) -> Callable[[Batch], Structure] | None:
+        """What settles the structure of batches that are to go to a device, as part of loading them.
+
+        On the CPU nothing is gained: the model works it out when it gets there.
+        """
+        return None if device.type == "cpu" else getattr(self.model, "structure", None)
 
     def forward(self, batch: Batch) -> Float[Tensor, "rows columns"]:
         """Predictions: values in the target's units, or probabilities."""

@@ -23,6 +23,7 @@ from torch_geometric.data import Batch, Data
 
 from coset.graphs.models.product import node_counts
 from coset.relations import IndexSet, Product, Relation
+from coset.relations.structure import KEY, Structure
 from coset.symmetry import Action
 
 LARGEST_SIZE = 10  # sizes of sets are told apart up to here
@@ -30,7 +31,7 @@ ORBIT_SIZES = 11  # and in the orbits of the point relation up to here, as publi
 
 
 @dataclass
-class BagGraph:
+class BagGraph(Structure):
     """A batch of graphs, seen as pairs (S, v) of a set and a node.
 
     ``internal``, ``external``, ``edge_features``, ``external_edges`` and ``pairs`` are those of
@@ -75,9 +76,29 @@ class BagGraph:
         order = torch.argsort(members, stable=True)
         return cls(sets, nodes, owner[order], members[order], internal, features, crossing)
 
+    @classmethod
+    def of(cls, data: Batch | Data, crossing: str = "bonds") -> BagGraph:
+        """What the loader has settled of a batch, or what is read from it now."""
+        return data[KEY] if KEY in data else cls.from_batch(data, crossing)
+
     @cached_property
     def pairs(self) -> Product:
         return Product(self.sets, self.nodes)
+
+    @cached_property
+    def node_pairs(self) -> Product:
+        """Pairs (u, v) of nodes."""
+        return Product(self.nodes, self.nodes)
+
+    @cached_property
+    def set_pairs(self) -> Product:
+        """Pairs (S, S') of sets."""
+        return Product(self.sets, self.sets)
+
+    @cached_property
+    def seen_from(self) -> Product:
+        """Pairs of a membership (u in S) and a node v: from where v is seen."""
+        return Product(self.memberships, self.nodes)
 
     @cached_property
     def is_partition(self) -> bool:
@@ -108,6 +129,11 @@ class BagGraph:
         """Whether v is in S."""
         flags = torch.zeros(self.pairs.total, dtype=torch.bool, device=self.member_node.device)
         return flags.index_fill(0, self.own_rows, True)
+
+    @cached_property
+    def sides(self) -> tuple[Int[Tensor, " outside"], Int[Tensor, " inside"]]:
+        """Rows of the pairs with v outside S, and of those with v in S."""
+        return (~self.inside).nonzero().squeeze(1), self.inside.nonzero().squeeze(1)
 
     @cached_property
     def _crossings(self) -> tuple[Relation, Int[Tensor, " crossings"]]:
@@ -159,7 +185,7 @@ class BagGraph:
         (:func:`coset.symmetry.set_node_orbits`). Sizes from 11 on are one, and so are shared nodes from 10 on.
         """
         left, member = self.views.coordinates
-        squares = Product(self.sets, self.sets)
+        squares = self.set_pairs
         everyone = torch.arange(self.nodes.total, device=left.device)
         _, first, second = self._membership_pairs(everyone, everyone)
         together = squares.rows(self.member_set[first], self.member_set[second])

@@ -41,7 +41,8 @@ from coset.graphs.models.partition_linear import PartitionEquivariantLinear
 from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_encoder
 from coset.graphs.transforms import Coarsen, ShortestPathDistances
 from coset.nn import MLP, norm_relu_linear
-from coset.relations import Product, broadcast, marginalise, pool, propagate
+from coset.relations import broadcast, marginalise, pool, propagate
+from coset.relations.structure import settle
 from coset.symmetry import Action, Claim, NodePermutation, NodeRowPermutation, TrivialAction
 
 MARKINGS = ("simple", "size", "minimum", "learned")
@@ -108,6 +109,13 @@ class BagEncoder(nn.Module):
         if self.marking == "learned":
             self.marks.weight[-1] = 0
 
+    def settle(self, graph: BagGraph) -> None:
+        """Work out what it asks of the pairs (:mod:`coset.relations.structure`)."""
+        graph.pairs.settle(), graph.node_pairs.settle()
+        _ = graph.inside, graph.set_sizes
+        if self.marking in ("learned", "minimum"):
+            graph.seen_from.settle()
+
     def forward(self, data: Batch | Data, graph: BagGraph) -> Float[Tensor, "pairs width"]:
         x = broadcast(encode_nodes(self.nodes, data, graph.nodes.total), graph.pairs, along=0)
         if self.marking == "learned":
@@ -123,7 +131,8 @@ class BagEncoder(nn.Module):
         """How often each entry of the table counts for a pair; every row adds up to ``nearest``."""
         row, distance = self._distances(data, graph)
         entries = self.far + 2
-        counts = torch.bincount(row * entries + distance, minlength=graph.pairs.total * entries)
+        ones = torch.ones_like(row)
+        counts = ones.new_zeros(graph.pairs.total * entries).index_add(0, row * entries + distance, ones)
         seen = counts.view(-1, entries)[:, :-1].cumsum(1).clamp(max=self.nearest)
         ends = F.pad(seen, (1, 1))
         ends[:, -1] = self.nearest
@@ -138,13 +147,13 @@ class BagEncoder(nn.Module):
         """Row of (S, v) and distance d(u, v), for every u in S and every v."""
         if "pair_distance" not in data:
             raise ValueError("pair_distance is missing: apply coset.graphs.transforms.ShortestPathDistances first")
-        squares = Product(graph.nodes, graph.nodes)
+        squares = graph.node_pairs
         if data.pair_distance.numel() != squares.total:
             raise ValueError(
                 f"pair_distance has {data.pair_distance.numel()} entries, but the graphs have {squares.total} "
                 "node pairs"
             )
-        member, node = Product(graph.memberships, graph.nodes).coordinates
+        member, node = graph.seen_from.coordinates
         distance = data.pair_distance[squares.rows(graph.member_node[member], node)].long()
         return graph.pairs.rows(graph.member_set[member], node), distance.clamp(max=self.far)
 
@@ -185,6 +194,13 @@ class SetPoint(nn.Module):
         self.coupling = MLP(width, width, COUPLING_WIDTH) if coupling == "mlp" else None
         self.rectify = coupling == "relu"
         self.mlp = MLP(width, width)
+
+    def settle(self, graph: BagGraph) -> None:
+        """Work out what it asks of the pairs (:mod:`coset.relations.structure`)."""
+        graph.views.settle()
+        _ = graph.orbits, graph.own_rows
+        if not graph.is_partition:
+            graph.arrival.settle(graph.views, 1)
 
     def orbit_vectors(self, orbits: Int[Tensor, "orbits 4"]) -> Float[Tensor, "orbits width"]:
         """b of every orbit (|S|, |S'|, |S n S'|, 1[v in S])."""
@@ -336,9 +352,13 @@ class CSGNN(nn.Module):
         self.head = head_of(level, width, outputs, edge_features)
         self.crossing, self.readout, self.level = crossing, readout, level
 
+    def structure(self, data: Batch | Data) -> BagGraph:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
+        return settle(self, BagGraph.from_batch(data, self.crossing))
+
     def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], BagGraph]:
         """X(S, v) after the last layer, and the pairs it lives on."""
-        graph = BagGraph.from_batch(data, self.crossing)
+        graph = BagGraph.of(data, self.crossing)
         x = self.encoder(data, graph)
         for layer in self.layers:
             x = layer(x, graph)

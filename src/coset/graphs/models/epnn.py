@@ -125,6 +125,10 @@ class EPNN(nn.Module):
         self.pair_filter = SpectralFunctions(width, norm=row_norm(_norm_name(norm))) if of_pairs else None
         self.readout, self.level = readout, level
 
+    def structure(self, data: Batch | Data) -> SpectralBatch:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
+        return SpectralBatch.of(data, self.mix.weight.dtype).settle()
+
     def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
         """Features of the nodes after the last layer."""
         return self._nodes(data, SpectralBatch.of(data, self.mix.weight.dtype))

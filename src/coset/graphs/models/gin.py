@@ -30,6 +30,7 @@ from coset.graphs.models.readouts import LEVELS, encode_nodes, head_of, node_enc
 from coset.nn import MLP, FeatureEncoder
 from coset.nn.norms import NORMS, known_norm
 from coset.relations import IndexSet, Relation, propagate
+from coset.relations.structure import KEY
 from coset.symmetry import Claim
 
 
@@ -105,9 +106,21 @@ class GIN(nn.Module):
         """Whether a pass draws noise."""
         return sum(self.noise_columns) > 0
 
-    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+    def structure(self, data: Batch | Data) -> Relation:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
         nodes = IndexSet(node_counts(data))
-        relation = Relation(nodes, nodes, data.edge_index)
+        return Relation(nodes, nodes, data.edge_index).settle()
+
+    @staticmethod
+    def _relation(data: Batch | Data) -> Relation:
+        if KEY in data:
+            return data[KEY]
+        nodes = IndexSet(node_counts(data))
+        return Relation(nodes, nodes, data.edge_index)
+
+    def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
+        relation = self._relation(data)
+        nodes = relation.target
         if not self.noisy:
             return self._pass(data, relation, None)
         if "noise" in data:
@@ -119,8 +132,8 @@ class GIN(nn.Module):
 
     def each_draw(self, data: Batch | Data) -> Float[Tensor, "draws rows outputs"]:
         """Outputs of each of the passes whose mean a prediction is."""
-        nodes = IndexSet(node_counts(data))
-        relation, columns = Relation(nodes, nodes, data.edge_index), sum(self.noise_columns)
+        relation, columns = self._relation(data), sum(self.noise_columns)
+        nodes = relation.target
         drawn = (settled_noise(nodes, columns, self.noise_seed, draw) for draw in range(self.draws))
         return torch.stack([self._pass(data, relation, noise) for noise in drawn])
 
@@ -166,6 +179,8 @@ class GIN(nn.Module):
         attr, encoder = data.edge_attr, self.edge_encoders[0]
         assert isinstance(encoder, FeatureEncoder)
         if not encoder.categorical or attr.is_floating_point() or attr.dim() != 2 or not attr.numel():
+            return attr, None
+        if attr.device.type != "cpu":  # what is saved there is less than the wait for how many there are
             return attr, None
         sizes = attr.amax(0) + 1
         if int(attr.min()) < 0 or math.prod(sizes.tolist()) >= 2**62:

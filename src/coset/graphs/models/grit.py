@@ -182,10 +182,16 @@ class GRIT(nn.Module):
                 nn.Linear(narrow[1], outputs),
             )  # fmt: skip
 
+    def structure(self, data: Batch | Data) -> SpectralBatch:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
+        return SpectralBatch.of(data, next(self.head.parameters()).dtype).settle()
+
     def forward(self, data: Batch | Data) -> Float[Tensor, "rows outputs"]:
         dtype = next(self.head.parameters()).dtype
         batch = SpectralBatch.of(data, dtype)
-        degree = torch.bincount(data.edge_index[1], minlength=batch.nodes.total).to(dtype)
+        target = data.edge_index[1]
+        ones = torch.ones(len(target), dtype=dtype, device=target.device)
+        degree = ones.new_zeros(batch.nodes.total).index_add(0, target, ones)
         x, e = self._encode(data, batch, degree)
         log_degree = degree.log1p().unsqueeze(1)
         for layer in self.layers:

@@ -25,6 +25,7 @@ between others. In training ``batch`` and ``group`` need two nodes in the whole 
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -55,6 +56,7 @@ class StaticNorm(nn.Module):
         super().__init__()
         self.norm = NORMS[name].build(channels)
         self.name, self.reads_batch = name, NORMS[name].reads == "graphs"
+        self.reads_number = self.reads_batch and len(signature(self.norm.forward).parameters) > 2
 
     def forward(
         self,
@@ -70,7 +72,11 @@ class StaticNorm(nn.Module):
             return x
         if NORMS[self.name].over_rows and self.training and x.size(0) < 2:
             raise ValueError(f"norm={self.name!r} takes statistics over nodes: a batch for training needs at least two")
-        return self.norm(x, batch) if self.reads_batch else self.norm(x)
+        if not self.reads_batch:
+            return self.norm(x)
+        if self.reads_number and isinstance(edges, Relation):  # else it counts the graphs, which a GPU waits for
+            return self.norm(x, batch, edges.target.graphs)
+        return self.norm(x, batch)
 
     def reset_parameters(self) -> None:
         """Start anew."""

@@ -81,6 +81,12 @@ class PairAttention(nn.Module):
             else:
                 nn.init.zeros_(parameter)
 
+    def settle(self, graph: Pairs) -> None:
+        """Work out what it asks of the pairs (:mod:`coset.relations.structure`)."""
+        relation = graph.internal if self.axis else graph.external
+        relation.settle()
+        (relation if self.score == "transformer" else relation.with_self_loops).settle(graph.pairs, self.axis)
+
     def _logit_weight(self, weight: Tensor, att: Tensor) -> Tensor:
         """att_h . (W x)_h as a linear map of x: [heads, inputs]."""
         return torch.einsum("hc,hci->hi", att, weight.view(self.heads, -1, weight.size(1)))
@@ -170,6 +176,10 @@ class PairSum(nn.Module):
 
     def _relation(self, graph: Pairs) -> Relation:
         return graph.internal if self.axis else graph.external
+
+    def settle(self, graph: Pairs) -> None:
+        """Work out what it asks of the pairs (:mod:`coset.relations.structure`)."""
+        self._relation(graph).settle(graph.pairs, self.axis)
 
     def branch(self, x: Tensor, graph: Pairs) -> sum_block.Sums:
         tensors = (1 + self.eps, self._edge_terms(graph), self.mlp.first.weight)

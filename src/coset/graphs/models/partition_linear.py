@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coset.graphs.models.bags import LARGEST_SIZE, BagGraph
-from coset.relations import Product, broadcast, marginalise, pool
+from coset.relations import broadcast, marginalise, pool
 
 MAPS: tuple[tuple[bool, dict[str, int]], ...] = (
     # whether i is in S, and the map as a sum of the quantities above
@@ -82,14 +82,19 @@ class PartitionEquivariantLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def settle(self, graph: BagGraph) -> None:
+        """Work out what it asks of the pairs (:mod:`coset.relations.structure`)."""
+        graph.pairs.settle(), graph.set_pairs.settle()
+        _ = graph.is_partition, graph.own_rows, graph.sides, graph.set_sizes
+
     def forward(self, x: Float[Tensor, "pairs inputs"], graph: BagGraph) -> Float[Tensor, "pairs outputs"]:
         if not graph.is_partition:
             raise ValueError("the eighteen maps are those of a partition: every node must lie in exactly one set")
         found = quantities(x, graph)
-        squares = Product(graph.sets, graph.sets)
+        squares = graph.set_pairs
         out = x.new_zeros(graph.pairs.total, self.weight.size(1))
         for side in (True, False):
-            rows = (graph.inside == side).nonzero().squeeze(1)
+            rows = graph.sides[side]
             left, right = (c[rows] for c in graph.pairs.coordinates)
             where = {
                 "pair": rows,
@@ -130,7 +135,7 @@ class PartitionEquivariantLinear(nn.Module):
 def quantities(x: Float[Tensor, "pairs channels"], graph: BagGraph) -> dict[str, Tensor]:
     """The sums that all maps are made of, each with a row for what it is indexed by (:data:`LEVELS`)."""
     pairs, sets = graph.pairs, graph.sets
-    squares = Product(sets, sets)
+    squares = graph.set_pairs
     left, right = pairs.coordinates
     cluster = graph.member_set
     diagonal = x.index_select(0, graph.own_rows)

@@ -25,13 +25,14 @@ from coset.graphs.models.readouts import encode_nodes, node_encoder
 from coset.nn.buffers import buffers
 from coset.nn.norm_relu import add_repeated, covers, sum_repeated
 from coset.relations import IndexSet, Product, Relation, broadcast
+from coset.relations.structure import KEY, Structure
 from coset.relations.verbs import kernels_apply
 
 CHUNK = 1 << 14  # rows of pairs that are marked at a time
 
 
 @dataclass
-class PairGraph:
+class PairGraph(Structure):
     """A batch of graphs seen as pairs (root, node).
 
     Attributes:
@@ -72,6 +73,11 @@ class PairGraph:
         roots = IndexSet(counts)
         external, kept = internal.restrict(data.root_index, roots)
         return cls(roots, nodes, data.root_index, internal, external, features, kept)
+
+    @classmethod
+    def of(cls, data: Batch | Data) -> PairGraph:
+        """What the loader has settled of a batch, or what is read from it now."""
+        return data[KEY] if KEY in data else cls.from_batch(data)
 
     @cached_property
     def pairs(self) -> Product:
@@ -140,6 +146,11 @@ class PairEncoder(nn.Module):
         self.nodes = node_encoder(node_features, inner)
         self.last = {"distance": max_distance + unreachable, "root": 1, "none": 0}[marking]
         self.distances = nn.Embedding(self.last + 1, inner)
+
+    def settle(self, graph: PairGraph) -> None:
+        """Work out what it asks of the pairs (:mod:`coset.relations.structure`)."""
+        graph.pairs.settle()
+        _ = graph.diagonal
 
     def forward(self, data: Batch | Data, graph: PairGraph) -> Float[Tensor, "pairs width"]:
         node = encode_nodes(self.nodes, data, graph.nodes.total)

@@ -22,10 +22,11 @@ from torch_geometric.data import Batch, Data
 
 from coset.graphs.models.product import node_counts
 from coset.relations import IndexSet, Product
+from coset.relations.structure import KEY, Structure
 
 
 @dataclass(frozen=True, eq=False)
-class SpectralBatch:
+class SpectralBatch(Structure):
     """The eigenpairs of a batch of graphs, as :class:`coset.graphs.transforms.Eigenspaces` stored them.
 
     Attributes:
@@ -46,11 +47,13 @@ class SpectralBatch:
 
     @classmethod
     def of(cls, data: Batch | Data, dtype: torch.dtype) -> SpectralBatch:
-        """Read a PyG batch (or one graph).
+        """What the loader has settled of a PyG batch (or of one graph), or what is read from it now.
 
         Raises:
             ValueError: The data carries no eigenpairs, or others than its nodes suggest.
         """
+        if KEY in data:
+            return data[KEY]
         if "pair_eigenvectors" not in data or "eigenvalues" not in data:
             raise ValueError("pair_eigenvectors is missing: apply coset.graphs.transforms.Eigenspaces first")
         nodes = IndexSet(node_counts(data))
@@ -70,6 +73,11 @@ class SpectralBatch:
         edge_rows = tuple(part - start for part, start in zip(rows.split(bounds), starts))
         vectors = tuple(block.view(n, n) for block, n in zip(blocks, sizes))
         return cls(nodes, pairs, data.eigenvalues, vectors, order, edge_rows)
+
+    def settle(self) -> SpectralBatch:
+        """Work out what layers ask of it (:mod:`coset.relations.structure`)."""
+        self.pairs.settle()
+        return self
 
 
 def spectral_filter(phi: Float[Tensor, "nodes c"], batch: SpectralBatch) -> Float[Tensor, "pairs c"]:

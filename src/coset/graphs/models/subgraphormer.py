@@ -47,6 +47,7 @@ from coset.graphs.models.product import PairEncoder, PairGraph
 from coset.graphs.models.readouts import head_of, renumbering_claim
 from coset.nn import MLP, norm_of_repeated
 from coset.relations import marginalise, pool
+from coset.relations.structure import settle
 from coset.relations.verbs import Score
 from coset.symmetry import Claim, NodePermutation, PairRowPermutation
 
@@ -61,9 +62,13 @@ class _PairModel(nn.Module):
     head: nn.Module
     level: str
 
+    def structure(self, data: Batch | Data) -> PairGraph:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
+        return settle(self, PairGraph.from_batch(data))
+
     def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], PairGraph]:
         """X(s, v) after the last layer, and the pairs it lives on."""
-        graph = PairGraph.from_batch(data)
+        graph = PairGraph.of(data)
         x = self.encoder(data, graph)
         for layer in self.layers:
             x = layer(x, graph)
@@ -246,8 +251,8 @@ class GNNSSWLPlus(_PairModel):
         times = graph.nodes.sizes[graph.roots.batch]  # the published form has this row for every node of the copy
         inner = self.copy_mlp.norm
         assert isinstance(inner, nn.BatchNorm1d)
-        hidden = F.relu(norm_of_repeated(inner, self.copy_mlp.first(copies), times))
-        rows = F.relu(norm_of_repeated(self.copy_norm, self.copy_mlp.second(hidden), times))
+        hidden = F.relu(norm_of_repeated(inner, self.copy_mlp.first(copies), times, graph.pairs.total))
+        rows = F.relu(norm_of_repeated(self.copy_norm, self.copy_mlp.second(hidden), times, graph.pairs.total))
         return self.head(pool(rows, graph.roots, "mean"))
 
 

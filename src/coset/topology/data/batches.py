@@ -7,16 +7,18 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from coset.core.errors import CosetError
 from coset.relations import IndexSet, Product, Relation
+from coset.relations.structure import KEY, Structure, settle
 from coset.topology.data.complexes import Complex
 
 
@@ -114,7 +116,7 @@ class Neighbours(NamedTuple):
     bridge: Int[Tensor, " edges"] | None
 
 
-class CellBatch:
+class CellBatch(Structure):
     """A batch of complexes as index sets by rank, with neighbourhoods derived when first asked for.
 
     Args:
@@ -137,7 +139,22 @@ class CellBatch:
     @classmethod
     def of(cls, data: Batch | Data | CellBatch) -> CellBatch:
         """Read a batch, or take one that was read before with all that was derived from it."""
-        return data if isinstance(data, cls) else cls(data)
+        if isinstance(data, CellBatch):
+            return data
+        if KEY not in data:
+            return cls(data)
+        cells = copy.copy(data[KEY])
+        cells.data = data
+        return cells
+
+    @classmethod
+    def settled(cls, data: Batch | Data, model: nn.Module) -> CellBatch:
+        """What a model needs to know of a batch (:mod:`coset.relations.structure`), without the batch itself."""
+        cells = settle(model, cls(data))
+        for index in cells.cells:
+            index.settle()
+        cells.data = Data()  # the structure is to go with the batch: holding it would be going round in a circle
+        return cells
 
     @property
     def top(self) -> int:

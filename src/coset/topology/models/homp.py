@@ -90,6 +90,12 @@ class NeighbourhoodConv(nn.Module):
         self.message = nn.Linear(width, width, bias=False) if bridged else None
         self.bridge = nn.Linear(width, width) if bridged else None
 
+    def settle(self, cells: CellBatch) -> None:
+        """Work out what it asks of the cells (:mod:`coset.relations.structure`)."""
+        target, source, between = self.neighbourhood
+        there = cells.incident(source=source, target=target) if between is None else cells.neighbours(target, between)
+        there.relation.settle()
+
     def forward(self, h: Cochains, cells: CellBatch) -> Float[Tensor, "cells width"]:
         target, source, between = self.neighbourhood
         if between is None:
@@ -157,6 +163,12 @@ class CellEncoder(nn.Module):
             FeatureEncoder(f, width) if f is not None else (nn.Embedding(1, width) if rank < 2 else nn.Identity())
             for rank, f in enumerate(self.features)
         )
+
+    def settle(self, cells: CellBatch) -> None:
+        """Work out what it asks of the cells (:mod:`coset.relations.structure`)."""
+        for rank, features in enumerate(self.features):
+            if features is None and 2 <= rank <= cells.top:
+                cells.incidence(0, rank).settle()
 
     def forward(self, cells: CellBatch) -> Cochains:
         if cells.top + 1 != len(self.features):
@@ -252,6 +264,10 @@ class HOMP(nn.Module):
         self.encoder = CellEncoder(features, width)
         self.layers = nn.ModuleList(HOMPLayer(width, neighbourhoods, norm, dropout=dropout) for _ in range(layers))
         self.readout = cell_readout(width, outputs, range(len(features)), readout, dropout, rank)
+
+    def structure(self, data: Batch | Data) -> CellBatch:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
+        return CellBatch.settled(data, self)
 
     def cochains(self, data: Batch | Data | CellBatch) -> Cochains:
         """Features of the cells of each rank after the last layer."""

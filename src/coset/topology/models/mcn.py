@@ -19,7 +19,7 @@ from itertools import product as choices
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +27,7 @@ from torch_geometric.data import Batch, Data
 
 from coset.graphs.models.options import GRAPH_MODELS
 from coset.nn.norms import row_norm
+from coset.relations.structure import Structure
 from coset.symmetry import Claim, set_partitions
 from coset.topology.data.batches import CellBatch
 from coset.topology.models.homp import (
@@ -214,7 +215,7 @@ def _apply(
     return result
 
 
-class _Stack:
+class _Stack(Structure):
     """Complexes side by side: where their cells are, and which places are of cells.
 
     Args:
@@ -222,7 +223,11 @@ class _Stack:
     """
 
     def __init__(self, cells: CellBatch):
-        self.cells = cells
+        self.cells = cells.cells
+        ranks = range(len(self.cells))
+        self.incidence = {pair: cells.incidence(*pair).index for pair in combinations(ranks, 2)}
+        self._rows: dict[Space, Tensor] = {}
+        self._matrices: dict[torch.dtype, dict[Space, Tensor]] = {}
         sizes = torch.stack([index.sizes for index in cells.cells], dim=1)
         self.sizes = sizes
         self.lengths = sizes.amax(0).tolist()
@@ -231,8 +236,20 @@ class _Stack:
             for rank, length in enumerate(self.lengths)
         ]
 
-    def places(self, space: Space) -> Bool[Tensor, "complexes ..."]:
-        """Which places of the padded axes hold tuples of cells."""
+    @classmethod
+    def of(cls, cells: CellBatch) -> _Stack:
+        """That of a batch, made once."""
+        if cls not in cells.derived:
+            cells.derived[cls] = cls(cells)
+        return cells.derived[cls]
+
+    def rows_of(self, space: Space) -> Int[Tensor, " tuples"]:
+        """Which places of the padded axes, as one row of them, hold tuples of cells."""
+        if space not in self._rows:
+            self._rows[space] = self._places(space).flatten().nonzero().squeeze(1)
+        return self._rows[space]
+
+    def _places(self, space: Space) -> Bool[Tensor, "complexes ..."]:
         ranks = [rank for rank, k in enumerate(space) for _ in range(k)]
         found = torch.ones(len(self.sizes), *[1] * len(ranks), dtype=torch.bool, device=self.sizes.device)
         for axis, rank in enumerate(ranks):
@@ -243,27 +260,29 @@ class _Stack:
 
     def stacked(self, h: Float[Tensor, "cells width"], rank: int) -> Float[Tensor, "complexes places width"]:
         """Rows of the cells of a rank, complex by complex."""
-        index = self.cells.cells[rank]
+        index = self.cells[rank]
         result = h.new_zeros(len(self.sizes), self.lengths[rank], h.size(1))
         result[index.batch, index.local] = h
         return result
 
     def rows(self, x: Float[Tensor, "complexes places width"], rank: int) -> Float[Tensor, "cells width"]:
         """The rows of a rank again."""
-        index = self.cells.cells[rank]
+        index = self.cells[rank]
         return x[index.batch, index.local]
 
     def structure(self, dtype: torch.dtype) -> dict[Space, Tensor]:
         """The incidence matrices of all pairs of ranks, one channel."""
+        if dtype in self._matrices:
+            return self._matrices[dtype]
         ranks, found = range(len(self.lengths)), {}
-        for low, high in combinations(ranks, 2):
-            index = self.cells.incidence(low, high).index
-            first, second = self.cells.cells[low], self.cells.cells[high]
+        for (low, high), index in self.incidence.items():
+            first, second = self.cells[low], self.cells[high]
             matrix = torch.zeros(
                 len(self.sizes), self.lengths[low], self.lengths[high], 1, dtype=dtype, device=index.device
             )
             matrix[first.batch[index[0]], first.local[index[0]], second.local[index[1]]] = 1
             found[tuple(int(rank in (low, high)) for rank in ranks)] = matrix
+        self._matrices[dtype] = found
         return found
 
 
@@ -289,6 +308,13 @@ class MCNBlock(nn.Module):
         self.norms = nn.ModuleDict({_word(space): row_norm(norm)(width) for space in outputs})
         self.dropout = dropout
 
+    def settle(self, cells: CellBatch) -> None:
+        """Work out what it asks of the cells (:mod:`coset.relations.structure`)."""
+        stack = _Stack.of(cells)
+        stack.structure(next(self.parameters()).dtype)
+        for space in self.linear.outputs:
+            stack.rows_of(space)
+
     def forward(self, h: Mapping[Space, Tensor], stack: _Stack) -> dict[Space, Tensor]:
         read = dict(h)
         for space, matrix in stack.structure(next(iter(h.values())).dtype).items():
@@ -296,9 +322,10 @@ class MCNBlock(nn.Module):
         counts = stack.sizes.to(next(iter(h.values())).dtype)
         result = {}
         for space, x in self.linear.batched(read, counts, stack.lengths).items():
-            places = stack.places(space).expand(x.shape[:-1])
-            rows = F.dropout(self.norms[_word(space)](x[places]).relu(), self.dropout, self.training)
-            result[space] = torch.zeros_like(x).masked_scatter(places.unsqueeze(-1), rows)
+            flat, places = x.flatten(0, -2), stack.rows_of(space)
+            rows = self.norms[_word(space)](flat.index_select(0, places)).relu()
+            rows = F.dropout(rows, self.dropout, self.training)
+            result[space] = torch.zeros_like(flat).index_copy(0, places, rows).view_as(x)
         return result
 
 
@@ -346,10 +373,14 @@ class MCN(nn.Module):
         )  # fmt: skip
         self.readout = cell_readout(width, outputs, range(len(features)), readout, dropout, rank)
 
+    def structure(self, data: Batch | Data) -> CellBatch:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
+        return CellBatch.settled(data, self)
+
     def cochains(self, data: Batch | Data | CellBatch) -> Cochains:
         """Features of the cells of each rank after the last layer."""
         cells = CellBatch.of(data)
-        stack = _Stack(cells)
+        stack = _Stack.of(cells)
         h = {space: stack.stacked(x, rank) for rank, (space, x) in enumerate(zip(self.single, self.encoder(cells)))}
         for layer in self.layers:
             h = layer(h, stack)

@@ -80,6 +80,11 @@ class BagInit(nn.Module):
         cell_width = width if cell_width is None else cell_width
         self.merge = dense((1 + use_marked) * cell_width + width, width, norm)
 
+    def settle(self, cells: CellBatch) -> None:
+        """Work out what it asks of the cells (:mod:`coset.relations.structure`)."""
+        cells.pairs(*self.ranks).settle()
+        pair_marks(cells, self.ranks, self.marking)
+
     def forward(self, h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
         first, second = self.ranks
         product = cells.pairs(first, second)
@@ -173,6 +178,18 @@ class SCL(nn.Module):
         merged = len(self.terms) + (marking is not None)
         self.head = dense(merged * width, width, norm) if merge == "concat" else None
         self.dropout = nn.Dropout(dropout)
+
+    def settle(self, cells: CellBatch) -> None:
+        """Work out what it asks of the cells (:mod:`coset.relations.structure`)."""
+        product = cells.pairs(*self.ranks).settle()
+        for term in self.terms:
+            if term in self.between:
+                rank, between, along = self.between[term]
+                cells.neighbours(rank, between).relation.settle(product, along)
+            elif term == "inc":
+                cells.incidence(*self.ranks).settle()
+        if self.marking is not None:
+            pair_marks(cells, self.ranks, self.marking)
 
     def forward(self, x: Float[Tensor, "pairs width"], h: Cochains, cells: CellBatch) -> Float[Tensor, "pairs width"]:
         if subcomplex_block.applies(self, x):
@@ -277,6 +294,10 @@ class SMCN(nn.Module):
         self.after = nn.ModuleList(HOMPLayer(width, CIN, norm, dropout=dropout) for _ in range(after))
         ranks_read = range(len(features)) if before or after else sorted(set(self.ranks))
         self.readout = cell_readout(width, outputs, ranks_read, readout, dropout, rank)
+
+    def structure(self, data: Batch | Data) -> CellBatch:
+        """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
+        return CellBatch.settled(data, self)
 
     def bag_features(self, data: Batch | Data | CellBatch) -> tuple[Tensor, Cochains, CellBatch]:
         """X(x, s) [pairs, width] after the last subcomplex layer, with the cochains beside it."""
