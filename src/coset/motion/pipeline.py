@@ -153,7 +153,7 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
         )
     if source.path.suffix.lower() == ".npz":
         found = track_files.load(source.path, read_intrinsics(source.intrinsics, None))
-        return _guessed(found, source.focal_guess), None, []
+        return _guessed(found, source.focal_guess), None, _size_note(found)
     video = read_video(source.path, source.most_frames, source.stride)
     runs = [run for run in shots(video) if run.stop - run.start >= 3]
     if not runs:
@@ -165,6 +165,17 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
     tracks = _follow(video, run, source, read_intrinsics(source.intrinsics, video), progress)
     guess = None if source.focal_guess is None else source.focal_guess * video.scale
     return _guessed(tracks, guess), video.frames[run], notes
+
+
+def _size_note(tracks: Tracks) -> list[str]:
+    """What is not sure where nothing says how large the pictures are, nor where the middle of the lens is."""
+    if tracks.size_is_known or tracks.intrinsics.source != "assumed":
+        return []
+    width, height = tracks.size
+    return [
+        f"the file does not say how large the pictures are: {width} x {height} is how far its points reach, and the "
+        "middle of that is taken for that of the lens; add image_size (width, height), or give --intrinsics f,cx,cy"
+    ]
 
 
 def _guessed(tracks: Tracks, focal: float | None) -> Tracks:

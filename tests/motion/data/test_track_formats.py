@@ -10,6 +10,7 @@ from coset import CosetError
 from coset.motion.data import tracks as files
 from coset.motion.data.tracks import Intrinsics
 from coset.motion.data.truth import cameras_of, moving_points
+from coset.motion.pipeline import Input, read_input
 
 SIZE, FOCAL = (320, 240), 300.0
 K = np.array([[FOCAL, 0, 160], [0, FOCAL, 120], [0, 0, 1]])
@@ -127,6 +128,21 @@ def test_tracks_with_visibility_in_either_order_of_axes(world, read):
     assert agrees(read(tracks=time_first(world.xy), visibility=time_first(world.visible)), world)
     batch = {"tracks": time_first(world.xy)[None], "visibility": time_first(world.visible)[None, ..., None]}
     assert agrees(read(**batch), world)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"image_size": np.array(SIZE)}, {"intrinsics": K.astype(float)}],
+    ids=lambda told: "-".join(told) or "nothing",
+)
+def test_a_size_that_nothing_tells_is_told_to_be_a_guess(world, told, tmp_path):
+    np.savez(tmp_path / "a.npz", tracks=world.xy, visibles=world.visible, **told)
+    _, _, notes = read_input(Input(tmp_path / "a.npz"), progress=False)
+    if told:
+        assert notes == []
+    else:
+        assert "does not say how large the pictures are" in notes[0]
+        assert "image_size (width, height)" in notes[0]
 
 
 def test_other_arrays_tell_which_axis_is_time(world, read):

@@ -101,6 +101,7 @@ class Tracks:
         colours: Red, green, blue of each point where it was picked, 0 to 255, if known.
         truth: What a test set tells of the scene.
         times: Seconds of each frame where they are not evenly spaced.
+        size_is_known: Whether ``size`` was told, or no more than what the points span.
     """
 
     xy: Float[np.ndarray, "points frames 2"]
@@ -112,6 +113,7 @@ class Tracks:
     colours: Num[np.ndarray, "points 3"] | None = None
     truth: Truth | None = None
     times: Float[np.ndarray, " frames"] | None = None
+    size_is_known: bool = True
 
     def __post_init__(self) -> None:
         if self.started_at is None:
@@ -261,7 +263,8 @@ def _tracks_of(file: ArrayFile, given: Intrinsics | None) -> Tracks:
             "with occluded and image_size"
         )
     started = raw.visible.argmax(1).astype(np.int64) if raw.started_at is None else raw.started_at
-    return Tracks(xy, raw.visible, size, started, k or Intrinsics.assumed(*size), rate, colours, raw.truth, times)
+    lens, known = k or Intrinsics.assumed(*size), raw.size is not None
+    return Tracks(xy, raw.visible, size, started, lens, rate, colours, raw.truth, times, known)
 
 
 @takes_paths
