@@ -4,11 +4,13 @@ A track that moves is a point on every ray it is seen along, at depths z_pn nobo
 smallest in a sum of squares, all linear in z, robustly re-weighted:
 
     X_pn = t_n + z_pn d_pn,
-    sum |X_p,n+1 - X_pn|^2 / v^2 + |X_p,n+1 - 2 X_pn + X_p,n-1|^2 / a^2
+    sum |X_p,n+1 - X_pn - (c_n+1 - c_n)|^2 / v^2 + |c_n+1 - c_n|^2 / w^2 + |X_p,n+1 - 2 X_pn + X_p,n-1|^2 / a^2
         + |(X_p - X_q)_{n+1} - (X_p - X_q)_n|^2 / c^2 + (z_pn - z_qn)^2 / f^2
         + (mean over p of up . (X_p,n+N/2 - X_pn))^2 / h^2,     over s^2,
 
 over points p, neighbours q, and the body's mean depth s. Without the last division nearer would always be stiller.
+c_n is the way of the whole body, as free as the depths: what it travels counts once a frame. Were the travel of each
+of its hundred points to count, a way along the rays, which the tracks tell faintly, would shrink to half.
 The last term is there where a ground is seen: a steady way along the rays of a camera that moves steadily is told by
 nothing else, and shows as one up or down the world. At a given s the depths are z_0 + s z_1; the best s has a closed
 form, and shows where the camera travels more than the body: smoothness in the world tells them apart. Where it does
@@ -42,7 +44,8 @@ class MoverOptions:
     """How bodies are placed; lengths are in shares of a body's depth.
 
     Attributes:
-        step: v, travel of a point from a frame to the next.
+        step: v, travel of a point from a frame to the next, beside that of its body.
+        way: w, travel of a body; counted once, however many points it has.
         bend: a, change of that travel.
         coherence: c, change of the difference of neighbours from a frame to the next.
         relief: f, difference of the depths of neighbours.
@@ -54,8 +57,9 @@ class MoverOptions:
         sure: Standard deviation of the log of a body's depth above which the depth is unknown.
     """
 
-    step: float = 0.06
-    bend: float = 0.01
+    step: float = 0.04
+    way: float = 0.01
+    bend: float = 0.005
     coherence: float = 0.006
     relief: float = 0.5
     rise: float = 0.03
@@ -254,12 +258,8 @@ class _Depths:
             costs = [np.log1p((found.size[others] / usual) ** 2).mean() for found in (solution, free)]
             # Where the tracks themselves tell of a way up or down, it is one.
             solution = solution if costs[0] < AGAINST * costs[1] else free
-        # What the body itself does against what the camera does, over a few independent stretches of the video.
-        scale, own = solution.scale, slice(0, terms.travelling)
-        wide, left, fixed = (part[own] for part in (np.repeat(solution.weight, 3), solution.left, solution.fixed))
-        ratio = (wide * left * left).sum() / max((wide * fixed * fixed).sum() / scale**2, 1e-30)
-        deviation = float(np.sqrt(ratio / max(scene.seen.shape[1] / 4, 1))) if np.isfinite(scale) else np.inf
-        return cls(terms.where, solution.base, solution.slope, scale, deviation, terms.origins, terms.rays)
+        deviation = _deviation(terms, solution, stretches=max(scene.seen.shape[1] / 4, 1))
+        return cls(terms.where, solution.base, solution.slope, solution.scale, deviation, terms.origins, terms.rays)
 
     def at(self, scale: float) -> Float[np.ndarray, " observations"]:
         return np.maximum(self.base + scale * self.slope, 0.05 * scale)
@@ -274,19 +274,32 @@ class _Least(NamedTuple):
     Attributes:
         base, slope: See :class:`_Depths`.
         scale: The best mean depth.
-        fixed: Differences at slope 0, in rows.
-        left: Differences over the scale, in rows.
-        size: Length of each.
+        size: Length of each difference over the scale.
         weight: Of each difference in the last round.
     """
 
     base: Float[np.ndarray, " observations"]
     slope: Float[np.ndarray, " observations"]
     scale: float
-    fixed: Float[np.ndarray, " rows"]
-    left: Float[np.ndarray, " rows"]
     size: Float[np.ndarray, " differences"]
     weight: Float[np.ndarray, " differences"]
+
+
+def _deviation(terms: _Terms, solution: _Least, stretches: float) -> float:
+    """Of the logarithm of the mean depth: how the body itself travels and swerves against how the camera does.
+
+    The one tells the depth as far as it is small beside the other, over a few independent stretches of the video.
+    """
+    if not np.isfinite(solution.scale):
+        return np.inf
+    design, constant = terms.whole()
+    told = 0.0
+    for own in (terms.steps, terms.bends):
+        depths = design[own, : len(terms.where)]  # of the points: the way of the whole body is among what they do
+        camera = (depths @ solution.base + constant[own]) / solution.scale
+        body, wide = camera + depths @ solution.slope, np.repeat(solution.weight, 3)[own]
+        told += stretches * (wide * camera * camera).sum() / max((wide * body * body).sum(), 1e-30)
+    return float(told**-0.5) if told else np.inf
 
 
 def _least(terms: _Terms, options: MoverOptions, start: Float[np.ndarray, " differences"]) -> _Least:
@@ -299,10 +312,11 @@ def _least(terms: _Terms, options: MoverOptions, start: Float[np.ndarray, " diff
         normal = (design.T @ weighted).tocsc()
         normal = normal + 1e-6 * normal.diagonal().mean() * sparse.identity(normal.shape[0], format="csc")
         factor = splu(normal)
-        slope = factor.solve(np.ones(normal.shape[0]))
-        slope = slope / slope.mean()
+        depths = np.arange(normal.shape[0]) < len(terms.where)
+        slope = factor.solve(depths.astype(float))
+        slope = slope / slope[depths].mean()
         base = -factor.solve(weighted.T @ constant)
-        base = base - base.mean() * slope
+        base = base - base[depths].mean() * slope
         fixed, moving = design @ base + constant, design @ slope
         # |fixed + s moving|^2 / s^2 is a parabola in 1 / s.
         travel, cross = (wide * fixed * fixed).sum(), (wide * fixed * moving).sum()
@@ -311,7 +325,7 @@ def _least(terms: _Terms, options: MoverOptions, start: Float[np.ndarray, " diff
         size = np.linalg.norm(left.reshape(-1, 3), axis=1)
         middle = np.median(size[start > 0])
         weight = start * (1 + (size / max(options.cut * middle, 1e-12)) ** 2) ** -2
-    return _Least(base, slope, float(scale), fixed, left, size, used)
+    return _Least(base[depths], slope[depths], float(scale), size, used)
 
 
 class _Terms:
@@ -328,15 +342,16 @@ class _Terms:
         self.constants: list[np.ndarray] = []
         self.height = 0
         self._along_tracks()
-        self.travelling = self.height  # rows of a point's own travel, before those of neighbours
+        self._of_the_body()
+        travelling = self.height // 3  # differences in time, before those of neighbours
         if scene.ground is not None:
             self._along_ground(scene.ground[0])
-        self.along_ground = np.arange(self.height // 3) >= self.travelling // 3
+        self.along_ground = np.arange(self.height // 3) >= travelling
         self._between_neighbours(scene.flat[rows], seen)
         self.along_ground = np.pad(self.along_ground, (0, self.height // 3 - len(self.along_ground)))
 
     def whole(self) -> tuple[sparse.csr_matrix, np.ndarray]:
-        shape = (self.height, len(self.where))
+        shape = (self.height, len(self.where) + 3 * self.number.shape[1])
         down, across, values = (np.concatenate([part[i].ravel() for part in self.parts]) for i in range(3))
         constant = np.concatenate(self.constants)
         return sparse.csr_matrix((values, (down, across)), shape=shape), constant
@@ -356,13 +371,30 @@ class _Terms:
         numbers = np.stack([first, first + 1], 1)
         factors = np.stack([-self.rays[first], self.rays[first + 1]], 1)
         shift = self.origins[first + 1] - self.origins[first]
+        whole, signs = self._whole(frame[first], frame[first + 1])
+        numbers, factors = np.concatenate([numbers, whole], 1), np.concatenate([factors, -signs], 1)
         self._add(numbers, factors, shift, 1 / (self.options.step * np.sqrt(gap)))
+        self.steps = slice(0, self.height)
         middle = np.flatnonzero((point[2:] == point[:-2]) & (frame[2:] - frame[:-2] == 2)) + 1
         numbers = np.stack([middle - 1, middle, middle + 1], 1)
         signs = np.array([1.0, -2.0, 1.0])
         bend = np.einsum("j,mji->mi", signs, self.origins[numbers])
-        weight = np.full(len(middle), 1 / self.options.bend)
-        self._add(numbers, signs[:, None] * self.rays[numbers], bend, weight)
+        self._add(numbers, signs[:, None] * self.rays[numbers], bend, np.full(len(middle), 1 / self.options.bend))
+        self.bends = slice(self.steps.stop, self.height)
+
+    def _whole(self, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Unknowns of the way of the whole body between frames, and their factors."""
+        axes = np.arange(3)
+        places = [len(self.where) + 3 * frame[:, None] + axes for frame in (first, last)]
+        factors = np.concatenate([-np.eye(3), np.eye(3)])
+        return np.concatenate(places, 1), np.broadcast_to(factors, (len(first), 6, 3))
+
+    def _of_the_body(self) -> None:
+        """The way of the whole body counts once, however many points it has."""
+        frames = np.arange(self.number.shape[1] - 1)
+        numbers, factors = self._whole(frames, frames + 1)
+        weight = np.full(len(frames), 1 / self.options.way)
+        self._add(numbers, factors, np.zeros((len(frames), 3)), weight)
 
     def _along_ground(self, up: np.ndarray) -> None:
         """Bodies go along the ground: a way up or down the rays shows as one up or down the world.
