@@ -181,6 +181,20 @@ def test_the_best_depth_is_the_least_of_its_sum_of_squares():
     assert np.mean(depths.at(2.0)) == pytest.approx(2.0, rel=0.05)
 
 
+def test_tracks_that_slide_between_still_points_make_no_body():
+    scene = walk(3.0, 0.3, shake=(0.2, 14))
+    slid = np.flatnonzero(np.abs(scene.points[:100, 0, 0]) > 2)[::3]  # a few, and not beside the ball
+    drift = np.linspace(0, 12, FRAMES)[:, None] * [1.0, 0.3]
+    xy = scene.tracks.xy.copy()
+    xy[slid] += drift
+    scene = replace(scene, tracks=replace(scene.tracks, xy=xy))
+    prediction = known(scene)
+    prediction.gamma[slid] = 0.01
+    moved, (body,) = place_movers(prediction, scene.tracks.tensor().double(), NOISE)
+    assert set(body.rows) == set(range(100, 124))
+    assert float(moved.points()[slid].diff(dim=1).abs().max()) == 0
+
+
 def test_levels_of_still_points_are_no_motion():
     gamma = torch.tensor([1.0, 1.1, 0.9, 1.2, 9.0]).double() * NOISE
     assert moving_rows(gamma, NOISE).tolist() == [False, False, False, False, True]

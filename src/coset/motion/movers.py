@@ -54,6 +54,7 @@ class MoverOptions:
         rounds: Of robust re-weighting.
         cut: Residuals count less beyond so many times the median.
         least: Points of a body; fewer that move are bad tracks.
+        company: Share of a body's moving points among the nearest neighbours of one of them, in the median.
         sure: Standard deviation of the log of a body's depth above which the depth is unknown.
     """
 
@@ -67,6 +68,7 @@ class MoverOptions:
     rounds: int = 3
     cut: float = 8.0
     least: int = 4
+    company: float = 0.3
     sure: float = 0.15
 
 
@@ -118,7 +120,7 @@ def place_movers(
     """
     options = options or MoverOptions()
     scene = _Scene.of(prediction, tracks)
-    mobile = adopted(scene, moving_rows(prediction.gamma, noise).numpy(), options)
+    mobile = adopted(scene, together(scene, moving_rows(prediction.gamma, noise).numpy(), options), options)
     still = prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
     placed, bodies = [], []
     for rows in bodies_of(scene, mobile, options):
@@ -155,6 +157,16 @@ class _Scene:
         return cls(*places, levels < 1.5, levels > 2.5, flat, seen, rays)
 
     @cached_property
+    def apart(self) -> Float[np.ndarray, "points points"]:
+        return _distances(self.flat, self.seen)
+
+    def among(self, chosen: Bool[np.ndarray, " points"], neighbours: int) -> Float[np.ndarray, " points"]:
+        """Share of the nearest neighbours of each point that are chosen."""
+        order = np.argsort(self.apart, 1, kind="stable")[:, :neighbours]
+        within = np.isfinite(np.take_along_axis(self.apart, order, 1))
+        return (chosen[order] & within).sum(1) / np.maximum(within.sum(1), 1)
+
+    @cached_property
     def ground(self) -> tuple[np.ndarray, float] | None:
         """Normal (up) and offset of the plane that what stands still stands on, if one is seen."""
         return _ground(self)
@@ -172,6 +184,19 @@ class _Scene:
         return inside[..., 2], inside[..., :2] / np.maximum(inside[..., 2:], 1e-9)
 
 
+def together(scene: _Scene, moving: Bool[np.ndarray, " points"], options: MoverOptions) -> Bool[np.ndarray, " points"]:
+    """Of the points that move those of groups that stand together; a few between still ones slid along an edge."""
+    found = np.zeros_like(moving)
+    share = scene.among(moving, options.neighbours)
+    mobile = np.flatnonzero(moving)
+    if not len(mobile):
+        return found
+    for group in _groups(scene.apart[np.ix_(mobile, mobile)])[0]:
+        rows = mobile[group]
+        found[rows] = np.median(share[rows]) >= options.company
+    return found
+
+
 def adopted(scene: _Scene, moving: Bool[np.ndarray, " points"], options: MoverOptions) -> Int[np.ndarray, " mobile"]:
     """Points that move, and those among them in the picture that hardly stand still.
 
@@ -181,14 +206,10 @@ def adopted(scene: _Scene, moving: Bool[np.ndarray, " points"], options: MoverOp
     mobile = moving.copy()
     if mobile.sum() < options.least:
         return np.flatnonzero(mobile)
-    near = _distances(scene.flat, scene.seen)
-    order = np.argsort(near, 1, kind="stable")[:, : options.neighbours]
-    within = np.isfinite(np.take_along_axis(near, order, 1))
     needed = np.where(scene.restless, 0.25, np.where(scene.still, np.inf, 0.5))
     needed[scene.sunk()] = 1 / options.neighbours
     for _ in range(10):
-        share = (mobile[order] & within).sum(1) / np.maximum(within.sum(1), 1)
-        more = ~mobile & (share >= needed)
+        more = ~mobile & (scene.among(mobile, options.neighbours) >= needed)
         if not more.any():
             break
         mobile |= more
@@ -202,12 +223,8 @@ def bodies_of(scene: _Scene, mobile: Int[np.ndarray, " points"], options: MoverO
     """
     if len(mobile) < options.least:
         return []
-    distance = _distances(scene.flat[mobile], scene.seen[mobile])
-    nearest = np.sort(distance, 1)[:, : min(3, len(mobile) - 1)]
-    finite = nearest[np.isfinite(nearest)]
-    reach = max(4 * float(np.median(finite)), 0.06) if len(finite) else 0.0
-    count, labels = connected_components(sparse.csr_matrix(distance < reach), directed=False)
-    groups = [np.flatnonzero(labels == label) for label in range(count)]
+    distance = scene.apart[np.ix_(mobile, mobile)]
+    groups, reach = _groups(distance)
     bodies = [rows for rows in groups if len(rows) >= options.least]
     for rows in groups:
         if bodies and len(rows) < options.least:
@@ -215,6 +232,15 @@ def bodies_of(scene: _Scene, mobile: Int[np.ndarray, " points"], options: MoverO
             if min(apart) < 3 * reach:
                 bodies[int(np.argmin(apart))] = np.concatenate([bodies[int(np.argmin(apart))], rows])
     return [mobile[np.sort(rows)] for rows in bodies]
+
+
+def _groups(distance: Float[np.ndarray, "points points"]) -> tuple[list[np.ndarray], float]:
+    """Points in groups that lie together, and within what distance of each other that is."""
+    nearest = np.sort(distance, 1)[:, : min(3, len(distance) - 1)]
+    finite = nearest[np.isfinite(nearest)]
+    reach = max(4 * float(np.median(finite)), 0.06) if len(finite) else 0.0
+    count, labels = connected_components(sparse.csr_matrix(distance < reach), directed=False)
+    return [np.flatnonzero(labels == label) for label in range(count)], reach
 
 
 def _distances(flat: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "points points"]:
@@ -347,7 +373,7 @@ class _Terms:
         if scene.ground is not None:
             self._along_ground(scene.ground[0])
         self.along_ground = np.arange(self.height // 3) >= travelling
-        self._between_neighbours(scene.flat[rows], seen)
+        self._between_neighbours(scene.apart[np.ix_(rows, rows)], seen)
         self.along_ground = np.pad(self.along_ground, (0, self.height // 3 - len(self.along_ground)))
 
     def whole(self) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -412,8 +438,7 @@ class _Terms:
             weight = np.array([np.sqrt(len(p)) / self.options.rise])
             self._add(np.concatenate([first, last])[None], factors, np.array([[rise, 0.0, 0.0]]), weight)
 
-    def _between_neighbours(self, flat: np.ndarray, seen: np.ndarray) -> None:
-        apart = _distances(flat, seen)
+    def _between_neighbours(self, apart: Float[np.ndarray, "points points"], seen: np.ndarray) -> None:
         near = np.argsort(apart, 1, kind="stable")[:, : self.options.neighbours]
         i, j = np.repeat(np.arange(len(near)), near.shape[1]), near.ravel()
         known = np.isfinite(apart[i, j])
