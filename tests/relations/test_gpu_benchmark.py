@@ -21,8 +21,8 @@ def test_without_a_gpu_it_measures_nothing(benchmark, capsys, tmp_path):
 
 def test_a_difference_is_found(benchmark, capsys):
     graphs = benchmark.subgraphormer.dressed([benchmark.subgraphormer.chain(4, 0)], 0)
-    found = benchmark.equality(("SMCN",), graphs, "cpu", {"plain": False}, 6, 1)
+    found = benchmark.equality(("GNN-SSWL+",), graphs, "cpu", {"plain": False}, 6, 1)
     assert benchmark.report_equality(found)
-    assert found["SMCN plain float32"] != found["SMCN plain float64"] == (0, 0)
-    assert not benchmark.report_equality({"SMCN plain float64": (0.0, 2e-9)})
-    assert "| SMCN plain float64 | 0.0e+00 | 2.0e-09 |" in capsys.readouterr().out
+    assert found["GNN-SSWL+ plain float32"] != found["GNN-SSWL+ plain float64"] == (0, 0)
+    assert not benchmark.report_equality({"GNN-SSWL+ plain float64": (0.0, 2e-9)})
+    assert "| GNN-SSWL+ plain float64 | 0.0e+00 | 2.0e-09 |" in capsys.readouterr().out

@@ -10,7 +10,7 @@ p (g . message - D); what a target row gets of it is A - D B, both summed in one
 import triton
 import triton.language as tl
 
-from coset.relations.gpu.places import copies_of_edge, places
+from coset.relations.gpu.places import SIZES, copies_of_edge, places
 
 LOWEST = tl.constexpr(-3.0e38)
 
@@ -87,7 +87,7 @@ def steepness(z, SLOPE: tl.constexpr):
     return tl.where(z > 0, tl.full(z.shape, 1.0, z.dtype), tl.full(z.shape, SLOPE, z.dtype))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward(
     value, ld_v, source, ld_s, target, ld_t, term, vector, out, top, total, layout, across, graph_of, ptr, column, edge,
     rows, KIND: tl.constexpr, HAS_TERM: tl.constexpr, HEADS: tl.constexpr, CHANNELS: tl.constexpr, SLOPE: tl.constexpr,
@@ -128,7 +128,7 @@ def forward(
     write(total, summed, row, present, True, HEADS, CHANNELS, H, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def target_gradient(
     grad, ld_g, value, ld_v, source, ld_s, target, ld_t, term, vector, top, total, d_target, inner, d_vector, layout,
     across, graph_of, ptr, column, edge, rows, KIND: tl.constexpr, HAS_TERM: tl.constexpr, HEADS: tl.constexpr,
@@ -190,7 +190,7 @@ def target_gradient(
     write(inner, mean, row, present, True, HEADS, CHANNELS, H, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def source_gradient(
     grad, ld_g, value, ld_v, source, ld_s, target, ld_t, term, vector, top, total, inner, d_value, d_source, layout,
     across, graph_of, ptr, column, edge, rows, KIND: tl.constexpr, HAS_TERM: tl.constexpr, HEADS: tl.constexpr,
@@ -241,7 +241,7 @@ def source_gradient(
     write(d_source, d_key, row, present, SINGLE, HEADS, CHANNELS, H, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def edge_gradient(
     grad, ld_g, value, ld_v, source, ld_s, target, ld_t, term, vector, top, total, inner, d_term, layout, across, index,
     graph_of_edge, edges, KIND: tl.constexpr, HEADS: tl.constexpr, CHANNELS: tl.constexpr, SLOPE: tl.constexpr,

@@ -8,6 +8,9 @@ sources, 2 the targets. ``across`` is the length of a line of the layout, one mo
 import triton
 import triton.language as tl
 
+SIZES = ["rows", "edges", "across"]
+"""Arguments that change with every batch: kernels are not compiled anew for those that 16 divides."""
+
 
 @triton.jit
 def places(

@@ -7,10 +7,10 @@ reversed edges; that of an edge's term over the copies of the edge. Sums are in 
 import triton
 import triton.language as tl
 
-from coset.relations.gpu.places import copies_of_edge, places
+from coset.relations.gpu.places import SIZES, copies_of_edge, places
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward(
     x, ld_x, term, out, winner, layout, across, graph_of, ptr, column, edge, rows, columns,
     AXIS: tl.constexpr, HAS_TERM: tl.constexpr, RELU: tl.constexpr, REDUCE: tl.constexpr, ACC: tl.constexpr,
@@ -50,7 +50,7 @@ def forward(
     tl.store(out + to, total.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def input_gradient(
     grad, ld_grad, x, ld_x, term, winner, d_x, layout, across, graph_of, ptr, column, edge, ptr_forward, rows, columns,
     AXIS: tl.constexpr, HAS_TERM: tl.constexpr, RELU: tl.constexpr, REDUCE: tl.constexpr, ACC: tl.constexpr,
@@ -91,7 +91,7 @@ def input_gradient(
     tl.store(d_x + row[:, None] * columns + c[None, :], total.to(d_x.dtype.element_ty), mask=stored)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def edge_gradient(
     grad, ld_grad, x, ld_x, term, winner, d_term, layout, across, index, graph_of_edge, ptr, edges, columns,
     AXIS: tl.constexpr, RELU: tl.constexpr, REDUCE: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr,
