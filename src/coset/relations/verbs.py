@@ -7,7 +7,6 @@ On the CPU in float32 and float64 they run fused kernels (:mod:`coset.relations.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Literal
 
 import torch
@@ -26,34 +25,35 @@ Kernels = bool | Literal["triton"]
 GPUS = ("cuda", "meta")
 """Where Triton's kernels run; on the device of shapes alone, as if it were one."""
 
-_kernels: ContextVar[Kernels] = ContextVar("coset_kernels", default=True)
+_kernels: Kernels = True  # no ContextVar: torch.compile cannot read one
 
 
 @contextmanager
 def use_kernels(which: Kernels) -> Iterator[None]:
-    """Choose how verbs are computed inside a ``with`` block (for tests and debugging).
+    """Choose how verbs are computed inside a ``with`` block, by all threads (for tests and debugging).
 
     Args:
         which: ``True``: by fused kernels, those of the CPU or of the GPU where ``x`` lives. ``False``: by the PyTorch
             reference. ``"triton"``: by the GPU's, wherever ``x`` lives; on a CPU ``TRITON_INTERPRET=1`` must be set.
     """
-    token = _kernels.set(which)
+    global _kernels
+    before, _kernels = _kernels, which
     try:
         yield
     finally:
-        _kernels.reset(token)
+        _kernels = before
 
 
 def kernels_apply(x: Tensor) -> bool:
     """Whether fused kernels for the CPU are wanted, and made for where ``x`` lives."""
-    return _kernels.get() is True and x.device.type == "cpu"
+    return _kernels is True and x.device.type == "cpu"
 
 
 def _triton_applies(x: Tensor) -> bool:
-    if _kernels.get() == "triton":
+    if _kernels == "triton":
         gpu.check_runs(x)
         return True
-    return _kernels.get() is True and x.device.type in GPUS and gpu.available()
+    return _kernels is True and x.device.type in GPUS and gpu.available()
 
 
 def _check_rows(name: str, x: Tensor, rows: int, where: str) -> None:

@@ -5,18 +5,18 @@ same numbers. Memory is that of the rows; products of edges and rows are never w
 """
 
 import importlib.util
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from coset.core.errors import CosetError, require
 
+_AVAILABLE = bool(torch.version.cuda or torch.version.hip) and importlib.util.find_spec("triton") is not None
 
-@cache
+
 def available() -> bool:
     """Whether verbs run by these kernels on a GPU: Triton is installed, and PyTorch made for GPUs that it knows."""
-    return bool(torch.version.cuda or torch.version.hip) and importlib.util.find_spec("triton") is not None
+    return _AVAILABLE
 
 
 def check_runs(x: Tensor) -> None:
