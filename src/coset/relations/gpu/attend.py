@@ -139,7 +139,7 @@ def edge_gradient(
     with torch.cuda.device_of(grad):
         attention.edge_gradient[(edge.size(0),)](
             *matrix(grad), *_arguments(value, source, target, edge, vector), top, total, inner, d_edge,
-            parts.layout, parts.layout.size(1), parts.index, parts.graph_of_edge, edge.size(0), **options,
+            parts.layout, parts.layout.size(1), parts.ends, parts.graph_of_edge, edge.size(0), **options,
         )  # fmt: skip
     return d_edge
 

@@ -18,7 +18,7 @@ class Gathering(NamedTuple):
     reversed_ptr: Int[Tensor, " sources+1"]  # and those of the transposed relation
     reversed_target: Int[Tensor, " edges"]
     reversed_edge: Int[Tensor, " edges"]
-    index: Int[Tensor, "2 edges"]  # Relation.index
+    ends: Int[Tensor, "2 edges"]  # Relation.index
     graph_of_edge: Int[Tensor, " edges"]
 
     @property

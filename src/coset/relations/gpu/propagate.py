@@ -85,7 +85,7 @@ def gather_edge_gradient(
     with torch.cuda.device_of(grad):
         propagation.edge_gradient[grid](
             *matrix(grad), *matrix(grad if x is None else x), term.contiguous(), winner, d_term, parts.layout,
-            parts.layout.size(1), parts.index, parts.graph_of_edge, parts.ptr, term.size(0), term.size(1),
+            parts.layout.size(1), parts.ends, parts.graph_of_edge, parts.ptr, term.size(0), term.size(1),
             AXIS=along, RELU=relu, REDUCE=reduce, ACC=accumulator(grad, term), **tile,
         )  # fmt: skip
     return d_term
