@@ -47,10 +47,14 @@ OF_EXTRA: dict[str, tuple[list[str], ...]] = {
     "search": (["sweep", *SMALL_RUN[:-2], "training.epochs=1", "model.layers=1,2", "--seeds", "1", "--search", "tpe",
                 "--samples", "2", "--output", "of-search"],),
     "hub": (["systems", "spectral"],),
+    "gpu": (["--version"],),
     "docs": (["--version"],),
 }  # fmt: skip
 """What is tried with each extra."""
-IMPORTS = {"shards": "pyarrow", "hub": "huggingface_hub", "docs": "mkdocs", "topology": "toponetx, gudhi, trimesh"}
+IMPORTS = {
+    "shards": "pyarrow", "hub": "huggingface_hub", "gpu": "triton", "docs": "mkdocs",
+    "topology": "toponetx, gudhi, trimesh",
+}  # fmt: skip
 """What extras bring that no small run shows."""
 
 

@@ -21,8 +21,13 @@ import torch
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 """An ``int`` is a ``float`` too, as it is for type checkers (PEP 484)."""
 
-UNCHECKED = ("coset.relations.kernels.simd",)
-"""Numba's intrinsics: it counts their parameters, which a wrapper around them hides."""
+UNCHECKED = (
+    "coset.relations.kernels.simd",
+    "coset.relations.gpu.places",
+    "coset.relations.gpu.propagation",
+    "coset.relations.gpu.attention",
+)
+"""Numba's intrinsics, and Triton's kernels: parameters are counted, and sources read, which a wrapper hides."""
 
 
 class _Untouched:

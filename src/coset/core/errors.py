@@ -54,6 +54,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "motion": ("cv2", "safetensors"),
     "topology": ("toponetx", "gudhi", "trimesh"),
     "shards": ("pyarrow",),
+    "gpu": ("triton",),
     "ray": ("ray",),
     "search": ("optuna",),
     "hub": ("huggingface_hub", "safetensors"),

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from coset.relations import gpu
+from coset.relations.gpu.gathering import Gathering
 from coset.relations.index_sets import IndexSet, Product
 from coset.relations.structure import Structure
 
@@ -42,6 +44,7 @@ class Relation(Structure):
             raise ValueError(f"both sets must belong to one batch; got {source.graphs} and {target.graphs} graphs")
         self.source, self.target, self.index = source, target, index
         self._layouts: dict[tuple[Product | None, int], Tensor] = {}
+        self._gatherings: dict[tuple[Product | None, int], Gathering] = {}
         self._expansions: dict[tuple[Product, int], tuple[Tensor, Tensor, Tensor]] = {}
         if index.size(1):
             self._check()
@@ -113,7 +116,7 @@ class Relation(Structure):
         self.source.settle(), self.target.settle()
         if product is not None:
             product.settle(), product.replace(along, self.target).settle()
-        _ = self.degree, self.expand(product, along)
+        _ = self.degree, self.gathering(product, along) if gpu.available() else self.expand(product, along)
         return self
 
     def layout(self, product: Product | None, along: int) -> Int[Tensor, "5 {self.source.graphs}+1"]:
@@ -128,6 +131,20 @@ class Relation(Structure):
                 rows_in, rows_out = product.ptr, product.replace(along, self.target).ptr
             self._layouts[key] = torch.stack([other, self.source.ptr, self.target.ptr, rows_in, rows_out])
         return self._layouts[key]
+
+    def gathering(self, product: Product | None, along: int) -> Gathering:
+        """What kernels on a GPU read; worked out once."""
+        key = product, along
+        if key not in self._gatherings:
+            inputs = self.source if product is None else product
+            outputs = self.target if product is None else product.replace(along, self.target)
+            tables = [part for table in (self.rows, self.transpose.rows) for part in table[:3]]
+            graph_of_edge = self.source.batch[self.index[0]]
+            self._gatherings[key] = Gathering(
+                self.layout(product, along), outputs.batch, *tables[:3], inputs.batch, *tables[3:],
+                self.index.contiguous(), graph_of_edge,
+            )  # fmt: skip
+        return self._gatherings[key]
 
     def expand(self, product: Product | None, along: int) -> tuple[Tensor, Tensor, Tensor]:
         """Input row, output row and edge of every edge of the product: what the fast path never builds.

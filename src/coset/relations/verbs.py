@@ -1,41 +1,59 @@
 """The four verbs on features indexed by sets and products: propagate, attend, marginalise, broadcast.
 
-On the CPU in float32 and float64 they run fused kernels (:mod:`coset.relations.operators`); elsewhere the readable
+On the CPU in float32 and float64 they run fused kernels (:mod:`coset.relations.operators`); on CUDA ``propagate`` and
+``attend`` run Triton's, if it is installed (:mod:`coset.relations.gpu`); elsewhere the readable
 :mod:`coset.relations.reference`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coset.relations import operators, reference
+from coset.relations import gpu, operators, reference
 from coset.relations.index_sets import IndexSet, Product
 from coset.relations.relation import Relation
 
 Score = Literal["gat", "gatv2", "transformer"]
 Reduction = Literal["sum", "mean", "max"]
 
-_kernels: ContextVar[bool] = ContextVar("coset_kernels", default=True)
+Kernels = bool | Literal["triton"]
+
+GPUS = ("cuda", "meta")
+"""Where Triton's kernels run; on the device of shapes alone, as if it were one."""
+
+_kernels: Kernels = True  # no ContextVar: torch.compile cannot read one
 
 
 @contextmanager
-def use_kernels(enabled: bool) -> Iterator[None]:
-    """Choose between fused kernels and the PyTorch reference inside a ``with`` block (for tests and debugging)."""
-    token = _kernels.set(enabled)
+def use_kernels(which: Kernels) -> Iterator[None]:
+    """Choose how verbs are computed inside a ``with`` block, by all threads (for tests and debugging).
+
+    Args:
+        which: ``True``: by fused kernels, those of the CPU or of the GPU where ``x`` lives. ``False``: by the PyTorch
+            reference. ``"triton"``: by the GPU's, wherever ``x`` lives; on a CPU ``TRITON_INTERPRET=1`` must be set.
+    """
+    global _kernels
+    before, _kernels = _kernels, which
     try:
         yield
     finally:
-        _kernels.reset(token)
+        _kernels = before
 
 
 def kernels_apply(x: Tensor) -> bool:
-    """Whether fused kernels are wanted, and made for where ``x`` lives."""
-    return _kernels.get() and x.device.type == "cpu"
+    """Whether fused kernels for the CPU are wanted, and made for where ``x`` lives."""
+    return _kernels is True and x.device.type == "cpu"
+
+
+def _triton_applies(x: Tensor) -> bool:
+    if _kernels == "triton":
+        gpu.check_runs(x)
+        return True
+    return _kernels is True and x.device.type in GPUS and gpu.available()
 
 
 def _check_rows(name: str, x: Tensor, rows: int, where: str) -> None:
@@ -93,6 +111,10 @@ def propagate(
     _check_rows("x", x, rows_in, "one row an input")
     if edge is not None:
         _check_rows("edge", edge, relation.edges, "one row an edge of the relation")
+    if _triton_applies(x):
+        from coset.relations.gpu import propagate as by_triton
+
+        return by_triton.propagate(x, edge, relation.gathering(product, along), along, rows_out, relu, reduce)
     if not kernels_apply(x):
         return reference.propagate(x, relation.expand(product, along), rows_out, edge, relu, reduce)
     dtype = x.dtype
@@ -157,6 +179,11 @@ def attend(
         _check_rows("edge", edge, relation.edges, "one row an edge of the relation")
     if (vector is not None) != (score == "gatv2"):
         raise ValueError("vector goes with score='gatv2', and only with it")
+    if _triton_applies(value):
+        from coset.relations.gpu import attend as by_triton
+
+        terms = (value, source, target, edge, vector)
+        return by_triton.attend(terms, relation.gathering(product, along), along, heads, score, slope)
     if not kernels_apply(value) or not operators.covers(score, value.size(1)):
         return reference.attend(
             value, source, target, relation.expand(product, along), rows_out, heads, score, edge, vector, slope
