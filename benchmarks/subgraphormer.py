@@ -9,17 +9,21 @@ their features are laid out in memory once (not timed), and every layer runs two
 What is run, each part in processes of its own:
 
     equal    float64, weights copied, every parameter perturbed: largest relative difference of outputs and gradients
+    errors   against float64, every parameter perturbed: float32, rows of pairs in bfloat16, PyTorch's autocast, and
+             float64 with weights rounded to bfloat16 once
     step     both sides in one process, taking turns: seconds a step, and the ratio of each pair
-    memory   one process a side: peak resident memory, and what of it was there before the first step
+    memory   one process a side: peak resident memory, and what of it was there after imports and before the first step
     floor    the matrix products of a step alone (forward, and both gradients), on the same shapes
     growth   a step at a constant number of pairs, in few large graphs or many small ones
 
+Where the CPU has bfloat16, a third column ``bf16`` is ours with rows of pairs in it (``trainer.precision=bf16``).
 Molecules are the first of ZINC-12k if the data is found, else random graphs of the same sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import resource
@@ -44,6 +48,7 @@ from coset.graphs import Subgraphormer
 from coset.graphs.data.datasets import zinc12k
 from coset.graphs.models.product import PairGraph, product_encoding
 from coset.graphs.transforms import ProductPositionalEncoding, ShortestPathDistances, precompute
+from coset.relations.kernels.simd import has_bfloat16
 from preprocessing import molecule_like
 
 WIDTH, LAYERS, HEADS, K = 96, 6, 4, 8
@@ -151,6 +156,12 @@ def subgraphormer(seed: int = 0) -> Subgraphormer:
     return Subgraphormer(1, atoms, bonds, width=WIDTH, layers=LAYERS, heads=HEADS, positional_encoding=K)
 
 
+def stored(model: Subgraphormer) -> Subgraphormer:
+    """The same with rows of pairs in bfloat16."""
+    model.store_in_bfloat16()
+    return model
+
+
 def training_step(model: nn.Module, read: Any, y: Tensor) -> Callable[[], float]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
@@ -204,31 +215,84 @@ def run_equal(options: argparse.Namespace) -> dict[str, float]:
     return {"output_train": trained, "output_eval": evaluated, "gradient": worst}
 
 
+def run_errors(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Relative error of the output, of all gradients taken together, and of the median parameter's gradient."""
+    batch = Batch.from_data_list(molecules(min(options.graphs, 32), options.seed)[1])
+    wide = copy.copy(batch)
+    wide.laplacian_eigenvectors, wide.y = batch.laplacian_eigenvectors.double(), batch.y.double()
+    model = subgraphormer()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in rounded.parameters():
+            parameter.copy_(parameter.bfloat16())
+    exact, d_exact = gradients(copy.deepcopy(model).double(), wide)
+    largest = max(float(gradient.norm()) for gradient in d_exact.values())
+    names = [name for name, gradient in d_exact.items() if gradient.norm() > 1e-7 * largest]
+    cases = {"float32": (copy.deepcopy(model), batch), "bf16": (stored(copy.deepcopy(model)), batch)}
+    cases |= {"autocast": (model, batch), "float64_rounded_weights": (rounded.double(), wide)}
+    result = {}
+    for case, given in cases.items():
+        out, found = gradients(*given, autocast=case == "autocast")
+        every = torch.cat([found[name].flatten() for name in names]), torch.cat([d_exact[n].flatten() for n in names])
+        result[case] = {
+            "output": relative(out, exact),
+            "gradient": relative(*every),
+            "cosine": round(float(torch.cosine_similarity(*every, dim=0)), 4),
+            "median_parameter": statistics.median(relative(found[name], d_exact[name]) for name in names),
+        }
+    return result
+
+
+def gradients(model: nn.Module, batch: Batch, autocast: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = model(batch)
+    out = out.to(batch.y.dtype)
+    (out - batch.y).abs().mean().backward()
+    return out.detach().double(), {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float(f"{float((found - wanted).norm() / wanted.norm()):.2e}")
+
+
 def run_step(options: argparse.Namespace) -> dict[str, Any]:
     name, graphs = molecules(options.graphs, options.seed)
     batch = Batch.from_data_list(graphs)
     graph = PairGraph.from_batch(batch)
     size = {"data": name, "nodes": graph.nodes.total, "edges": graph.internal.edges, "pairs": graph.pairs.total}
-    return size | alternate(batch, options.pairs)
+    return size | alternate(batch, options.pairs, clock_of(options))
 
 
-def alternate(batch: Batch, pairs: int) -> dict[str, Any]:
-    product = materialise(batch)
-    ours = training_step(subgraphormer(), batch, batch.y)
-    peers = training_step(Peer(subgraphormer()), product, batch.y)
-    ours(), peers(), ours()  # compile, allocate
-    seconds: dict[str, list[float]] = {"coset": [], "peer": []}
-    for _ in range(pairs):
-        for name, step in (("peer", peers), ("coset", ours)):
-            start = time.perf_counter()
+def clock_of(options: argparse.Namespace) -> Callable[[], float]:
+    return time.process_time if options.cpu_seconds else time.perf_counter
+
+
+def alternate(batch: Batch, pairs: int, clock: Callable[[], float]) -> dict[str, Any]:
+    steps = {"peer": training_step(Peer(subgraphormer()), materialise(batch), batch.y)}
+    steps["coset"] = training_step(subgraphormer(), batch, batch.y)
+    if has_bfloat16():
+        steps["bf16"] = training_step(stored(subgraphormer()), batch, batch.y)
+    for _ in range(2):  # compile, allocate
+        for step in steps.values():
             step()
-            seconds[name].append(time.perf_counter() - start)
-    ratios = [p / c for p, c in zip(seconds["peer"], seconds["coset"], strict=True)]
-    return {
-        "coset_seconds": spread(seconds["coset"]),
-        "peer_seconds": spread(seconds["peer"]),
-        "times_faster": {"min_over_min": round(min(seconds["peer"]) / min(seconds["coset"]), 2), **spread(ratios)},
-    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(pairs):
+        for name, step in steps.items():
+            start = clock()
+            step()
+            seconds[name].append(clock() - start)
+    result: dict[str, Any] = {f"{name}_seconds": spread(each) for name, each in seconds.items()}
+    for name in list(seconds)[1:]:
+        ratios = [p / c for p, c in zip(seconds["peer"], seconds[name], strict=True)]
+        least = round(min(seconds["peer"]) / min(seconds[name]), 2)
+        result["times_faster" if name == "coset" else f"{name}_times_faster"] = {
+            "min_over_min": least,
+            **spread(ratios),
+        }
+    return result
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -236,9 +300,10 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def run_memory(options: argparse.Namespace) -> dict[str, float]:
+    imports = resident()
     batch = torch.load(options.batch, weights_only=False)  # written a moment ago by this script
-    if options.side == "coset":
-        model, read = subgraphormer(), batch
+    if options.side != "peer":
+        model, read = subgraphormer() if options.side == "coset" else stored(subgraphormer()), batch
     else:
         model, read = Peer(subgraphormer()), materialise(batch)
     step, before, seconds = training_step(model, read, batch.y), resident(), []
@@ -246,7 +311,8 @@ def run_memory(options: argparse.Namespace) -> dict[str, float]:
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return {"peak_gb": round(resident(), 3), "before_gb": round(before, 3), "seconds_alone": round(min(seconds), 3)}
+    peak = {"peak_gb": resident(), "before_gb": before, "imports_gb": imports, "seconds_alone": min(seconds)}
+    return {name: round(value, 3) for name, value in peak.items()}
 
 
 def run_floor(options: argparse.Namespace) -> dict[str, Any]:
@@ -277,7 +343,9 @@ def run_growth(options: argparse.Namespace) -> dict[str, Any]:
     result = {}
     for nodes, count in ((20, 64), (40, 16), (80, 4), (160, 1)):
         graphs = dressed([chain(nodes, seed) for seed in range(count)], options.seed)
-        result[f"{count} graphs of {nodes}"] = alternate(Batch.from_data_list(graphs), max(3, options.pairs // 2))
+        result[f"{count} graphs of {nodes}"] = alternate(
+            Batch.from_data_list(graphs), max(3, options.pairs // 2), clock_of(options)
+        )
     return result
 
 
@@ -300,6 +368,7 @@ def write_batch(options: argparse.Namespace) -> None:
 PARTS = {
     "batch": write_batch,
     "equal": run_equal,
+    "errors": run_errors,
     "step": run_step,
     "memory": run_memory,
     "floor": run_floor,
@@ -309,6 +378,7 @@ PARTS = {
 
 def in_own_process(part: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
     shared = [f"--{name}={getattr(options, name)}" for name in ("pairs", "threads", "graphs", "seed")]
+    shared += ["--cpu-seconds"] * options.cpu_seconds
     command = [sys.executable, __file__, f"--part={part}", *shared, *more]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -319,9 +389,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--graphs", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cpu-seconds", action="store_true", help="of the process, for a machine that others use, too")
     parser.add_argument("--part", choices=PARTS, help="run one part in this process")
     parser.add_argument("--batch", help="file of the batch, for --part memory")
-    parser.add_argument("--side", choices=("coset", "peer"), default="coset", help="for --part memory")
+    parser.add_argument("--side", choices=("coset", "bf16", "peer"), default="coset", help="for --part memory")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.part:
@@ -329,16 +400,21 @@ def main() -> None:
         return
     result: dict[str, Any] = {"threads": options.threads, "graphs": options.graphs}
     result["equal"] = in_own_process("equal", options)
+    result["errors"] = in_own_process("errors", options)
     result["floor"] = in_own_process("floor", options)
     result["step"] = in_own_process("step", options)
     with tempfile.TemporaryDirectory() as folder:  # reading molecules would count into the peak
         in_own_process("batch", options, f"--batch={folder}/batch.pt")
         result["memory"] = {
             side: in_own_process("memory", options, f"--side={side}", f"--batch={folder}/batch.pt")
-            for side in ("coset", "peer")
+            for side in ("coset", *["bf16"] * has_bfloat16(), "peer")
         }
-    peaks = {side: result["memory"][side]["peak_gb"] for side in ("coset", "peer")}
-    result["memory"]["times_less"] = round(peaks["peer"] / peaks["coset"], 2)
+    peaks = {side: part["peak_gb"] for side, part in result["memory"].items()}
+    above = {side: part["peak_gb"] - part["imports_gb"] for side, part in result["memory"].items()}
+    for side in peaks.keys() - {"peer"}:
+        name = "times_less" if side == "coset" else f"{side}_times_less"
+        result["memory"][name] = round(peaks["peer"] / peaks[side], 2)
+        result["memory"][f"{name}_above_imports"] = round(above["peer"] / above[side], 2)
     best = min(result["step"]["coset_seconds"]["min"], result["memory"]["coset"]["seconds_alone"])
     result["times_floor"] = round(best / result["floor"]["seconds"]["min"], 2)
     result["growth"] = in_own_process("growth", options)

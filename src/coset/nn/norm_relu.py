@@ -6,7 +6,8 @@ g' = g where y > 0, else 0, over n rows:
     d beta = sum g'        d gamma = sum g' (x - mean) / std
     d x    = scale (g' - mean(g') - (x - mean) / var * mean(g' (x - mean)))        (the last two with batch statistics)
 
-Nothing but x is kept for the backward pass. Two more kernels go with these: a term repeated over the roots of a
+Nothing but x is kept for the backward pass. Rows may be stored in bfloat16: statistics and arithmetic are float32 then,
+and so are gamma, beta and the gradients of both. Two more kernels go with these: a term repeated over the roots of a
 product, and its adjoint. Columns come in vectors of 16 lanes, or of 8.
 """
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from coset.nn.buffers import buffers
 from coset.relations import Product
 from coset.relations.kernels import rows, threads
-from coset.relations.operators import flat
+from coset.relations.operators import arithmetic, flat
 
 
 def covers(columns: int) -> bool:
@@ -45,7 +46,7 @@ def add_repeated(x: Float[Tensor, "pairs columns"], term: Float[Tensor, "element
 
 def sum_repeated(x: Float[Tensor, "pairs columns"], product: Product) -> Float[Tensor, "elements columns"]:
     """The sum over s of the rows (s, v), one row a v: the adjoint of :func:`add_repeated`."""
-    out = x.new_zeros(product.right.total, x.size(1))
+    out = x.new_zeros(product.right.total, x.size(1), dtype=arithmetic(x.dtype))
     _on_graphs(rows.sum_repeated, x, product, out.view(-1).numpy())
     return out
 
@@ -111,13 +112,14 @@ class NormReLU:
         if self.batch:
             slope = -self.scale * self.inverse.double().square() * moved / x.size(0)
             constant = -self.scale * d_beta / x.size(0) - slope * self.mean
-        rest = (slope.to(x.dtype).numpy(), constant.to(x.dtype).numpy())
+        dtype = self.scale.dtype
+        rest = (slope.to(dtype).numpy(), constant.to(dtype).numpy())
         _on_rows(rows.gradient, x, *both, *rest, *flat(out))
-        return out, (moved * self.inverse).to(x.dtype), d_beta.to(x.dtype)
+        return out, (moved * self.inverse).to(dtype), d_beta.to(dtype)
 
     def bias_gradient(self, grad: Tensor) -> Tensor:
         """Of a bias ahead of the norm: ahead of batch statistics it changes nothing."""
-        return grad.new_zeros(grad.size(1)) if self.batch else grad.sum(0)
+        return torch.zeros_like(self.scale) if self.batch else grad.sum(0, dtype=self.scale.dtype)
 
 
 class Origin(NamedTuple):
@@ -146,7 +148,7 @@ def settled(norms: Iterable[nn.Module], x: Tensor) -> bool:
         all(type(n) is nn.BatchNorm1d and n.affine and n.running_mean is not None for n in norms)
         and len({norm.training for norm in norms}) == 1
         and all(covers(norm.num_features) for norm in norms)  # type: ignore[arg-type]
-        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype in (torch.bfloat16, torch.float32, torch.float64)
         and x.size(0) > 1
     )
 
@@ -154,10 +156,11 @@ def settled(norms: Iterable[nn.Module], x: Tensor) -> bool:
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of every column, about the first row so that nothing cancels."""
     sums = np.zeros((threads.summed_parts(x.numel()), 2, x.size(1)))
-    about = x[0].contiguous()
+    dtype = arithmetic(x.dtype)
+    about = x[0].to(dtype).contiguous()
     _on_parts(rows.moments, x, sums, *flat(x), x.size(1), _lanes(x.size(1)), about.numpy())
     first, second = torch.from_numpy(sums.sum(0) / x.size(0)).unbind()
-    return (about + first).to(x.dtype), (second - first.square()).clamp(min=0).to(x.dtype)
+    return (about + first).to(dtype), (second - first.square()).clamp(min=0).to(dtype)
 
 
 def follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -16,9 +16,18 @@ Structure = tuple[Int[Tensor, "5 _offsets"], Int[Tensor, " _rows"], Int[Tensor, 
 """Where rows lie (:meth:`Relation.layout`), and the compressed rows of a relation: pointers, sources, edges."""
 
 
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """What kernels compute in on matrices that are stored as ``dtype``."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
 def flat(x: Tensor) -> tuple[np.ndarray, int]:
-    """The memory of a matrix as a flat array, and its leading dimension; a slice of columns is not copied."""
+    """The memory of a matrix as a flat array, and its leading dimension; a slice of columns is not copied.
+
+    NumPy has no bfloat16: that comes as 16-bit integers, as the kernels take it.
+    """
     x = x.detach()
+    x = x.view(torch.int16) if x.dtype == torch.bfloat16 else x
     if x.numel() == 0:
         return np.empty(0, x.numpy().dtype), max(x.size(-1), 1)
     if (x.stride(-1) != 1 and x.size(-1) > 1) or x.stride(0) < x.size(1):
@@ -46,12 +55,12 @@ def _arguments(
     value: Tensor, source: Tensor, target: Tensor, edge: Tensor | None, layout: Tensor, ptr: Tensor,
     column: Tensor, order: Tensor, along: int, longest: int, heads: int, slope: float,
 ) -> tuple[object, ...]:  # fmt: skip
-    terms = [*flat(value), *flat(source), *flat(target)]
-    edge_term = value.new_empty(0).numpy() if edge is None else edge.detach().contiguous().view(-1).numpy()
-    dtype = value.detach().numpy().dtype.type
+    terms, has_edge = [*flat(value), *flat(source), *flat(target)], edge is not None
+    edge = torch.empty(0, dtype=arithmetic(value.dtype)) if edge is None else edge.detach().contiguous().view(-1)
+    edge_term = edge.numpy()
     return (
         along, layout.numpy(), ptr.numpy(), column.numpy(), order.numpy(), longest, (0,) * heads, (0,) * value.size(1),
-        *terms, edge_term, edge is not None, dtype(slope),
+        *terms, edge_term, has_edge, edge_term.dtype.type(slope),
     )  # fmt: skip
 
 
@@ -72,7 +81,7 @@ def gat_backward_into(
     """Write the gradients of value, source and target to the matrices ``out``; that of edge is returned."""
     layout, ptr, column, order = structure
     bounds = item_bounds(layout, ptr, summed=value.size(1))
-    d_edge = value.new_zeros(len(bounds) - 1, 0 if edge is None else edge.numel())
+    d_edge = torch.zeros(len(bounds) - 1, 0 if edge is None else edge.numel(), dtype=arithmetic(value.dtype))
     arguments = _arguments(value, source, target, edge, layout, ptr, column, order, along, longest, heads, slope)
     outputs = [part for matrix in out for part in flat(matrix)]
     threads.run(kernels.gat_backward, bounds, *arguments, *flat(grad), *outputs, d_edge.numpy())

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from coset.graphs import experiments
+from coset.graphs.models.product import PairEncoder
+
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
 def test_half_precision_on_a_cpu_is_told_to_be_slower(coset, small_csv, tmp_path):
@@ -13,3 +16,34 @@ def test_half_precision_on_a_cpu_is_told_to_be_slower(coset, small_csv, tmp_path
         code, _, problems = coset(*arguments, "--output", str(tmp_path / precision))
         assert code == 0, problems
         assert ("makes a CPU slower" in problems) == told
+
+
+SMALL = ["model.width=48", "model.layers=1", "training.epochs=1"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_on_a_cpu(coset, small_csv, tmp_path, monkeypatch, able):
+    seen = set()
+    forward = PairEncoder.forward
+
+    def watched(self, data, graph, stored=None):
+        seen.add((self.training, stored))
+        return forward(self, data, graph, stored)
+
+    monkeypatch.setattr(experiments, "has_bfloat16", lambda: able)
+    monkeypatch.setattr(PairEncoder, "forward", watched)
+    data = f"data={{name: csv, path: {small_csv}, target: carbons}}"
+    code, _, problems = coset(
+        "run", "subgraphormer/freesolv", data, *SMALL, "trainer.precision=bf16", "--output", str(tmp_path / "run")
+    )
+    assert code == 0, problems
+    assert seen == {(True, torch.bfloat16 if able else None), (False, None)}
+    assert ("precision is float32" in problems) == (not able)
+
+
+def test_bfloat16_is_refused_to_networks_without_it(coset, small_csv, tmp_path):
+    data = f"data={{name: csv, path: {small_csv}, target: carbons}}"
+    code, _, problems = coset("run", "gin/freesolv", data, "trainer.precision=bf16", "--output", str(tmp_path / "run"))
+    assert code == 1
+    assert "gin with these options has no layers for it" in problems

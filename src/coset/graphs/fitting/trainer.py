@@ -14,7 +14,11 @@ class TrainerOptions(Options):
     accelerator: Literal["auto", "cpu", "gpu"] | None = None
     num_nodes: int = Field(1, ge=1)
     strategy: str | None = Field(None, description="ddp_spawn by default when there are several devices")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16", "bf16-mixed", "16-mixed"] = Field(
+        "32-true",
+        description="bf16: on a CPU that has it, rows of pairs are stored and multiplied in bfloat16 (subgraphormer); "
+        "*-mixed are for GPUs",
+    )
     accumulate_grad_batches: int = Field(1, ge=1)
     deterministic: bool = False
     logger: Literal["csv", "tensorboard", "wandb", "mlflow"] | None = Field(
@@ -22,8 +26,9 @@ class TrainerOptions(Options):
     )
 
     def of_lightning(self) -> dict[str, Any]:
-        """What its ``Trainer`` takes."""
-        return self.model_dump(exclude_none=True, exclude={"logger"})
+        """What its ``Trainer`` takes, to whom ``bf16`` is no concern of its own: weights are float32."""
+        options = self.model_dump(exclude_none=True, exclude={"logger"})
+        return options | ({"precision": "32-true"} if self.precision == "bf16" else {})
 
     @field_validator("devices")
     @classmethod

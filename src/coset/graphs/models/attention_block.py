@@ -10,6 +10,10 @@ relations uL, vL, vv, which stays the reference:
 One product of matrices replaces seven, and X's gradient comes from one as well. Biases ahead of a norm are never added
 (the norm takes them off again); those behind an attention or psi are folded into that of rho. Kept for the backward
 pass are Y, J, C1 and C2; softmax weights and all that follows a norm, X among them, are computed again.
+
+X may be stored in bfloat16, and with it Y, J, C1, C2 and all gradients of these: products of matrices read and write
+it, and weights are rounded to it once a step. Statistics, softmax, terms of nodes and edges, all sums and the gradients
+of parameters are float32.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from coset.graphs.models.product import PairGraph
 from coset.nn.buffers import buffers
-from coset.nn.norm_relu import NormReLU, Origin, add_repeated, origin_of, settled, sum_repeated
+from coset.nn.norm_relu import NormReLU, Origin, add_repeated, covers, origin_of, settled, sum_repeated
 from coset.relations import operators
 from coset.relations.verbs import kernels_apply
 
@@ -38,15 +42,24 @@ def applies(block: Any, x: Tensor) -> bool:
     return block.mlp is not None and gathers_as_published(block, x) and settled(_norms(block), x)
 
 
-def gathers_as_published(block: Any, x: Tensor) -> bool:
-    """Whether it gathers with ``gat`` attention along uL and vL and from vv, in a precision that the kernels have."""
-    if not kernels_apply(x) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
-        return False
+def fits(block: Any) -> bool:
+    """Whether the kernels take as many columns as it has."""
+    return block.mlp is not None and all(covers(norm.num_features) for norm in _norms(block))
+
+
+def is_published(block: Any) -> bool:
+    """Whether it gathers with ``gat`` attention along uL and vL and from vv."""
     if tuple(block.gather) != ("uL", "vL", "vv") or block.gather["uL"].score != "gat":
         return False
-    return all(parameter.dtype == x.dtype for parameter in block.parameters()) and operators.covers(
-        "gat", x.size(1) // 3
-    )
+    return operators.covers("gat", block.norm.num_features // 3)
+
+
+def gathers_as_published(block: Any, x: Tensor) -> bool:
+    """Whether it :func:`is_published`, and in a precision that the kernels have."""
+    if not kernels_apply(x) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    wanted = operators.arithmetic(x.dtype)
+    return is_published(block) and all(parameter.dtype == wanted for parameter in block.parameters())
 
 
 def attention_block(block: Any, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
@@ -70,6 +83,11 @@ def attention_block(block: Any, x: Float[Tensor, "pairs width"], graph: PairGrap
 def edge_terms(block: Any, graph: PairGraph) -> list[Tensor | None]:
     """What edges and loops add to the logits of uL and vL."""
     return [block.gather[name]._edge_terms(graph, loops=True) for name in ("uL", "vL")]
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """grad^T x in the precision of arithmetic."""
+    return (grad.t() @ x).to(operators.arithmetic(x.dtype))
 
 
 def _norms(block: Any) -> tuple[nn.BatchNorm1d, ...]:
@@ -156,9 +174,12 @@ class _AttentionBlock(torch.autograd.Function):
         origin: list[Origin],
     ) -> Float[Tensor, "pairs width"]:  # fmt: skip
         rows, width, graph = x.size(0), x.size(1), attentions.graph
+        weight, psi_weight = weight.to(x.dtype), psi_weight.to(x.dtype)
+        rho_weight, out_weight = rho_weight.to(x.dtype), out_weight.to(x.dtype)
         y = torch.mm(x, weight.t(), out=buffers.empty(rows, weight.size(0), x))
         point = y[:, attentions.others]
-        add_repeated(point, torch.addmm(own_bias, graph.at_own_root(x), own_weight.t()), graph.pairs)
+        own = graph.at_own_root(x).to(own_weight.dtype)
+        add_repeated(point, torch.addmm(own_bias, own, own_weight.t()), graph.pairs)
         joined = buffers.empty(rows, rho_weight.size(1), x)
         attentions.attend(joined, y, (edge_u, edge_v))
         psi = NormReLU.of(point, norms[0], psi_gamma, psi_beta)
@@ -198,14 +219,14 @@ class _AttentionBlock(torch.autograd.Function):
         (rows, width), graph = c2.shape, attentions.graph
         d_2, d_out_gamma, d_out_beta = last.backward(c2, grad.contiguous(), buffers.empty(rows, width, c1))
         active = rho.forward(c1, buffers.empty(rows, c1.size(1), c1))
-        d_out_weight, d_out_bias = d_2.t() @ active, last.bias_gradient(d_2)
+        d_out_weight, d_out_bias = weight_gradient(d_2, active), last.bias_gradient(d_2)
         d_1 = torch.mm(d_2, out_weight, out=active)
         d_1, d_rho_gamma, d_rho_beta = rho.backward(c1, d_1, d_1)
-        d_rho_weight, d_rho_bias = d_1.t() @ joined, rho.bias_gradient(d_1)
+        d_rho_weight, d_rho_bias = weight_gradient(d_1, joined), rho.bias_gradient(d_1)
         d_joined = torch.mm(d_1, rho_weight, out=buffers.empty(rows, joined.size(1), c1))
 
         point, d_joined_point = y[:, attentions.others], d_joined[:, attentions.point]
-        d_psi_weight = d_joined_point.t() @ psi.forward(point, d_2)
+        d_psi_weight = weight_gradient(d_joined_point, psi.forward(point, d_2))
         del active, d_1, d_2  # their memory serves what follows
         d_y = buffers.empty(rows, y.size(1), c1)
         d_point = torch.mm(d_joined_point, psi_weight, out=d_y[:, attentions.others])
@@ -215,10 +236,10 @@ class _AttentionBlock(torch.autograd.Function):
         del d_joined, d_joined_point
 
         x = source.again() if source else x
-        d_weight = d_y.t() @ x
-        d_own_weight, d_own_bias = d_term.t() @ graph.at_own_root(x), d_term.sum(0)
+        d_weight = weight_gradient(d_y, x)
+        d_own_weight, d_own_bias = d_term.t() @ graph.at_own_root(x).to(d_term.dtype), d_term.sum(0)
         d_x = torch.mm(d_y, weight, out=buffers.empty(rows, width, c1))
-        d_x.index_add_(0, graph.diagonal, (d_term @ own_weight)[graph.root_index])
+        d_x.index_add_(0, graph.diagonal, (d_term @ own_weight)[graph.root_index].to(d_x.dtype))
         return (
             d_x, d_weight, d_own_weight, d_own_bias, *d_edges, d_psi_weight, d_rho_weight, d_rho_bias, d_out_weight,
             d_out_bias, d_psi_gamma, d_psi_beta, d_rho_gamma, d_rho_beta, d_out_gamma, d_out_beta, *[None] * 4,

@@ -8,7 +8,8 @@ attention and the relations uL, vL, vv, which stays the reference:
     C  = J W_rho^T,    X' = ReLU(BN(C))
 
 Biases of attentions, psi and rho all meet the norm, which takes them off again: they are never added in training. Kept
-for the backward pass are X, Y, J and C; what follows the norm and softmax weights are computed again.
+for the backward pass are X, Y, J and C; what follows the norm and softmax weights are computed again. Rows may be
+stored in bfloat16, as in :mod:`coset.graphs.models.attention_block`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from coset.graphs.models.attention_block import Attentions, edge_terms, gathers_as_published
+from coset.graphs.models.attention_block import Attentions, edge_terms, gathers_as_published, weight_gradient
 from coset.graphs.models.product import PairGraph
 from coset.nn.buffers import buffers
 from coset.nn.norm_relu import NormReLU, add_repeated, covers, settled, sum_repeated
@@ -28,9 +29,12 @@ from coset.nn.norm_relu import NormReLU, add_repeated, covers, settled, sum_repe
 
 def applies(block: Any, x: Tensor) -> bool:
     """Whether this operation can stand for the block on this input."""
-    if block.linear is None or not gathers_as_published(block, x):
-        return False
-    return covers(block.gather["vv"].linear.out_features) and settled([block.norm], x)
+    return fits(block) and gathers_as_published(block, x) and settled([block.norm], x)
+
+
+def fits(block: Any) -> bool:
+    """Whether the kernels take as many columns as it has."""
+    return block.linear is not None and covers(block.gather["vv"].linear.out_features)
 
 
 def linear_attention_block(
@@ -55,11 +59,12 @@ class _LinearAttentionBlock(torch.autograd.Function):
         norm: nn.BatchNorm1d,
     ) -> Float[Tensor, "pairs width"]:  # fmt: skip
         rows, graph = x.size(0), attentions.graph
+        weight, psi, rho = weight.to(x.dtype), psi.to(x.dtype), rho.to(x.dtype)
         y = torch.mm(x, weight.t(), out=buffers.empty(rows, weight.size(0), x))
         joined = buffers.empty(rows, rho.size(1), x)
         point = joined[:, attentions.point]
         torch.mm(x, psi.t(), out=point)
-        add_repeated(point, graph.at_own_root(x) @ own_psi.t(), graph.pairs)
+        add_repeated(point, graph.at_own_root(x).to(own_psi.dtype) @ own_psi.t(), graph.pairs)
         attentions.attend(joined, y, (edge_u, edge_v))
         c = torch.mm(joined, rho.t(), out=buffers.empty(rows, rho.size(0), x))
         last = NormReLU.of(c, norm, gamma, beta, carried)
@@ -74,7 +79,7 @@ class _LinearAttentionBlock(torch.autograd.Function):
         attentions, last = ctx.settled
         rows, graph = c.size(0), attentions.graph
         d_c, d_gamma, d_beta = last.backward(c, grad.contiguous(), buffers.empty(rows, c.size(1), c))
-        d_rho, d_carried = d_c.t() @ joined, last.bias_gradient(d_c)
+        d_rho, d_carried = weight_gradient(d_c, joined), last.bias_gradient(d_c)
         d_joined = torch.mm(d_c, rho, out=buffers.empty(rows, joined.size(1), c))
         del d_c
         d_y = buffers.empty(rows, y.size(1), c)
@@ -82,8 +87,9 @@ class _LinearAttentionBlock(torch.autograd.Function):
         d_point = d_joined[:, attentions.point]
         d_term = sum_repeated(d_point, graph.pairs)
         d_x = torch.mm(d_y, weight, out=buffers.empty(rows, x.size(1), c)).addmm_(d_point, psi)
-        d_x.index_add_(0, graph.diagonal, (d_term @ own_psi)[graph.root_index])
+        d_x.index_add_(0, graph.diagonal, (d_term @ own_psi)[graph.root_index].to(d_x.dtype))
+        d_own_psi = d_term.t() @ graph.at_own_root(x).to(d_term.dtype)
         return (
-            d_x, d_y.t() @ x, *d_edges, d_point.t() @ x, d_term.t() @ graph.at_own_root(x), d_rho, d_carried, d_gamma,
+            d_x, weight_gradient(d_y, x), *d_edges, weight_gradient(d_point, x), d_own_psi, d_rho, d_carried, d_gamma,
             d_beta, None, None,
         )  # fmt: skip

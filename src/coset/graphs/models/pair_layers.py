@@ -274,11 +274,19 @@ class SubgraphAttentionBlock(nn.Module):
         self.norm = nn.BatchNorm1d(width)
         self.residual, self.dropout = residual, dropout
 
+    @property
+    def takes_bfloat16(self) -> bool:
+        """Whether it has an operation on rows of pairs in bfloat16."""
+        module = linear_attention_block if self.mlp is None else attention_block
+        return attention_block.is_published(self) and module.fits(self)
+
     def forward(self, x: Float[Tensor, "pairs width"], graph: PairGraph) -> Float[Tensor, "pairs width"]:
         if attention_block.applies(self, x):
             out = attention_block.attention_block(self, x, graph)
         elif linear_attention_block.applies(self, x):
             out = linear_attention_block.linear_attention_block(self, x, graph)
+        elif x.dtype == torch.bfloat16:  # norms of several modes, a part being frozen: stored so, but computed apart
+            return self(x.float(), graph).to(x.dtype)
         else:
             joined = torch.cat([module(x, graph) for module in self.gather.values()], dim=1)
             combine = self.linear if self.linear is not None else self.mlp
@@ -297,6 +305,8 @@ class SumOfTerms(nn.Module):
         residual: Add X.
         dropout: Probability.
     """
+
+    takes_bfloat16 = False
 
     def __init__(self, width: int, residual: bool = False, dropout: float = 0.0):
         super().__init__()

@@ -152,16 +152,21 @@ class PairEncoder(nn.Module):
         graph.pairs.settle()
         _ = graph.diagonal
 
-    def forward(self, data: Batch | Data, graph: PairGraph) -> Float[Tensor, "pairs width"]:
+    def forward(
+        self, data: Batch | Data, graph: PairGraph, stored: torch.dtype | None = None
+    ) -> Float[Tensor, "pairs width"]:
+        """X(s, v), stored as ``stored``; in the precision of the weights by default."""
         node = encode_nodes(self.nodes, data, graph.nodes.total)
         encoding = self._encoding(data, graph).to(node.dtype) if self.k else None
+        stored = stored or node.dtype
         if self.marking == "none":
             parts = [broadcast(node, graph.pairs, along=0)]
         elif kernels_apply(node) and covers(node.size(1)) and node.dtype == self.distances.weight.dtype:
-            return _MarkedPairs.apply(node, self.distances.weight, self._marks(data, graph), encoding, graph.pairs)
+            marks = self._marks(data, graph)
+            return _MarkedPairs.apply(node, self.distances.weight, marks, encoding, graph.pairs, stored)
         else:
             parts = [broadcast(node, graph.pairs, along=0) + self.distances(self._marks(data, graph))]
-        return torch.cat(parts + ([] if encoding is None else [encoding]), dim=1)
+        return torch.cat(parts + ([] if encoding is None else [encoding]), dim=1).to(stored)
 
     def _encoding(self, data: Batch | Data, graph: PairGraph) -> Float[Tensor, "pairs k"]:
         if "laplacian_eigenvectors" not in data or not (self.scale_encoding or (self.flip_signs and self.training)):
@@ -198,9 +203,11 @@ class _MarkedPairs(torch.autograd.Function):
         marks: Int[Tensor, " pairs"],
         encoding: Float[Tensor, "pairs k"] | None,
         pairs: Product,
+        stored: torch.dtype,
     ) -> Float[Tensor, "pairs width"]:
         inner = node.size(1)
-        out = buffers.empty(pairs.total, inner + (0 if encoding is None else encoding.size(1)), node)
+        like = node.new_empty(0, dtype=stored)
+        out = buffers.empty(pairs.total, inner + (0 if encoding is None else encoding.size(1)), like)
         for rows in _chunks(pairs.total):
             out[rows, :inner] = table.index_select(0, marks[rows])
         if encoding is not None:
@@ -214,10 +221,11 @@ class _MarkedPairs(torch.autograd.Function):
     def backward(ctx: Any, grad: Float[Tensor, "pairs width"]) -> tuple[Tensor | None, ...]:
         marks, pairs, inner, entries = ctx.settled
         grad = grad[:, :inner]
-        d_table = grad.new_zeros(entries, inner)
+        d_node = sum_repeated(grad, pairs)
+        d_table = d_node.new_zeros(entries, inner)
         for rows in _chunks(pairs.total):  # a product with indicators: sums of few groups of many rows
-            d_table.addmm_(one_hot(marks[rows], entries).to(grad.dtype).t(), grad[rows])
-        return sum_repeated(grad, pairs), d_table, None, None, None
+            d_table.addmm_(one_hot(marks[rows], entries).to(d_table.dtype).t(), grad[rows].to(d_table.dtype))
+        return d_node, d_table, None, None, None, None
 
 
 def _chunks(rows: int) -> Iterator[slice]:

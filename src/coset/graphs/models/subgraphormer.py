@@ -47,6 +47,7 @@ from coset.graphs.models.product import PairEncoder, PairGraph
 from coset.graphs.models.readouts import head_of, renumbering_claim
 from coset.nn import MLP, norm_of_repeated
 from coset.relations import marginalise, pool
+from coset.relations.operators import arithmetic
 from coset.relations.structure import settle
 from coset.relations.verbs import Score
 from coset.symmetry import Claim, NodePermutation, PairRowPermutation
@@ -55,12 +56,30 @@ LEVELS = (*readouts.LEVELS, "pair")
 
 
 class _PairModel(nn.Module):
-    """What Subgraphormer and GNN-SSWL+ share: encode pairs, run the layers, pool, predict."""
+    """What Subgraphormer and GNN-SSWL+ share: encode pairs, run the layers, pool, predict.
+
+    Attributes:
+        stored: What rows of pairs are kept as in training; ``None`` for the precision of the weights.
+    """
 
     encoder: PairEncoder
     layers: nn.ModuleList
     head: nn.Module
     level: str
+    stored: torch.dtype | None = None
+
+    def store_in_bfloat16(self) -> None:
+        """Keep rows of pairs in bfloat16 while training on a CPU: activations, their gradients, products of matrices.
+
+        Weights, statistics of norms, softmax and sums stay float32, and so does all of evaluation.
+
+        Raises:
+            ValueError: A layer has no operation on rows that are stored so.
+        """
+        for layer in self.layers:
+            if not layer.takes_bfloat16:
+                raise ValueError("its layers have no operation on rows of pairs in bfloat16")
+        self.stored = torch.bfloat16
 
     def structure(self, data: Batch | Data) -> PairGraph:
         """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
@@ -69,10 +88,10 @@ class _PairModel(nn.Module):
     def pair_features(self, data: Batch | Data) -> tuple[Float[Tensor, "pairs width"], PairGraph]:
         """X(s, v) after the last layer, and the pairs it lives on."""
         graph = PairGraph.of(data)
-        x = self.encoder(data, graph)
+        x = self.encoder(data, graph, self.stored if self.training else None)
         for layer in self.layers:
             x = layer(x, graph)
-        return x, graph
+        return x.to(arithmetic(x.dtype)), graph
 
     def node_features(self, data: Batch | Data) -> Float[Tensor, "nodes width"]:
         """The mean of X(s, v) over the roots s: one row a node."""

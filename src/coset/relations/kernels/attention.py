@@ -5,7 +5,8 @@ contiguous; ``along=0``: a column), so every scatter of the backward pass is fre
 saved: the backward pass computes it again.
 
 Arrays are flat; a matrix comes with its leading dimension ``ld_*``, so a slice of columns needs no copy. ``H`` and
-``W`` are tuples whose lengths are the number of heads and of columns (heads times channels): see :mod:`.simd`.
+``W`` are tuples whose lengths are the number of heads and of columns (heads times channels): see :mod:`.simd`. Rows of
+pairs may be stored in bfloat16 (there, too); ``term`` and all that is added up are in the precision of arithmetic.
 """
 
 from typing import Any
@@ -59,7 +60,7 @@ def gat_forward(
     term: Numbers, has_term: bool, slope: float, out: Numbers, ld_o: int,
 ) -> None:  # fmt: skip
     heads = len(H)
-    logit = np.empty((longest + 1) * heads, value.dtype)
+    logit = np.empty((longest + 1) * heads, term.dtype)
     graph = np.searchsorted(layout[0], begin, side="right") - 1
     for item in range(begin, end):
         while item >= layout[0, graph + 1]:
@@ -98,19 +99,21 @@ def gat_backward(
     d_source: Numbers, ld_ds: int, d_target: Numbers, ld_dt: int, d_term: PerThread,
 ) -> None:  # fmt: skip
     """Gradients, of every row; ``d_term[part]`` comes zeroed and is this thread's own."""
-    heads = len(H)
-    logit = np.empty((longest + 1) * heads, value.dtype)
-    weight = np.empty((longest + 1) * heads, value.dtype)
-    inner = np.empty((longest + 1) * heads, value.dtype)
+    heads, columns = len(H), len(W)
+    logit = np.empty((longest + 1) * heads, term.dtype)
+    weight = np.empty((longest + 1) * heads, term.dtype)
+    inner = np.empty((longest + 1) * heads, term.dtype)
+    most = np.diff(layout[1]).max()
+    sent, asked = np.empty(most * columns, term.dtype), np.empty(most * heads, term.dtype)
     d_own = d_term[part]
     graph = np.searchsorted(layout[0], begin, side="right") - 1
     for item in range(begin, end):
         while item >= layout[0, graph + 1]:
             graph += 1
         base_in, step_in, base_out, step_out = item_rows(item, graph, along, layout)
-        for k in range(layout[1, graph + 1] - layout[1, graph]):
-            store(d_value, (base_in + k * step_in) * ld_dv, zeros(value, W))
-            store(d_source, (base_in + k * step_in) * ld_ds, zeros(value, H))
+        count = layout[1, graph + 1] - layout[1, graph]
+        sent[: count * columns] = 0
+        asked[: count * heads] = 0
         offset = layout[2, graph]
         for i in range(layout[2, graph + 1] - offset):
             row_out = base_out + i * step_out
@@ -135,21 +138,23 @@ def gat_backward(
             g = load(grad, row_out * ld_g, W)
             mean = zeros(value, H)
             for e in range(first, last):
-                row = base_in + column[e] * step_in
+                k = column[e]
                 w = divide(load(weight, (e - first) * heads, H), total)
-                dot = fold(multiply(g, load(value, row * ld_v, W)), H)
-                store(d_value, row * ld_dv, multiply_add(expand(w, W), g, load(d_value, row * ld_dv, W)))
+                dot = fold(multiply(g, load(value, (base_in + k * step_in) * ld_v, W)), H)
+                store(sent, k * columns, multiply_add(expand(w, W), g, load(sent, k * columns, W)))
                 store(weight, (e - first) * heads, w)
                 store(inner, (e - first) * heads, dot)
                 mean = multiply_add(w, dot, mean)
             received = zeros(value, H)
             for e in range(first, last):
-                row = base_in + column[e] * step_in
-                at = (e - first) * heads
+                k, at = column[e], (e - first) * heads
                 d = multiply(load(weight, at, H), subtract(load(inner, at, H), mean))
                 d = where_positive(load(logit, at, H), d, scale(d, slope))
                 received = add(received, d)
-                store(d_source, row * ld_ds, add(load(d_source, row * ld_ds, H), d))
+                store(asked, k * heads, add(load(asked, k * heads, H), d))
                 if has_term:
                     store(d_own, edge[e] * heads, add(load(d_own, edge[e] * heads, H), d))
             store(d_target, row_out * ld_dt, received)
+        for k in range(count):
+            store(d_value, (base_in + k * step_in) * ld_dv, load(sent, k * columns, W))
+            store(d_source, (base_in + k * step_in) * ld_ds, load(asked, k * heads, H))

@@ -2,7 +2,8 @@
 roots of a product and its adjoint.
 
 Arrays are flat; a matrix comes with its leading dimension ``ld``. ``lanes`` is a tuple whose length, which divides the
-number of columns, is that of the vectors: see :mod:`.simd`.
+number of columns, is that of the vectors: see :mod:`.simd`. Tall matrices may be stored in bfloat16 (there, too);
+vectors of one number a column and what is summed are in the precision of arithmetic.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from numba import njit
 from coset.relations.kernels.arguments import Lanes, Numbers, PerThread, Whole
 from coset.relations.kernels.simd import add, load, multiply, multiply_add, store, subtract, where_positive, zeros
 
-ROWS = 64  # summed in the precision of x before they are added to totals in float64
+ROWS = 64  # summed in the precision of arithmetic before they are added to totals in float64
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
@@ -23,7 +24,7 @@ def moments(
 ) -> None:  # fmt: skip
     """Add up x - about and its square, by column: ``sums[part]`` is ``[2, columns]``."""
     width = len(lanes)
-    total, square = np.empty(columns, x.dtype), np.empty(columns, x.dtype)
+    total, square = np.empty(columns, about.dtype), np.empty(columns, about.dtype)
     for first in range(begin, end, ROWS):
         total[:], square[:] = 0, 0
         for row in range(first, min(first + ROWS, end)):
@@ -56,7 +57,7 @@ def gradient_sums(
 ) -> None:  # fmt: skip
     """Add up g' and g' (x - mean), by column."""
     width = len(lanes)
-    total, moved = np.empty(columns, x.dtype), np.empty(columns, x.dtype)
+    total, moved = np.empty(columns, mean.dtype), np.empty(columns, mean.dtype)
     nothing = zeros(x, lanes)
     for first in range(begin, end, ROWS):
         total[:], moved[:] = 0, 0

@@ -7,13 +7,16 @@ is part of the type;
 kernels receive it as the length of a tuple, which keeps them ordinary module-level functions that Numba caches on disk.
 
 Any length works; LLVM splits it over the registers that the machine has.
+
+NumPy has no bfloat16: an array of 16-bit integers is one, stored. A load widens it to float32, a store rounds to the
+nearest (ties to even), and all that lies between is float32.
 """
 
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
@@ -27,6 +30,21 @@ def operation(typed: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
     """What Numba makes of a function of a typing context and types: a call with values of these types."""
     compiled: Any = intrinsic(typed)
     return compiled
+
+
+STORED = types.int16
+"""Of an array that holds bfloat16, bit by bit."""
+
+
+def arithmetic(scalar: Any) -> Any:
+    """What kernels compute in: float32 for what is stored in bfloat16."""
+    return types.float32 if scalar == STORED else scalar
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for products of matrices in bfloat16."""
+    features = binding.get_host_cpu_features()
+    return bool(features.get("avx512bf16") or features.get("amx-bf16"))
 
 
 class Vector(types.Type):
@@ -45,6 +63,46 @@ class _VectorModel(models.PrimitiveModel):
 
 def _llvm(scalar: Any, lanes: int) -> Any:
     return ir.VectorType(ir.FloatType() if scalar == types.float32 else ir.DoubleType(), lanes)
+
+
+class _BFloatType(ir.types._BaseFloatType):
+    """LLVM's own, which llvmlite does not name."""
+
+    null = "0.0"
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+_BFloatType._create_instance()
+
+
+def _whole(bits: int, lanes: int) -> Any:
+    return ir.VectorType(ir.IntType(bits), lanes)
+
+
+def _widened(builder: Any, stored: Any, lanes: int) -> Any:
+    """float32 of bfloat16: the same upper half, and zeros."""
+    bits = builder.zext(stored, _whole(32, lanes))
+    bits = builder.shl(bits, ir.Constant(_whole(32, lanes), [16] * lanes))
+    return builder.bitcast(bits, _llvm(types.float32, lanes))
+
+
+def _rounded(builder: Any, value: Any, lanes: int) -> Any:
+    """bfloat16 nearest to float32, ties to even; NaN stays NaN."""
+    if binding.get_host_cpu_features().get("avx512bf16"):
+        short = builder.fptrunc(value, ir.VectorType(_BFloatType(), lanes))
+        return builder.bitcast(short, _whole(16, lanes))
+
+    def constant(number: int) -> Any:
+        return ir.Constant(_whole(32, lanes), [number] * lanes)
+
+    bits = builder.bitcast(value, _whole(32, lanes))
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    nearest = builder.add(builder.add(bits, constant(0x7FFF)), odd)
+    nearest = builder.select(builder.fcmp_unordered("uno", value, value), constant(0x7FC00000), nearest)
+    return builder.trunc(builder.lshr(nearest, constant(16)), _whole(16, lanes))
 
 
 def _constant(scalar: Any, lanes: int, value: float) -> Any:
@@ -68,12 +126,14 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 @operation
 def load(typing_context: Any, array: Any, index: Any, like: Any) -> Any:
     """The vector at ``array[index:]`` with as many lanes as the tuple ``like`` has entries."""
-    result = Vector(array.dtype, like.count)
+    result = Vector(arithmetic(array.dtype), like.count)
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = _llvm(array.dtype, like.count)
+        stored = array.dtype == STORED
+        vector = _whole(16, like.count) if stored else _llvm(array.dtype, like.count)
         address = _address(context, builder, array, arguments[0], arguments[1], vector)
-        return builder.load(address, align=array.dtype.bitwidth // 8, typ=vector)
+        found = builder.load(address, align=array.dtype.bitwidth // 8, typ=vector)
+        return _widened(builder, found, like.count) if stored else found
 
     return result(array, types.intp, like), build
 
@@ -83,9 +143,10 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """Write a vector to ``array[index:]``."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = _llvm(value.scalar, value.lanes)
-        address = _address(context, builder, array, arguments[0], arguments[1], vector)
-        builder.store(arguments[2], address, align=array.dtype.bitwidth // 8)
+        stored = array.dtype == STORED
+        given = _rounded(builder, arguments[2], value.lanes) if stored else arguments[2]
+        address = _address(context, builder, array, arguments[0], arguments[1], given.type)
+        builder.store(given, address, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), build
@@ -95,16 +156,16 @@ def _constant_of(value: float, doc: str) -> Callable[..., Any]:
     @operation
     def function(typing_context: Any, array: Any, like: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return _constant(array.dtype, like.count, value)
+            return _constant(arithmetic(array.dtype), like.count, value)
 
-        return Vector(array.dtype, like.count)(array, like), build
+        return Vector(arithmetic(array.dtype), like.count)(array, like), build
 
     function.__doc__ = doc
     return function
 
 
-zeros = _constant_of(0.0, "A vector of zeros in the precision of ``array``.")
-lowest = _constant_of(-3.0e38, "A vector of numbers below every logit, in the precision of ``array``.")
+zeros = _constant_of(0.0, "A vector of zeros in the precision that goes with ``array``.")
+lowest = _constant_of(-3.0e38, "A vector below every logit, in the precision that goes with ``array``.")
 
 
 def _binary(instruction: Callable[[Any, Any, Any], Any], doc: str) -> Callable[..., Any]:
