@@ -138,11 +138,10 @@ class Relation(Structure):
         if key not in self._gatherings:
             inputs = self.source if product is None else product
             outputs = self.target if product is None else product.replace(along, self.target)
-            tables = [part for table in (self.rows, self.transpose.rows) for part in table[:3]]
-            graph_of_edge = self.source.batch[self.index[0]]
+            into, back = self.rows, self.transpose.rows
             self._gatherings[key] = Gathering(
-                self.layout(product, along), outputs.batch, *tables[:3], inputs.batch, *tables[3:],
-                self.index.contiguous(), graph_of_edge,
+                self.layout(product, along), outputs.batch, into.ptr, into.source, into.edge, inputs.batch, back.ptr,
+                back.source, back.edge, self.index.contiguous(), self.source.batch[self.index[0]],
             )  # fmt: skip
         return self._gatherings[key]
 
