@@ -29,11 +29,11 @@ from coset.nn.norm_relu import NormReLU, add_repeated, covers, settled, sum_repe
 
 def applies(block: Any, x: Tensor) -> bool:
     """Whether this operation can stand for the block on this input."""
-    return fits(block) and gathers_as_published(block, x) and settled([block.norm], x)
+    return gathers_as_published(block, x) and fits(block) and settled([block.norm], x)
 
 
 def fits(block: Any) -> bool:
-    """Whether the kernels take as many columns as it has."""
+    """Whether the kernels take as many columns as a published block has."""
     return block.linear is not None and covers(block.gather["vv"].linear.out_features)
 
 
