@@ -158,11 +158,17 @@ class _Scene:
 
     @cached_property
     def apart(self) -> Float[np.ndarray, "points points"]:
+        """Distances of all points in the picture (:func:`_distances`)."""
         return _distances(self.flat, self.seen)
+
+    @cached_property
+    def nearest(self) -> Int[np.ndarray, "points points"]:
+        """All points, the nearest to each first."""
+        return np.argsort(self.apart, 1, kind="stable")
 
     def among(self, chosen: Bool[np.ndarray, " points"], neighbours: int) -> Float[np.ndarray, " points"]:
         """Share of the nearest neighbours of each point that are chosen."""
-        order = np.argsort(self.apart, 1, kind="stable")[:, :neighbours]
+        order = self.nearest[:, :neighbours]
         within = np.isfinite(np.take_along_axis(self.apart, order, 1))
         return (chosen[order] & within).sum(1) / np.maximum(within.sum(1), 1)
 
@@ -277,14 +283,15 @@ class _Depths:
     @classmethod
     def of(cls, scene: _Scene, rows: np.ndarray, options: MoverOptions) -> _Depths:
         terms = _Terms(scene, rows, options)
-        solution = _least(terms, options, np.ones(terms.height // 3))
+        whole = terms.whole()
+        solution = _least(whole, len(terms.where), options, np.ones(terms.height // 3))
         if terms.along_ground.any():
-            free = _least(terms, options, np.where(terms.along_ground, 0.0, 1.0))
+            free = _least(whole, len(terms.where), options, np.where(terms.along_ground, 0.0, 1.0))
             others, usual = ~terms.along_ground, options.cut * np.median(free.size[~terms.along_ground])
             costs = [np.log1p((found.size[others] / usual) ** 2).mean() for found in (solution, free)]
             # Where the tracks themselves tell of a way up or down, it is one.
             solution = solution if costs[0] < AGAINST * costs[1] else free
-        deviation = _deviation(terms, solution, stretches=max(scene.seen.shape[1] / 4, 1))
+        deviation = _deviation(terms, whole, solution, stretches=max(scene.seen.shape[1] / 4, 1))
         return cls(terms.where, solution.base, solution.slope, solution.scale, deviation, terms.origins, terms.rays)
 
     def at(self, scale: float) -> Float[np.ndarray, " observations"]:
@@ -311,14 +318,14 @@ class _Least(NamedTuple):
     weight: Float[np.ndarray, " differences"]
 
 
-def _deviation(terms: _Terms, solution: _Least, stretches: float) -> float:
+def _deviation(terms: _Terms, whole: tuple[sparse.csr_matrix, np.ndarray], solution: _Least, stretches: float) -> float:
     """Of the logarithm of the mean depth: how the body itself travels and swerves against how the camera does.
 
     The one tells the depth as far as it is small beside the other, over a few independent stretches of the video.
     """
     if not np.isfinite(solution.scale):
         return np.inf
-    design, constant = terms.whole()
+    design, constant = whole
     told = 0.0
     for own in (terms.steps, terms.bends):
         depths = design[own, : len(terms.where)]  # of the points: the way of the whole body is among what they do
@@ -328,9 +335,15 @@ def _deviation(terms: _Terms, solution: _Least, stretches: float) -> float:
     return float(told**-0.5) if told else np.inf
 
 
-def _least(terms: _Terms, options: MoverOptions, start: Float[np.ndarray, " differences"]) -> _Least:
-    """Robustly re-weighted, from weights of which those that are 0 stay 0."""
-    design, constant = terms.whole()
+def _least(
+    whole: tuple[sparse.csr_matrix, np.ndarray],
+    observations: int,
+    options: MoverOptions,
+    start: Float[np.ndarray, " differences"],
+) -> _Least:
+    """Robustly re-weighted, from weights of which those that are 0 stay 0; depths are the first unknowns."""
+    design, constant = whole
+    depths = np.arange(design.shape[1]) < observations
     weight = start
     for _ in range(options.rounds + 1):
         used, wide = weight, np.repeat(weight, 3)
@@ -338,7 +351,6 @@ def _least(terms: _Terms, options: MoverOptions, start: Float[np.ndarray, " diff
         normal = (design.T @ weighted).tocsc()
         normal = normal + 1e-6 * normal.diagonal().mean() * sparse.identity(normal.shape[0], format="csc")
         factor = splu(normal)
-        depths = np.arange(normal.shape[0]) < len(terms.where)
         slope = factor.solve(depths.astype(float))
         slope = slope / slope[depths].mean()
         base = -factor.solve(weighted.T @ constant)

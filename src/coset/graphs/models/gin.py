@@ -108,8 +108,7 @@ class GIN(nn.Module):
 
     def structure(self, data: Batch | Data) -> Relation:
         """What the layers need to know of a batch (:mod:`coset.relations.structure`)."""
-        nodes = IndexSet(node_counts(data))
-        return Relation(nodes, nodes, data.edge_index).settle()
+        return self._relation(data).settle()
 
     @staticmethod
     def _relation(data: Batch | Data) -> Relation:
