@@ -76,6 +76,26 @@ def logits(source, target, term, vector, KIND: tl.constexpr, SLOPE: tl.constexpr
 
 
 @triton.jit
+def arriving(
+    value, ld_v, source, ld_s, term, base, step, column, edge, entry, here, KIND: tl.constexpr, HAS_TERM: tl.constexpr,
+    HEADS: tl.constexpr, CHANNELS: tl.constexpr, ACC: tl.constexpr, H: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """What comes to a target row along an entry of its compressed row: key, message, and the edge's term (or 0)."""
+    SINGLE: tl.constexpr = KIND == "gat"
+    ld_e: tl.constexpr = HEADS if SINGLE else HEADS * CHANNELS
+    at = base + tl.load(column + entry, mask=here, other=0) * step
+    key = read(source, ld_s, at, here, SINGLE, HEADS, CHANNELS, ACC, H, C)
+    message = read(value, ld_v, at, here, False, HEADS, CHANNELS, ACC, H, C)
+    shift = 0.0
+    if HAS_TERM:
+        number = tl.load(edge + entry, mask=here, other=0)
+        shift = read(term, ld_e, number, here, SINGLE, HEADS, CHANNELS, ACC, H, C)
+        if KIND == "transformer":
+            message += shift
+    return key, message, shift
+
+
+@triton.jit
 def softmax(logit, largest, summed, here):
     """Weights from the largest logit and the sum of their rows; 0 where there is no edge."""
     return tl.exp(tl.where(here[:, None], logit - largest, LOWEST)) / tl.where(summed > 0, summed, 1.0)
@@ -94,7 +114,6 @@ def forward(
     SCALE: tl.constexpr, AXIS: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, H: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     SINGLE: tl.constexpr = KIND == "gat"
-    ld_e: tl.constexpr = HEADS if SINGLE else HEADS * CHANNELS
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     present = row < rows
     first, degree, base, step = places(row, present, graph_of, layout, across, ptr, AXIS, 2, 1)
@@ -105,15 +124,10 @@ def forward(
     mixed = tl.zeros((ROWS, H, C), ACC)
     for j in range(0, tl.max(degree, 0)):
         here = j < degree
-        at = base + tl.load(column + first + j, mask=here, other=0) * step
-        key = read(source, ld_s, at, here, SINGLE, HEADS, CHANNELS, ACC, H, C)
-        message = read(value, ld_v, at, here, False, HEADS, CHANNELS, ACC, H, C)
-        shift = 0.0
-        if HAS_TERM:
-            number = tl.load(edge + first + j, mask=here, other=0)
-            shift = read(term, ld_e, number, here, SINGLE, HEADS, CHANNELS, ACC, H, C)
-            if KIND == "transformer":
-                message += shift
+        key, message, shift = arriving(
+            value, ld_v, source, ld_s, term, base, step, column, edge, first + j, here, KIND, HAS_TERM, HEADS, CHANNELS,
+            ACC, H, C,
+        )  # fmt: skip
         logit, _ = logits(key, own, shift, direction, KIND, SLOPE, SCALE)
         logit = tl.where(here[:, None], logit, LOWEST)
         higher = tl.maximum(largest, logit)
@@ -137,7 +151,6 @@ def target_gradient(
 ):  # fmt: skip
     """Over output rows; writes D to ``inner``, and each program what its rows add to the gradient of ``vector``."""
     SINGLE: tl.constexpr = KIND == "gat"
-    ld_e: tl.constexpr = HEADS if SINGLE else HEADS * CHANNELS
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     present = row < rows
     first, degree, base, step = places(row, present, graph_of, layout, across, ptr, AXIS, 2, 1)
@@ -153,15 +166,10 @@ def target_gradient(
         a_vector, b_vector = tl.zeros((ROWS, H, C), ACC), tl.zeros((ROWS, H, C), ACC)
     for j in range(0, tl.max(degree, 0)):
         here = j < degree
-        at = base + tl.load(column + first + j, mask=here, other=0) * step
-        key = read(source, ld_s, at, here, SINGLE, HEADS, CHANNELS, ACC, H, C)
-        message = read(value, ld_v, at, here, False, HEADS, CHANNELS, ACC, H, C)
-        shift = 0.0
-        if HAS_TERM:
-            number = tl.load(edge + first + j, mask=here, other=0)
-            shift = read(term, ld_e, number, here, SINGLE, HEADS, CHANNELS, ACC, H, C)
-            if KIND == "transformer":
-                message += shift
+        key, message, shift = arriving(
+            value, ld_v, source, ld_s, term, base, step, column, edge, first + j, here, KIND, HAS_TERM, HEADS, CHANNELS,
+            ACC, H, C,
+        )  # fmt: skip
         logit, z = logits(key, own, shift, direction, KIND, SLOPE, SCALE)
         p = softmax(logit, largest, summed, here)
         dot = p * tl.sum(g * message, 2)
