@@ -10,7 +10,10 @@ from coset.motion.data.scenes import Scene, SceneOptions, make_scene
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.trackster4d import Prediction
-from coset.motion.movers import MoverOptions, _Depths, _Scene, _Terms, adopted, bodies_of, moving_rows, place_movers
+from coset.motion.movers import MoverOptions, moving_rows, place_movers
+from coset.motion.movers.bodies import adopted, bodies_of
+from coset.motion.movers.depths import Depths, Terms
+from coset.motion.movers.view import View
 from coset.motion.reconstruct import body_note
 
 NOISE = 8e-4
@@ -158,17 +161,17 @@ def test_two_groups_apart_are_two_bodies():
     apart[112:, :, 0] += 0.5
     mobile = np.arange(100, 124)
     options = MoverOptions()
-    assert len(bodies_of(_Scene.of(known(scene), tracks), mobile, options)) == 1
-    assert [len(rows) for rows in bodies_of(_Scene.of(known(scene), apart), mobile, options)] == [12, 12]
+    assert len(bodies_of(View.of(known(scene), tracks), mobile, options)) == 1
+    assert [len(rows) for rows in bodies_of(View.of(known(scene), apart), mobile, options)] == [12, 12]
 
 
 def test_the_best_depth_is_the_least_of_its_sum_of_squares():
     """The closed form against a search; first solve, all weights 1."""
     scene = walk(2.0, 0.5)
-    view = _Scene.of(known(scene), scene.tracks.tensor().double())
+    view = View.of(known(scene), scene.tracks.tensor().double())
     options = MoverOptions(rounds=0)
-    depths = _Depths.of(view, np.arange(100, 124), options)
-    design, constant = _Terms(view, np.arange(100, 124), options).whole()
+    depths = Depths.of(view, np.arange(100, 124), options)
+    design, constant = Terms(view, np.arange(100, 124), options).whole()
     of_points, of_body = np.split(design.toarray(), [len(depths.where)], axis=1)
 
     def cost(scale):
@@ -211,9 +214,9 @@ def test_what_moves_away_along_the_rays_of_a_gliding_camera_goes_along_the_groun
     noise = np.random.default_rng(1).normal(0, 0.2, (*points.shape[:2], 2))
     tracks = replace(scene.tracks, xy=inside[..., :2] / inside[..., 2:] * 500 + [320, 240] + noise)
     scene = replace(scene, tracks=tracks, points=points, positions=positions)
-    view = _Scene.of(known(scene), tracks.tensor().double())
+    view = View.of(known(scene), tracks.tensor().double())
     rows = np.arange(100, 124)
-    grounded, loose = (_Depths.of(view, rows, MoverOptions(rise=rise)) for rise in (0.005, 1e9))
+    grounded, loose = (Depths.of(view, rows, MoverOptions(rise=rise)) for rise in (0.005, 1e9))
     ways = [np.ptp(np.array([d.points(d.scale)[d.where[:, 1] == n].mean(0) for n in (0, 15)])[:, 2]) for d in
             (grounded, loose)]  # fmt: skip
     assert abs(ways[0] - 1.2) < 0.5 * abs(ways[1] - 1.2)
@@ -225,7 +228,7 @@ def test_a_point_that_would_lie_below_the_ground_goes_with_the_moving_points_aro
     static, gamma = prediction.basis.clone(), prediction.gamma.clone()
     gamma[[110, 115]] = NOISE  # they look still, at places deep below the ground
     static[[110, 115], 0] = torch.tensor([0.0, 2.0, 12.0]).double()
-    view = _Scene.of(prediction._replace(basis=static, gamma=gamma), scene.tracks.tensor().double())
+    view = View.of(prediction._replace(basis=static, gamma=gamma), scene.tracks.tensor().double())
     moving = moving_rows(gamma, NOISE).numpy()
     assert not moving[[110, 115]].any()
     assert set(adopted(view, moving, MoverOptions())) == set(range(100, 124))
@@ -235,5 +238,5 @@ def test_a_few_moving_points_near_a_body_are_a_part_of_it():
     scene = walk(2.0, 0.5)
     tracks = scene.tracks.tensor().double()
     tracks[122:, :, 0] += 0.25
-    (body,) = bodies_of(_Scene.of(known(scene), tracks), np.arange(100, 124), MoverOptions())
+    (body,) = bodies_of(View.of(known(scene), tracks), np.arange(100, 124), MoverOptions())
     assert set(body) == set(range(100, 124))
