@@ -26,7 +26,7 @@ from coset.topology import (
 from coset.topology.benches.blindspots import TorusBench, blind_pairs
 from coset.topology.data.torus import configurations, klein_bottle, strip, tori, torus, torus_pairs
 from coset.topology.invariants import subcomplex_refinement as refinement
-from coset.topology.invariants.subcomplex_refinement import homp_colours, renaming
+from coset.topology.invariants.subcomplex_refinement import StableColours, homp_colours, renaming
 from coset.topology.liftings import ring_complex
 from coset.topology.liftings.marking import pair_distances
 
@@ -250,3 +250,38 @@ def test_multisets_are_numbered_as_they_are(sets, seed):
     codes = refinement._multisets(values[order], target[order], len(sets))
     known = [tuple(sorted(held)) for held in sets]
     assert all((codes[i] == codes[j]) == (known[i] == known[j]) for i in range(len(sets)) for j in range(len(sets)))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 50))
+@settings(max_examples=25, deadline=None)
+def test_messages_between_pairs_are_those_of_the_edges_written_out(seed, kinds):
+    draw = np.random.default_rng(seed)
+    graphs = [nx.gnp_random_graph(int(draw.integers(3, 9)), 0.5, seed=int(draw.integers(999))) for _ in range(3)]
+    graphs.append(nx.star_graph(40))
+    stable = StableColours.of([to_data(ring_complex(graph, 6), ranks=3) for graph in graphs])
+    for term, ranks in (("low", (0, 2)), ("low", (1, 1)), ("high", (0, 1)), ("high", (1, 2))):
+        rule = SubcomplexRefinement(ranks, terms=(term,))
+        product = stable.batch.pairs(*ranks)
+        if not product.total:
+            continue
+        colours = draw.integers(0, kinds, product.total).astype(np.int32)
+        along = 0 if term == "low" else 1
+        rank, between = (ranks[0], ranks[0] + 1) if term == "low" else (ranks[1], ranks[1] - 1)
+        relation, bridge = stable.batch.neighbours(rank, between)
+        source, target, edge = (part.tolist() for part in relation.expand(product, along))
+        held = [[] for _ in range(product.total)]
+        for s, t, e in zip(source, target, edge, strict=True):
+            held[t].append((int(colours[s]), int(stable.cells[between][bridge[e]])))
+        known = [tuple(sorted(entries)) for entries in held]
+        codes = refinement._messages(stable, rule, term, colours).tolist()
+        assert len(set(codes)) == len(set(known)) == len(set(zip(codes, known, strict=True)))
+        assert sorted(set(codes)) == list(range(len(set(codes))))
+
+
+@given(st.lists(st.tuples(st.integers(-9, 2**40), st.integers(-(2**50), 3), st.integers(0, 2)), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_rows_are_numbered_in_their_order(rows):
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    codes = refinement._number(*columns).tolist()
+    known = {row: number for number, row in enumerate(sorted(set(rows)))}
+    assert codes == [known[row] for row in rows]

@@ -23,8 +23,8 @@ from coset.topology.invariants import (
     is_orientable,
 )
 from coset.topology.invariants.subcomplex_refinement import (
+    StableColours,
     SubcomplexRefinement,
-    homp_classes,
     renaming,
     subcomplex_classes,
 )
@@ -140,8 +140,8 @@ def _verdicts(
 ) -> tuple[list[Verdict], bool | None]:
     top = max(first.top, second.top)
     data = [to_data(c, ranks=top + 1) for c in (first, second)]
-    classes = homp_classes(data)
-    homp, found = bool(classes[0] != classes[1]), []
+    stable = StableColours.of(data)
+    homp, found = bool(stable.classes[0] != stable.classes[1]), []
     equal = not homp and may_be_equal and renaming(*data) is not None
     sizes = {
         (low, high): max(int(d.num_cells[0, low] * d.num_cells[0, high]) for d in data)
@@ -157,7 +157,7 @@ def _verdicts(
             found.append(Verdict(name, None, None, pairs))
         else:  # once apart they stay apart
             rule = SubcomplexRefinement(ranks, marking)
-            apart = (layers for layers, c in enumerate(subcomplex_classes(data, rule)) if c[0] != c[1])
+            apart = (layers for layers, c in enumerate(subcomplex_classes(stable, rule)) if c[0] != c[1])
             layers = next(apart, None)
             found.append(Verdict(name, layers is not None, layers, pairs))
     verdicts = [Verdict("HOMP", homp, None, 0), *found]

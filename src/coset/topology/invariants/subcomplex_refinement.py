@@ -20,12 +20,11 @@ from torch_geometric.data import Batch
 from coset.core.errors import check_choice
 from coset.topology.data.batches import CellBatch, ComplexData
 from coset.topology.data.complexes import Complex
+from coset.topology.invariants import refinement_kernels as kernels
 from coset.topology.liftings.marking import pair_distances
 
 Colours = Int[np.ndarray, " _cells"]
 TERMS = ("low", "incidence", "high")
-SPREAD = 8
-"""Numbers up to so many times as large as there are of them are looked up in a table; others are sorted."""
 TRIES = 12
 """Pairs of vertices that are told apart in the search for a renaming."""
 LONG = 24
@@ -61,51 +60,63 @@ class SubcomplexRefinement:
         return f"SCL({self.ranks[0]},{self.ranks[1]}) {self.marking}"
 
 
+@dataclass(frozen=True)
+class StableColours:
+    """Complexes of a batch, and what all higher-order message passing can make of their cells.
+
+    Attributes:
+        batch: Of the complexes.
+        cells: Stable colours of the cells of each rank under all natural neighbourhoods.
+        classes: Numbers of the complexes; those with one number no such network tells apart.
+    """
+
+    batch: CellBatch
+    cells: list[Colours]
+    classes: Int[np.ndarray, " complexes"]
+
+    @classmethod
+    def of(cls, complexes: Sequence[ComplexData]) -> StableColours:
+        batch = CellBatch(Batch.from_data_list(list(complexes)))
+        cells = _homp(batch)
+        return cls(batch, cells, _classes(batch, cells))
+
+
 def homp_colours(complexes: Sequence[ComplexData]) -> list[Colours]:
     """Stable colours of the cells of each rank under all natural neighbourhoods, for the batch of these complexes."""
-    return _homp(CellBatch(Batch.from_data_list(list(complexes))))
+    return StableColours.of(complexes).cells
 
 
 def homp_classes(complexes: Sequence[ComplexData]) -> Int[np.ndarray, " complexes"]:
     """Number the classes of complexes that no higher-order message passing tells apart."""
-    batch = CellBatch(Batch.from_data_list(list(complexes)))
-    return _classes(batch, _homp(batch))
+    return StableColours.of(complexes).classes
 
 
 def subcomplex_classes(
-    complexes: Sequence[ComplexData], rule: SubcomplexRefinement, max_layers: int | None = None
+    complexes: Sequence[ComplexData] | StableColours, rule: SubcomplexRefinement, max_layers: int | None = None
 ) -> Iterator[Int[np.ndarray, " complexes"]]:
     """Classes after 0, 1, 2, ... subcomplex layers on top of stable HOMP colours, until nothing changes.
 
     Two complexes are apart once the multiset, over x, of the multisets {chi(x, s)}, or the same over s, differs.
     """
-    batch = CellBatch(Batch.from_data_list(list(complexes)))
-    stable = _homp(batch)
-    base = _classes(batch, stable)
-    first, second = rule.ranks
+    stable = complexes if isinstance(complexes, StableColours) else StableColours.of(complexes)
+    batch, (first, second) = stable.batch, rule.ranks
     product = batch.pairs(first, second)
     x, s = (axis.numpy() for axis in product.coordinates)
-    mark = pair_distances(batch, first, second, rule.bridge).numpy().astype(np.int64)
+    mark = pair_distances(batch, first, second, rule.bridge).numpy().astype(np.int32)
     if rule.marking == "binary":
-        mark = (mark == 0).astype(np.int64)
-    colours = _number(stable[first][x], stable[second][s], mark)
-    relations, done = None, 0
+        mark = (mark == 0).astype(np.int32)
+    colours = _number(stable.cells[first][x], stable.cells[second][s], mark)
+    done = 0
     while True:
         pooled = [_multisets(colours, axis, index.total) for axis, index in zip((x, s), (product.left, product.right))]
         yield _number(
-            base,
+            stable.classes,
             _multisets(pooled[0], product.left.batch.numpy(), product.graphs),
             _multisets(pooled[1], product.right.batch.numpy(), product.graphs),
         )
         if done == max_layers:
             return
-        if relations is None:  # many are apart before the first layer, and ask for no more
-            relations = [_pair_edges(batch, rule, term, stable) for term in rule.terms]
-        blocks = [
-            _multisets(_number(colours[source], bridge), target, rows)[spread]
-            for source, bridge, target, rows, spread in relations
-        ]
-        refined = _number(colours, *blocks)
+        refined = _number(colours, *(_messages(stable, rule, term, colours) for term in rule.terms))
         if _count(refined) == _count(colours):
             return
         colours, done = refined, done + 1
@@ -212,26 +223,27 @@ def _homp(batch: CellBatch, colours: list[Colours] | None = None) -> list[Colour
         colours = refined
 
 
-def _pair_edges(
-    batch: CellBatch, rule: SubcomplexRefinement, term: str, stable: list[Colours]
-) -> tuple[Int[np.ndarray, " edges"], Colours, Int[np.ndarray, " edges"], int, Int[np.ndarray, " pairs"]]:
-    """Source rows, bridge colours, target slots, number of slots, and the slot that each pair reads."""
-    first, second = rule.ranks
+def _messages(stable: StableColours, rule: SubcomplexRefinement, term: str, colours: Colours) -> Colours:
+    """What one term of a subcomplex layer tells each pair."""
+    batch, (first, second) = stable.batch, rule.ranks
     product = batch.pairs(first, second)
-    everything = np.arange(product.total)
     if term == "incidence":
-        relation = batch.incidence(first, second)
-        x, s = relation.index
-        rows = product.rows(x, s).numpy()
-        return rows, np.zeros_like(rows), x.numpy(), product.left.total, product.coordinates[0].numpy()
+        x, s = batch.incidence(first, second).index
+        holders = _multisets(colours[product.rows(x, s).numpy()], x.numpy(), product.left.total)
+        return holders[product.coordinates[0].numpy()]
     rank, along = (first, 0) if term == "low" else (second, 1)
     default = first + 1 if term == "low" else (second - 1 if second else 1)
     chosen = rule.bridge if term == "low" else rule.high_bridge
     between = default if chosen is None else chosen
     relation, bridge = batch.neighbours(rank, between)
     assert bridge is not None
-    source, target, edge = (part.numpy() for part in relation.expand(product, along))
-    return source, stable[between][bridge.numpy()[edge]], target, product.total, everything
+    passed = stable.cells[between][bridge.numpy()[relation.rows.edge.numpy()]]
+    shape = product.ptr, product.right.sizes, product.left.sizes
+    places = product.axis(along).batch, product.axis(along).local
+    return kernels.neighbour_multisets(
+        colours, *(part.numpy() for part in shape), along, *(part.numpy() for part in places),
+        relation.rows.ptr.numpy(), relation.rows.source.numpy(), passed, _count(passed) or 1
+    )  # fmt: skip
 
 
 def _classes(batch: CellBatch, colours: list[Colours]) -> Int[np.ndarray, " complexes"]:
@@ -239,26 +251,26 @@ def _classes(batch: CellBatch, colours: list[Colours]) -> Int[np.ndarray, " comp
 
 
 def _number(*columns: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-    """Equal numbers for equal rows, from 0 on."""
-    codes = _dense(columns[0])
+    """Equal numbers for equal rows, from 0 on, in the order of the rows."""
+    codes, count = _dense(columns[0])
     for column in columns[1:]:
-        own = _dense(column)
-        codes = _dense(codes * (_count(own) or 1) + own)
+        own, kinds = _dense(column)
+        both, found = kernels.paired(codes, own, count, kinds)
+        if found < 0:
+            both, found = _ranked(codes.astype(np.int64) * kinds + own)
+        codes, count = both, found
     return codes
 
 
-def _dense(values: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-    """Numbers from 0 on, in the order of the values."""
-    if not values.size:
-        return values.astype(np.int64)
-    least = int(values.min())
-    span = int(values.max()) - least + 1
-    if span > SPREAD * values.size:
-        return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    shifted = values - least
-    there = np.zeros(span, dtype=bool)
-    there[shifted] = True
-    return (np.cumsum(there) - 1)[shifted]
+def _dense(values: Int[np.ndarray, " rows"]) -> tuple[Int[np.ndarray, " rows"], int]:
+    """Numbers from 0 on, in the order of the values, and how many there are."""
+    codes, count = kernels.dense(values)
+    return (codes, count) if count >= 0 else _ranked(values)
+
+
+def _ranked(values: Int[np.ndarray, " rows"]) -> tuple[Int[np.ndarray, " rows"], int]:
+    known, codes = np.unique(values, return_inverse=True)
+    return codes.reshape(-1).astype(np.int32), len(known)
 
 
 def _count(colours: Colours) -> int:
@@ -267,8 +279,11 @@ def _count(colours: Colours) -> int:
 
 def _multisets(values: Int[np.ndarray, " n"], target: Int[np.ndarray, " n"], targets: int) -> Colours:
     """Equal numbers for targets that hold equal multisets of values."""
-    values = _dense(values)
-    kinds = _count(values) or 1
+    values, kinds = _dense(values)
+    kinds = kinds or 1
+    if targets * kinds <= values.size:  # fewer counts than entries: how often each value occurs
+        counts = np.bincount(target.astype(np.int64) * kinds + values, minlength=targets * kinds)
+        return _rows(counts.reshape(targets, kinds))
     narrow = np.int32 if targets * kinds < 2**31 else np.int64  # which is sorted in half of the time
     target, values = np.divmod(np.sort((target.astype(np.int64) * kinds + values).astype(narrow)), narrow(kinds))
     size = np.bincount(target, minlength=targets)

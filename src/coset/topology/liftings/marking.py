@@ -54,7 +54,11 @@ def pair_distances(batch: CellBatch, first: int, second: int, bridge: int | None
         if n and m:
             weights = csr_matrix((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(n, n))
             hops = shortest_path(weights, unweighted=True, directed=False)
-            np.minimum.at(nearest.T, marked[inside] - end[graph], hops[members[inside] - ptr[graph]])
+            held, holders = members[inside] - ptr[graph], marked[inside] - end[graph]
+            order = np.argsort(holders, kind="stable")
+            some, begin = np.unique(holders[order], return_index=True)
+            if len(some):
+                nearest[:, some] = np.minimum.reduceat(hops[held[order]], begin).T
         marks = np.where(np.isinf(nearest), FARTHEST + 1, np.minimum(nearest, FARTHEST))
         parts.append(torch.from_numpy(marks.astype(np.uint8).reshape(-1)))
     return torch.cat(parts).to(batch.data.num_cells.device)
