@@ -18,7 +18,8 @@ from torch import Tensor
 
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
 from coset.motion.data.scenes import Scene, SceneOptions, make_scenes
-from coset.motion.learning import Schedule, teach, train
+from coset.motion.learning import train
+from coset.motion.lessons import Schedule, teach
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D, frame_encoding
 

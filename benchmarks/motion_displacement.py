@@ -15,7 +15,8 @@ import torch
 
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
 from coset.motion.data.scenes import Scene, SceneOptions, make_scenes
-from coset.motion.learning import Schedule, teach, train
+from coset.motion.learning import train
+from coset.motion.lessons import Schedule, teach
 from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import pretrained

@@ -5,18 +5,8 @@ import torch
 
 from coset.motion.data.scenes import SceneOptions, make_scene
 from coset.motion.geometry import project, to_camera
-from coset.motion.learning import (
-    Lesson,
-    Schedule,
-    draw_clips,
-    in_middle_frame,
-    taught,
-    teach,
-    teacher_loss,
-    train,
-    untaught,
-    warm_up,
-)
+from coset.motion.learning import teacher_loss, train, warm_up
+from coset.motion.lessons import Lesson, Schedule, draw_clips, in_middle_frame, taught, teach, untaught
 from coset.motion.losses import LossWeights, warm_up_loss
 from coset.motion.metrics import camera_errors
 from coset.motion.models.trackster4d import Prediction, TracksTo4D

@@ -25,7 +25,8 @@ from coset.motion.baselines import (
 from coset.motion.bundle_adjustment import bundle_adjust
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
 from coset.motion.data.scenes import Scene, SceneOptions, make_scene, make_scenes
-from coset.motion.learning import Schedule, teach, train, untaught
+from coset.motion.learning import train
+from coset.motion.lessons import Schedule, teach, untaught
 from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import load_model, pretrained, save_model

@@ -64,12 +64,12 @@ def test_a_seed_gives_the_same_scene_again():
 
 def test_what_is_hidden_is_not_seen():
     """A point right behind a dense sheet is lost where the sheet covers it."""
-    from coset.motion.data.scenes import _visible
+    from coset.motion.data.scenes import visible
 
     x, y = np.meshgrid(np.arange(100, 200, 2.0), np.arange(100, 200, 2.0))
     pixels = np.concatenate([np.stack([x, y], -1).reshape(-1, 2), [[150.0, 150.0], [250.0, 150.0]]])[:, None]
     depth = np.concatenate([np.full(x.size, 2.0), [3.0, 3.0]])[:, None]
-    seen = _visible(pixels, depth, (640, 480))
+    seen = visible(pixels, depth, (640, 480))
     assert seen[:-2].all()
     assert not seen[-2, 0]
     assert seen[-1, 0]

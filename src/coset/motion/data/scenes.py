@@ -99,9 +99,9 @@ def make_scenes(
 
 def _try_scene(body: str, options: SceneOptions, rng: np.random.Generator) -> Scene | None:
     frames = options.frames
-    surface = _placed(BODIES[body](SURFACE, frames, rng), rng)
+    surface = placed(BODIES[body](SURFACE, frames, rng), rng)
     travel = np.linalg.norm(surface - surface.mean(1, keepdims=True), axis=-1).max(1)
-    scenery = np.repeat(_background(rng)[:, None], frames, 1)
+    scenery = np.repeat(background(rng)[:, None], frames, 1)
     world = np.concatenate([surface, scenery])
     moving = np.concatenate([travel > MOVES, np.zeros(len(scenery), bool)])
     size = (640, 480) if rng.uniform() < 0.75 else (480, 640)
@@ -110,9 +110,9 @@ def _try_scene(body: str, options: SceneOptions, rng: np.random.Generator) -> Sc
     inside = np.einsum("pni,nij->pnj", world - positions, rotations)
     centre = np.array(size) / 2
     pixels = inside[..., :2] / np.maximum(inside[..., 2:], 1e-6) * focal + centre
-    seen = _visible(pixels, inside[..., 2], size)
-    seen = _lose(seen, options, rng)
-    rows = _choose(seen, moving, options, rng)
+    seen = visible(pixels, inside[..., 2], size)
+    seen = lose(seen, options, rng)
+    rows = choose(seen, moving, options, rng)
     if rows is None:
         return None
     pixels, seen = _disturb(pixels[rows], options, rng), seen[rows]
@@ -122,7 +122,7 @@ def _try_scene(body: str, options: SceneOptions, rng: np.random.Generator) -> Sc
     return Scene(tracks, world[rows], rotations, positions, moving[rows], body)
 
 
-def _placed(surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def placed(surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Turned about the vertical, and for some bodies made to walk along a line."""
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
@@ -135,7 +135,7 @@ def _placed(surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return placed + drift * np.linspace(-0.5, 0.5, surface.shape[1])[:, None]
 
 
-def _background(rng: np.random.Generator) -> Float[np.ndarray, "points 3"]:
+def background(rng: np.random.Generator) -> Float[np.ndarray, "points 3"]:
     """Ground, a far wall round the scene, and boxes in between."""
     ground = np.stack([rng.uniform(-4, 4, BACKGROUND), np.zeros(BACKGROUND), rng.uniform(-4, 4, BACKGROUND)], 1)
     angle, radius = rng.uniform(0, 2 * np.pi, BACKGROUND), rng.uniform(2.5, 6)
@@ -154,21 +154,21 @@ def _camera(
     """A smooth arc round the body with the shake of a hand; the body fills about half of the picture."""
     times = np.linspace(0, 1, frames)
     sweep = np.deg2rad(rng.uniform(15, 70)) * rng.choice([-1, 1])
-    azimuth = rng.uniform(0, 2 * np.pi) + sweep * times + 0.08 * _smooth_noise(frames, 1, rng)[:, 0]
+    azimuth = rng.uniform(0, 2 * np.pi) + sweep * times + 0.08 * smooth_noise(frames, 1, rng)[:, 0]
     elevation = np.deg2rad(rng.uniform(5, 35) + rng.uniform(-8, 8) * times)
     distance = focal / min(size) * rng.uniform(2.0, 3.2) * (1 + rng.uniform(-0.2, 0.2) * times)
     middle = target.mean(0) + 0.5 * (target - target.mean(0)) * (rng.uniform() < 0.5)
     away = np.stack([np.cos(azimuth) * np.cos(elevation), np.sin(elevation), np.sin(azimuth) * np.cos(elevation)], 1)
-    positions = middle + distance[:, None] * away + 0.03 * _smooth_noise(frames, 3, rng)
-    forward = middle + 0.08 * _smooth_noise(frames, 3, rng) - positions
+    positions = middle + distance[:, None] * away + 0.03 * smooth_noise(frames, 3, rng)
+    forward = middle + 0.08 * smooth_noise(frames, 3, rng) - positions
     forward /= np.linalg.norm(forward, axis=1, keepdims=True)
-    up = np.array([0, 1.0, 0]) + 0.05 * _smooth_noise(frames, 3, rng)
+    up = np.array([0, 1.0, 0]) + 0.05 * smooth_noise(frames, 3, rng)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
     return np.stack([right, np.cross(forward, right), forward], -1), positions
 
 
-def _smooth_noise(frames: int, channels: int, rng: np.random.Generator) -> np.ndarray:
+def smooth_noise(frames: int, channels: int, rng: np.random.Generator) -> np.ndarray:
     """White noise through a moving average of some frames, at unit variance."""
     width = int(rng.integers(3, 9))
     noise = rng.normal(size=(frames + width - 1, channels))
@@ -176,7 +176,7 @@ def _smooth_noise(frames: int, channels: int, rng: np.random.Generator) -> np.nd
     return np.stack([np.convolve(noise[:, c], kernel, "valid") for c in range(channels)], 1)
 
 
-def _visible(pixels: np.ndarray, depth: np.ndarray, size: tuple[int, int], cell: int = 10) -> np.ndarray:
+def visible(pixels: np.ndarray, depth: np.ndarray, size: tuple[int, int], cell: int = 10) -> np.ndarray:
     """In the picture and nearest in its cell of a depth buffer, within a margin."""
     width, height = size
     inside = (depth > 0.1) & (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
@@ -188,7 +188,7 @@ def _visible(pixels: np.ndarray, depth: np.ndarray, size: tuple[int, int], cell:
     return inside & (depth <= nearest[frame, y, x] + 0.12)
 
 
-def _lose(seen: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> np.ndarray:
+def lose(seen: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> np.ndarray:
     """Lost at random; in half of the scenes only the longest run of a point is kept."""
     seen = seen & (rng.uniform(size=seen.shape) >= options.dropout * rng.uniform(0, 2))
     if rng.uniform() < 0.5:
@@ -206,7 +206,7 @@ def _lose(seen: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> 
     return seen & (frames <= end[:, None]) & (frames > (end - length)[:, None])
 
 
-def _choose(seen: np.ndarray, moving: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> np.ndarray | None:
+def choose(seen: np.ndarray, moving: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> np.ndarray | None:
     """Rows of moving and of static points in random order, or nothing if too few are seen long enough."""
     fit = seen.sum(1) >= options.least_seen
     movers, still = (rng.permutation(np.flatnonzero(fit & kind)) for kind in (moving, ~moving))

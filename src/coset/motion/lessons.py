@@ -1,0 +1,146 @@
+"""What TracksTo4D learns from: videos as tracks, with what is known of them beside, and clips cut from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from coset.motion.baselines import FreeReconstruction
+from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras
+from coset.motion.geometry import NEAREST
+from coset.motion.losses import START, LossWeights
+from coset.motion.models.trackster4d import Prediction
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train.
+
+    Attributes:
+        steps: Updates after the warm-up.
+        batch: Clips of an update; the paper has 1.
+        points: Points of a clip, drawn anew each time.
+        frames: Least and largest number of frames of a clip.
+        first_frames: Number of frames in the first half of training; the paper begins with clips of one length.
+        learning_rate: Of Adam; falls to nothing along a cosine.
+        warm_up: Most updates that bring the cameras to R = I, t = (0, 0, -15).
+        minutes: Processor time after which training ends, the learning rate brought down in time.
+        teacher: Weight of L_teacher.
+        weights: Of the losses.
+    """
+
+    steps: int = 10_000
+    batch: int = 4
+    points: int = 32
+    frames: tuple[int, int] = (12, 32)
+    first_frames: int = 16
+    learning_rate: float = 1e-3
+    warm_up: int = 100
+    minutes: float | None = None
+    teacher: float = 5.0
+    weights: LossWeights = field(default_factory=LossWeights)
+
+
+class Lesson(NamedTuple):
+    """A training video, or a clip of one; batches have one more axis in front.
+
+    Attributes:
+        tracks: (x, y, visible), normalised.
+        rotations: What the teacher found; the identity where it found nothing.
+        positions: The same.
+        static: The same.
+        sure: Points that the teacher found to stand still; none where it failed.
+    """
+
+    tracks: Float[Tensor, "points frames 3"]
+    rotations: Float[Tensor, "frames 3 3"]
+    positions: Float[Tensor, "frames 3"]
+    static: Float[Tensor, "points 3"]
+    sure: Bool[Tensor, " points"]
+
+
+def untaught(tracks: Float[Tensor, "points frames 3"]) -> Lesson:
+    """A video without a teacher's findings."""
+    points, frames = tracks.shape[:2]
+    eye = torch.eye(3).to(tracks).repeat(frames, 1, 1)
+    nowhere = torch.zeros(frames, 3).to(tracks), torch.zeros(points, 3).to(tracks)
+    return Lesson(tracks, eye, *nowhere, torch.zeros(points, dtype=torch.bool))
+
+
+def taught(tracks: Float[Tensor, "points frames 3"], pixel: float = 1 / 600) -> Lesson:
+    """A video with what bundle adjustment finds in it, where most of its points then fit within a pixel.
+
+    Args:
+        tracks: Of a whole video.
+        pixel: In normalised coordinates.
+    """
+    start = Prediction(*(part.detach().double() for part in FreeReconstruction(tracks.double())()))
+    found = adjust_cameras(start, tracks.double(), BundleOptions())
+    sure = found.gamma < 1.2 * pixel
+    if not (found.gamma.median() < 0.8 * pixel and sure.double().mean() > 0.35):
+        return untaught(tracks)
+    kind = tracks.dtype
+    return Lesson(tracks, found.rotations.to(kind), found.positions.to(kind), found.static.to(kind), sure)
+
+
+def teach(videos: Iterable[Tensor], each: Callable[[], object] = lambda: None) -> list[Lesson]:
+    """:func:`taught` for every video; ``each`` is called after each."""
+    lessons = []
+    for tracks in videos:
+        lessons.append(taught(tracks))
+        each()
+    return lessons
+
+
+def draw_clips(videos: Sequence[Lesson], schedule: Schedule, late: bool, generator: torch.Generator) -> Lesson:
+    """A batch of clips of one length: random videos, random start, random points seen in it, mirrored or reversed."""
+    low, high = schedule.frames
+    length = int(torch.randint(low, high + 1, (), generator=generator)) if late else schedule.first_frames
+    length = min(length, min(video.tracks.size(1) for video in videos))
+    drawn: list[Lesson] = []
+    while len(drawn) < schedule.batch:
+        video = videos[int(torch.randint(len(videos), (), generator=generator))]
+        start = int(torch.randint(video.tracks.size(1) - length + 1, (), generator=generator))
+        run = slice(start, start + length)
+        seen = torch.nonzero((video.tracks[:, run, 2] > 0.5).sum(1) >= min(8, length // 2)).squeeze(1)
+        if len(seen) < schedule.points // 2:
+            continue
+        order = torch.randperm(len(seen), generator=generator)
+        # Where too few points are seen, some come twice: the loss does not mind, and shapes stay equal.
+        rows = seen[order[torch.arange(schedule.points) % len(seen)]]
+        clip = Lesson(
+            video.tracks[rows][:, run], video.rotations[run], video.positions[run], video.static[rows], video.sure[rows]
+        )
+        drawn.append(in_middle_frame(_varied(clip, generator)))
+    return Lesson(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def in_middle_frame(clip: Lesson) -> Lesson:
+    """The clip in the gauge of the warm-up: middle camera at (0, 0, -15), looking along z, median static depth 15."""
+    if not clip.sure.any():
+        return clip
+    middle = clip.rotations.size(0) // 2
+    turn, centre = clip.rotations[middle].T, clip.positions[middle]
+    inside = (clip.static - centre) @ turn.T
+    scale = -START / inside[clip.sure, 2].median().clamp(min=NEAREST)
+    origin = torch.tensor([0.0, 0.0, START]).to(centre)
+    positions = scale * (clip.positions - centre) @ turn.T + origin
+    return clip._replace(rotations=turn @ clip.rotations, positions=positions, static=scale * inside + origin)
+
+
+def _varied(clip: Lesson, generator: torch.Generator) -> Lesson:
+    """Mirrored, run backwards: every result is again a possible video."""
+    mirror, reverse = torch.rand(2, generator=generator).tolist()
+    if mirror < 0.5:
+        flip = torch.tensor([-1.0, 1.0, 1.0]).to(clip.tracks)
+        turned = flip[:, None] * clip.rotations * flip
+        clip = Lesson(clip.tracks * flip, turned, clip.positions * flip, clip.static * flip, clip.sure)
+    if reverse < 0.5:
+        tracks, rotations, positions = clip.tracks.flip(1), clip.rotations.flip(0), clip.positions.flip(0)
+        clip = clip._replace(tracks=tracks, rotations=rotations, positions=positions)
+    return clip
