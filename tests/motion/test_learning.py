@@ -1,12 +1,14 @@
+import io
 from dataclasses import replace
 
 import pytest
 import torch
 
+from coset.motion.data.films import make_film
 from coset.motion.data.scenes import SceneOptions, make_scene
 from coset.motion.geometry import project, to_camera
-from coset.motion.learning import teacher_loss, train, warm_up
-from coset.motion.lessons import Lesson, Schedule, draw_clips, in_middle_frame, taught, teach, untaught
+from coset.motion.learning import LEAST_LEVEL, Keep, teacher_loss, train, truth_loss, warm_up
+from coset.motion.lessons import Lesson, Reel, Schedule, draw_clips, in_middle_frame, taught, teach, told, untaught
 from coset.motion.losses import LossWeights, warm_up_loss
 from coset.motion.metrics import camera_errors
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
@@ -18,7 +20,9 @@ def lesson_of(scene):
     """A lesson that holds the truth."""
     points = torch.from_numpy(scene.points[:, scene.tracks.frames // 2]).float()
     rotations, positions = torch.from_numpy(scene.rotations).float(), torch.from_numpy(scene.positions).float()
-    return Lesson(scene.tracks.tensor(), rotations, positions, points, torch.from_numpy(~scene.moving))
+    return untaught(scene.tracks.tensor())._replace(
+        rotations=rotations, positions=positions, static=points, sure=torch.from_numpy(~scene.moving)
+    )
 
 
 def test_the_teacher_finds_cameras_from_tracks_alone():
@@ -114,3 +118,87 @@ def test_every_video_is_taught_or_kept_without():
     scenes = [make_scene("boxes", SceneOptions(points=40, frames=10), s).tracks.tensor() for s in range(2)]
     assert len(teach(scenes, lambda: calls.append(1))) == 2
     assert len(calls) == 2
+
+
+EXACT = SceneOptions(points=40, frames=16, noise=0.0)
+
+
+def saved(state):
+    """As a file would give it back: what training does afterwards does not reach it."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file)
+
+
+def small_network():
+    torch.manual_seed(0)
+    return TracksTo4D(width=16, blocks=1, heads=2, head_width=8, hidden=16, basis=3, octaves=3, kernel=5, orbit=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clips_of_films_that_tell_the_truth_are_consistent(seed):
+    """Cut, mirrored, reversed and re-gauged: every point is seen where the tracks say, moving ones too."""
+    film = make_film(["rod", "boxes"], EXACT, seed)
+    clips = draw_clips([told(film)], SMALL, True, torch.Generator().manual_seed(seed))
+    where = clips.static[:, :, None] + clips.away
+    inside = to_camera(where, clips.rotations[:, None], clips.positions[:, None])
+    seen = clips.tracks[..., 2] > 0.5
+    assert clips.told.all()
+    assert clips.sure.all()
+    assert (project(inside) - clips.tracks[..., :2])[seen].abs().max() < 1e-4
+    assert clips.away.mean(2).abs().max() < 1e-4
+    assert clips.away.norm(dim=-1).max() > 0.1
+
+
+def test_the_truth_costs_nothing_and_what_differs_from_it_does():
+    film = make_film(["rod", "boxes"], EXACT, 1)
+    clip = Lesson(*(part[None] for part in in_middle_frame(told(film))))
+    frames = clip.rotations.size(1)
+    basis = torch.cat((clip.static[:, :, None], clip.away), 2)
+    coefficients = torch.cat((torch.ones(1, frames, 1), torch.eye(frames)[None]), 2)
+    still = project(to_camera(clip.static[:, :, None], clip.rotations[:, None], clip.positions[:, None]))
+    seen = clip.tracks[..., 2] > 0.5
+    left = ((still - clip.tracks[..., :2]).square().sum(-1) * seen).sum(-1) / seen.sum(-1)
+    gamma = left.sqrt().clamp(min=LEAST_LEVEL, max=1.0)
+    right = Prediction(clip.rotations, clip.positions, coefficients, coefficients[..., 0], basis, gamma)
+    assert float(truth_loss(right, clip)) < 1e-6
+    assert float(truth_loss(right._replace(gamma=2 * gamma), clip)) == pytest.approx(0.0693, rel=1e-3)
+    standing = right._replace(basis=torch.cat((basis[:, :, :1], torch.zeros_like(clip.away)), 2))
+    depth = to_camera(basis[:, :, :1] + clip.away, clip.rotations[:, None], clip.positions[:, None])[..., 2]
+    wanted = (clip.away.norm(dim=-1) / depth.clamp(min=1))[seen].mean()
+    assert float(truth_loss(standing, clip)) == pytest.approx(float(wanted), rel=1e-4)
+    assert float(truth_loss(standing, clip._replace(told=torch.tensor([False])))) == 0
+
+
+def test_the_films_of_an_update_are_the_same_however_one_came_there():
+    def make(number):
+        return untaught(torch.full((4, 8, 3), float(number)))
+
+    def numbers(films):
+        return [int(film.tracks[0, 0, 0]) for film in films]
+
+    reel, made = Reel(make, 3), []
+    assert [numbers(reel.at(update)) for update in range(3)] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    assert numbers(Reel(make, 3).at(2, lambda: made.append(1))) == [2, 3, 4]
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("truth", [0.0, 10.0])
+def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(truth):
+    films = [told(make_film(["rod"], replace(EXACT, noise=0.5), seed)) for seed in range(6)]
+    schedule = replace(SMALL, steps=12, truth=truth)
+
+    def reel():
+        return Reel(lambda number: films[number % 6], 3)
+
+    whole = small_network()
+    history = train(whole, reel(), schedule, seed=1)
+    states = []
+    train(small_network(), reel(), schedule, seed=1, keep=Keep(lambda: None, lambda s: states.append(saved(s)), -1.0))
+    assert len(states) == 11
+    assert ("truth" in history[0]) == (truth > 0)
+    for state in (states[0], states[6]):
+        resumed = small_network()
+        assert train(resumed, reel(), schedule, seed=1, keep=Keep(lambda state=state: state, lambda _: None)) == history
+        assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))

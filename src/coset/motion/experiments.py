@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from pydantic import Field, model_validator
 
+from coset.core.files import make_folder
 from coset.core.options import Options
 from coset.motion.baselines import (
     FreeReconstruction,
@@ -24,21 +25,24 @@ from coset.motion.baselines import (
 )
 from coset.motion.bundle_adjustment import bundle_adjust
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
+from coset.motion.data.films import make_film, make_films
 from coset.motion.data.scenes import Scene, SceneOptions, make_scene, make_scenes
-from coset.motion.learning import train
-from coset.motion.lessons import Schedule, teach, untaught
+from coset.motion.learning import Keep, train
+from coset.motion.lessons import Lesson, Reel, Schedule, teach, told, untaught
 from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
 from coset.motion.models.checkpoint import load_model, pretrained, save_model
 from coset.motion.models.trackster4d import Encoding, Prediction, TracksTo4D
 from coset.motion.pages import BRIEF, write
-from coset.runs.folder import HISTORY, PREDICTIONS, RunFolder
+from coset.runs.checkpoints import read_checkpoint
+from coset.runs.folder import HISTORY, PARTS, PREDICTIONS, RunFolder
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run, write_certificate
 from coset.runs.terminal import progress
 from coset.symmetry import EquivarianceReport, verify_claims
 
 CHECKPOINT = "model.safetensors"
+TRAINING_STATE = "training.pt"
 
 
 class EncoderOptions(Options):
@@ -65,10 +69,10 @@ class EncoderOptions(Options):
 
 
 class ScenesOptions(Options):
-    """Synthetic scenes."""
+    """Synthetic scenes: one body and a camera on an arc round it (`scenes`), or as phones film (`films`)."""
 
-    name: Literal["scenes"] = "scenes"
-    count: int = Field(300, ge=1, description="training scenes, their bodies in turn")
+    name: Literal["scenes", "films"] = "scenes"
+    count: int = Field(300, ge=1, description="training scenes; of films, how many there are at a time")
     points: int = Field(128, ge=20)
     frames: int = Field(32, ge=3)
     bodies: list[str] | None = Field(None, description="bodies of training; all of those for training by default")
@@ -88,6 +92,11 @@ class ScenesOptions(Options):
             points=self.points, frames=self.frames, noise=self.noise, outliers=self.outliers, dropout=self.dropout
         )
 
+    def reel(self, seed: int) -> Reel:
+        """Films without end, of which so many are there at a time."""
+        bodies = list(self.bodies or TRAINING)
+        return Reel(lambda number: told(make_film(bodies, self.scenes(), seed * 1_000_003 + number)), self.count)
+
 
 class LearningOptions(Options):
     """How to train."""
@@ -101,6 +110,7 @@ class LearningOptions(Options):
     learning_rate: float = Field(1e-3, gt=0)
     warm_up: int = Field(100, ge=0)
     teacher: float = Field(5.0, ge=0, description="weight of what bundle adjustment of the tracks teaches; 0: not used")
+    truth: float = Field(0.0, ge=0, description="weight of how films truly move; above 0 they teach instead of it")
     reprojection: float = Field(50.0, ge=0)
     static: float = Field(1.0, ge=0)
     negative: float = Field(1.0, ge=0)
@@ -137,6 +147,12 @@ class MotionRecipe(Recipe):
     training: LearningOptions = Field(default_factory=lambda: LearningOptions.model_validate({}))
     test: TestOptions = Field(default_factory=lambda: TestOptions.model_validate({}))
     checkpoint: str | None = Field(None, description="measure this network, or 'package'; none is trained")
+
+    @model_validator(mode="after")
+    def _films_tell_the_truth(self) -> MotionRecipe:
+        if self.training.truth and self.data.name != "films":
+            raise ValueError(f"training.truth={self.training.truth:g} needs data.name=films, which tell it")
+        return self
 
     @model_validator(mode="after")
     def _network_can_be_built(self) -> MotionRecipe:
@@ -217,23 +233,45 @@ class MotionRecipe(Recipe):
         return model, trained["history"], trained["about"]
 
     def _train(self, model: TracksTo4D, run: Run) -> dict[str, Any]:
-        bodies, schedule = list(self.data.bodies or TRAINING), self.training.schedule()
-        with progress("scenes", self.data.count, run.quiet) as each:
-            scenes = make_scenes(bodies, self.data.count, self.data.scenes(), self.seed + 1, each)
-        tracks = [scene.tracks.tensor() for scene in scenes]
-        del scenes  # from here on nothing true is known of them
-        if schedule.teacher:
-            with progress("bundle adjustment", len(tracks), run.quiet) as each:
-                videos = teach(tracks, each)
-        else:
-            videos = [untaught(video) for video in tracks]
+        videos = self._videos(run)
         with progress("training", 100, run.quiet) as each:
-            history = train(model, videos, schedule, self.seed, lambda share, values: each())
+            history = train(model, videos, self.training.schedule(), self.seed, lambda share, values: each(), kept(run))
         about = {
             "recipe": self.name, "seed": self.seed, "window": self.training.frames[1], "steps": history[-1]["step"],
-            "scenes": len(videos), "taught": sum(bool(video.sure.any()) for video in videos),
         }  # fmt: skip
+        if isinstance(videos, Reel):
+            about |= {"films": self.data.count + history[-1]["step"] - 1}
+        else:
+            about |= {"scenes": len(videos), "taught": sum(bool(video.sure.any()) for video in videos)}
         return {"state": model.state_dict(), "history": history, "about": about}
+
+    def _videos(self, run: Run) -> list[Lesson] | Reel:
+        """Films that tell the truth; or tracks alone, with what the teacher finds in them."""
+        if self.training.truth:
+            reel = self.data.reel(self.seed + 1)
+            with progress("films", self.data.count, run.quiet) as each:
+                reel.at(0, each)
+            return reel
+        with progress("scenes", self.data.count, run.quiet) as each:
+            make = make_films if self.data.name == "films" else make_scenes
+            scenes = make(list(self.data.bodies or TRAINING), self.data.count, self.data.scenes(), self.seed + 1, each)
+        tracks = [scene.tracks.tensor() for scene in scenes]
+        del scenes  # from here on nothing true is known of them
+        if not self.training.teacher:
+            return [untaught(video) for video in tracks]
+        with progress("bundle adjustment", len(tracks), run.quiet) as each:
+            return teach(tracks, each)
+
+
+def kept(run: Run) -> Keep:
+    """The state of training of a run, in its folder until it is whole."""
+    file = run.folder / PARTS / TRAINING_STATE
+
+    def write(state: dict[str, Any]) -> None:
+        make_folder(file.parent)
+        run.folder.save(f"{PARTS}/{TRAINING_STATE}", state)
+
+    return Keep(lambda: read_checkpoint(file) if file.is_file() else None, write)
 
 
 def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[Scene], Prediction]]:

@@ -1,4 +1,4 @@
-r"""Train TracksTo4D on tracks alone: clips of scenes, the paper's losses, its warm-up of the cameras, and a teacher.
+r"""Train TracksTo4D: clips of scenes, the paper's losses, its warm-up of the cameras, and a teacher or the truth.
 
 The teacher is ours and optional: bundle adjustment of each training video from a trivial start, kept where its own
 reprojection errors say that it converged. It adds
@@ -6,7 +6,12 @@ reprojection errors say that it converged. It adds
     L_teacher = mean |R - R*| + mean |R^T t - R*^T t*| / 15 + mean |B_1 - B_1*| / depth*
 
 in the gauge of the warm-up: the middle camera of a clip at R = I, t = (0, 0, -15), the median static depth 15. No true
-camera, depth or shape is used anywhere.
+camera, depth or shape is used there.
+
+Films made by a computer can tell the truth instead (:func:`coset.motion.lessons.told`): R*, t*, B_1* of all points, and
+how far they are from there. With z* the true depth and gamma* the root mean square of what B_1* leaves of a track,
+
+    L_truth = mean |X - B_1 - (X* - B_1*)| / z* + mean |log gamma - log gamma*| / 10.
 """
 
 from __future__ import annotations
@@ -14,24 +19,31 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coset.motion.lessons import Lesson, Schedule, draw_clips
+from coset.motion.geometry import project, to_camera
+from coset.motion.lessons import Lesson, Reel, Schedule, draw_clips
 from coset.motion.losses import START, losses, motion_loss, total_loss, warm_up_loss
-from coset.motion.models.trackster4d import Prediction, TracksTo4D
+from coset.motion.models.trackster4d import Prediction, TracksTo4D, moving_points
+
+LEAST_LEVEL = 1e-3
+"""Motion levels that are asked for are at least so large, normalised: half a pixel of a lens of one width."""
 
 Progress = Callable[[float, dict[str, float]], None]
 
 
 def train(
     model: TracksTo4D,
-    videos: Sequence[Lesson],
+    videos: Sequence[Lesson] | Reel,
     schedule: Schedule,
     seed: int = 0,
     progress: Progress = lambda share, values: None,
+    keep: Keep | None = None,
 ) -> list[dict[str, float]]:
     """Train in place; returns means of the losses, a row every hundredth of the way.
 
@@ -41,29 +53,101 @@ def train(
         schedule: How.
         seed: Of the clips drawn.
         progress: Told the share done and the latest losses.
+        keep: Where to go on from, and where to write that down every few minutes.
     """
     generator = torch.Generator().manual_seed(seed)
     model.train()
-    warm_up(model, videos, schedule, generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
-    history: list[dict[str, float]] = []
-    sums: dict[str, float] = {}
-    started, count, step, share = time.process_time(), 0, 0, 0.0
-    while share < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * learning_rate_factor(share)
-        batch = draw_clips(videos, schedule, share > 0.5, generator)
-        terms = _update(model, optimizer, batch, schedule, share)
-        step, count = step + 1, count + 1
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value
-        share = _share(schedule, step, started)
-        if share >= (len(history) + 1) / 100 or share >= 1:
-            history.append({"step": step, "share": share} | {name: value / count for name, value in sums.items()})
-            progress(share, history[-1])
-            sums, count = {}, 0
+    state = Training(model, torch.optim.Adam(model.parameters(), lr=schedule.learning_rate), generator)
+    kept = None if keep is None else keep.read()
+    if kept is None:
+        warm_up(model, films_of(videos, 0), schedule, generator)
+        state.started = time.process_time()
+    else:
+        state.restore(kept)
+    written = time.process_time()
+    while state.share < 1:
+        for group in state.optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * learning_rate_factor(state.share)
+        batch = draw_clips(films_of(videos, state.step), schedule, state.share > 0.5, generator)
+        state.count(_update(model, state.optimizer, batch, schedule, state.share), schedule, progress)
+        if keep is not None and state.share < 1 and time.process_time() - written > keep.every:
+            keep.write(state.kept())
+            written = time.process_time()
     model.eval()
-    return history
+    return state.history
+
+
+def films_of(videos: Sequence[Lesson] | Reel, update: int) -> Sequence[Lesson]:
+    """Those of an update."""
+    return videos.at(update) if isinstance(videos, Reel) else videos
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where the state of training is kept.
+
+    Attributes:
+        read: Gives what was kept, if anything was.
+        write: Keeps it.
+        every: Processor seconds between two times.
+    """
+
+    read: Callable[[], dict[str, Any] | None]
+    write: Callable[[dict[str, Any]], None]
+    every: float = 180.0
+
+
+@dataclass
+class Training:
+    """How far training is.
+
+    Attributes:
+        model: The network.
+        optimizer: Its optimizer.
+        generator: Draws clips.
+        step: Updates that were made.
+        share: Of the way.
+        started: Processor time at which training began, or would have begun in this process.
+        sums: Of losses since the last row of the history, and their number.
+        history: See :func:`train`.
+    """
+
+    model: TracksTo4D
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+    share: float = 0.0
+    started: float = field(default_factory=time.process_time)
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def count(self, terms: dict[str, float], schedule: Schedule, progress: Progress) -> None:
+        """Another update is made."""
+        self.step += 1
+        for name, value in {**terms, "": 1.0}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.share = _share(schedule, self.step, self.started)
+        if self.share >= (len(self.history) + 1) / 100 or self.share >= 1:
+            number = self.sums.pop("")
+            means = {name: value / number for name, value in self.sums.items()}
+            self.history.append({"step": self.step, "share": self.share} | means)
+            progress(self.share, self.history[-1])
+            self.sums = {}
+
+    def kept(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs."""
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer")}
+        plain = {name: getattr(self, name) for name in ("step", "share", "sums", "history")}
+        used = time.process_time() - self.started
+        return {**parts, **plain, "generator": self.generator.get_state(), "used": used}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        self.model.load_state_dict(kept["model"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.generator.set_state(kept["generator"])
+        self.step, self.share = kept["step"], kept["share"]
+        self.sums, self.history = kept["sums"], kept["history"]
+        self.started = time.process_time() - kept["used"]
 
 
 def warm_up(
@@ -97,6 +181,23 @@ def teacher_loss(prediction: Prediction, lesson: Lesson) -> Float[Tensor, ""]:
     return rotation + position + cloud
 
 
+def truth_loss(prediction: Prediction, clips: Lesson) -> Float[Tensor, ""]:
+    """L_truth of a batch of clips, over those of which the truth is told."""
+    if not clips.told.any():
+        return prediction.gamma.sum() * 0
+    prediction, clips = Prediction(*(part[clips.told] for part in prediction)), Lesson(*(c[clips.told] for c in clips))
+    seen = clips.tracks[..., 2] > 0.5
+    clouds = torch.cat((torch.zeros_like(prediction.basis[..., :1, :]), prediction.basis[..., 1:, :]), -2)
+    found = moving_points(clouds, prediction.coefficients)
+    cameras = clips.rotations.unsqueeze(-4), clips.positions.unsqueeze(-3)
+    depth = to_camera(clips.static.unsqueeze(-2) + clips.away, *cameras)[..., 2].clamp(min=1.0)
+    motion = ((found - clips.away).norm(dim=-1) / depth)[seen].mean()
+    still = project(to_camera(clips.static.unsqueeze(-2), *cameras))
+    left = ((still - clips.tracks[..., :2]).square().sum(-1) * seen).sum(-1) / seen.sum(-1).clamp(min=1)
+    level = (prediction.gamma.log() - left.sqrt().clamp(min=LEAST_LEVEL, max=1.0).log()).abs().mean()
+    return motion + level / 10
+
+
 def learning_rate_factor(share: float) -> float:
     """A rise over the first 2 %, then a cosine down to 1 %."""
     return min(share / 0.02, 1.0) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
@@ -114,6 +215,9 @@ def _update(
     if schedule.teacher:
         terms["teacher"] = teacher_loss(prediction, batch)
         total = total + schedule.teacher * terms["teacher"]
+    if schedule.truth:
+        terms["truth"] = truth_loss(prediction, batch)
+        total = total + schedule.truth * terms["truth"]
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coset.motion.baselines import FreeReconstruction
 from coset.motion.bundle_adjustment import BundleOptions, adjust_cameras
+from coset.motion.data.scenes import Scene
 from coset.motion.geometry import NEAREST
 from coset.motion.losses import START, LossWeights
 from coset.motion.models.trackster4d import Prediction
@@ -31,6 +32,7 @@ class Schedule:
         warm_up: Most updates that bring the cameras to R = I, t = (0, 0, -15).
         minutes: Processor time after which training ends, the learning rate brought down in time.
         teacher: Weight of L_teacher.
+        truth: Weight of L_truth, of films whose truth is told.
         weights: Of the losses.
     """
 
@@ -43,6 +45,7 @@ class Schedule:
     warm_up: int = 100
     minutes: float | None = None
     teacher: float = 5.0
+    truth: float = 0.0
     weights: LossWeights = field(default_factory=LossWeights)
 
 
@@ -51,10 +54,12 @@ class Lesson(NamedTuple):
 
     Attributes:
         tracks: (x, y, visible), normalised.
-        rotations: What the teacher found; the identity where it found nothing.
+        rotations: What the teacher found, or the truth; the identity where nothing is known.
         positions: The same.
-        static: The same.
-        sure: Points that the teacher found to stand still; none where it failed.
+        static: The same: where points stand still, or their mean place in the clip.
+        sure: Points of which that is known; none where the teacher failed.
+        away: How far points are from there in each frame; 0 where that is not known.
+        told: Whether it is: one entry, that a batch has one of each clip.
     """
 
     tracks: Float[Tensor, "points frames 3"]
@@ -62,6 +67,34 @@ class Lesson(NamedTuple):
     positions: Float[Tensor, "frames 3"]
     static: Float[Tensor, "points 3"]
     sure: Bool[Tensor, " points"]
+    away: Float[Tensor, "points frames 3"]
+    told: Bool[Tensor, ""]
+
+
+class Reel:
+    """Films that are made while training goes on: so many at a time, the oldest exchanged for a new one each update.
+
+    Which films there are follows from the number of the update alone, so that training that was stopped goes on with
+    the same.
+
+    Args:
+        make: The film of a number.
+        size: How many there are at a time.
+    """
+
+    def __init__(self, make: Callable[[int], Lesson], size: int):
+        self._make, self._size = make, size
+        self._films: dict[int, Lesson] = {}
+
+    def at(self, update: int, each: Callable[[], object] = lambda: None) -> Sequence[Lesson]:
+        """Those of an update; ``each`` is called after each that had to be made."""
+        numbers = range(update, update + self._size)
+        for number in numbers:
+            if number not in self._films:
+                self._films[number] = self._make(number)
+                each()
+        self._films = {number: self._films[number] for number in numbers}
+        return list(self._films.values())
 
 
 def untaught(tracks: Float[Tensor, "points frames 3"]) -> Lesson:
@@ -69,7 +102,20 @@ def untaught(tracks: Float[Tensor, "points frames 3"]) -> Lesson:
     points, frames = tracks.shape[:2]
     eye = torch.eye(3).to(tracks).repeat(frames, 1, 1)
     nowhere = torch.zeros(frames, 3).to(tracks), torch.zeros(points, 3).to(tracks)
-    return Lesson(tracks, eye, *nowhere, torch.zeros(points, dtype=torch.bool))
+    unknown = torch.zeros(points, dtype=torch.bool)
+    return Lesson(tracks, eye, *nowhere, unknown, torch.zeros_like(tracks), torch.tensor(False))
+
+
+def told(scene: Scene) -> Lesson:
+    """A synthetic video with its truth: cameras, and where every point is in every frame."""
+    tracks = scene.tracks.tensor()
+    points = torch.from_numpy(scene.points).to(tracks)
+    static = points.mean(1)
+    return untaught(tracks)._replace(
+        rotations=torch.from_numpy(scene.rotations).to(tracks), positions=torch.from_numpy(scene.positions).to(tracks),
+        static=static, sure=torch.ones(len(points), dtype=torch.bool), away=points - static[:, None],
+        told=torch.tensor(True),
+    )  # fmt: skip
 
 
 def taught(tracks: Float[Tensor, "points frames 3"], pixel: float = 1 / 600) -> Lesson:
@@ -85,7 +131,10 @@ def taught(tracks: Float[Tensor, "points frames 3"], pixel: float = 1 / 600) -> 
     if not (found.gamma.median() < 0.8 * pixel and sure.double().mean() > 0.35):
         return untaught(tracks)
     kind = tracks.dtype
-    return Lesson(tracks, found.rotations.to(kind), found.positions.to(kind), found.static.to(kind), sure)
+    cameras = found.rotations.to(kind), found.positions.to(kind)
+    return untaught(tracks)._replace(
+        rotations=cameras[0], positions=cameras[1], static=found.static.to(kind), sure=sure
+    )
 
 
 def teach(videos: Iterable[Tensor], each: Callable[[], object] = lambda: None) -> list[Lesson]:
@@ -113,9 +162,12 @@ def draw_clips(videos: Sequence[Lesson], schedule: Schedule, late: bool, generat
         order = torch.randperm(len(seen), generator=generator)
         # Where too few points are seen, some come twice: the loss does not mind, and shapes stay equal.
         rows = seen[order[torch.arange(schedule.points) % len(seen)]]
+        away = video.away[rows][:, run]
+        middle = away.mean(1)
         clip = Lesson(
-            video.tracks[rows][:, run], video.rotations[run], video.positions[run], video.static[rows], video.sure[rows]
-        )
+            video.tracks[rows][:, run], video.rotations[run], video.positions[run], video.static[rows] + middle,
+            video.sure[rows], away - middle[:, None], video.told,
+        )  # fmt: skip
         drawn.append(in_middle_frame(_varied(clip, generator)))
     return Lesson(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
 
@@ -130,7 +182,8 @@ def in_middle_frame(clip: Lesson) -> Lesson:
     scale = -START / inside[clip.sure, 2].median().clamp(min=NEAREST)
     origin = torch.tensor([0.0, 0.0, START]).to(centre)
     positions = scale * (clip.positions - centre) @ turn.T + origin
-    return clip._replace(rotations=turn @ clip.rotations, positions=positions, static=scale * inside + origin)
+    moved = {"static": scale * inside + origin, "away": scale * clip.away @ turn.T}
+    return clip._replace(rotations=turn @ clip.rotations, positions=positions, **moved)
 
 
 def _varied(clip: Lesson, generator: torch.Generator) -> Lesson:
@@ -139,8 +192,9 @@ def _varied(clip: Lesson, generator: torch.Generator) -> Lesson:
     if mirror < 0.5:
         flip = torch.tensor([-1.0, 1.0, 1.0]).to(clip.tracks)
         turned = flip[:, None] * clip.rotations * flip
-        clip = Lesson(clip.tracks * flip, turned, clip.positions * flip, clip.static * flip, clip.sure)
+        moved = {"static": clip.static * flip, "away": clip.away * flip}
+        clip = clip._replace(tracks=clip.tracks * flip, rotations=turned, positions=clip.positions * flip, **moved)
     if reverse < 0.5:
         tracks, rotations, positions = clip.tracks.flip(1), clip.rotations.flip(0), clip.positions.flip(0)
-        clip = clip._replace(tracks=tracks, rotations=rotations, positions=positions)
+        clip = clip._replace(tracks=tracks, rotations=rotations, positions=positions, away=clip.away.flip(1))
     return clip
