@@ -61,6 +61,49 @@ def test_the_symmetry_of_a_run_and_of_a_recipe_holds(finished):
     assert all(report.passed for report in verify("trackster4d/tiny"))
 
 
+def test_a_recipe_of_films_learns_from_their_truth_and_goes_on(tmp_path, monkeypatch):
+    from coset.motion import experiments as motion
+
+    films = ["data.name=films", "data.bodies=[rod]", "training.truth=10", "test.optimise=[]", "training.steps=6"]
+    row = {"group": "unseen shapes", "scene": 0, "body": "rod", "method": "feed-forward"} | dict.fromkeys(SHOWN, 0.0)
+    monkeypatch.setattr(motion, "evaluate", lambda *_: pd.DataFrame([row]))
+    monkeypatch.setattr(motion.MotionRecipe, "prepare", lambda self, run: {"unseen shapes": [film]})
+    film = motion.make_film(["rod"], motion.SceneOptions(points=30, frames=12), 0)
+    recipe = load("trackster4d/tiny", films)
+    once = recipe.run(tmp_path / "once", quiet=True)
+    assert once["about"]["films"] == 4 + 6 - 1
+    history = pd.read_csv(tmp_path / "once" / "history.csv")
+    assert (history.truth > 0).all()
+
+    every, train = [], motion.train
+
+    def interrupted(*parts):
+        """Training that keeps its state after each update, and is killed when it has kept it four times."""
+
+        def write(state):
+            parts[-1].write(state)
+            every.append(1)
+            if len(every) == 4:
+                raise KeyboardInterrupt
+
+        return train(*parts[:-1], motion.Keep(parts[-1].read, write, -1.0))
+
+    monkeypatch.setattr(motion, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(tmp_path / "twice", quiet=True)
+    monkeypatch.setattr(motion, "train", train)
+    recipe.run(tmp_path / "twice", quiet=True)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "twice" / "history.csv"), history)
+    first, second = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("once", "twice"))
+    assert all((first[name] == second[name]).all() for name in first)
+    assert not (tmp_path / "twice" / "parts").exists()
+
+
+def test_the_truth_is_told_by_films_alone():
+    with pytest.raises(CosetError, match=r"training\.truth=10 needs data\.name=films"):
+        load("trackster4d/tiny", ["training.truth=10"])
+
+
 def test_weights_of_the_losses_come_from_the_recipe():
     schedule = load("trackster4d/tiny", ["training.motion=0.05", "training.sparse=0"]).training.schedule()
     assert schedule.weights == LossWeights(sparse=0.0, motion=0.05)
