@@ -189,8 +189,8 @@ def reconstruct(
 def body_note(body: Body) -> str:
     """What is to be said of a body whose depth its motion does not tell."""
     where = {
-        "ground": "it is taken to touch the ground", "network": "it is where the network says",
-        "nothing": "it is put amid the scene",
+        "neighbour": "it is taken for a part of the body beside it", "ground": "it is taken to touch the ground",
+        "network": "it is where the network says", "nothing": "it is put amid the scene",
     }[body.told_by.split(",")[0]]  # fmt: skip
     return f"the depth of {len(body.rows)} moving points is unknown, since the camera moves less than they do: {where}"
 

@@ -25,7 +25,8 @@ class Body:
         rows: Which points.
         depth: Mean depth.
         deviation: Standard deviation of its logarithm, as far as it is known.
-        told_by: ``motion``, ``ground``, ``network`` or ``nothing``; then ``hidden points`` where these bounded it.
+        told_by: ``motion``, ``neighbour``, ``ground``, ``network`` or ``nothing``; then ``backdrop`` or
+            ``hidden points`` where the static points around or behind it bounded that.
         known: Whether the depth is measured.
     """
 
@@ -59,35 +60,42 @@ def place_movers(
     view = View.of(prediction, tracks)
     mobile = adopted(view, together(view, moving_rows(prediction.gamma, noise).numpy(), options), options)
     still = prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
-    placed, bodies = [], []
-    for rows in bodies_of(view, mobile, options):
-        depths = Depths.of(view, rows, options)
-        scale, body = _scale(view, depths, rows, network, options)
-        placed.append(_everywhere(view, depths, depths.at(scale)))
-        bodies.append(body)
-    if not bodies:
-        return still, bodies
-    rows = np.concatenate([body.rows for body in bodies])
-    return _as_clouds(still, rows, torch.from_numpy(np.concatenate(placed)), noise), bodies
+    groups = bodies_of(view, mobile, options)
+    solved = [Depths.of(view, rows, options) for rows in groups]
+    placed, bodies = dict[int, np.ndarray](), dict[int, Body]()
+    for number in sorted(range(len(groups)), key=lambda number: not solved[number].deviation <= options.sure):
+        depths, known = solved[number], [body for body in bodies.values() if body.known]
+        scale, bodies[number] = _scale(view, depths, groups[number], network, known, options)
+        placed[number] = _everywhere(view, depths, depths.at(scale))
+    if not groups:
+        return still, []
+    points = torch.from_numpy(np.concatenate([placed[number] for number in range(len(groups))]))
+    return _as_clouds(still, np.concatenate(groups), points, noise), [bodies[number] for number in range(len(groups))]
 
 
 def _scale(
-    view: View, depths: Depths, rows: np.ndarray, network: Prediction | None, options: MoverOptions
+    view: View, depths: Depths, rows: np.ndarray, network: Prediction | None, known: list[Body], options: MoverOptions
 ) -> tuple[float, Body]:
-    """The mean depth of a body, from what tells it best, and not behind what it hides."""
+    """The mean depth of a body, from what tells it best, and not behind what is behind it."""
     scale, deviation, told = depths.scale, depths.deviation, "motion"
     if not deviation <= options.sure:
-        scale, deviation, told = _without_motion(view, depths, rows, network)
-    bound = _hidden(view, depths, rows)
+        scale, deviation, told = _without_motion(view, depths, rows, network, known)
+        bound = backdrop_bound(view, depths, rows)
+        if bound is not None and bound < scale:
+            scale, told = bound, f"{told}, backdrop"
+    bound = hidden_bound(view, depths, rows)
     if bound is not None and bound < scale:
         scale, told = bound, f"{told}, hidden points"
     return scale, Body(rows, float(scale), float(deviation), told, deviation <= options.sure)
 
 
 def _without_motion(
-    view: View, depths: Depths, rows: np.ndarray, network: Prediction | None
+    view: View, depths: Depths, rows: np.ndarray, network: Prediction | None, known: list[Body]
 ) -> tuple[float, float, str]:
-    """The mean depth of a body whose own motion hides it: on the ground, or where the network says, or mid-scene."""
+    """The mean depth of a body whose own motion hides it: that of a larger one beside it, of which it is likely a part;
+    on the ground, or where the network says, or mid-scene."""
+    if (larger := _beside(view, rows, known)) is not None:
+        return larger.depth, 0.2, "neighbour"
     touching = None if view.ground is None else _touching(depths, *view.ground)
     if touching is not None:
         return touching, 0.2, "ground"
@@ -95,6 +103,17 @@ def _without_motion(
     if guess is not None:
         return guess, 0.4, "network"
     return float(np.median(view.still_depth()[0][view.seen[view.still]])), 1.0, "nothing"
+
+
+def _beside(view: View, rows: np.ndarray, known: list[Body]) -> Body | None:
+    """The nearest body of known depth with twice as many points and more, not farther off than half of its extent."""
+    near = []
+    for body in known:
+        within = view.apart[np.ix_(body.rows, body.rows)]
+        gap = float(view.apart[np.ix_(rows, body.rows)].min())
+        if len(body.rows) >= 2 * len(rows) and gap < 0.5 * within[np.isfinite(within)].max(initial=0.0):
+            near.append((gap, body))
+    return min(near, key=lambda pair: pair[0])[1] if near else None
 
 
 def _touching(depths: Depths, normal: np.ndarray, offset: float) -> float | None:
@@ -115,7 +134,37 @@ def _touching(depths: Depths, normal: np.ndarray, offset: float) -> float | None
     return high
 
 
-def _hidden(view: View, depths: Depths, rows: np.ndarray, least: int = 6) -> float | None:
+def backdrop_bound(view: View, depths: Depths, rows: np.ndarray, around: int = 12) -> float | None:
+    """The mean depth from which on a body would be behind the surfaces before which it is seen.
+
+    A point of the body with static points on all sides of it is before the farthest of these. Where a quarter of such
+    sights would be behind, the body is too far; where hardly any are surrounded nothing is said.
+    """
+    depth, places = view.still_depth()
+    body, shown, unit = view.flat[rows], view.seen[rows], _unit(view, depths, rows)
+    ratios = []
+    for n in range(shown.shape[1]):
+        there = np.flatnonzero(depth[:, n] > 0)
+        if len(there) < around or not shown[:, n].any():
+            continue
+        apart = places[there, n][None] - body[shown[:, n], n][:, None]
+        distance = np.linalg.norm(apart, axis=-1)
+        near = np.argsort(distance, 1)[:, :around]
+        ways = np.take_along_axis(apart / np.maximum(distance, 1e-9)[..., None], near[..., None], 1)
+        surrounded = np.linalg.norm(ways.mean(1), axis=-1) < 0.5
+        ratios.append((depth[there, n][near].max(1) / unit[shown[:, n], n])[surrounded])
+    found = np.concatenate(ratios) if ratios else np.zeros(0)
+    return float(np.quantile(found, 0.25)) if len(found) >= max(5, 0.2 * shown.sum()) else None
+
+
+def _unit(view: View, depths: Depths, rows: np.ndarray) -> Float[np.ndarray, "points frames"]:
+    """Depths of the observations of a body over its mean depth; not a number where it is not seen."""
+    unit = np.full((len(rows), view.seen.shape[1]), np.nan)
+    unit[view.seen[rows]] = depths.at(depths.scale) / depths.scale if np.isfinite(depths.scale) else depths.at(1.0)
+    return unit
+
+
+def hidden_bound(view: View, depths: Depths, rows: np.ndarray, least: int = 6) -> float | None:
     """The mean depth from which on a body hides static points that truly vanish where it is seen.
 
     Static points that lie, in a frame, among points of the body are sorted by the mean depth that would put the body
@@ -126,9 +175,7 @@ def _hidden(view: View, depths: Depths, rows: np.ndarray, least: int = 6) -> flo
     seen, body, shown = view.seen[view.still], view.flat[rows], view.seen[rows]
     before, after = np.maximum.accumulate(seen, 1), np.maximum.accumulate(seen[:, ::-1], 1)[:, ::-1]
     reach = float(np.median(picture_distances(body, shown).min(1))) * 2
-    unit = np.full(shown.shape, np.nan)
-    unit[shown] = depths.at(depths.scale) / depths.scale if np.isfinite(depths.scale) else depths.at(1.0)
-    found = []
+    unit, found = _unit(view, depths, rows), []
     for n in range(seen.shape[1]):
         there = np.flatnonzero(before[:, n] & after[:, n] & (depth[:, n] > 0))
         apart = np.linalg.norm(places[there, n][:, None] - body[None, shown[:, n], n], axis=-1)
