@@ -52,6 +52,20 @@ def rewrite(file, old, new):
     file.write_text(text.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(("column", "stems"), [("name", "ab cd ef"), ("Molecule", "ab cd ef"), ("id", "0 1 2")])
+def test_labels_in_another_order_are_of_the_graphs_that_they_name(tmp_path, column, stems):
+    stems = stems.split()
+    for stem in stems:
+        nx.write_graphml(nx.path_graph(3), tmp_path / f"{stem}.graphml")
+    rows = "".join(f"{stem}.graphml,{at}\n" for at, stem in reversed(list(enumerate(stems))))
+    (tmp_path / "labels.csv").write_text(f"{column},y\n{rows}")
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert (table.ids, table.targets.flatten().tolist()) == (stems, [0.0, 1.0, 2.0])
+    (tmp_path / "labels.csv").write_text("y\n2\n1\n0\n")  # numbers that are no names of graphs: row by row
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert table.targets.flatten().tolist() == [2.0, 1.0, 0.0]
+
+
 def test_tables_by_hand(tmp_path):
     (tmp_path / "edges.csv").write_text("graph_id,from,to,w\nb,y,x,1\nb,z,y,3\na,p,q,2\n")
     (tmp_path / "nodes.csv").write_text("graph,id,colour\na,p,red\nb,x,red\nb,y,blue\na,q,blue\nb,z,red\n")

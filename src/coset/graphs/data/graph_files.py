@@ -34,6 +34,8 @@ SPELLINGS = {
 """What the columns that say which node or graph a row is of may be called, in any case."""
 OF_FILES = (*SPELLINGS[GRAPH], "complex", "mesh", "file")
 """What the column may be called in a table beside files of a graph each; the last three only where they name them."""
+OFTEN_NAMES = ("name", "id", "index", "filename", "file_name", "path", "unnamed: 0")
+"""What a column of numbers must be called to be taken for numbers of graphs."""
 
 _ONLY = "0"  # name of the one graph of a table that names none
 
@@ -285,7 +287,11 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
 
 
 def _names_of_graphs(table: pd.DataFrame, known: set[str]) -> str | None:
-    """The column of a table of labels that says which graph a row is of; ``file`` and the like may also be features."""
+    """The column of a table of labels that says which graph a row is of; ``file`` and the like may also be features.
+
+    Whatever a column is called, its cells tell that it names graphs: taken row by row, its table would give graphs the
+    targets of others. Numbers may be targets, though, and count only under a usual name and where all are there.
+    """
     folded = {str(column).lower(): str(column) for column in table.columns}
     for spelling in OF_FILES:
         if spelling not in folded:
@@ -293,6 +299,13 @@ def _names_of_graphs(table: pd.DataFrame, known: set[str]) -> str | None:
         words = set(table[folded[spelling]].astype(str).str.strip())
         if spelling in SPELLINGS[GRAPH] or known & (words | {Path(word).stem for word in words}):
             return folded[spelling]
+    counted = all(name.isdigit() for name in known)
+    for column in table.columns:
+        words = set(table[column].dropna().astype(str).str.strip())
+        shared = len(known & (words | {Path(word).stem for word in words}))
+        usual = str(column).lower() in OFTEN_NAMES
+        if shared == len(known) and usual if counted else 2 * shared > len(known):
+            return str(column)
     return None
 
 
