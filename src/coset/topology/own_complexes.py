@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, takes_paths
 from coset.core.outside import check_column, read_table, read_tree
-from coset.graphs.data.datasets import as_targets, graph_features, target_values
+from coset.graphs.data.datasets import as_targets, graph_features
 from coset.graphs.data.graph_files import GRAPH, OF_FILES, labelled, table_in
 from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
@@ -97,7 +97,7 @@ class ComplexFiles(SplitFiles):
         rows = labelled(pd.DataFrame({GRAPH: [file.stem for file in files]}), labels)
         for target in self.target:
             check_column([str(c) for c in rows.columns], target, labels)
-        values, classes = target_values(rows, self.target, labels)
+        values, classes = column_values(rows, self.target, str(labels))
         if (missing := np.isnan(values).all(1)).any():
             raise CosetError(f"{labels}, row {rows.index[int(missing.argmax())]}: the target is missing")
         splits = split_rows(len(files), rows, self.split_for(seed), values[:, 0], str(labels))
