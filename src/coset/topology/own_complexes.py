@@ -25,7 +25,7 @@ from coset.runs.terminal import track
 from coset.topology.data.adapters import from_toponetx, toponetx_features
 from coset.topology.data.batches import to_data
 from coset.topology.data.complexes import Complex
-from coset.topology.data.meshes import SUFFIXES, read_mesh
+from coset.topology.data.meshes import SUFFIXES, Mesh, read_mesh
 from coset.topology.files import from_toponetx_named, read_atomlist, read_complex, write_complex
 
 ENDINGS = (".json", ".atomlist", *SUFFIXES)
@@ -164,8 +164,9 @@ def with_cell_targets(graphs: list[Data], file: Path, targets: list[str], rank: 
     usable = np.flatnonzero(~np.isnan(values).all(1))
     if len(graphs) > 1 and split.kind not in ("column", "time"):
         of_rows = np.repeat(np.arange(len(graphs)), counts)[at[usable]]
-        parts = {name: np.flatnonzero(np.isin(of_rows, part))
-                 for name, part in split_rows(len(graphs), None, split, None, str(file)).items()}  # fmt: skip
+        labelled_ones = np.unique(of_rows)  # others would leave parts smaller than asked for, or empty
+        parts = {name: np.flatnonzero(np.isin(of_rows, labelled_ones[part]))
+                 for name, part in split_rows(len(labelled_ones), None, split, None, str(file)).items()}  # fmt: skip
     else:
         chosen = split_rows(len(usable), rows.iloc[usable], split, values[usable, 0], str(file))
         parts = {name: part.numpy() for name, part in chosen.items()}
@@ -274,6 +275,16 @@ def read_complexes(
     )
 
 
+def _mesh_of(file: Path, repair: bool) -> Mesh:
+    """A mesh; where it is refused for what a repair would leave out, the message says so."""
+    try:
+        return read_mesh(file, repair)
+    except CosetError as error:
+        refused = str(error)
+    read_mesh(file, repair=True)
+    raise CosetError(f"{refused} (data.repair=true leaves such faces out)")
+
+
 def _read(file: Path, repair: bool) -> tuple[Complex, dict[str, Any], tuple[int, int]]:
     """A complex, its features, and how many faces a repair has left out: flat ones, doubled ones."""
     left_out, kind = (0, 0), file.suffix.lower()
@@ -283,7 +294,7 @@ def _read(file: Path, repair: bool) -> tuple[Complex, dict[str, Any], tuple[int,
         complex_ = from_toponetx_named(file, source)
         given = {str(rank): rows.tolist() for rank, (_, rows) in toponetx_features(source).items() if rank < RANKS}
     elif kind in SUFFIXES:
-        mesh = read_mesh(file, repair)
+        mesh = _mesh_of(file, repair)
         complex_, left_out = mesh.complex, mesh.left_out
     else:
         complex_ = read_complex(str(file))
