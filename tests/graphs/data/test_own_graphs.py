@@ -92,6 +92,26 @@ def test_names_that_programs_give_to_edges_are_no_features_and_defaults_are_valu
     assert read.columns["edges"] == {"weight": {"mean": 3.0, "scale": 1.0}}
 
 
+def test_graphs_of_pyg_with_other_features_are_refused_by_name(tmp_path):
+    def saved(**changes):
+        edge = torch.tensor([[0, 1], [1, 0]])
+        own = {"x": torch.tensor([[0], [1]]), "edge_index": edge, "edge_attr": torch.ones(2, 1), "y": torch.ones(1)}
+        kept = {key: value for key, value in (own | changes).items() if value is not None}
+        torch.save([Data(**kept)] * 3, tmp_path / "g.pt")
+        return tmp_path / "g.pt"
+
+    files = GraphFiles(path=str(saved()))
+    described = files.load(0, False)
+    assert len(files.to_predict(saved(y=None), described)) == 3
+    for changes, message in (
+        ({"edge_attr": None}, "g.pt, graph 0: there is no edge_attr; training had 1"),
+        ({"x": torch.ones(2, 1)}, "g.pt, graph 0: x holds real numbers; training had numbers of categories"),
+        ({"x": torch.tensor([[0], [7]])}, r"g.pt, graph 0: x\[1, 0\] = 7, but column 0 has ids 0 to 1"),
+    ):
+        with pytest.raises(CosetError, match=message):
+            files.to_predict(saved(**changes), described)
+
+
 def test_tables_by_hand(tmp_path):
     (tmp_path / "edges.csv").write_text("graph_id,from,to,w\nb,y,x,1\nb,z,y,3\na,p,q,2\n")
     (tmp_path / "nodes.csv").write_text("graph,id,colour\na,p,red\nb,x,red\nb,y,blue\na,q,blue\nb,z,red\n")

@@ -517,6 +517,10 @@ def pairs_to_predict(graphs: Sequence[Data], level: str, tables: GraphTables | N
     return asked
 
 
+def _columns_in(key: str, width: int | None) -> str:
+    return f"there is no {key}" if width is None else f"{key} has {width} columns"
+
+
 def _like(table: GraphTable, described: GraphTable, path: Path) -> GraphTable:
     """The table, if its graphs have the features of training.
 
@@ -528,9 +532,13 @@ def _like(table: GraphTable, described: GraphTable, path: Path) -> GraphTable:
         for graph in table.graphs:
             width = graph[key].size(1) if key in graph else None
             wanted = known if sizes is None else len(sizes)
+            what = f"{path}, graph {graph.id}"
             if width != wanted:
-                raise CosetError(f"{path}, graph {graph.id}: {key} has {width} columns; training had {wanted}")
+                raise CosetError(f"{what}: {_columns_in(key, width)}; training had {wanted or 'none'}")
+            if width and graph[key].is_floating_point() != (sizes is None):
+                kinds = ("numbers of categories (integers)", "real numbers")
+                raise CosetError(f"{what}: {key} holds {kinds[sizes is not None]}; training had {kinds[sizes is None]}")
             if sizes is not None:
                 node_sizes, edge_sizes = (sizes, None) if key == "x" else (None, sizes)
-                validate_graph(graph, node_sizes, edge_sizes)
+                validate_graph(graph, node_sizes, edge_sizes, name=what)
     return table
