@@ -184,6 +184,25 @@ def test_what_is_wrong_with_cells_is_told(surfaces):
         read(f"0,{edge},3\n0,{' '.join(reversed(edge.split()))},4\n")
 
 
+def test_complexes_without_labelled_cells_take_no_place_in_a_split(surfaces):
+    graphs, _ = read_complexes(complex_files(surfaces)[:4])
+    rows = "".join(f"{graph.id},{cell_names(graph, 1)[0]},{at}\n" for at, graph in enumerate(graphs))
+    (surfaces / "cells.csv").write_text("graph,cell,y\n" + rows)
+    for seed in range(5):
+        table = ComplexFiles(path=str(surfaces), target="y", rank=1, fractions=(0.5, 0.25, 0.25)).load(seed, False)
+        assert {name: len(part) for name, part in table.splits.items()} == {"train": 2, "val": 1, "test": 1}
+
+
+def test_a_mesh_that_a_repair_would_read_is_refused_with_the_way_to_it(tmp_path):
+    flat = "OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n3 1 1 2\n"
+    (tmp_path / "a.off").write_text(flat)
+    with pytest.raises(CosetError, match=r"lists a vertex twice \(data.repair=true leaves such faces out\)"):
+        read_complexes([tmp_path / "a.off"])
+    (tmp_path / "a.off").write_text(flat.replace("1 1 2", "1 1 9"))
+    with pytest.raises(CosetError, match=r"a face names vertex 9, but vertices are 0 to 2$"):
+        read_complexes([tmp_path / "a.off"])
+
+
 def test_numbers_that_toponetx_complexes_carry_are_features(tmp_path):
     tnx = pytest.importorskip("toponetx")
     complex_ = tnx.CellComplex()

@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.files import write_text
+from coset.graphs.data.molecule_files import is_table_of_molecules
 from coset.graphs.data.molecules import canonical_smiles
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 
@@ -27,7 +28,6 @@ Targets = Sequence[Any] | np.ndarray | torch.Tensor | pd.Series | pd.DataFrame
 """A value or class a graph, or a row of several values."""
 
 TARGET = "y"
-MOLECULES = (".csv", ".tsv", ".sdf", ".parquet")
 
 
 def written(
@@ -102,7 +102,7 @@ def _of_path(path: Path, values: pd.DataFrame | None) -> tuple[str, dict[str, An
         raise CosetError(f"targets of {path} are a column of its own: fit(path, target=COLUMN)")
     if not path.exists():
         raise CosetError(f"{path} does not exist")
-    if path.is_file() and path.name.lower().removesuffix(".gz").endswith(MOLECULES):
+    if path.is_file() and is_table_of_molecules(path):
         return "csv", {"path": str(path)}
     for _, source in GRAPH_DATA.items():
         if issubclass(source, GraphData) and source.holds(path):

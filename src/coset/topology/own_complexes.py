@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, takes_paths
 from coset.core.outside import check_column, read_table, read_tree
-from coset.graphs.data.datasets import as_targets, graph_features, target_values
+from coset.graphs.data.datasets import as_targets, graph_features
 from coset.graphs.data.graph_files import GRAPH, OF_FILES, labelled, table_in
 from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
@@ -25,7 +25,7 @@ from coset.runs.terminal import track
 from coset.topology.data.adapters import from_toponetx, toponetx_features
 from coset.topology.data.batches import to_data
 from coset.topology.data.complexes import Complex
-from coset.topology.data.meshes import SUFFIXES, read_mesh
+from coset.topology.data.meshes import SUFFIXES, Mesh, read_mesh
 from coset.topology.files import from_toponetx_named, read_atomlist, read_complex, write_complex
 
 ENDINGS = (".json", ".atomlist", *SUFFIXES)
@@ -97,7 +97,7 @@ class ComplexFiles(SplitFiles):
         rows = labelled(pd.DataFrame({GRAPH: [file.stem for file in files]}), labels)
         for target in self.target:
             check_column([str(c) for c in rows.columns], target, labels)
-        values, classes = target_values(rows, self.target, labels)
+        values, classes = column_values(rows, self.target, str(labels))
         if (missing := np.isnan(values).all(1)).any():
             raise CosetError(f"{labels}, row {rows.index[int(missing.argmax())]}: the target is missing")
         splits = split_rows(len(files), rows, self.split_for(seed), values[:, 0], str(labels))
@@ -164,8 +164,9 @@ def with_cell_targets(graphs: list[Data], file: Path, targets: list[str], rank: 
     usable = np.flatnonzero(~np.isnan(values).all(1))
     if len(graphs) > 1 and split.kind not in ("column", "time"):
         of_rows = np.repeat(np.arange(len(graphs)), counts)[at[usable]]
-        parts = {name: np.flatnonzero(np.isin(of_rows, part))
-                 for name, part in split_rows(len(graphs), None, split, None, str(file)).items()}  # fmt: skip
+        labelled_ones = np.unique(of_rows)  # others would leave parts smaller than asked for, or empty
+        parts = {name: np.flatnonzero(np.isin(of_rows, labelled_ones[part]))
+                 for name, part in split_rows(len(labelled_ones), None, split, None, str(file)).items()}  # fmt: skip
     else:
         chosen = split_rows(len(usable), rows.iloc[usable], split, values[usable, 0], str(file))
         parts = {name: part.numpy() for name, part in chosen.items()}
@@ -274,6 +275,16 @@ def read_complexes(
     )
 
 
+def _mesh_of(file: Path, repair: bool) -> Mesh:
+    """A mesh; where it is refused for what a repair would leave out, the message says so."""
+    try:
+        return read_mesh(file, repair)
+    except CosetError as error:
+        refused = str(error)
+    read_mesh(file, repair=True)
+    raise CosetError(f"{refused} (data.repair=true leaves such faces out)")
+
+
 def _read(file: Path, repair: bool) -> tuple[Complex, dict[str, Any], tuple[int, int]]:
     """A complex, its features, and how many faces a repair has left out: flat ones, doubled ones."""
     left_out, kind = (0, 0), file.suffix.lower()
@@ -283,7 +294,7 @@ def _read(file: Path, repair: bool) -> tuple[Complex, dict[str, Any], tuple[int,
         complex_ = from_toponetx_named(file, source)
         given = {str(rank): rows.tolist() for rank, (_, rows) in toponetx_features(source).items() if rank < RANKS}
     elif kind in SUFFIXES:
-        mesh = read_mesh(file, repair)
+        mesh = _mesh_of(file, repair)
         complex_, left_out = mesh.complex, mesh.left_out
     else:
         complex_ = read_complex(str(file))

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import networkx as nx
 import pytest
@@ -21,6 +22,32 @@ def test_molecules_with_copies_and_a_constant_target(tmp_path):
     assert any(text.startswith("1 graphs are exact copies of others") for text in warnings)
     facts, _ = described_file(file, "b")
     assert facts["target b (of graphs)"] == "classes: x 2, y 2, z 1 (training.task=multiclass)"
+
+
+def test_pairs_in_another_order_are_no_copies_and_packed_tables_are_read(tmp_path):
+    text = "solvent,solute,y\nO,CCO,1\nCCO,O,2\nCCO,CC,3\nOCC,CC,4\n"
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as archive:
+        archive.writestr("pairs.csv", text)
+    facts, warnings = described_file(tmp_path / "pairs.zip", "y", "solvent,solute")
+    assert facts["molecules"] == 4
+    assert next(text for text in warnings if "exact copies" in text).startswith("1 graphs are exact copies")
+
+
+def test_a_target_without_any_value_is_refused(tmp_path):
+    (tmp_path / "mine.csv").write_text("smiles,a,b\nC,1,\nCC,,\nCCC,3,\nCCCC,4,\n")
+    with pytest.raises(CosetError, match="column 'b' is empty in all rows; leave that target out"):
+        described_file(tmp_path / "mine.csv", "a,b")
+    (tmp_path / "edges.csv").write_text("source,target\na,b\nb,c\nc,d\n")
+    (tmp_path / "nodes.csv").write_text("node,y,z\na,1,\nb,2,\nc,3,\nd,4,\n")
+    with pytest.raises(CosetError, match="column 'z' is empty in all rows"):
+        described_file(tmp_path, "y,z")
+
+
+def test_tables_without_a_target_are_told_of_with_what_it_may_be(tmp_path):
+    (tmp_path / "edges.csv").write_text("source,target,w\na,b,1\nb,c,2\n")
+    facts, _ = described_file(tmp_path)
+    assert facts["edges"] == "2 to 2, 2 in all"
+    assert facts["what --target may name"] == "columns of graphs: none; columns of nodes: none; columns of edges: w"
 
 
 def test_a_value_far_from_all_others(tmp_path):

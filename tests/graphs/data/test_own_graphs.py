@@ -52,6 +52,66 @@ def rewrite(file, old, new):
     file.write_text(text.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(("column", "stems"), [("name", "ab cd ef"), ("Molecule", "ab cd ef"), ("id", "0 1 2")])
+def test_labels_in_another_order_are_of_the_graphs_that_they_name(tmp_path, column, stems):
+    stems = stems.split()
+    for stem in stems:
+        nx.write_graphml(nx.path_graph(3), tmp_path / f"{stem}.graphml")
+    rows = "".join(f"{stem}.graphml,{at}\n" for at, stem in reversed(list(enumerate(stems))))
+    (tmp_path / "labels.csv").write_text(f"{column},y\n{rows}")
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert (table.ids, table.targets.flatten().tolist()) == (stems, [0.0, 1.0, 2.0])
+    (tmp_path / "labels.csv").write_text("y\n2\n1\n0\n")  # numbers that are no names of graphs: row by row
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert table.targets.flatten().tolist() == [2.0, 1.0, 0.0]
+
+
+def test_attributes_called_as_ends_or_nodes_rewire_no_graph(tmp_path):
+    graph = nx.path_graph(4)
+    for node in graph:
+        graph.nodes[node].update(node=3 - node, y=node)
+    nx.set_edge_attributes(graph, "books", "source")
+    nx.write_graphml(graph, tmp_path / "a.graphml")
+    read = GraphFiles(path=str(tmp_path / "a.graphml"), target="y", fractions=(0.5, 0.25, 0.25)).load(0, False)
+    assert read.graphs[0].node_id == ["0", "1", "2", "3"]
+    assert read.graphs[0].edge_index.tolist() == [[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]]
+    assert list(read.columns["nodes"]) == ["attribute_node"]
+    assert list(read.columns["edges"]) == ["attribute_source"]
+    assert read.notes == ("attributes that are called as nodes, ends or graphs are: attribute_node, attribute_source",)
+
+
+def test_names_that_programs_give_to_edges_are_no_features_and_defaults_are_values(tmp_path):
+    keys = '<key id="w" for="edge" attr.name="weight" attr.type="double"><default>2</default></key>'
+    keys += '<key id="y" for="node" attr.name="y" attr.type="double"/>'
+    nodes = "".join(f'<node id="n{k}"><data key="y">{k}</data></node>' for k in range(4))
+    edges = '<edge id="e0" source="n0" target="n1"/><edge id="e1" source="n1" target="n2"><data key="w">4</data></edge>'
+    text = f'<graph edgedefault="undirected">{nodes}{edges}</graph></graphml>'
+    file = tmp_path / "gephi.graphml"
+    file.write_text(f'<graphml xmlns="http://graphml.graphdrawing.org/xmlns">{keys}{text}')
+    read = GraphFiles(path=str(file), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert read.columns["edges"] == {"weight": {"mean": 3.0, "scale": 1.0}}
+
+
+def test_graphs_of_pyg_with_other_features_are_refused_by_name(tmp_path):
+    def saved(**changes):
+        edge = torch.tensor([[0, 1], [1, 0]])
+        own = {"x": torch.tensor([[0], [1]]), "edge_index": edge, "edge_attr": torch.ones(2, 1), "y": torch.ones(1)}
+        kept = {key: value for key, value in (own | changes).items() if value is not None}
+        torch.save([Data(**kept)] * 3, tmp_path / "g.pt")
+        return tmp_path / "g.pt"
+
+    files = GraphFiles(path=str(saved()))
+    described = files.load(0, False)
+    assert len(files.to_predict(saved(y=None), described)) == 3
+    for changes, message in (
+        ({"edge_attr": None}, "g.pt, graph 0: there is no edge_attr; training had 1"),
+        ({"x": torch.ones(2, 1)}, "g.pt, graph 0: x holds real numbers; training had numbers of categories"),
+        ({"x": torch.tensor([[0], [7]])}, r"g.pt, graph 0: x\[1, 0\] = 7, but column 0 has ids 0 to 1"),
+    ):
+        with pytest.raises(CosetError, match=message):
+            files.to_predict(saved(**changes), described)
+
+
 def test_tables_by_hand(tmp_path):
     (tmp_path / "edges.csv").write_text("graph_id,from,to,w\nb,y,x,1\nb,z,y,3\na,p,q,2\n")
     (tmp_path / "nodes.csv").write_text("graph,id,colour\na,p,red\nb,x,red\nb,y,blue\na,q,blue\nb,z,red\n")

@@ -11,9 +11,11 @@ from torch_geometric.data import Data
 
 from coset.core.identity import digest
 from coset.graphs.data import datasets
+from coset.graphs.data.graph_files import read_graph_tables
 from coset.graphs.data.graph_table import GraphTable, plural
-from coset.graphs.data.molecules import canonical_smiles, parse_smiles
-from coset.graphs.data.own_graphs import GraphFiles
+from coset.graphs.data.molecule_files import is_table_of_molecules
+from coset.graphs.data.molecules import ATOM_SIZES, canonical_smiles, parse_smiles
+from coset.graphs.data.own_graphs import GraphFiles, columns_of, graphs_of
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 
 MANY = 5  # examples of a kind in a warning
@@ -34,16 +36,20 @@ def described_file(
     Raises:
         CosetError: The file cannot be read at all; the message names the row.
     """
-    if path.is_file() and path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".sdf", ".parquet")):
+    columns = ""
+    if path.is_file() and is_table_of_molecules(path):
         table = datasets.csv(path, smiles, target or (), skip_bad_rows=True, drop_missing=True)
         form = "molecules"
     elif (other := _of_other_sources(path, target)) is not None:
         table, form = other, "complexes"
+    elif not target and not path.name.endswith(".pt"):
+        tables = read_graph_tables(path)
+        table, form, columns = graphs_of(tables, (), "graph"), "graphs", columns_of(tables)
     else:
         given: dict[str, Any] = {"name": "files", "path": str(path), "target": target or []}
-        table = GraphFiles.model_validate(given).load(0, False)
-        form = "graphs"
-    return _facts(table, form), table.notes + tuple(_warnings(table))
+        table, form = GraphFiles.model_validate(given).load(0, False), "graphs"
+    facts = _facts(table, form) | ({"what --target may name": columns} if columns else {})
+    return facts, table.notes + tuple(_warnings(table))
 
 
 def _facts(table: GraphTable, form: str) -> dict[str, Any]:
@@ -136,7 +142,11 @@ def _warnings(table: GraphTable) -> list[str]:
 def _content(graph: Data) -> str:
     """What a copy of a graph shares with it: its SMILES in a molecule, else all features and edges, not the target."""
     if graph.get("smiles"):
-        return canonical_smiles(parse_smiles(graph.smiles))
+        mol = parse_smiles(graph.smiles)
+        if graph.x.size(1) > len(ATOM_SIZES):  # of several columns, whose order matters: atoms are marked by theirs
+            for atom, column in zip(mol.GetAtoms(), graph.x[:, -1].tolist(), strict=True):
+                atom.SetAtomMapNum(column + 1)
+        return canonical_smiles(mol)
     keys = ("x", "x_1", "x_2", "edge_index", "edge_attr", "incidence_0_1", "incidence_0_2")
     parts = [graph[key] for key in keys if key in graph and graph[key] is not None]
     return digest([int(graph.num_nodes or 0), *parts])

@@ -188,6 +188,8 @@ def csv(
     read = parse_rows(frame, file, columns, names, id, skip_bad_rows, drop_missing, progress)
     if not read.graphs:
         raise CosetError(f"{file}: no row is left with a molecule and a target")
+    if names:
+        check_known(np.concatenate([graph.y.numpy() for graph in read.graphs]), names, str(file))
     skipped = sorted([*unread, *read.skipped])
     notes = [f"skipped {len(skipped)} unparsable rows: {listed(skipped)}"] if skipped else []
     notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
@@ -341,6 +343,17 @@ def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tupl
             codes = cells.map({name: float(code) for code, name in enumerate(classes)})
             return codes.to_numpy(dtype=float, copy=True)[:, None], tuple(classes)
     return _numbers(frame, names, file), ()
+
+
+def check_known(values: np.ndarray, names: Sequence[str], what: str) -> None:
+    """That every target [rows, targets] has a value somewhere: nothing would be learned of it, though its predictions
+    look like those of others.
+
+    Raises:
+        CosetError: One has none.
+    """
+    if (unknown := np.isnan(values).all(axis=0)).any():
+        raise CosetError(f"{what}: column {names[int(unknown.argmax())]!r} is empty in all rows; leave that target out")
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarray:

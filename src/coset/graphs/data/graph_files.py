@@ -6,6 +6,7 @@ there. Rows in errors are counted as a spreadsheet counts them: the header is ro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,11 @@ SPELLINGS = {
 """What the columns that say which node or graph a row is of may be called, in any case."""
 OF_FILES = (*SPELLINGS[GRAPH], "complex", "mesh", "file")
 """What the column may be called in a table beside files of a graph each; the last three only where they name them."""
+OFTEN_NAMES = ("name", "id", "index", "filename", "file_name", "path", "unnamed: 0")
+"""What a column of numbers must be called to be taken for numbers of graphs."""
 
+ATTRIBUTE = "attribute_"
+"""Before the names of attributes that are called as a column of names is: an edge's ``source`` of its own."""
 _ONLY = "0"  # name of the one graph of a table that names none
 
 
@@ -170,11 +175,9 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
     nodes: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
     for name, network in networks:
-        nodes += [{GRAPH: name, NODE: str(node), **_texts(data)} for node, data in network.nodes(data=True)]
-        edges += [
-            {GRAPH: name, SOURCE: str(u), TARGET: str(v), **_texts(data)} for u, v, data in network.edges(data=True)
-        ]
-    own = pd.DataFrame([{GRAPH: name, **_texts(network.graph)} for name, network in networks])
+        nodes += [_row({GRAPH: name, NODE: str(node)}, data) for node, data in network.nodes(data=True)]
+        edges += [_row({GRAPH: name, SOURCE: str(u), TARGET: str(v)}, data) for u, v, data in network.edges(data=True)]
+    own = pd.DataFrame([_row({GRAPH: name}, network.graph) for name, network in networks])
     graphs = own if labels is None else labelled(own, labels)
     empty = {"nodes": [GRAPH, NODE], "edges": [GRAPH, SOURCE, TARGET]}
     tables = [pd.DataFrame(rows) if rows else pd.DataFrame(columns=empty[key])
@@ -184,6 +187,8 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
     notes = [f"{directed} graphs are directed; every edge is taken in both directions"] if directed else []
     if composed := sorted({str(key) for _, network in networks for key in _composed(network)}):
         notes.append(f"left out attributes that are lists or the like, no single values: {', '.join(composed[:5])}")
+    if renamed := sorted({column for row in (*nodes, *edges) for column in row if column.startswith(ATTRIBUTE)}):
+        notes.append(f"attributes that are called as nodes, ends or graphs are: {', '.join(renamed)}")
     return GraphTables(
         tables[0], tables[1], graphs, place, (f"nodes of {place}", f"edges of {place}", where), tuple(notes)
     )
@@ -195,7 +200,7 @@ def _networks(file: Path) -> Iterable[nx.Graph]:
         if "<!ENTITY" in text or "<!DOCTYPE" in text:
             raise CosetError(f"{file}: GraphML with a DOCTYPE or entities is not read")
         with refusing(file, "GraphML"):
-            yield nx.parse_graphml(text)
+            yield _with_defaults(nx.parse_graphml(text), named=re.search(r"<edge\s[^>]*?\bid\s*=", text) is not None)
         return
     value = read_tree(file)
     for entry in value if isinstance(value, list) else [value]:
@@ -205,6 +210,18 @@ def _networks(file: Path) -> Iterable[nx.Graph]:
             raise CosetError(f"{file}: no node-link JSON: 'graph' holds {str(entry['graph'])[:60]!r}, not an object")
         with refusing(file, "node-link JSON"):
             yield nx.node_link_graph(entry, edges="links" if "links" in entry else "edges")
+
+
+def _with_defaults(network: nx.Graph, named: bool) -> nx.Graph:
+    """What NetworkX read of GraphML, with the defaults of attributes of edges, and without the names that programs
+    such as Gephi and yEd give to edges: it makes an attribute of them, which would be learned from.
+    """
+    for *_, data in network.edges(data=True):
+        if named:
+            data.pop("id", None)
+        for key, value in network.graph.get("edge_default", {}).items():
+            data.setdefault(key, value)
+    return network
 
 
 def _simple(network: nx.Graph, what: str) -> nx.Graph:
@@ -223,6 +240,12 @@ def _simple(network: nx.Graph, what: str) -> nx.Graph:
             raise CosetError(f"{what} has parallel edges from {u} to {v} that differ; merge them first")
         simple.add_edge(u, v, **data)
     return simple
+
+
+def _row(names: dict[str, str], attributes: dict[Any, Any]) -> dict[str, str]:
+    """A row of a table: what it is of, then its attributes, of which none may take the place of a name."""
+    own = _texts(attributes)
+    return {**names, **{f"{ATTRIBUTE}{key}" if key in names else key: value for key, value in own.items()}}
 
 
 def _texts(values: dict[Any, Any]) -> dict[str, str]:
@@ -285,7 +308,11 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
 
 
 def _names_of_graphs(table: pd.DataFrame, known: set[str]) -> str | None:
-    """The column of a table of labels that says which graph a row is of; ``file`` and the like may also be features."""
+    """The column of a table of labels that says which graph a row is of; ``file`` and the like may also be features.
+
+    Whatever a column is called, its cells tell that it names graphs: taken row by row, its table would give graphs the
+    targets of others. Numbers may be targets, though, and count only under a usual name and where all are there.
+    """
     folded = {str(column).lower(): str(column) for column in table.columns}
     for spelling in OF_FILES:
         if spelling not in folded:
@@ -293,6 +320,13 @@ def _names_of_graphs(table: pd.DataFrame, known: set[str]) -> str | None:
         words = set(table[folded[spelling]].astype(str).str.strip())
         if spelling in SPELLINGS[GRAPH] or known & (words | {Path(word).stem for word in words}):
             return folded[spelling]
+    counted = all(name.isdigit() for name in known)
+    for column in table.columns:
+        words = set(table[column].dropna().astype(str).str.strip())
+        shared = len(known & (words | {Path(word).stem for word in words}))
+        usual = str(column).lower() in OFTEN_NAMES
+        if shared == len(known) and usual if counted else 2 * shared > len(known):
+            return str(column)
     return None
 
 

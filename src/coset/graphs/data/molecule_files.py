@@ -16,6 +16,17 @@ SMILES, NAME = "smiles", "name"
 MOST_BYTES = 1 << 31
 
 
+ENDINGS = (".csv", ".tsv", ".sdf", ".parquet", ".smi", ".smiles")
+PACKED = (".gz", ".bz2", ".xz", ".zip")
+
+
+def is_table_of_molecules(path: Path) -> bool:
+    """Whether a file is one by its name; so is an archive that says nothing of what it holds."""
+    name = path.name.lower()
+    inner = next((name.removesuffix(ending) for ending in PACKED if name.endswith(ending)), name)
+    return inner.endswith(ENDINGS) or (name.endswith(".zip") and "." not in inner)
+
+
 class MoleculeTable(NamedTuple):
     """Rows of text.
 

@@ -18,7 +18,7 @@ from coset.core.errors import CosetError
 from coset.core.options import listed_names
 from coset.core.outside import check_column
 from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import as_targets, target_values
+from coset.graphs.data.datasets import as_targets, check_known, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,
@@ -127,7 +127,7 @@ class GraphFiles(SplitFiles):
             return self._from_pyg(split)
         tables = read_graph_tables(Path(self.path), None if self.labels is None else Path(self.labels))
         if not self.target and self.level != "link":
-            raise CosetError(f"{self.path}: say what to learn, data.target=COLUMN; {_columns_of(tables)}")
+            raise CosetError(f"{self.path}: say what to learn, data.target=COLUMN; {columns_of(tables)}")
         return graphs_of(tables, self.target, self.level, self.ignore, split, negatives=self.negatives)
 
     def to_predict(self, path: Path, described: GraphTable) -> GraphTable:
@@ -281,7 +281,8 @@ def _numbered(tables: GraphTables) -> _Numbered:
     return _Numbered(replace(tables, nodes=tables.nodes.iloc[order]), of_nodes[order], ends, counts, kept, same)
 
 
-def _columns_of(tables: GraphTables) -> str:
+def columns_of(tables: GraphTables) -> str:
+    """Columns of the three tables, in a sentence."""
     of = {"graphs": tables.graphs, "nodes": tables.nodes, "edges": tables.edges}
     keys = (GRAPH, NODE, SOURCE, TARGET)
     listed = {key: [str(c) for c in frame.columns if c not in keys] for key, frame in of.items()}
@@ -301,7 +302,7 @@ def _level(tables: GraphTables, targets: Sequence[str], level: str) -> Level:
     chosen = next((key for key in held if key == level), chosen)
     if chosen is None:
         missing = next((t for t in targets if t not in tables.graphs), targets[0])
-        raise CosetError(f"{tables.place} has no column {missing!r} to learn; {_columns_of(tables)}")
+        raise CosetError(f"{tables.place} has no column {missing!r} to learn; {columns_of(tables)}")
     frame, name = held[chosen]
     for target in targets:
         check_column([str(c) for c in frame.columns], target, Path(name))
@@ -325,11 +326,10 @@ def column_values(rows: pd.DataFrame, targets: Sequence[str], name: str) -> tupl
     """Target cells [rows, targets], NaN where empty, and the names of the classes.
 
     Raises:
-        CosetError: A cell is wrong, or all are empty.
+        CosetError: A cell is wrong, or all of a column are empty.
     """
     values, classes = target_values(rows, targets, Path(name))
-    if np.isnan(values).all():
-        raise CosetError(f"{name}: column {targets[0]!r} is empty")
+    check_known(values, targets, name)
     return values, classes
 
 
@@ -517,6 +517,10 @@ def pairs_to_predict(graphs: Sequence[Data], level: str, tables: GraphTables | N
     return asked
 
 
+def _columns_in(key: str, width: int | None) -> str:
+    return f"there is no {key}" if width is None else f"{key} has {width} columns"
+
+
 def _like(table: GraphTable, described: GraphTable, path: Path) -> GraphTable:
     """The table, if its graphs have the features of training.
 
@@ -528,9 +532,13 @@ def _like(table: GraphTable, described: GraphTable, path: Path) -> GraphTable:
         for graph in table.graphs:
             width = graph[key].size(1) if key in graph else None
             wanted = known if sizes is None else len(sizes)
+            what = f"{path}, graph {graph.id}"
             if width != wanted:
-                raise CosetError(f"{path}, graph {graph.id}: {key} has {width} columns; training had {wanted}")
+                raise CosetError(f"{what}: {_columns_in(key, width)}; training had {wanted or 'none'}")
+            if width and graph[key].is_floating_point() != (sizes is None):
+                kinds = ("numbers of categories (integers)", "real numbers")
+                raise CosetError(f"{what}: {key} holds {kinds[sizes is not None]}; training had {kinds[sizes is None]}")
             if sizes is not None:
                 node_sizes, edge_sizes = (sizes, None) if key == "x" else (None, sizes)
-                validate_graph(graph, node_sizes, edge_sizes)
+                validate_graph(graph, node_sizes, edge_sizes, name=what)
     return table
