@@ -76,21 +76,15 @@ def processor() -> str:
 
 
 def run(cases: list[Case], file: Path) -> None:
-    """Measure what the file does not have, a case after the other."""
+    """Measure what the file does not have, each size in a process that inherits libraries, and nothing else large."""
     file.parent.mkdir(parents=True, exist_ok=True)
     known = {(*key_of(row), row["size"]) for row in rows_of(file)}
     for case in cases:
         missing = [size for size in case.sizes if (*case.key, size) not in known]
         if missing:
-            in_child(partial(run_case, case, missing, file))
-
-
-def run_case(case: Case, sizes: list[int], file: Path) -> None:
-    """Each size in a process that inherits the libraries, loaded once, and nothing else that is large."""
-    torch.set_num_threads(1)
-    case.build(case.sizes[0])()
-    for size in sizes:
-        in_child(partial(keep, case, size, file))
+            case.build(case.sizes[0])()  # libraries are loaded here once for all
+        for size in missing:
+            in_child(partial(keep, case, size, file))
 
 
 def keep(case: Case, size: int, file: Path) -> None:
@@ -138,14 +132,14 @@ def shown(found: float | None) -> str:
 
 def table(rows: list[Row]) -> str:
     """A row a case, as Markdown."""
-    head = ("system", "operation", "sizes", "CPU s", "MB", "time", "theory", "memory", "theory", "which follows from")
+    head = ("system", "operation", "sizes", "CPU s", "MB", "time ^", "theory", "memory ^", "theory", "by theory")
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for case in CASES:
         line = line_of(case, rows)
         if not line:
             continue
         last = line[-1]
-        sizes = f"{line[0]['size']:,} to {last['size']:,} {case.unit}"
+        sizes = f"{case.unit}, {line[0]['size']:,} to {last['size']:,}"
         cells = [case.system, case.what, sizes, f"{last['cpu_s']:.2g}", f"{last['mb']:,.0f}"]
         cells += [shown(exponent(line, "cpu_s")), f"{case.time:g}", shown(exponent(line, "mb")), f"{case.memory:g}"]
         lines.append(f"| {' | '.join([*cells, case.because])} |")
@@ -267,6 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.table:
         print(table(rows_of(options.file)))
     if options.draw is None and not options.table:
+        torch.set_num_threads(1)
         chosen = [case for case in CASES if case.system in options.systems]
         run([case._replace(sizes=case.sizes[: options.sizes]) for case in chosen], options.file)
 
