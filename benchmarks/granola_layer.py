@@ -65,11 +65,13 @@ class Naive(nn.Module):
         return self
 
 
-def setup() -> tuple[Tensor, Tensor, Relation]:
+def setup(count: int = NODES) -> tuple[Tensor, Tensor, Relation]:
+    """Features, edges, and these as a relation, of about ``count`` nodes."""
     torch.manual_seed(0)
-    nodes = IndexSet(torch.full((NODES // SIZE,), SIZE))
-    target = torch.randint(0, nodes.total, (EDGES,))
-    edges = torch.stack([target // SIZE * SIZE + torch.randint(0, SIZE, (EDGES,)), target])
+    nodes = IndexSet(torch.full((count // SIZE,), SIZE))
+    number = count * EDGES // NODES
+    target = torch.randint(0, nodes.total, (number,))
+    edges = torch.stack([target // SIZE * SIZE + torch.randint(0, SIZE, (number,)), target])
     return torch.randn(nodes.total, CHANNELS), edges, Relation(nodes, nodes, edges)
 
 

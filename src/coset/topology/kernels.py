@@ -356,6 +356,21 @@ def eccentricities(indptr: Whole, indices: Whole) -> Whole:
 
 
 @njit(**OPTIONS)
+def hops_to_sets(indptr: Whole, indices: Whole, members: Whole, ptr: Whole, most: int) -> Table:
+    """Hops from the nearest member of every set to every node, as uint8 [sets, nodes]: ``most`` stands for more,
+    ``most + 1`` where nothing leads."""
+    n, sets = len(indptr) - 1, len(ptr) - 1
+    hops, queue = np.empty(n, np.int64), np.empty(n, np.int64)
+    found = np.full((sets, n), most + 1, np.uint8)
+    for s in range(sets):
+        _farthest(indptr, indices, members[ptr[s] : ptr[s + 1]], hops, queue)
+        for v in range(n):
+            if hops[v] >= 0:
+                found[s, v] = min(hops[v], most)
+    return found
+
+
+@njit(**OPTIONS)
 def diameter(indptr: Whole, indices: Whole) -> int:
     """The largest finite distance, by searches from chosen nodes only.
 

@@ -10,6 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import shortest_path
+from torch_geometric.data import Batch
 
 from coset.topology import (
     HOMP,
@@ -128,6 +131,22 @@ def test_marks_of_two_triangles():
     assert (marks[:9, 9:] == 11).all()
     assert marks[:9, :9].max() < 11
     assert pair_distances(CellBatch(to_data(torus(3, 30))), 0, 2).max() == 10
+
+
+@pytest.mark.parametrize("ranks", [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)])
+def test_marks_are_the_least_hops_to_what_a_cell_holds(ranks):
+    cells = CellBatch(Batch.from_data_list([to_data(tori(((3, 3), (3, 26)))), to_data(strip(5, twisted=True))]))
+    edges = cells.neighbours(ranks[0], ranks[0] + 1).relation.index.numpy()
+    size = (cells.cells[ranks[0]].total,) * 2
+    hops = shortest_path(csr_matrix((np.ones(edges.shape[1]), tuple(edges)), shape=size), unweighted=True)
+    held, holder = cells.incidence(*ranks).index.numpy()
+    wanted = np.full((size[0], cells.cells[ranks[1]].total), np.inf)
+    for s in range(wanted.shape[1]):
+        wanted[:, s] = hops[held[holder == s]].min(0, initial=np.inf)
+    x, s = cells.pairs(*ranks).coordinates
+    marks = np.where(np.isinf(wanted), 11, np.minimum(wanted, 10))[x.numpy(), s.numpy()]
+    assert pair_distances(cells, *ranks).tolist() == marks.astype(int).tolist()
+    assert {0, 10, 11} <= set(marks.tolist())
 
 
 @settings(max_examples=15)

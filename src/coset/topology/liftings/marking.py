@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from coset.topology.data.batches import CellBatch
+from coset.topology.kernels import hops_to_sets
 
 FARTHEST = 10
 ENTRIES = FARTHEST + 2
@@ -50,15 +50,12 @@ def pair_distances(batch: CellBatch, first: int, second: int, bridge: int | None
     for graph in range(rank.graphs):
         n, m = ptr[graph + 1] - ptr[graph], end[graph + 1] - end[graph]
         edges, inside = index[:, owner == graph] - ptr[graph], holder == graph
-        nearest = np.full((n, m), np.inf)
-        if n and m:
-            weights = csr_matrix((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(n, n))
-            hops = shortest_path(weights, unweighted=True, directed=False)
-            held, holders = members[inside] - ptr[graph], marked[inside] - end[graph]
-            order = np.argsort(holders, kind="stable")
-            some, begin = np.unique(holders[order], return_index=True)
-            if len(some):
-                nearest[:, some] = np.minimum.reduceat(hops[held[order]], begin).T
-        marks = np.where(np.isinf(nearest), FARTHEST + 1, np.minimum(nearest, FARTHEST))
-        parts.append(torch.from_numpy(marks.astype(np.uint8).reshape(-1)))
+        graph_of = csr_matrix((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(n, n))
+        held, holders = members[inside] - ptr[graph], marked[inside] - end[graph]
+        begin = np.concatenate([[0], np.bincount(holders, minlength=m).cumsum()])
+        marks = hops_to_sets(
+            graph_of.indptr.astype(np.int64), graph_of.indices.astype(np.int64),
+            held[np.argsort(holders, kind="stable")], begin, FARTHEST,
+        )  # fmt: skip
+        parts.append(torch.from_numpy(marks.T.reshape(-1)))
     return torch.cat(parts).to(batch.data.num_cells.device)
