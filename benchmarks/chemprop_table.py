@@ -232,20 +232,27 @@ def show(rows: list[dict[str, Any]], members: int) -> None:
             continue
         single = [row for row in own if row["member"] == 0]
         whole = ensembles(own, members)
-        joint = [rmse(np.mean([r["predicted"] for r in group], axis=0).tolist(), group[0]["test"]) for group in whole]
+        joint = [joint_rmse(group) for group in whole]
         cpu = mean(sum(row["cpu_s"] for row in group) for group in whole) if whole else None
         epochs = f" ({own[0]['epochs']} epochs)" if own[0]["epochs"] else ""
         print(f"| {cell[0]} | {cell[1]} | {tool}{epochs} | {spread([row['rmse'] for row in single])} | "
               f"{mean(row['cpu_s'] for row in single):.0f} | {spread(joint)} | "
               f"{'' if cpu is None else f'{cpu:.0f}'} |")  # fmt: skip
-    print("\n| data | split | RMSE of | minus that of | mean difference | 95 % interval | pairs |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "\n| data | split | RMSE of | minus that of | mean difference | 95 % interval | pairs | of ensembles | pairs |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for cell, (one, other) in product(cells, combinations(tools, 2)):
         found = difference(rows, cell, one, other)
         if found is not None:
-            middle, half, count = found
-            print(f"| {cell[0]} | {cell[1]} | {one} | {other} | {middle:+.3f} | {middle - half:+.3f} to "
-                  f"{middle + half:+.3f} | {count} |")  # fmt: skip
+            joint = difference(rows, cell, one, other, members) if cell[1] == "random" else None
+            print(f"| {cell[0]} | {cell[1]} | {one} | {other} | {found[0]:+.3f} | {interval(found)} | {found[2]} | "
+                  f"{' | ' if joint is None else f'{joint[0]:+.3f} ({interval(joint)}) | {joint[2]}'} |")  # fmt: skip
+
+
+def interval(found: tuple[float, float, int]) -> str:
+    middle, half, _ = found
+    return f"{middle - half:+.3f} to {middle + half:+.3f}"
 
 
 def ensembles(rows: list[dict[str, Any]], members: int) -> list[list[dict[str, Any]]]:
@@ -259,18 +266,31 @@ def ensembles(rows: list[dict[str, Any]], members: int) -> list[list[dict[str, A
 
 
 def difference(
-    rows: list[dict[str, Any]], cell: tuple[str, str], one: str, other: str
+    rows: list[dict[str, Any]], cell: tuple[str, str], one: str, other: str, members: int | None = None
 ) -> tuple[float, float, int] | None:
-    """Mean difference of two tools' single networks, half its interval, and the number of pairs; if there are two."""
-    errors = {(row["tool"], row["group"]): row for row in rows
-              if (row["data"], row["split"], row["member"]) == (*cell, 0)}  # fmt: skip
-    groups = [group for tool, group in errors if tool == one and (other, group) in errors]
+    """Mean difference of two tools' single networks (or ensembles of so many members on one random split), half its
+    interval, and the number of pairs; if there are two."""
+    first, second = (errors(rows, cell, tool, members) for tool in (one, other))
+    groups = [group for group in first if group in second]
     if len(groups) < 2:
         return None
-    found = np.array([errors[one, group]["rmse"] - errors[other, group]["rmse"] for group in groups])
+    found = np.array([first[group] - second[group] for group in groups])
     overlap = HELD_OUT / (1 - 2 * HELD_OUT) if cell[1] == "random" else 0.0
     half = float(student.ppf(0.975, len(found) - 1)) * float(found.std(ddof=1)) * (1 / len(found) + overlap) ** 0.5
     return float(found.mean()), half, len(found)
+
+
+def errors(rows: list[dict[str, Any]], cell: tuple[str, str], tool: str, members: int | None) -> dict[int, float]:
+    """RMSE of a tool on each split: of its first network, or of the mean of so many."""
+    own = [row for row in rows if (row["data"], row["split"], row["tool"]) == (*cell, tool)]
+    if members is None:
+        return {row["group"]: row["rmse"] for row in own if row["member"] == 0}
+    return {group[0]["group"]: joint_rmse(group) for group in (ensembles(own, members) if own else [])}
+
+
+def joint_rmse(group: list[dict[str, Any]]) -> float:
+    """Of the mean prediction of several networks."""
+    return rmse(np.mean([row["predicted"] for row in group], axis=0).tolist(), group[0]["test"])
 
 
 def spread(values: list[float]) -> str:
