@@ -186,7 +186,7 @@ def test_an_edge_in_both_directions_is_one_edge_and_loops_are_left_out(tmp_path)
     (tmp_path / "nodes.csv").write_text("node,y\na,1\nb,2\nc,3\n")
     table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
     assert table.graphs[0].edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
-    assert table.notes == ("left out 1 edges from a node to itself",)
+    assert table.notes == ("left out 1 edge from a node to itself",)
     rewrite(tmp_path / "edges.csv", "b,a,1", "b,a,4")
     with pytest.raises(CosetError, match=r"edges.csv, row 3: the edge is there twice, with different features"):
         GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
@@ -364,6 +364,33 @@ def test_pyg_graphs_from_a_file(tmp_path, form):
     torch.save([Data(x=torch.randn(3, 4), edge_index=torch.tensor([[0, 1], [1, 0]]))], tmp_path / "other.pt")
     with pytest.raises(CosetError, match=r"x has 4 columns; training had 3"):
         recipe.predict(recipe.folder(tmp_path / "run"), tmp_path / "other.pt", tmp_path / "new.csv", quiet=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_edges_of_pyg_may_stand_once_and_loops_are_noted(tmp_path):
+    file, names = tmp_path / "g.pt", {"y": torch.ones(1), "num_nodes": 3}
+
+    def read(ends, values, **more):
+        ends = torch.tensor(ends).t()
+        torch.save([Data(edge_index=ends, edge_attr=torch.tensor(values), **names | more)] * 3, file)
+        return GraphFiles(path=str(file)).load(0, False)
+
+    both = [[0, 1], [1, 0], [1, 2], [2, 1]]
+    once, twice = read([[0, 1], [2, 1]], [5.0, 7.0]), read(both, [5.0, 5.0, 7.0, 7.0])
+    assert torch.equal(once.graphs[0].edge_index, twice.graphs[0].edge_index)
+    assert once.graphs[0].edge_attr.tolist() == twice.graphs[0].edge_attr.tolist() == [[5.0], [5.0], [7.0], [7.0]]
+    assert once.notes == ("3 graphs list edges in one direction only; every edge is taken in both",)
+    mixed = read([[0, 1], [1, 0], [1, 1], [1, 2], [1, 2]], [5.0, 5.0, 9.0, 7.0, 7.0])
+    assert mixed.graphs[0].edge_attr.tolist() == [[5.0], [5.0], [7.0], [7.0]]
+    assert mixed.notes[:2] == ("left out 3 edges from a node to itself", "left out 3 edges listed more than once")
+    assert read(both, [5.0, 6.0, 7.0, 8.0]).graphs[0].edge_attr.flatten().tolist() == [5.0, 6.0, 7.0, 8.0]
+    of_edges = read([[1, 0], [2, 1]], [5.0, 7.0], y=None, edge_y=torch.tensor([1.0, 2.0]))
+    assert of_edges.graphs[0].y.tolist() == [[1.0], [2.0]]
+    assert of_edges.graphs[0].edge_label_attr.tolist() == [[5.0], [7.0]]
+    with pytest.raises(CosetError, match=r"edge_attr of 0 -> 1 and 1 -> 0 differ, and other edges are listed in one"):
+        read(both[:3], [5.0, 6.0, 7.0])
+    with pytest.raises(CosetError, match=r"g.pt, graph 0: edge 0 -> 1 is there twice, with different edge_attr"):
+        read([[0, 1], [0, 1]], [5.0, 6.0])
 
 
 def test_masks_of_nodes_are_the_split(tmp_path):

@@ -31,7 +31,7 @@ from coset.graphs.data.graph_files import (
     read_graph_tables,
     table_beside,
 )
-from coset.graphs.data.graph_table import GraphTable, Level
+from coset.graphs.data.graph_table import GraphTable, Level, counted
 from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of
@@ -260,7 +260,7 @@ def graphs_of(
         (graphs, splits), names = with_links(graphs, splits, negatives, split.seed), (LINK,)
     elif kind == "link":
         graphs = pairs_to_predict(graphs, kind, tables)
-    notes = tables.notes + ((f"left out {found.loops} edges from a node to itself",) if found.loops else ())
+    notes = tables.notes + ((f"left out {counted(found.loops, 'edge')} from a node to itself",) if found.loops else ())
     node_features, edge_features = (features(columns[key]) for key in ("nodes", "edges"))
     return GraphTable(
         graphs, names, splits, tables.place.name, node_features, edge_features, notes, classes, kind, columns
