@@ -366,6 +366,25 @@ def test_pyg_graphs_from_a_file(tmp_path, form):
         recipe.predict(recipe.folder(tmp_path / "run"), tmp_path / "other.pt", tmp_path / "new.csv", quiet=True)
 
 
+def test_columns_without_any_value_are_left_out_and_others_refused_with_the_way_out(tmp_path):
+    keys = "".join(
+        f'<key id="{name}" for="node" attr.name="{name}" attr.type="string"/>' for name in ("url", "kind", "y")
+    )
+    nodes = "".join(f'<node id="n{k}"><data key="y">{k}</data><data key="kind">a</data>'
+                    f'<data key="url"></data></node>' for k in range(4))  # fmt: skip
+    text = f'<graph edgedefault="undirected">{nodes}<edge source="n0" target="n1"/></graph></graphml>'
+    file = tmp_path / "yed.graphml"
+    file.write_text(f'<graphml xmlns="http://graphml.graphdrawing.org/xmlns">{keys}{text}')
+    read = GraphFiles(path=str(file), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert list(read.columns["nodes"]) == ["kind"]
+    assert read.notes == ("left out 1 column of nodes without any value: url",)
+    rewrite(file, '<data key="y">2</data><data key="kind">a</data>', '<data key="y">2</data>')
+    with pytest.raises(CosetError, match=r"yed.graphml, node 'n2', column 'kind': the cell is empty; fill it in, or lea"
+                                         "ve the column out: data.ignore=kind"):  # fmt: skip
+        GraphFiles(path=str(file), target="y").load(0, False)
+    assert len(GraphFiles(path=str(file), target="y", ignore="kind").load(0, False).targets) == 4
+
+
 @pytest.mark.filterwarnings("error")
 def test_edges_of_pyg_may_stand_once_and_loops_are_noted(tmp_path):
     file, names = tmp_path / "g.pt", {"y": torch.ones(1), "num_nodes": 3}

@@ -103,6 +103,12 @@ def spelled(column: str, columns: Sequence[str]) -> str:
     return alike[0] if column not in columns and len(alike) == 1 else column
 
 
+def place_of(index: pd.Index, at: int) -> str:
+    """A row in a message: ``row 3``, or what the index says instead, as of graphs that stand in no table."""
+    label = index[at]
+    return label if isinstance(label, str) else f"row {label}"
+
+
 def check_column(columns: Sequence[str], column: str, file: Path) -> None:
     """Raise a CosetError that names the nearest column unless the file has this one."""
     if column in columns:

@@ -16,8 +16,8 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.options import listed_names
-from coset.core.outside import check_column
-from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
+from coset.core.outside import check_column, place_of
+from coset.graphs.data.columns import Columns, blank_columns, check_words, encoded, features, learned_columns
 from coset.graphs.data.datasets import as_targets, check_known, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
@@ -243,11 +243,13 @@ def graphs_of(
     tables = found.tables
     values, classes = _targets(found, kind, targets)
     splits = {} if split is None else _splits(found, kind, values, split)
+    notes = tables.notes + ((f"left out {counted(found.loops, 'edge')} from a node to itself",) if found.loops else ())
     if columns is None:
         skipped = {*targets, *ignore}
         if split is not None and split.kind in ("column", "time"):
             skipped.add(split.column)
-        columns = _learned(found, skipped, *_seen_in_training(splits, kind, found))
+        columns, more = _learned(found, skipped, *_seen_in_training(splits, kind, found))
+        notes += more
     graphs = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
     if kind == "edge":
         graphs = [_with_edges_asked(graph) for graph in graphs]
@@ -260,7 +262,6 @@ def graphs_of(
         (graphs, splits), names = with_links(graphs, splits, negatives, split.seed), (LINK,)
     elif kind == "link":
         graphs = pairs_to_predict(graphs, kind, tables)
-    notes = tables.notes + ((f"left out {counted(found.loops, 'edge')} from a node to itself",) if found.loops else ())
     node_features, edge_features = (features(columns[key]) for key in ("nodes", "edges"))
     return GraphTable(
         graphs, names, splits, tables.place.name, node_features, edge_features, notes, classes, kind, columns
@@ -342,8 +343,8 @@ def _splits(found: _Numbered, level: Level, values: np.ndarray, split: Split) ->
         return _rows_of(parts, torch.from_numpy(of_rows))
     unknown = np.isnan(values).all(1)
     if level == "graph" and unknown.any():
-        row = rows.index[int(unknown.argmax())]
-        raise CosetError(f"{name}, row {row}: the target is missing; leave out such graphs")
+        place = place_of(rows.index, int(unknown.argmax()))
+        raise CosetError(f"{name}, {place}: the target is missing; leave out such graphs")
     known = np.flatnonzero(~unknown)
     labels = None if level == "link" else values[known, 0]
     parts = split_rows(len(known), rows.iloc[known], split, labels, name)
@@ -403,17 +404,23 @@ def _seen_in_training(splits: Splits, level: Level, found: _Numbered) -> tuple[n
     return nodes, edges
 
 
-def _learned(found: _Numbered, skipped: set[str], nodes: np.ndarray, edges: np.ndarray) -> dict[str, Columns]:
-    """What is known of the feature columns: all that say neither what a row is of nor what is to be learned."""
+def _learned(
+    found: _Numbered, skipped: set[str], nodes: np.ndarray, edges: np.ndarray
+) -> tuple[dict[str, Columns], tuple[str, ...]]:
+    """What is known of the feature columns: all that say neither what a row is of nor what is to be learned; and notes
+    on those without any value, which are left out."""
     tables = found.tables
     keys = {"nodes": (GRAPH, NODE), "edges": (GRAPH, SOURCE, TARGET)}
     rows = {"nodes": nodes, "edges": edges}
-    columns = {}
+    columns, notes = dict[str, Columns](), list[str]()
     for key, table, name in (("nodes", tables.nodes, tables.names[0]), ("edges", tables.edges, tables.names[1])):
         chosen = [str(column) for column in table.columns if column not in keys[key] and column not in skipped]
-        columns[key] = learned_columns(table, chosen, rows[key], name)
+        if blank := blank_columns(table, chosen):
+            notes.append(f"left out {counted(len(blank), 'column')} of {key} without any value: {', '.join(blank)}")
+        learned = [column for column in chosen if column not in blank]
+        columns[key] = learned_columns(table, learned, rows[key], name)
         check_words(columns[key], MOST_WORDS, name)
-    return columns
+    return columns, tuple(notes)
 
 
 def _feature_tables(
@@ -472,8 +479,8 @@ def _check_doubles(found: _Numbered, values: np.ndarray, what: str) -> None:
     wrong = np.zeros(len(proper), dtype=bool)
     wrong[proper] = (values[proper] != values[found.kept[found.same[proper]]]).any(1)
     if wrong.any():
-        row = found.tables.edges.index[int(wrong.argmax())]
-        raise CosetError(f"{found.tables.names[1]}, row {row}: the edge is there twice, {what}")
+        place = place_of(found.tables.edges.index, int(wrong.argmax()))
+        raise CosetError(f"{found.tables.names[1]}, {place}: the edge is there twice, {what}")
 
 
 LINK = "link"
