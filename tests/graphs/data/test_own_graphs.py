@@ -366,6 +366,16 @@ def test_pyg_graphs_from_a_file(tmp_path, form):
         recipe.predict(recipe.folder(tmp_path / "run"), tmp_path / "other.pt", tmp_path / "new.csv", quiet=True)
 
 
+def test_a_table_of_edges_may_be_a_header_alone_if_there_are_nodes(tmp_path):
+    (tmp_path / "edges.csv").write_text("graph,source,target\n")
+    with pytest.raises(CosetError, match=r"edges.csv has no rows below its header \(graph, source, target\)"):
+        GraphFiles(path=str(tmp_path), target="y").load(0, False)
+    (tmp_path / "nodes.csv").write_text("graph,node,kind\n" + "".join(f"{k},a,u\n{k},b,v\n" for k in range(4)))
+    (tmp_path / "graphs.csv").write_text("graph,y\n" + "".join(f"{k},{k}\n" for k in range(4)))
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.5, 0.25, 0.25)).load(0, False)
+    assert [(graph.num_nodes, graph.edge_index.size(1)) for graph in table] == [(2, 0)] * 4
+
+
 def test_columns_without_any_value_are_left_out_and_others_refused_with_the_way_out(tmp_path):
     keys = "".join(
         f'<key id="{name}" for="node" attr.name="{name}" attr.type="string"/>' for name in ("url", "kind", "y")

@@ -114,7 +114,7 @@ def table_beside(file: Path) -> Path | None:
 
 def _from_tables(folder: Path, edges_file: Path, labels: Path | None) -> GraphTables:
     nodes_file, graphs_file = table_in(folder, "nodes"), labels or table_in(folder, "graphs")
-    edges, notes = _without_numbers(read_table(edges_file), edges_file)
+    edges, notes = _without_numbers(read_table(edges_file, bare=nodes_file is not None), edges_file)
     edges = _named(edges, (SOURCE, TARGET), edges_file)
     nodes = None
     if nodes_file is not None:
@@ -300,7 +300,8 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
     if spelling is None:
         if len(table) != len(own):
             raise CosetError(
-                f"{labels} has {len(table)} rows for {len(own)} graphs, and no column 'graph' to tell them"
+                f"{labels} has {counted(len(table), 'row')} for {counted(len(own), 'graph')}, and no column 'graph' to "
+                "tell them"
             )
         table[GRAPH] = own[GRAPH].to_list()
     else:

@@ -18,7 +18,7 @@ from coset.core.errors import CosetError
 from coset.core.options import listed_names
 from coset.core.outside import check_column, place_of
 from coset.graphs.data.columns import Columns, blank_columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import as_targets, check_known, target_values
+from coset.graphs.data.datasets import as_targets, check_known, target_columns, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,
@@ -128,7 +128,9 @@ class GraphFiles(SplitFiles):
         tables = read_graph_tables(Path(self.path), None if self.labels is None else Path(self.labels))
         if not self.target and self.level != "link":
             raise CosetError(f"{self.path}: say what to learn, data.target=COLUMN; {columns_of(tables)}")
-        return graphs_of(tables, self.target, self.level, self.ignore, split, negatives=self.negatives)
+        return graphs_of(
+            tables, self.target, self.level, self.ignore, split, negatives=self.negatives, words=self._words
+        )
 
     def to_predict(self, path: Path, described: GraphTable) -> GraphTable:
         """Graphs of another file of the same form, without targets."""
@@ -141,7 +143,8 @@ class GraphFiles(SplitFiles):
     def _from_pyg(self, split: Split) -> GraphTable:
         table = read_pyg_file(Path(self.path), self.level)
         if self.target:
-            table = with_labels(table, Path(self.path), None if self.labels is None else Path(self.labels), self.target)
+            labels = None if self.labels is None else Path(self.labels)
+            table = with_labels(table, Path(self.path), labels, self.target, self._words)
         if not table.target_names and table.level != "link":
             raise CosetError(f"{self.path}: its graphs have no y to learn")
         if table.splits:
@@ -157,7 +160,9 @@ class GraphFiles(SplitFiles):
         return replace(table, splits={name: torch.from_numpy(known)[part] for name, part in rows.items()})
 
 
-def with_labels(table: GraphTable, path: Path, labels: Path | None, targets: Sequence[str]) -> GraphTable:
+def with_labels(
+    table: GraphTable, path: Path, labels: Path | None, targets: Sequence[str], words: bool = False
+) -> GraphTable:
     """The graphs with targets of a table beside them, a row a graph, instead of their own.
 
     Raises:
@@ -168,9 +173,10 @@ def with_labels(table: GraphTable, path: Path, labels: Path | None, targets: Seq
         raise CosetError(f"data.target={','.join(targets)}: there is no table labels.csv beside {path}; name one by "
                          "data.labels, or leave the target out: graphs of a .pt file have theirs in y")  # fmt: skip
     rows = labelled(pd.DataFrame({GRAPH: table.ids}), file)
+    targets = target_columns(list(targets), list(rows.columns))
     for target in targets:
         check_column([str(c) for c in rows.columns], target, file)
-    values, classes = column_values(rows, targets, str(file))
+    values, classes = column_values(rows, targets, str(file), words)
     graphs = [graph.clone() for graph in table.graphs]
     for graph, y in zip(graphs, as_targets(values), strict=True):
         graph.y = y.unsqueeze(0)
@@ -224,6 +230,7 @@ def graphs_of(
     split: Split | None = None,
     columns: dict[str, Columns] | None = None,
     negatives: int = 1,
+    words: bool = False,
 ) -> GraphTable:
     """Graphs of three tables, checked and encoded.
 
@@ -235,13 +242,15 @@ def graphs_of(
         split: How rows are split; not at all with ``None``.
         columns: What is known of feature columns from training; learned from these rows if ``None``.
         negatives: Of links, pairs without an edge for each edge that is held out.
+        words: As of :func:`coset.graphs.data.datasets.target_values`.
 
     Raises:
         CosetError: The tables do not fit together, or a cell is wrong; the message names file, row and column.
     """
+    targets = target_columns(list(targets), [*tables.graphs, *tables.nodes, *tables.edges])
     found, kind = _numbered(tables), _level(tables, targets, level)
     tables = found.tables
-    values, classes = _targets(found, kind, targets)
+    values, classes = _targets(found, kind, targets, words)
     splits = {} if split is None else _splits(found, kind, values, split)
     notes = tables.notes + ((f"left out {counted(found.loops, 'edge')} from a node to itself",) if found.loops else ())
     if columns is None:
@@ -310,7 +319,7 @@ def _level(tables: GraphTables, targets: Sequence[str], level: str) -> Level:
     return chosen
 
 
-def _targets(found: _Numbered, level: Level, targets: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _targets(found: _Numbered, level: Level, targets: Sequence[str], words: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     rows, name, _ = found.targets_of(level)
     if level == "link":
         return np.ones((len(rows), 1)), ()
@@ -319,17 +328,19 @@ def _targets(found: _Numbered, level: Level, targets: Sequence[str]) -> tuple[np
     if level == "edge":
         for target in targets:
             _check_doubles(found, found.tables.edges[target].fillna("").to_numpy()[:, None], f"{target!r} differs")
-    values, classes = column_values(rows, targets, name)
-    return values, classes
+    return column_values(rows, targets, name, words)
 
 
-def column_values(rows: pd.DataFrame, targets: Sequence[str], name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Target cells [rows, targets], NaN where empty, and the names of the classes.
+def column_values(
+    rows: pd.DataFrame, targets: Sequence[str], name: str, words: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Target cells [rows, targets], NaN where empty, and the names of the classes: see
+    :func:`coset.graphs.data.datasets.target_values`.
 
     Raises:
         CosetError: A cell is wrong, or all of a column are empty.
     """
-    values, classes = target_values(rows, targets, Path(name))
+    values, classes = target_values(rows, targets, Path(name), words)
     check_known(values, targets, name)
     return values, classes
 
