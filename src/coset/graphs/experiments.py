@@ -304,12 +304,12 @@ class GraphRecipe(Recipe):
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """The certificate of the trained model of a run, or of an untrained one, on the first of its graphs."""
-        recipe, model = self, None
         if folder is not None:
-            recipe, task, _ = load_task(folder)
-            model = task.model
-        table = recipe.load(progress)
-        if model is None:
+            recipe, task, described = load_task(folder)
+            table, model = recipe.load(progress), task.model
+            _check_same_form(table, described, folder)
+        else:
+            recipe, table = self, self.load(progress)
             model = recipe.network(replace(table, target_names=table.target_names or ("y",)))
         return recipe.certificate(model, recipe.encode(table.graphs[:CERTIFIED]))
 
@@ -439,6 +439,15 @@ def check_squares(model: GraphModel, table: GraphTable) -> None:
 
 
 @takes_paths
+def _check_same_form(table: GraphTable, described: GraphTable, folder: Path) -> None:
+    """Raise a CosetError unless data that are read again have the features of training."""
+    for key in ("node_features", "edge_features", "face_features"):
+        now, then = getattr(table, key), getattr(described, key)
+        if now != then:
+            raise CosetError(f"{folder}: its data have changed since training, {key.replace('_', ' ')} from "
+                             f"{then or 'none'} to {now or 'none'}; train anew")  # fmt: skip
+
+
 def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     """Recipe and trained task of a run or of an exported network, and an empty table that says what its data looked
     like.

@@ -256,6 +256,8 @@ def test_classes_of_graphs_from_tables_to_predictions(shapes, tmp_path):
     rewrite(shapes / "nodes.csv", ",A,", ",C,")
     with pytest.raises(CosetError, match=r"column 'kind': 'C' is none of the values of training \('A', 'B'\)"):
         recipe.predict(recipe.folder(tmp_path / "run"), shapes, output, quiet=True)
+    with pytest.raises(CosetError, match=r"run: its data have changed since training, node features from 3 to 4"):
+        recipe.verify(tmp_path / "run")
 
 
 @pytest.mark.parametrize("model", ["gin", "epnn", "csgnn", "subgraphormer", "gnn-sswl-plus"])
@@ -438,6 +440,25 @@ def test_masks_of_nodes_are_the_split(tmp_path):
 class Evil:
     def __reduce__(self):
         return print, ("this must not be printed",)
+
+
+def test_some_masks_are_a_split_without_the_others_and_masks_that_overlap_are_refused(tmp_path):
+    train = torch.arange(6) < 4
+    known = {"edge_index": torch.tensor([[0, 1], [1, 0]]), "y": torch.arange(6.0), "num_nodes": 6}
+
+    def read(**masks):
+        torch.save([Data(**known, **masks)], tmp_path / "g.pt")
+        return GraphFiles(path=str(tmp_path / "g.pt")).load(0, False).splits
+
+    splits = read(train_mask=train, test_mask=~train)
+    assert {name: rows.tolist() for name, rows in splits.items()} == {"train": [0, 1, 2, 3], "test": [4, 5]}
+    for masks, message in (
+        ({"test_mask": train}, "there is a test_mask, but no train_mask"),
+        ({"train_mask": train, "val_mask": train}, "node 0 is in two masks; parts of a split share no node"),
+        ({"train_mask": train[:3]}, "masks must have a cell for each of 6 nodes"),
+    ):
+        with pytest.raises(CosetError, match=message):
+            read(**masks)
 
 
 def test_pickles_of_anything_else_are_refused(tmp_path, capsys):

@@ -268,9 +268,15 @@ def _same_columns(graphs: list[Data], name: str) -> int:
 
 
 def _masks(data: Data, name: str) -> Splits:
-    if not all(f"{split}_mask" in data for split in NAMES):
+    masks = {split: data[f"{split}_mask"] for split in NAMES if f"{split}_mask" in data}
+    if not masks:
         return {}
-    masks = {split: data[f"{split}_mask"] for split in NAMES}
     if any(mask.dim() != 1 for mask in masks.values()):
         raise CosetError(f"{name}: masks of several splits [nodes, splits]; keep one column of each")
+    if "train" not in masks:
+        raise CosetError(f"{name}: there is a {next(iter(masks))}_mask, but no train_mask")
+    if any(len(mask) != data.num_nodes for mask in masks.values()):
+        raise CosetError(f"{name}: masks must have a cell for each of {data.num_nodes} nodes")
+    if (twice := torch.stack(list(masks.values())).bool().sum(0) > 1).any():
+        raise CosetError(f"{name}: node {int(twice.int().argmax())} is in two masks; parts of a split share no node")
     return {split: mask.nonzero().squeeze(1) for split, mask in masks.items()}
