@@ -151,14 +151,16 @@ def test_mistyped_commands_get_one_line_and_code_2(mistake, arguments, start, co
          "FILE, row 3: unparsable SMILES 'C1CC': not SMILES (a bracket, ring closure or symbol is wrong) "
          "(skip such rows with data.skip_bad_rows=true)"),
         ("structure,carbons\nCC,2\n", [],
-         "FILE has no column 'smiles': its columns are 'structure', 'carbons'"),
+         "FILE has no column 'smiles': its columns are 'structure', 'carbons' "
+         "(if another column has them: data.smiles=COLUMN)"),
         ("smiles,carbon\nCC,2\n", [],
          "FILE has no column 'carbons': its columns are 'smiles', 'carbon'; did you mean 'carbon'?"),
         ("smiles,carbons\nCC,2\nC,\nCO,1\n", [],
          "FILE, row 3: target 'carbons' is missing; fill it in or drop such rows (data.drop_missing=true)"),
         ("smiles,carbons\nCC,2\nC,NaN\nCO,1\n", [],
          "FILE, row 3: target 'carbons' is missing; fill it in or drop such rows (data.drop_missing=true)"),
-        ("smiles,carbons\nC,1\nCC,two\n", [], "FILE, row 3, column 'carbons': 'two' is not a finite number"),
+        ("smiles,carbons\nC,1\nCC,two\n", [],
+         "FILE, row 3, column 'carbons': 'two' is not a finite number; if these are classes: training.task=multiclass"),
         ("", [], "FILE is empty: the first row must name the columns"),
         ("smiles,carbons\n", [], "FILE has no rows below its header (smiles, carbons)"),
         ("smiles,carbons\nCC,2\n", [],
@@ -171,7 +173,7 @@ def test_mistyped_commands_get_one_line_and_code_2(mistake, arguments, start, co
          "a label is 2, but classification needs 0 or 1; use training.task=multiclass for several classes, "
          "training.task=regression for numbers"),
         ("smiles,carbons\nCC,1\nC,1\nCO,0\nCCC,1\n", ["training.task=classification", "training.monitor=auroc"],
-         "training.monitor=auroc cannot choose the best epoch: it needs both labels, 0 and 1, in val (1 graphs); "
+         "training.monitor=auroc cannot choose the best epoch: it needs both labels, 0 and 1, in val (1 graph); "
          "choose another metric or another split"),
     ],
 )  # fmt: skip

@@ -61,7 +61,7 @@ def test_bad_rows_are_errors_or_skipped_and_counted(run, tmp_path):
         predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv", smiles="SMILES")
     assert not (tmp_path / "out.csv").exists()
     count, notes = predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv", smiles="SMILES", skip_bad_rows=True)
-    assert (count, notes) == (2, ("skipped 1 unparsable rows: 3",))
+    assert (count, notes) == (2, ("skipped 1 unparsable row: 3",))
     assert pd.read_csv(tmp_path / "out.csv")["name"].to_list() == ["a", "c"]
 
 

@@ -15,7 +15,7 @@ from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.machine import memory_installed
 from coset.core.outside import read_table
-from coset.graphs.data.graph_table import GraphTable
+from coset.graphs.data.graph_table import GraphTable, counted
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.exported import WEIGHTS, check_state, exported_state, is_exported
@@ -128,10 +128,10 @@ class GraphRecipe(Recipe):
             CosetError: It is missing or malformed; options are named as a recipe names them.
         """
         try:
-            return self.data.load(self.seed, progress)
+            return self.data.of_words(self.training.task == "multiclass").load(self.seed, progress)
         except CosetError as error:
             message = str(error)
-            for option in ("skip_bad_rows=true", "drop_missing=true", "split=random"):
+            for option in ("skip_bad_rows=true", "drop_missing=true", "split=random", "smiles=COLUMN"):
                 message = message.replace(option, f"data.{option}")
             raise CosetError(message) from error
 
@@ -234,7 +234,7 @@ class GraphRecipe(Recipe):
         check_task(self.training.task, table.targets, table.classes)
         if self.training.neighbours and (table.level != "node" or len(table) != 1):
             raise CosetError(f"training.neighbours needs one graph with targets of its nodes; {table.name} has "
-                             f"{len(table)} graphs with targets of {table.level}s")  # fmt: skip
+                             f"{counted(len(table), 'graph')} with targets of {table.level}s")  # fmt: skip
         if self.model.squares:
             check_squares(self.model, table)
         return table
@@ -262,7 +262,8 @@ class GraphRecipe(Recipe):
         parts = ", ".join(f"{len(rows)} {split}" for split, rows in prepared.splits.items())
         size = sum(p.numel() for p in task.model.parameters())
         targets = f"{len(prepared.target_names)} target{'s' * (len(prepared.target_names) != 1)}"
-        run.say(f"{self.name}: {prepared.name}, {len(prepared)} graphs ({parts}), {targets}; {size:,} parameters")
+        graphs = counted(len(prepared), "graph")
+        run.say(f"{self.name}: {prepared.name}, {graphs} ({parts}), {targets}; {size:,} parameters")
         run.notes += prepared.notes
         table = prepared.map(lambda graphs: self.encode(graphs, progress=not run.quiet))
         train, val = self._shares(prepared, table)
@@ -303,12 +304,12 @@ class GraphRecipe(Recipe):
 
     def verify(self, folder: Path | None = None, progress: bool = False) -> list[EquivarianceReport]:
         """The certificate of the trained model of a run, or of an untrained one, on the first of its graphs."""
-        recipe, model = self, None
         if folder is not None:
-            recipe, task, _ = load_task(folder)
-            model = task.model
-        table = recipe.load(progress)
-        if model is None:
+            recipe, task, described = load_task(folder)
+            table, model = recipe.load(progress), task.model
+            _check_same_form(table, described, folder)
+        else:
+            recipe, table = self, self.load(progress)
             model = recipe.network(replace(table, target_names=table.target_names or ("y",)))
         return recipe.certificate(model, recipe.encode(table.graphs[:CERTIFIED]))
 
@@ -438,6 +439,15 @@ def check_squares(model: GraphModel, table: GraphTable) -> None:
 
 
 @takes_paths
+def _check_same_form(table: GraphTable, described: GraphTable, folder: Path) -> None:
+    """Raise a CosetError unless data that are read again have the features of training."""
+    for key in ("node_features", "edge_features", "face_features"):
+        now, then = getattr(table, key), getattr(described, key)
+        if now != then:
+            raise CosetError(f"{folder}: its data have changed since training, {key.replace('_', ' ')} from "
+                             f"{then or 'none'} to {now or 'none'}; train anew")  # fmt: skip
+
+
 def load_task(folder: Path) -> tuple[GraphRecipe, GraphTask, GraphTable]:
     """Recipe and trained task of a run or of an exported network, and an empty table that says what its data looked
     like.

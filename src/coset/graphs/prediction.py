@@ -93,7 +93,8 @@ def predict_file(
     try:
         table, molecules = _graphs_to_predict(recipe, described, data, smiles, skip_bad_rows, progress)
     except CosetError as error:
-        raise CosetError(str(error).replace("skip_bad_rows=true", "--skip-bad-rows")) from error
+        text = str(error).replace("skip_bad_rows=true", "--skip-bad-rows").replace("smiles=COLUMN", "--smiles COLUMN")
+        raise CosetError(text) from error
     read = read_molecules(data, skip_bad_rows).frame if molecules else row_names(table)
     frame = read.loc[[int(row) for row in table.ids]] if molecules else read
     each, within = [], []

@@ -75,7 +75,8 @@ def check_task(task: Task, targets: Float[Tensor, "rows targets"], classes: Sequ
         if targets.size(1) != 1:
             raise CosetError(f"training.task=multiclass learns one target; there are {targets.size(1)}")
         if len(classes) < 2:
-            raise CosetError(f"training.task=multiclass: the target has {len(classes)} classes, at least 2 are needed")
+            some = f"one class, {classes[0]!r};" if classes else "no class;"
+            raise CosetError(f"training.task=multiclass: the target has {some} at least 2 are needed")
     elif classes:
         some = ", ".join(map(repr, classes[:3]))
         raise CosetError(f"the target has classes ({some}, ...): use training.task=multiclass")

@@ -92,12 +92,12 @@ class ComplexFiles(SplitFiles):
             )
         if self.rank is not None:
             graphs, notes = read_complexes(files, progress, self.repair)
-            table = with_cell_targets(graphs, labels, self.target, self.rank, self.split_for(seed))
+            table = with_cell_targets(graphs, labels, self.target, self.rank, self.split_for(seed), self._words)
             return replace(table, name=folder.name, notes=notes)
         rows = labelled(pd.DataFrame({GRAPH: [file.stem for file in files]}), labels)
         for target in self.target:
             check_column([str(c) for c in rows.columns], target, labels)
-        values, classes = column_values(rows, self.target, str(labels))
+        values, classes = column_values(rows, self.target, str(labels), self._words)
         if (missing := np.isnan(values).all(1)).any():
             raise CosetError(f"{labels}, row {rows.index[int(missing.argmax())]}: the target is missing")
         splits = split_rows(len(files), rows, self.split_for(seed), values[:, 0], str(labels))
@@ -138,7 +138,9 @@ def cell_names(complex_: Data, rank: int) -> list[str]:
     return [" ".join(map(str, part.tolist())) for part in vertex[order].split(sizes)]
 
 
-def with_cell_targets(graphs: list[Data], file: Path, targets: list[str], rank: int, split: Split) -> GraphTable:
+def with_cell_targets(
+    graphs: list[Data], file: Path, targets: list[str], rank: int, split: Split, words: bool = False
+) -> GraphTable:
     """Complexes with a row of targets for each cell of a rank: NaN for those that the table does not name.
 
     Args:
@@ -147,6 +149,7 @@ def with_cell_targets(graphs: list[Data], file: Path, targets: list[str], rank: 
         targets: Columns of it.
         rank: Of the cells.
         split: Of one complex its cells are split, of several whole complexes, unless a column says.
+        words: As of :func:`coset.graphs.data.datasets.target_values`.
 
     Raises:
         CosetError: It names a complex or a cell that is not there, or one twice; or a target is wrong.
@@ -156,7 +159,7 @@ def with_cell_targets(graphs: list[Data], file: Path, targets: list[str], rank: 
     spelling = next((folded[s] for s in OF_FILES if s in folded), None)
     for column in ("graph" if spelling is None else spelling, "cell", *targets):
         check_column([str(c) for c in rows.columns], column, file)
-    values, classes = column_values(rows, targets, str(file))
+    values, classes = column_values(rows, targets, str(file), words)
     at = _cells_of(rows, spelling or GRAPH, graphs, rank, file)
     counts = [int(graph.num_cells[0, rank]) for graph in graphs]
     whole = np.full((sum(counts), len(targets)), np.nan)

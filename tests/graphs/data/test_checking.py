@@ -17,9 +17,9 @@ def test_molecules_with_copies_and_a_constant_target(tmp_path):
     facts, warnings = described_file(file, "a")
     assert facts["molecules"] == 5
     assert facts["nodes"] == "1 to 3, 12 in all"
-    assert warnings[0] == "skipped 1 unparsable rows: 7"
+    assert warnings[0] == "skipped 1 unparsable row: 7"
     assert "target a is the same everywhere (1): there is nothing to learn" in warnings
-    assert any(text.startswith("1 graphs are exact copies of others") for text in warnings)
+    assert any(text.startswith("1 graph is an exact copy of another") for text in warnings)
     facts, _ = described_file(file, "b")
     assert facts["target b (of graphs)"] == "classes: x 2, y 2, z 1 (training.task=multiclass)"
 
@@ -30,7 +30,7 @@ def test_pairs_in_another_order_are_no_copies_and_packed_tables_are_read(tmp_pat
         archive.writestr("pairs.csv", text)
     facts, warnings = described_file(tmp_path / "pairs.zip", "y", "solvent,solute")
     assert facts["molecules"] == 4
-    assert next(text for text in warnings if "exact copies" in text).startswith("1 graphs are exact copies")
+    assert next(text for text in warnings if "exact cop" in text).startswith("1 graph is an exact copy of another")
 
 
 def test_a_target_without_any_value_is_refused(tmp_path):

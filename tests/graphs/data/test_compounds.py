@@ -159,7 +159,7 @@ def test_records_that_are_no_molecules(tmp_path):
     with pytest.raises(CosetError, match=r"a.sdf, record 2 has no line 'M  END' \(skip such rows"):
         csv(file, targets="SOL", split=None)
     table = csv(file, targets="SOL", split=None, skip_bad_rows=True)
-    assert (table.ids, table.notes) == (["1", "3"], ("skipped 1 unparsable rows: 2",))
+    assert (table.ids, table.notes) == (["1", "3"], ("skipped 1 unparsable row: 2",))
     (tmp_path / "b.sdf").write_bytes("caf\u00e9\n\n$$$$\n".encode("latin-1"))
     with pytest.raises(CosetError, match=r"b.sdf, line 1: the byte 0xe9 is not UTF-8; save the file as UTF-8"):
         read_molecules(tmp_path / "b.sdf")

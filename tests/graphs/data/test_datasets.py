@@ -87,6 +87,29 @@ def test_targets_that_are_no_numbers(table, cell):
         table(f"smiles,y\nCCO,1\nCC,{cell}\n")
 
 
+@pytest.mark.parametrize(
+    ("cells", "words", "classes"),
+    [("+ - +", False, "+ -"), ("2D 3D 2D", True, "2D 3D"), ("1 2 2D", True, "1 2 2D"), ("a b a", False, "a b")],
+)
+def test_classes_that_do_not_begin_with_a_letter(table, cells, words, classes):
+    rows = "".join(f"C,{cell}\n" for cell in cells.split())
+    assert table(f"smiles,y\n{rows}", words=words).classes == tuple(classes.split())
+    if words:
+        with pytest.raises(CosetError, match=r"is not a finite number; if these are classes: training.task=multiclass"):
+            table(f"smiles,y\n{rows}")
+
+
+def test_names_with_commas_and_columns_that_are_missing(table):
+    named = 'smiles,"a, b"\nC,1\nCC,2\n'
+    assert table(named, targets=["a", "b"]).target_names == ("a, b",)
+    with pytest.raises(CosetError, match=r"no column 'a': its .*; a name with a comma is written \[\"a, b\"\]"):
+        table(named, targets=["a"])
+    with pytest.raises(CosetError, match=r"no column 'smiles': .*\(if another column has them: smiles=COLUMN\)"):
+        table("structure,y\nC,1\n")
+    with pytest.raises(CosetError, match=r"row 3, column 'split': the cell is empty; use train, val or test"):
+        table("smiles,y,split\nC,1,train\nCC,2,\n", split="column")
+
+
 def test_missing_column_names_those_that_exist(table):
     with pytest.raises(CosetError, match=r"no column 'smiles': its columns are 'smile', 'y'; did you mean 'smile'\?"):
         table("smile,y\nC,1\n")
@@ -194,7 +217,7 @@ def test_benchmark_files_have_their_known_shapes(tmp_path):
     (tmp_path / "hiv.csv").write_text("smiles,activity,HIV_active\nC,CI,0\nCC,CM,1\nC1C,CI,0\nCCC,CI,1\n")
     active = datasets.hiv(tmp_path / "hiv.csv", split="random")
     assert len(active) == 3
-    assert active.notes == ("skipped 1 unparsable rows: 4",)
+    assert active.notes == ("skipped 1 unparsable row: 4",)
     (tmp_path / "zinc12k_train.csv").write_text("smiles,penalized_logp\nC,1\nCC,2\n")
     (tmp_path / "zinc12k_val.csv").write_text("smiles,penalized_logp\nCCC,3\n")
     zinc = datasets.zinc12k(tmp_path)

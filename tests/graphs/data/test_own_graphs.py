@@ -186,7 +186,7 @@ def test_an_edge_in_both_directions_is_one_edge_and_loops_are_left_out(tmp_path)
     (tmp_path / "nodes.csv").write_text("node,y\na,1\nb,2\nc,3\n")
     table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
     assert table.graphs[0].edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
-    assert table.notes == ("left out 1 edges from a node to itself",)
+    assert table.notes == ("left out 1 edge from a node to itself",)
     rewrite(tmp_path / "edges.csv", "b,a,1", "b,a,4")
     with pytest.raises(CosetError, match=r"edges.csv, row 3: the edge is there twice, with different features"):
         GraphFiles(path=str(tmp_path), target="y", fractions=(0.4, 0.3, 0.3)).load(0, False)
@@ -256,6 +256,8 @@ def test_classes_of_graphs_from_tables_to_predictions(shapes, tmp_path):
     rewrite(shapes / "nodes.csv", ",A,", ",C,")
     with pytest.raises(CosetError, match=r"column 'kind': 'C' is none of the values of training \('A', 'B'\)"):
         recipe.predict(recipe.folder(tmp_path / "run"), shapes, output, quiet=True)
+    with pytest.raises(CosetError, match=r"run: its data have changed since training, node features from 3 to 4"):
+        recipe.verify(tmp_path / "run")
 
 
 @pytest.mark.parametrize("model", ["gin", "epnn", "csgnn", "subgraphormer", "gnn-sswl-plus"])
@@ -366,6 +368,62 @@ def test_pyg_graphs_from_a_file(tmp_path, form):
         recipe.predict(recipe.folder(tmp_path / "run"), tmp_path / "other.pt", tmp_path / "new.csv", quiet=True)
 
 
+def test_a_table_of_edges_may_be_a_header_alone_if_there_are_nodes(tmp_path):
+    (tmp_path / "edges.csv").write_text("graph,source,target\n")
+    with pytest.raises(CosetError, match=r"edges.csv has no rows below its header \(graph, source, target\)"):
+        GraphFiles(path=str(tmp_path), target="y").load(0, False)
+    (tmp_path / "nodes.csv").write_text("graph,node,kind\n" + "".join(f"{k},a,u\n{k},b,v\n" for k in range(4)))
+    (tmp_path / "graphs.csv").write_text("graph,y\n" + "".join(f"{k},{k}\n" for k in range(4)))
+    table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.5, 0.25, 0.25)).load(0, False)
+    assert [(graph.num_nodes, graph.edge_index.size(1)) for graph in table] == [(2, 0)] * 4
+
+
+def test_columns_without_any_value_are_left_out_and_others_refused_with_the_way_out(tmp_path):
+    keys = "".join(
+        f'<key id="{name}" for="node" attr.name="{name}" attr.type="string"/>' for name in ("url", "kind", "y")
+    )
+    nodes = "".join(f'<node id="n{k}"><data key="y">{k}</data><data key="kind">a</data>'
+                    f'<data key="url"></data></node>' for k in range(4))  # fmt: skip
+    text = f'<graph edgedefault="undirected">{nodes}<edge source="n0" target="n1"/></graph></graphml>'
+    file = tmp_path / "yed.graphml"
+    file.write_text(f'<graphml xmlns="http://graphml.graphdrawing.org/xmlns">{keys}{text}')
+    read = GraphFiles(path=str(file), target="y", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert list(read.columns["nodes"]) == ["kind"]
+    assert read.notes == ("left out 1 column of nodes without any value: url",)
+    rewrite(file, '<data key="y">2</data><data key="kind">a</data>', '<data key="y">2</data>')
+    with pytest.raises(CosetError, match=r"yed.graphml, node 'n2', column 'kind': the cell is empty; fill it in, or lea"
+                                         "ve the column out: data.ignore=kind"):  # fmt: skip
+        GraphFiles(path=str(file), target="y").load(0, False)
+    assert len(GraphFiles(path=str(file), target="y", ignore="kind").load(0, False).targets) == 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_edges_of_pyg_may_stand_once_and_loops_are_noted(tmp_path):
+    file, names = tmp_path / "g.pt", {"y": torch.ones(1), "num_nodes": 3}
+
+    def read(ends, values, **more):
+        ends = torch.tensor(ends).t()
+        torch.save([Data(edge_index=ends, edge_attr=torch.tensor(values), **names | more)] * 3, file)
+        return GraphFiles(path=str(file)).load(0, False)
+
+    both = [[0, 1], [1, 0], [1, 2], [2, 1]]
+    once, twice = read([[0, 1], [2, 1]], [5.0, 7.0]), read(both, [5.0, 5.0, 7.0, 7.0])
+    assert torch.equal(once.graphs[0].edge_index, twice.graphs[0].edge_index)
+    assert once.graphs[0].edge_attr.tolist() == twice.graphs[0].edge_attr.tolist() == [[5.0], [5.0], [7.0], [7.0]]
+    assert once.notes == ("3 graphs list edges in one direction only; every edge is taken in both",)
+    mixed = read([[0, 1], [1, 0], [1, 1], [1, 2], [1, 2]], [5.0, 5.0, 9.0, 7.0, 7.0])
+    assert mixed.graphs[0].edge_attr.tolist() == [[5.0], [5.0], [7.0], [7.0]]
+    assert mixed.notes[:2] == ("left out 3 edges from a node to itself", "left out 3 edges listed more than once")
+    assert read(both, [5.0, 6.0, 7.0, 8.0]).graphs[0].edge_attr.flatten().tolist() == [5.0, 6.0, 7.0, 8.0]
+    of_edges = read([[1, 0], [2, 1]], [5.0, 7.0], y=None, edge_y=torch.tensor([1.0, 2.0]))
+    assert of_edges.graphs[0].y.tolist() == [[1.0], [2.0]]
+    assert of_edges.graphs[0].edge_label_attr.tolist() == [[5.0], [7.0]]
+    with pytest.raises(CosetError, match=r"edge_attr of 0 -> 1 and 1 -> 0 differ, and other edges are listed in one"):
+        read(both[:3], [5.0, 6.0, 7.0])
+    with pytest.raises(CosetError, match=r"g.pt, graph 0: edge 0 -> 1 is there twice, with different edge_attr"):
+        read([[0, 1], [0, 1]], [5.0, 6.0])
+
+
 def test_masks_of_nodes_are_the_split(tmp_path):
     data = pyg(0, 9)
     data.y = torch.arange(9) % 3
@@ -382,6 +440,25 @@ def test_masks_of_nodes_are_the_split(tmp_path):
 class Evil:
     def __reduce__(self):
         return print, ("this must not be printed",)
+
+
+def test_some_masks_are_a_split_without_the_others_and_masks_that_overlap_are_refused(tmp_path):
+    train = torch.arange(6) < 4
+    known = {"edge_index": torch.tensor([[0, 1], [1, 0]]), "y": torch.arange(6.0), "num_nodes": 6}
+
+    def read(**masks):
+        torch.save([Data(**known, **masks)], tmp_path / "g.pt")
+        return GraphFiles(path=str(tmp_path / "g.pt")).load(0, False).splits
+
+    splits = read(train_mask=train, test_mask=~train)
+    assert {name: rows.tolist() for name, rows in splits.items()} == {"train": [0, 1, 2, 3], "test": [4, 5]}
+    for masks, message in (
+        ({"test_mask": train}, "there is a test_mask, but no train_mask"),
+        ({"train_mask": train, "val_mask": train}, "node 0 is in two masks; parts of a split share no node"),
+        ({"train_mask": train[:3]}, "masks must have a cell for each of 6 nodes"),
+    ):
+        with pytest.raises(CosetError, match=message):
+            read(**masks)
 
 
 def test_pickles_of_anything_else_are_refused(tmp_path, capsys):

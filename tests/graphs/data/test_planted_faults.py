@@ -91,10 +91,10 @@ def test_faults_are_told(table, fault):
 
 SPLIT = "smiles,y,split\n"
 NOTES = {
-    "a molecule twice": (SPLIT + "CCO,1,train\nCCO,2,train\nCCC,1,test\n", r"are there more than once \(row"),
+    "a molecule twice": (SPLIT + "CCO,1,train\nCCO,2,train\nCCC,1,test\n", r"is there more than once \(row"),
     "written otherwise": (SPLIT + "CCO,1,train\nOCC,2,train\nCCC,1,test\n", r"more than once \(rows 2, 3\)"),
-    "in test, too": (SPLIT + "CCO,1,train\nCCC,2,train\nOCC,1,test\n", r"1 molecules of test are in train, too"),
-    "in val, too": (SPLIT + "CCO,1,train\nCCC,2,train\nOCC,1,val\nN,1,test\n", r"1 molecules of val are in train, too"),
+    "in test, too": (SPLIT + "CCO,1,train\nCCC,2,train\nOCC,1,test\n", r"1 molecule of test is in train, too"),
+    "in val, too": (SPLIT + "CCO,1,train\nCCC,2,train\nOCC,1,val\nN,1,test\n", r"1 molecule of val is in train, too"),
     "a constant target": (SPLIT + "CCO,2,train\nCCC,2,train\nCCN,1,test\n", r"the target 'y' is 2 in all of 2 rows"),
 }  # fmt: skip
 

@@ -62,7 +62,7 @@ def test_folds_cover_every_row_once_and_keep_the_shares_of_the_classes(labels, f
         ("x\n", "line 2: not a graph"),
         ("1\n2 0\n0 3 1\n0 1 0\n", "node 0 has 1 of 3 neighbours"),
         ("1\n2 0\n0 1 1\n0 0\n", "no reverse"),
-        ("2\n1 0\n0 0\n1 0\n0 0\n", "has 1 classes: at least two can be learnt"),
+        ("2\n1 0\n0 0\n1 0\n0 0\n", "has 1 class: at least two can be learnt"),
     ],
 )
 def test_malformed_files_are_explained(tmp_path, text, message):

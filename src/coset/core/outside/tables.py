@@ -63,7 +63,9 @@ def _typed(column: pd.Series) -> pd.Series:
     return pd.Series(cells, column.index, dtype="float64")
 
 
-def read_table(path: Path | str, required: Sequence[str] = (), *, missing: frozenset[str] = MISSING) -> pd.DataFrame:
+def read_table(
+    path: Path | str, required: Sequence[str] = (), *, missing: frozenset[str] = MISSING, bare: bool = False
+) -> pd.DataFrame:
     """All cells as text, missing ones as NaN; the index counts rows as a spreadsheet does (the header is row 1), and
     wholly blank rows are gone. ``.tsv`` is tab-separated; ``.gz``, ``.bz2``, ``.xz``, ``.zip`` are unpacked; Parquet is
     read, too.
@@ -72,13 +74,14 @@ def read_table(path: Path | str, required: Sequence[str] = (), *, missing: froze
         path: Of the file.
         required: Columns that must be there.
         missing: Cells that count as missing.
+        bare: Whether there may be no rows below the header.
 
     Raises:
         CosetError: The file is no table in UTF-8, empty, larger than the limit, a row has other cells than the header,
             or two columns have one name; file and row are named.
     """
     parquet = Path(path).suffix == ".parquet"
-    frame = _parquet(Path(path)) if parquet else next(table_chunks(path, None, missing=missing))
+    frame = _parquet(Path(path), bare) if parquet else next(table_chunks(path, None, missing=missing, bare=bare))
     lacking = [name for name in required if name not in frame]
     if lacking:
         raise CosetError(f"{path} has no column {lacking[0]!r}; it has {', '.join(map(str, frame.columns))}")
@@ -103,6 +106,12 @@ def spelled(column: str, columns: Sequence[str]) -> str:
     return alike[0] if column not in columns and len(alike) == 1 else column
 
 
+def place_of(index: pd.Index, at: int) -> str:
+    """A row in a message: ``row 3``, or what the index says instead, as of graphs that stand in no table."""
+    label = index[at]
+    return label if isinstance(label, str) else f"row {label}"
+
+
 def check_column(columns: Sequence[str], column: str, file: Path) -> None:
     """Raise a CosetError that names the nearest column unless the file has this one."""
     if column in columns:
@@ -110,10 +119,13 @@ def check_column(columns: Sequence[str], column: str, file: Path) -> None:
     names = [str(name) for name in columns]
     near = nearest(column, names)
     hint = f"; did you mean {near!r}?" if near else ""
+    whole = next((name for name in names if column in [part.strip() for part in name.split(",")]), None)
+    if whole is not None:  # options take a comma for the end of a name
+        hint = f'; a name with a comma is written ["{whole}"]'
     raise CosetError(f"{file} has no column {column!r}: its columns are {', '.join(map(repr, names))}{hint}")
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(path: Path, bare: bool) -> pd.DataFrame:
     path = check_regular(path, MOST_BYTES)
     parquet = require("pyarrow.parquet", "shards")
     with refusing(path, "Parquet file"):
@@ -122,7 +134,7 @@ def _parquet(path: Path) -> pd.DataFrame:
         if claimed > MOST_BYTES:
             raise CosetError(f"{path} unpacks to {claimed:,} bytes; at most {MOST_BYTES:,} are read")
         frame = held.read().to_pandas()
-    if frame.empty:
+    if frame.empty and not bare:
         raise CosetError(f"{path} has no rows")
     frame.columns = [str(column).strip() for column in frame.columns]
     if (double := frame.columns.duplicated()).any():
@@ -141,7 +153,7 @@ def _as_text(cell: Any) -> str | None:
 
 
 def table_chunks(
-    path: Path | str, rows: int | None, *, missing: frozenset[str] = MISSING
+    path: Path | str, rows: int | None, *, missing: frozenset[str] = MISSING, bare: bool = False
 ) -> Generator[pd.DataFrame, None, None]:
     """The same in chunks of so many rows, of which only one is in memory; all at once with ``None``."""
     path = check_regular(path)
@@ -150,7 +162,7 @@ def table_chunks(
         _check_kind(start, path)
         check_no_utf16(start, path)
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        yield from _frames(path, text, rows, missing)
+        yield from _frames(path, text, rows, missing, bare)
 
 
 def _check_kind(start: bytes, path: Path) -> None:
@@ -181,7 +193,7 @@ def _delimiter(path: Path) -> str:
 
 
 def _frames(
-    path: Path, text: io.TextIOWrapper, rows: int | None, missing: frozenset[str]
+    path: Path, text: io.TextIOWrapper, rows: int | None, missing: frozenset[str], bare: bool
 ) -> Generator[pd.DataFrame, None, None]:
     delimiter = _delimiter(path)
     records = _records(path, text, delimiter)
@@ -199,7 +211,7 @@ def _frames(
             some = True
             yield _frame(cells, numbers, header)
             cells, numbers = [], []
-    if cells:
+    if cells or (bare and not some):
         yield _frame(cells, numbers, header)
     elif not some:
         raise CosetError(f"{path} has no rows below its header ({', '.join(header)})")

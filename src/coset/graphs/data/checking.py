@@ -132,7 +132,9 @@ def _warnings(table: GraphTable) -> list[str]:
     contents = [_content(graph) for graph in table.graphs]
     repeated = len(contents) - len(set(contents))
     if repeated:
-        found.append(f"{repeated} graphs are exact copies of others" + _across(table, contents))
+        copies = "1 graph is an exact copy of another"
+        copies = copies if repeated == 1 else f"{repeated} graphs are exact copies of others"
+        found.append(copies + _across(table, contents))
     edges = [graph.edge_index.size(1) for graph in table.graphs if graph.edge_index is not None]
     if edges and not any(edges):
         found.append("no graph has an edge")
@@ -159,4 +161,5 @@ def _across(table: GraphTable, contents: Sequence[str]) -> str:
     rows = list(zip(contents, table.split_of(), strict=True))
     seen = {content for content, name in rows if name == "train"}
     held = sum(content in seen for content, name in rows if name in ("val", "test"))
-    return f"; in a random split {held} of val and test are copies of graphs in train" if held else ""
+    verb = "is a copy" if held == 1 else "are copies"
+    return f"; in a random split {held} of val and test {verb} of graphs in train" if held else ""

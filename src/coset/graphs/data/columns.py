@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from coset.core.errors import CosetError
+from coset.core.outside import place_of
 
 Columns = dict[str, dict[str, Any]]
 """By name: ``{"values": [...]}`` of a column of words, ``{"mean": m, "scale": s}`` of a column of numbers."""
@@ -38,11 +39,11 @@ def learned_columns(table: pd.DataFrame, names: Sequence[str], rows: np.ndarray,
     columns: Columns = {}
     for name in names:
         cells = table[name]
-        numbers = _numbers(cells, what)
+        numbers = _numbers(cells, what, f", or leave the column out: data.ignore={name}")
         if numbers is None:
             if all(cell.startswith(LISTS) for cell in cells):
                 raise CosetError(
-                    f"{what}, row {cells.index[0]}, column {name!r}: {cells.iloc[0][:40]!r} is a list; give each "
+                    f"{what}, {place_of(cells.index, 0)}, column {name!r}: {cells.iloc[0][:40]!r} is a list; give each "
                     f"of its numbers a column, or leave it out: data.ignore={name}"
                 )
             columns[name] = {"values": sorted(set(cells))}
@@ -52,6 +53,15 @@ def learned_columns(table: pd.DataFrame, names: Sequence[str], rows: np.ndarray,
             mean = float(chosen.mean()) if len(chosen) else 0.0
             columns[name] = {"mean": mean, "scale": spread if spread > 1e-12 * abs(mean) else 1.0}
     return columns
+
+
+def blank_columns(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Those of the columns that have no value in any row."""
+    return [name for name in names if _blank(table[name]).all()]
+
+
+def _blank(cells: pd.Series) -> pd.Series:
+    return cells.isna() | (cells.astype(str).str.strip() == "")
 
 
 def features(columns: Columns) -> list[int] | int | None:
@@ -95,18 +105,19 @@ def _codes(cells: pd.Series, values: Sequence[str], what: str) -> np.ndarray:
     if codes.isna().any():
         row = int(codes.isna().to_numpy().argmax())
         raise CosetError(
-            f"{what}, row {cells.index[row]}, column {cells.name!r}: {cells.iloc[row]!r} is none of the values of "
-            f"training ({', '.join(map(repr, values[:5]))}{', ...' if len(values) > 5 else ''})"
+            f"{what}, {place_of(cells.index, row)}, column {cells.name!r}: {cells.iloc[row]!r} is none of the values "
+            f"of training ({', '.join(map(repr, values[:5]))}{', ...' if len(values) > 5 else ''})"
         )
     return codes.to_numpy(dtype=np.int64)
 
 
-def _numbers(cells: pd.Series, what: str) -> np.ndarray | None:
-    """The cells as float64, or ``None`` if they are words."""
-    empty = cells.isna() | (cells.astype(str).str.strip() == "")
+def _numbers(cells: pd.Series, what: str, way_out: str = "") -> np.ndarray | None:
+    """The cells as float64, or ``None`` if they are words; ``way_out`` ends messages."""
+    empty = _blank(cells)
     if empty.any():
-        row = int(empty.to_numpy().argmax())
-        raise CosetError(f"{what}, row {cells.index[row]}, column {cells.name!r}: the cell is empty")
+        place = place_of(cells.index, int(empty.to_numpy().argmax()))
+        advice = f"; fill it in{way_out}" if way_out else ""
+        raise CosetError(f"{what}, {place}, column {cells.name!r}: the cell is empty{advice}")
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float)
     wrong = ~np.isfinite(numbers)
     if not wrong.any():
@@ -115,8 +126,8 @@ def _numbers(cells: pd.Series, what: str) -> np.ndarray | None:
         return None
     row = int(wrong.argmax())
     raise CosetError(
-        f"{what}, row {cells.index[row]}, column {cells.name!r}: {cells.iloc[row]!r} is no finite number, though "
-        "others of the column are"
+        f"{what}, {place_of(cells.index, row)}, column {cells.name!r}: {cells.iloc[row]!r} is no finite number, though "
+        f"others of the column are{f'; mend it{way_out}' if way_out else ''}"
     )
 
 

@@ -26,11 +26,12 @@ from torch_geometric.data import Data
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, require
+from coset.core.options import listed_names
 from coset.core.outside import check_column, lines_of, spelled
 from coset.core.registry import nearest
 from coset.graphs.data.compounds import Compound, feature_sizes, parse_compound
-from coset.graphs.data.graph_table import GraphTable
-from coset.graphs.data.molecule_files import read_molecules
+from coset.graphs.data.graph_table import GraphTable, counted
+from coset.graphs.data.molecule_files import SMILES, read_molecules
 from coset.graphs.data.splits import (
     Splits,
     column_split,
@@ -153,6 +154,7 @@ def csv(
     fold: int = 0,
     skip_bad_rows: bool = False,
     drop_missing: bool = False,
+    words: bool = False,
     progress: bool = False,
 ) -> GraphTable:
     """One's own molecules or reactions from a CSV file (``.tsv`` is tab-separated; ``.gz`` and the like are unpacked),
@@ -173,6 +175,7 @@ def csv(
         skip_bad_rows: Skip rows whose SMILES do not parse, and count them in ``notes``; an error otherwise.
         drop_missing: Drop rows without any target, and count them in ``notes``; an error otherwise. With several
             targets, rows that have some of them stay, with NaN for the rest.
+        words: As of :func:`target_values`.
         progress: Show a progress bar.
 
     Raises:
@@ -183,20 +186,30 @@ def csv(
     frame, unread = read_molecules(file, skip_bad_rows)
     columns = [spelled(column, list(frame.columns)) for column in target_columns(smiles, list(frame.columns))]
     names = target_columns(targets, list(frame.columns))
+    if columns == [SMILES] and SMILES not in frame:
+        _refuse_without_smiles(list(frame.columns), file)
     for column in [*columns, *names, *([id] if id else []), *([split_column] if split in ("column", "time") else [])]:
         check_column(list(frame.columns), column, file)
-    read = parse_rows(frame, file, columns, names, id, skip_bad_rows, drop_missing, progress)
+    read = parse_rows(frame, file, columns, names, id, skip_bad_rows, drop_missing, words, progress)
     if not read.graphs:
         raise CosetError(f"{file}: no row is left with a molecule and a target")
     if names:
         check_known(np.concatenate([graph.y.numpy() for graph in read.graphs]), names, str(file))
     skipped = sorted([*unread, *read.skipped])
-    notes = [f"skipped {len(skipped)} unparsable rows: {listed(skipped)}"] if skipped else []
-    notes += [f"dropped {read.dropped} rows without a target"] if read.dropped else []
+    notes = [f"skipped {counted(len(skipped), 'unparsable row')}: {listed(skipped)}"] if skipped else []
+    notes += [f"dropped {counted(read.dropped, 'row')} without a target"] if read.dropped else []
     splits = _splits(read.mols, read.frame, split, split_column, fractions, seed, (folds, fold), file)
     notes += [*_repeats(read.mols, read.frame, splits), *_constants(read.graphs, names, splits)] if names else []
     features = feature_sizes(read.mols[0].kind, len(columns))
     return GraphTable(read.graphs, tuple(names), splits, file.name, *features, tuple(notes), read.classes)
+
+
+def _refuse_without_smiles(columns: Sequence[str], file: Path) -> None:
+    """Raise a CosetError that says how the column of SMILES is named; whoever reads for a command puts its option."""
+    try:
+        check_column(columns, SMILES, file)
+    except CosetError as error:
+        raise CosetError(f"{error} (if another column has them: smiles=COLUMN)") from None
 
 
 def _repeats(mols: Sequence[Compound], frame: pd.DataFrame, splits: Splits) -> list[str]:
@@ -210,12 +223,14 @@ def _repeats(mols: Sequence[Compound], frame: pd.DataFrame, splits: Splits) -> l
     if not twice:
         return []
     first = listed([int(frame.index[row]) for row in twice[0]])
-    notes = [f"{len(twice)} molecules are there more than once (rows {first}{', ...' if len(twice) > 1 else ''})"]
+    verb, more = ("is", "") if len(twice) == 1 else ("are", ", ...")
+    notes = [f"{counted(len(twice), 'molecule')} {verb} there more than once (rows {first}{more})"]
     part = {row: name for name, chosen in splits.items() for row in chosen.tolist()}
     for name in splits:
         if name != "train":
             shared = sum({"train", name} <= {part.get(row) for row in found} for found in twice)
-            notes += [f"{shared} molecules of {name} are in train, too"] if shared else []
+            verb = "is" if shared == 1 else "are"
+            notes += [f"{counted(shared, 'molecule')} of {name} {verb} in train, too"] if shared else []
     return notes
 
 
@@ -259,6 +274,7 @@ def parse_rows(
     id: str | None = None,
     skip_bad_rows: bool = False,
     drop_missing: bool = False,
+    words: bool = False,
     progress: bool = False,
 ) -> ParsedRows:
     """Graphs of rows that were read as text; the index holds row numbers. See :func:`csv`.
@@ -266,7 +282,7 @@ def parse_rows(
     Raises:
         CosetError: As :func:`csv`, for these rows.
     """
-    values, classes = target_values(frame, names, file)
+    values, classes = target_values(frame, names, file, words)
     missing = np.isnan(values).all(axis=1) if names else np.zeros(len(frame), dtype=bool)
     if missing.any() and not drop_missing:
         row, what = frame.index[int(missing.argmax())], f"target {names[0]!r}" if len(names) == 1 else "every target"
@@ -318,16 +334,26 @@ def from_pyg(
 
 
 def target_columns(targets: str | Sequence[str], columns: Sequence[str]) -> list[str]:
-    """The names of the targets: ``"a,b"`` means two, unless there is a column of that name."""
+    """The names of the targets: ``"a,b"`` means two, unless there is a column of that name; so does a list of ``a`` and
+    ``b``, which is what options make of it."""
     if not isinstance(targets, str):
-        return list(targets)
+        whole = next((column for column in columns if listed_names(column) == list(targets)), None)
+        return list(targets) if whole is None or set(targets) <= set(columns) else [whole]
     if targets in columns:
         return [targets]
     return [name.strip() for name in targets.split(",") if name.strip()]
 
 
-def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def target_values(
+    frame: pd.DataFrame, names: Sequence[str], file: Path, words: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Target cells [rows, targets], NaN where empty; and the names of the classes, if the one column is of words.
+
+    Args:
+        frame: Cells as text.
+        names: Of the columns.
+        file: For messages.
+        words: Classes are asked for: what are no numbers all through are their names, such as 2D or <5.
 
     Raises:
         CosetError: A cell is no finite number though others of its column are, or one of several columns is of words.
@@ -335,11 +361,13 @@ def target_values(frame: pd.DataFrame, names: Sequence[str], file: Path) -> tupl
     if len(names) == 1:
         cells = frame[names[0]].str.strip()
         cells = cells.where(cells != "")
-        words = cells.dropna()
-        numbers = pd.to_numeric(words, errors="coerce")
-        # What begins with no letter is a number written in another way (0,5 or <5 or 1.5 kcal): no class, but an error.
-        if len(words) and numbers.isna().all() and words.str.match(r"[^\W\d_]").all():
-            classes = sorted(words.unique())
+        known = cells.dropna()
+        numbers = pd.to_numeric(known, errors="coerce")
+        # What begins with no letter is a number written in another way (0,5 or <5 or 1.5 kcal), or a dash for none: no
+        # class unless they are asked for, but an error; + and - without a digit anywhere are two.
+        plain = known.str.match(r"[^\W\d_]").all() or (known.nunique() > 1 and not known.str.contains(r"\d").any())
+        if numbers.isna().any() and (words or (numbers.isna().all() and plain)):
+            classes = sorted(known.unique())
             codes = cells.map({name: float(code) for code, name in enumerate(classes)})
             return codes.to_numpy(dtype=float, copy=True)[:, None], tuple(classes)
     return _numbers(frame, names, file), ()
@@ -367,6 +395,8 @@ def _numbers(frame: pd.DataFrame, names: Sequence[str], file: Path) -> np.ndarra
             position = int(wrong.argmax())
             cell = cells.iloc[position]
             hint = "; write 1.5 for 1,5" if re.fullmatch(r"[+-]?\d+,\d+", cell.strip()) else ""
+            if not hint and len(names) == 1 and not np.isinf(numbers[position]):
+                hint = "; if these are classes: training.task=multiclass"
             raise CosetError(
                 f"{file}, row {frame.index[position]}, column {name!r}: {cell!r} is not a finite number{hint}"
             )

@@ -19,7 +19,8 @@ from jaxtyping import Int
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
-from coset.core.outside import check_column, lines_of, read_table, read_text, read_tree, refusing
+from coset.core.outside import check_column, lines_of, place_of, read_table, read_text, read_tree, refusing
+from coset.graphs.data.graph_table import counted
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 NETWORKS = (".graphml", ".json")
@@ -45,7 +46,7 @@ _ONLY = "0"  # name of the one graph of a table that names none
 
 @dataclass(frozen=True)
 class GraphTables:
-    """Graphs as three tables of text; the index holds row numbers.
+    """Graphs as three tables of text; the index holds row numbers, or names of what stands in no table.
 
     Attributes:
         nodes: Columns ``graph``, ``node``, then features and targets.
@@ -113,7 +114,7 @@ def table_beside(file: Path) -> Path | None:
 
 def _from_tables(folder: Path, edges_file: Path, labels: Path | None) -> GraphTables:
     nodes_file, graphs_file = table_in(folder, "nodes"), labels or table_in(folder, "graphs")
-    edges, notes = _without_numbers(read_table(edges_file), edges_file)
+    edges, notes = _without_numbers(read_table(edges_file, bare=nodes_file is not None), edges_file)
     edges = _named(edges, (SOURCE, TARGET), edges_file)
     nodes = None
     if nodes_file is not None:
@@ -178,13 +179,19 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
         nodes += [_row({GRAPH: name, NODE: str(node)}, data) for node, data in network.nodes(data=True)]
         edges += [_row({GRAPH: name, SOURCE: str(u), TARGET: str(v)}, data) for u, v, data in network.edges(data=True)]
     own = pd.DataFrame([_row({GRAPH: name}, network.graph) for name, network in networks])
+    own.index = pd.Index([f"graph {name!r}" for name in own[GRAPH]])
     graphs = own if labels is None else labelled(own, labels)
     empty = {"nodes": [GRAPH, NODE], "edges": [GRAPH, SOURCE, TARGET]}
     tables = [pd.DataFrame(rows) if rows else pd.DataFrame(columns=empty[key])
               for key, rows in (("nodes", nodes), ("edges", edges))]  # fmt: skip
+    for table, ends in zip(tables, ([NODE], [SOURCE, TARGET]), strict=True):
+        table.index = pd.Index(_places_of(table, ends, len(networks) > 1), dtype=object)
     where = str(labels or place)
     directed = sum(network.is_directed() for _, network in networks)
-    notes = [f"{directed} graphs are directed; every edge is taken in both directions"] if directed else []
+    notes = []
+    if directed:
+        verb = "is" if directed == 1 else "are"
+        notes.append(f"{counted(directed, 'graph')} {verb} directed; every edge is taken in both directions")
     if composed := sorted({str(key) for _, network in networks for key in _composed(network)}):
         notes.append(f"left out attributes that are lists or the like, no single values: {', '.join(composed[:5])}")
     if renamed := sorted({column for row in (*nodes, *edges) for column in row if column.startswith(ATTRIBUTE)}):
@@ -192,6 +199,13 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
     return GraphTables(
         tables[0], tables[1], graphs, place, (f"nodes of {place}", f"edges of {place}", where), tuple(notes)
     )
+
+
+def _places_of(table: pd.DataFrame, ends: Sequence[str], several: bool) -> list[str]:
+    """What rows of nodes or edges are called in messages."""
+    what = "node" if len(ends) == 1 else "edge"
+    names = zip(table[GRAPH], *(table[end] for end in ends), strict=True)
+    return [f"{what} {' - '.join(map(repr, own))}{f' of graph {graph!r}' if several else ''}" for graph, *own in names]
 
 
 def _networks(file: Path) -> Iterable[nx.Graph]:
@@ -286,7 +300,8 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
     if spelling is None:
         if len(table) != len(own):
             raise CosetError(
-                f"{labels} has {len(table)} rows for {len(own)} graphs, and no column 'graph' to tell them"
+                f"{labels} has {counted(len(table), 'row')} for {counted(len(own), 'graph')}, and no column 'graph' to "
+                "tell them"
             )
         table[GRAPH] = own[GRAPH].to_list()
     else:
@@ -340,12 +355,14 @@ def numbered(tables: GraphTables) -> tuple[np.ndarray, np.ndarray]:
     place = pd.Series(np.arange(len(graphs)), index=graphs[GRAPH])
     if not place.index.is_unique:
         at = int(place.index.duplicated().argmax())
-        raise CosetError(f"{tables.names[2]}, row {graphs.index[at]}: graph {place.index[at]!r} is there twice")
+        raise CosetError(f"{tables.names[2]}, {place_of(graphs.index, at)}: graph {place.index[at]!r} is there twice")
     of_nodes = _places(nodes[GRAPH], place, nodes.index, tables.names[0], "graph")
     keys = pd.MultiIndex.from_arrays([nodes[GRAPH], nodes[NODE]])
     if not keys.is_unique:
         at = int(keys.duplicated().argmax())
-        raise CosetError(f"{tables.names[0]}, row {nodes.index[at]}: node {nodes[NODE].iloc[at]!r} is there twice")
+        raise CosetError(
+            f"{tables.names[0]}, {place_of(nodes.index, at)}: node {nodes[NODE].iloc[at]!r} is there twice"
+        )
     return of_nodes, _ends(tables, edges, tables.names[1])
 
 
@@ -374,7 +391,7 @@ def _ends(tables: GraphTables, rows: pd.DataFrame, what: str) -> np.ndarray:
             at = int((found < 0).argmax())
             which = f"node {rows[end].iloc[at]!r}"
             which += f" of graph {rows[GRAPH].iloc[at]!r}" if len(tables.graphs) > 1 else ""
-            raise CosetError(f"{what}, row {rows.index[at]}: {tables.names[0]} has no {which}")
+            raise CosetError(f"{what}, {place_of(rows.index, at)}: {tables.names[0]} has no {which}")
         ends.append(found)
     return np.stack(ends)
 

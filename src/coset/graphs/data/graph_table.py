@@ -171,6 +171,11 @@ def plural(level: str) -> str:
     return f"cells of rank {level[-1]}" if level.startswith("cell") else f"{level}s"
 
 
+def counted(count: int, name: str, several: str | None = None) -> str:
+    """So many of something, in a sentence: ``1 graph``, ``2 classes``."""
+    return f"{count:,} {name if count == 1 else several or f'{name}s'}"
+
+
 def node_names(graph: Data) -> list[str]:
     """Names of the nodes: those of the file they came from, else their numbers."""
     return list(graph.node_id) if "node_id" in graph else [str(node) for node in range(graph.num_nodes or 0)]

@@ -16,9 +16,9 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.options import listed_names
-from coset.core.outside import check_column
-from coset.graphs.data.columns import Columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import as_targets, check_known, target_values
+from coset.core.outside import check_column, place_of
+from coset.graphs.data.columns import Columns, blank_columns, check_words, encoded, features, learned_columns
+from coset.graphs.data.datasets import as_targets, check_known, target_columns, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,
@@ -31,7 +31,7 @@ from coset.graphs.data.graph_files import (
     read_graph_tables,
     table_beside,
 )
-from coset.graphs.data.graph_table import GraphTable, Level
+from coset.graphs.data.graph_table import GraphTable, Level, counted
 from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of
@@ -128,7 +128,9 @@ class GraphFiles(SplitFiles):
         tables = read_graph_tables(Path(self.path), None if self.labels is None else Path(self.labels))
         if not self.target and self.level != "link":
             raise CosetError(f"{self.path}: say what to learn, data.target=COLUMN; {columns_of(tables)}")
-        return graphs_of(tables, self.target, self.level, self.ignore, split, negatives=self.negatives)
+        return graphs_of(
+            tables, self.target, self.level, self.ignore, split, negatives=self.negatives, words=self._words
+        )
 
     def to_predict(self, path: Path, described: GraphTable) -> GraphTable:
         """Graphs of another file of the same form, without targets."""
@@ -141,7 +143,8 @@ class GraphFiles(SplitFiles):
     def _from_pyg(self, split: Split) -> GraphTable:
         table = read_pyg_file(Path(self.path), self.level)
         if self.target:
-            table = with_labels(table, Path(self.path), None if self.labels is None else Path(self.labels), self.target)
+            labels = None if self.labels is None else Path(self.labels)
+            table = with_labels(table, Path(self.path), labels, self.target, self._words)
         if not table.target_names and table.level != "link":
             raise CosetError(f"{self.path}: its graphs have no y to learn")
         if table.splits:
@@ -157,7 +160,9 @@ class GraphFiles(SplitFiles):
         return replace(table, splits={name: torch.from_numpy(known)[part] for name, part in rows.items()})
 
 
-def with_labels(table: GraphTable, path: Path, labels: Path | None, targets: Sequence[str]) -> GraphTable:
+def with_labels(
+    table: GraphTable, path: Path, labels: Path | None, targets: Sequence[str], words: bool = False
+) -> GraphTable:
     """The graphs with targets of a table beside them, a row a graph, instead of their own.
 
     Raises:
@@ -168,9 +173,10 @@ def with_labels(table: GraphTable, path: Path, labels: Path | None, targets: Seq
         raise CosetError(f"data.target={','.join(targets)}: there is no table labels.csv beside {path}; name one by "
                          "data.labels, or leave the target out: graphs of a .pt file have theirs in y")  # fmt: skip
     rows = labelled(pd.DataFrame({GRAPH: table.ids}), file)
+    targets = target_columns(list(targets), list(rows.columns))
     for target in targets:
         check_column([str(c) for c in rows.columns], target, file)
-    values, classes = column_values(rows, targets, str(file))
+    values, classes = column_values(rows, targets, str(file), words)
     graphs = [graph.clone() for graph in table.graphs]
     for graph, y in zip(graphs, as_targets(values), strict=True):
         graph.y = y.unsqueeze(0)
@@ -224,6 +230,7 @@ def graphs_of(
     split: Split | None = None,
     columns: dict[str, Columns] | None = None,
     negatives: int = 1,
+    words: bool = False,
 ) -> GraphTable:
     """Graphs of three tables, checked and encoded.
 
@@ -235,19 +242,23 @@ def graphs_of(
         split: How rows are split; not at all with ``None``.
         columns: What is known of feature columns from training; learned from these rows if ``None``.
         negatives: Of links, pairs without an edge for each edge that is held out.
+        words: As of :func:`coset.graphs.data.datasets.target_values`.
 
     Raises:
         CosetError: The tables do not fit together, or a cell is wrong; the message names file, row and column.
     """
+    targets = target_columns(list(targets), [*tables.graphs, *tables.nodes, *tables.edges])
     found, kind = _numbered(tables), _level(tables, targets, level)
     tables = found.tables
-    values, classes = _targets(found, kind, targets)
+    values, classes = _targets(found, kind, targets, words)
     splits = {} if split is None else _splits(found, kind, values, split)
+    notes = tables.notes + ((f"left out {counted(found.loops, 'edge')} from a node to itself",) if found.loops else ())
     if columns is None:
         skipped = {*targets, *ignore}
         if split is not None and split.kind in ("column", "time"):
             skipped.add(split.column)
-        columns = _learned(found, skipped, *_seen_in_training(splits, kind, found))
+        columns, more = _learned(found, skipped, *_seen_in_training(splits, kind, found))
+        notes += more
     graphs = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
     if kind == "edge":
         graphs = [_with_edges_asked(graph) for graph in graphs]
@@ -260,7 +271,6 @@ def graphs_of(
         (graphs, splits), names = with_links(graphs, splits, negatives, split.seed), (LINK,)
     elif kind == "link":
         graphs = pairs_to_predict(graphs, kind, tables)
-    notes = tables.notes + ((f"left out {found.loops} edges from a node to itself",) if found.loops else ())
     node_features, edge_features = (features(columns[key]) for key in ("nodes", "edges"))
     return GraphTable(
         graphs, names, splits, tables.place.name, node_features, edge_features, notes, classes, kind, columns
@@ -309,7 +319,7 @@ def _level(tables: GraphTables, targets: Sequence[str], level: str) -> Level:
     return chosen
 
 
-def _targets(found: _Numbered, level: Level, targets: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _targets(found: _Numbered, level: Level, targets: Sequence[str], words: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     rows, name, _ = found.targets_of(level)
     if level == "link":
         return np.ones((len(rows), 1)), ()
@@ -318,17 +328,19 @@ def _targets(found: _Numbered, level: Level, targets: Sequence[str]) -> tuple[np
     if level == "edge":
         for target in targets:
             _check_doubles(found, found.tables.edges[target].fillna("").to_numpy()[:, None], f"{target!r} differs")
-    values, classes = column_values(rows, targets, name)
-    return values, classes
+    return column_values(rows, targets, name, words)
 
 
-def column_values(rows: pd.DataFrame, targets: Sequence[str], name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Target cells [rows, targets], NaN where empty, and the names of the classes.
+def column_values(
+    rows: pd.DataFrame, targets: Sequence[str], name: str, words: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Target cells [rows, targets], NaN where empty, and the names of the classes: see
+    :func:`coset.graphs.data.datasets.target_values`.
 
     Raises:
         CosetError: A cell is wrong, or all of a column are empty.
     """
-    values, classes = target_values(rows, targets, Path(name))
+    values, classes = target_values(rows, targets, Path(name), words)
     check_known(values, targets, name)
     return values, classes
 
@@ -342,8 +354,8 @@ def _splits(found: _Numbered, level: Level, values: np.ndarray, split: Split) ->
         return _rows_of(parts, torch.from_numpy(of_rows))
     unknown = np.isnan(values).all(1)
     if level == "graph" and unknown.any():
-        row = rows.index[int(unknown.argmax())]
-        raise CosetError(f"{name}, row {row}: the target is missing; leave out such graphs")
+        place = place_of(rows.index, int(unknown.argmax()))
+        raise CosetError(f"{name}, {place}: the target is missing; leave out such graphs")
     known = np.flatnonzero(~unknown)
     labels = None if level == "link" else values[known, 0]
     parts = split_rows(len(known), rows.iloc[known], split, labels, name)
@@ -403,17 +415,23 @@ def _seen_in_training(splits: Splits, level: Level, found: _Numbered) -> tuple[n
     return nodes, edges
 
 
-def _learned(found: _Numbered, skipped: set[str], nodes: np.ndarray, edges: np.ndarray) -> dict[str, Columns]:
-    """What is known of the feature columns: all that say neither what a row is of nor what is to be learned."""
+def _learned(
+    found: _Numbered, skipped: set[str], nodes: np.ndarray, edges: np.ndarray
+) -> tuple[dict[str, Columns], tuple[str, ...]]:
+    """What is known of the feature columns: all that say neither what a row is of nor what is to be learned; and notes
+    on those without any value, which are left out."""
     tables = found.tables
     keys = {"nodes": (GRAPH, NODE), "edges": (GRAPH, SOURCE, TARGET)}
     rows = {"nodes": nodes, "edges": edges}
-    columns = {}
+    columns, notes = dict[str, Columns](), list[str]()
     for key, table, name in (("nodes", tables.nodes, tables.names[0]), ("edges", tables.edges, tables.names[1])):
         chosen = [str(column) for column in table.columns if column not in keys[key] and column not in skipped]
-        columns[key] = learned_columns(table, chosen, rows[key], name)
+        if blank := blank_columns(table, chosen):
+            notes.append(f"left out {counted(len(blank), 'column')} of {key} without any value: {', '.join(blank)}")
+        learned = [column for column in chosen if column not in blank]
+        columns[key] = learned_columns(table, learned, rows[key], name)
         check_words(columns[key], MOST_WORDS, name)
-    return columns
+    return columns, tuple(notes)
 
 
 def _feature_tables(
@@ -472,8 +490,8 @@ def _check_doubles(found: _Numbered, values: np.ndarray, what: str) -> None:
     wrong = np.zeros(len(proper), dtype=bool)
     wrong[proper] = (values[proper] != values[found.kept[found.same[proper]]]).any(1)
     if wrong.any():
-        row = found.tables.edges.index[int(wrong.argmax())]
-        raise CosetError(f"{found.tables.names[1]}, row {row}: the edge is there twice, {what}")
+        place = place_of(found.tables.edges.index, int(wrong.argmax()))
+        raise CosetError(f"{found.tables.names[1]}, {place}: the edge is there twice, {what}")
 
 
 LINK = "link"

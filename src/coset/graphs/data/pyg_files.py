@@ -5,6 +5,7 @@ They are pickles. Only tensors, containers and PyG's own classes of data are bui
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.outside import read_saved, refusing
 from coset.graphs.data.datasets import LARGEST, as_targets, graph_features
-from coset.graphs.data.graph_table import GraphTable, Level
+from coset.graphs.data.graph_table import GraphTable, Level, counted
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
 
@@ -65,7 +66,8 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
     if level == "edge" and not of_edges and not asked:
         raise CosetError(f"{name}: data.level=edge, but not all graphs have {EDGE_TARGETS}, a row an edge")
     given = [_of_pairs(data, level, f"{name}, graph {row}") for row, data in enumerate(given)]
-    graphs = [_simple(data, str(row), name) for row, data in enumerate(given)]
+    found = Counter[str]()
+    graphs = [_simple(data, str(row), name, found) for row, data in enumerate(given)]
     of_nodes = all(_rows(data) == data.num_nodes for data in graphs) and any((g.num_nodes or 0) > 1 for g in graphs)
     if level == "auto":
         level = "node" if of_nodes else "graph"
@@ -86,7 +88,7 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
                 del data[mask]
     node_features, edge_features = (graph_features(graphs, key) for key in ("x", "edge_attr"))
     return GraphTable(
-        graphs, targets, splits, Path(name).name, node_features, edge_features,
+        graphs, targets, splits, Path(name).name, node_features, edge_features, _notes(found),
         level=next((own for own in LEVELS if own == level), "graph"),
     )  # fmt: skip
 
@@ -114,8 +116,8 @@ def _separated(stored: dict[str, Any] | Data, slices: Any, path: Path) -> list[D
         raise CosetError(f"{path}: its slices do not fit its graphs ({type(error).__name__}: {error})") from None
 
 
-def _simple(data: Data, number: str, name: str) -> Data:
-    """A copy with columns for features and an id, edges sorted and simple."""
+def _simple(data: Data, number: str, name: str, found: Counter[str]) -> Data:
+    """A copy with columns for features and an id, edges sorted and simple, each in both directions."""
     data, what = data.clone(), f"{name}, graph {number}"
     for key in ("x", "edge_attr"):
         if key not in data:
@@ -135,7 +137,64 @@ def _simple(data: Data, number: str, name: str) -> Data:
         data.id = number
     if "x" not in data:
         data.num_nodes = data.num_nodes  # otherwise guessed from edges, which miss isolated nodes at the end
-    return validate_graph(data, name=what)
+    return validate_graph(_both_ways(data, what, found), name=what)
+
+
+def _both_ways(data: Data, what: str, found: Counter[str]) -> Data:
+    """The graph without loops, each edge once in each direction; ``found`` counts what was not so.
+
+    Raises:
+        CosetError: An edge stands twice with other features; or features differ by direction, and those of a direction
+            that is not listed are not known.
+    """
+    nodes, ends = int(data.num_nodes or 0), data.edge_index
+    if not _well_formed(data, nodes):
+        return data  # which is told by validate_graph
+    kept = (ends[0] != ends[1]).nonzero().squeeze(1)
+    codes, place = (ends[0, kept] * nodes + ends[1, kept]).unique(return_inverse=True)
+    first = torch.full_like(codes, len(kept)).scatter_reduce(0, place, torch.arange(len(kept)), "amin")
+    known = data.edge_attr[kept] if "edge_attr" in data else torch.empty(len(kept), 0)
+    if (wrong := (known != known[first[place]]).any(1)).any():
+        u, v = ends[:, kept[int(wrong.int().argmax())]].tolist()
+        raise CosetError(f"{what}: edge {u} -> {v} is there twice, with different edge_attr")
+    reverse = codes % nodes * nodes + codes // nodes
+    lonely = ~torch.isin(codes, reverse)
+    found["loops"] += ends.size(1) - len(kept)
+    found["doubles"] += len(kept) - len(codes)
+    found["one way"] += bool(lonely.any())
+    if len(codes) == ends.size(1) and not lonely.any():
+        return data
+    ends, known = ends[:, kept[first]], known[first]
+    if lonely.any():
+        back = torch.searchsorted(codes, reverse[~lonely])
+        if (wrong := (known[~lonely] != known[back]).any(1)).any():
+            u, v = ends[:, ~lonely][:, int(wrong.int().argmax())].tolist()
+            raise CosetError(f"{what}: edge_attr of {u} -> {v} and {v} -> {u} differ, and other edges are listed in "
+                             "one direction only: list all in both, or each once")  # fmt: skip
+        ends, known = torch.cat([ends, ends[:, lonely].flip(0)], 1), torch.cat([known, known[lonely]])
+    data.edge_index = ends
+    if "edge_attr" in data:
+        data.edge_attr = known
+    return data
+
+
+def _well_formed(data: Data, nodes: int) -> bool:
+    """Whether edges are pairs of nodes, with a row of features each if there are any."""
+    ends = data.edge_index
+    if not isinstance(ends, Tensor) or ends.dim() != 2 or ends.size(0) != 2:
+        return False
+    inside = not ends.numel() or 0 <= int(ends.min()) <= int(ends.max()) < nodes
+    return inside and ("edge_attr" not in data or data.edge_attr.size(0) == ends.size(1))
+
+
+def _notes(found: Counter[str]) -> tuple[str, ...]:
+    loops, doubles, one_way = (found[key] for key in ("loops", "doubles", "one way"))
+    notes = [f"left out {counted(loops, 'edge')} from a node to itself"] if loops else []
+    notes += [f"left out {counted(doubles, 'edge')} listed more than once"] if doubles else []
+    if one_way:
+        graphs, verb = counted(one_way, "graph"), "lists" if one_way == 1 else "list"
+        notes.append(f"{graphs} {verb} edges in one direction only; every edge is taken in both")
+    return tuple(notes)
 
 
 def _of_pairs(data: Data, level: str, name: str) -> Data:
@@ -209,9 +268,15 @@ def _same_columns(graphs: list[Data], name: str) -> int:
 
 
 def _masks(data: Data, name: str) -> Splits:
-    if not all(f"{split}_mask" in data for split in NAMES):
+    masks = {split: data[f"{split}_mask"] for split in NAMES if f"{split}_mask" in data}
+    if not masks:
         return {}
-    masks = {split: data[f"{split}_mask"] for split in NAMES}
     if any(mask.dim() != 1 for mask in masks.values()):
         raise CosetError(f"{name}: masks of several splits [nodes, splits]; keep one column of each")
+    if "train" not in masks:
+        raise CosetError(f"{name}: there is a {next(iter(masks))}_mask, but no train_mask")
+    if any(len(mask) != data.num_nodes for mask in masks.values()):
+        raise CosetError(f"{name}: masks must have a cell for each of {data.num_nodes} nodes")
+    if (twice := torch.stack(list(masks.values())).bool().sum(0) > 1).any():
+        raise CosetError(f"{name}: node {int(twice.int().argmax())} is in two masks; parts of a split share no node")
     return {split: mask.nonzero().squeeze(1) for split, mask in masks.items()}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
@@ -34,6 +34,13 @@ class GraphData(Options):
     recipe: ClassVar[str] = ""
 
     name: str
+    _words: bool = PrivateAttr(default=False)
+
+    def of_words(self, words: bool) -> "GraphData":
+        """The same source; with ``words``, cells of a target are names of classes unless all are numbers."""
+        copy = self.model_copy()
+        copy._words = words
+        return copy
 
     def load(self, seed: int, progress: bool) -> GraphTable:
         """Read the graphs; ``seed`` is that of the run."""
@@ -222,7 +229,7 @@ class CSV(SplitGraphData):
         return datasets.csv(
             self.path, self.smiles, self.target, id=self.id, split_column=self.split_column,
             skip_bad_rows=self.skip_bad_rows, drop_missing=self.drop_missing, folds=self.folds,
-            fold=fold_of(self.fold, self.folds, seed), **self._how(self._split_seed(seed), progress),
+            fold=fold_of(self.fold, self.folds, seed), words=self._words, **self._how(self._split_seed(seed), progress),
         )  # fmt: skip
 
     def _split_seed(self, seed: int) -> int:

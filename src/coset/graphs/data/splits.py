@@ -83,12 +83,12 @@ def scaffold_split(groups: Sequence[Hashable], fractions: Sequence[float] = (0.8
     return {name: torch.tensor(rows, dtype=torch.long) for name, rows in zip(NAMES, (train, val, test))}
 
 
-def column_split(values: Sequence[object], rows: Sequence[int] | None = None, column: str = "split") -> Splits:
+def column_split(values: Sequence[object], rows: Sequence[int | str] | None = None, column: str = "split") -> Splits:
     """Rows as a column of words says: train, val (or valid, validation, dev) and test, in any case.
 
     Args:
         values: One word a row.
-        rows: Row numbers to name in errors; 0 .. without.
+        rows: Row numbers to name in errors, or names; 0 .. without.
         column: Name of the column, for errors.
 
     Raises:
@@ -99,7 +99,10 @@ def column_split(values: Sequence[object], rows: Sequence[int] | None = None, co
         name = _SPELLINGS.get(str(value).strip().lower())
         if name is None:
             row = index if rows is None else rows[index]
-            raise CosetError(f"row {row}, column {column!r}: {value!r} is no split; use train, val or test")
+            place = row if isinstance(row, str) else f"row {row}"
+            blank = value is None or value != value or not str(value).strip()
+            what = "the cell is empty" if blank else f"{value!r} is no split"
+            raise CosetError(f"{place}, column {column!r}: {what}; use train, val or test")
         members[name].append(index)
     if not members["train"]:
         raise CosetError(f"column {column!r} puts no row in train")

@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError, check_choice
 from coset.core.outside import lines_of
-from coset.graphs.data.datasets import GraphTable
+from coset.graphs.data.graph_table import GraphTable, counted
 from coset.graphs.data.splits import fold_split
 from coset.graphs.data.validation import validate_graph
 
@@ -83,7 +83,7 @@ def read_tu(file: Path) -> tuple[list[Data], int]:
         graph.x = x.unsqueeze(1)
     classes = sorted({int(graph.y) for graph in graphs})
     if len(classes) < 2:
-        raise CosetError(f"{file} has {len(classes)} classes: at least two can be learnt")
+        raise CosetError(f"{file} has {counted(len(classes), 'class', 'classes')}: at least two can be learnt")
     for graph in graphs:
         graph.y = torch.tensor([[float(classes.index(int(graph.y)))]])
     return graphs, len(values)

@@ -21,6 +21,7 @@ from torch_geometric.data import Batch, Data
 from coset.core.errors import CosetError
 from coset.core.files import write_text
 from coset.core.outside import read_numbers
+from coset.graphs.data.graph_table import counted
 from coset.graphs.fitting.callbacks import AtomicFiles, Checkpoints, Patience, Threads
 from coset.graphs.fitting.loaders import (
     FIRST_VOTE,
@@ -256,7 +257,7 @@ def _check(task: GraphTask, train: Sequence[Data] | NodeBatches, val: Sequence[D
     if isinstance(devices, int) and smallest < devices:
         raise CosetError(
             f"trainer.devices={devices} cannot share batches of {smallest}: raise training.batch_size, "
-            f"or give more than the {len(train)} graphs to train on"
+            f"or give more than the {counted(len(train), 'graph')} to train on"
         )
     target = targets_of(val)
     ideal = target if task.task != "multiclass" else _certain(target, task.columns)
@@ -264,7 +265,7 @@ def _check(task: GraphTask, train: Sequence[Data] | NodeBatches, val: Sequence[D
         needed = "both labels, 0 and 1," if task.task in ("classification", "link") else "two different values"
         raise CosetError(
             f"training.monitor={task.monitor} cannot choose the best epoch: it needs {needed} in val "
-            f"({len(val)} graphs); choose another metric or another split"
+            f"({counted(len(val), 'graph')}); choose another metric or another split"
         )
 
 
