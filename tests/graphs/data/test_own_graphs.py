@@ -376,6 +376,7 @@ def test_a_table_of_edges_may_be_a_header_alone_if_there_are_nodes(tmp_path):
     (tmp_path / "graphs.csv").write_text("graph,y\n" + "".join(f"{k},{k}\n" for k in range(4)))
     table = GraphFiles(path=str(tmp_path), target="y", fractions=(0.5, 0.25, 0.25)).load(0, False)
     assert [(graph.num_nodes, graph.edge_index.size(1)) for graph in table] == [(2, 0)] * 4
+    assert "no graph has an edge" in table.notes
 
 
 def test_columns_without_any_value_are_left_out_and_others_refused_with_the_way_out(tmp_path):

@@ -52,7 +52,6 @@ TABLES = {
     "no column of graphs in labels": (changed("graphs.csv", "graph,", "molecule,"), r"graphs\.csv.*no column 'graph'"),
     "two columns of one name": (changed("nodes.csv", "charge,kind", "charge,charge"), r"two columns are called"),
     "the target is nowhere": (changed("graphs.csv", ",y,", ",energy,"), r"'y'"),
-    "no edges at all": ({"edges.csv": "graph,source,target\n"}, r"edges\.csv.*no rows"),
     # cells
     "a feature that is half numbers": (changed("nodes.csv", "a,1,1,N", "a,1,,N"), r"nodes\.csv|nodes.*'charge'"),
     "an infinite feature": (changed("nodes.csv", "a,1,1,N", "a,1,inf,N"), r"'charge'.*'inf'"),

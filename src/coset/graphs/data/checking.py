@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from coset.core.identity import digest
 from coset.graphs.data import datasets
 from coset.graphs.data.graph_files import read_graph_tables
-from coset.graphs.data.graph_table import GraphTable, plural
+from coset.graphs.data.graph_table import NO_EDGES, GraphTable, plural
 from coset.graphs.data.molecule_files import is_table_of_molecules
 from coset.graphs.data.molecules import ATOM_SIZES, canonical_smiles, parse_smiles
 from coset.graphs.data.own_graphs import GraphFiles, columns_of, graphs_of
@@ -136,8 +136,8 @@ def _warnings(table: GraphTable) -> list[str]:
         copies = copies if repeated == 1 else f"{repeated} graphs are exact copies of others"
         found.append(copies + _across(table, contents))
     edges = [graph.edge_index.size(1) for graph in table.graphs if graph.edge_index is not None]
-    if edges and not any(edges):
-        found.append("no graph has an edge")
+    if edges and not any(edges) and NO_EDGES not in table.notes:
+        found.append(NO_EDGES)
     return found
 
 

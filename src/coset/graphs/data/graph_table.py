@@ -19,6 +19,7 @@ from coset.graphs.data.splits import NAMES, Splits
 
 Level = Literal["graph", "node", "edge", "link", "cell0", "cell1", "cell2"]
 """Of what rows of targets are; ``cell1``: cells of rank 1 of a complex."""
+NO_EDGES = "no graph has an edge"
 
 
 @dataclass

@@ -31,7 +31,7 @@ from coset.graphs.data.graph_files import (
     read_graph_tables,
     table_beside,
 )
-from coset.graphs.data.graph_table import GraphTable, Level, counted
+from coset.graphs.data.graph_table import NO_EDGES, GraphTable, Level, counted
 from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of
@@ -254,6 +254,7 @@ def graphs_of(
     splits = {} if split is None else _splits(found, kind, values, split)
     notes = tables.notes + ((f"left out {counted(found.loops, 'edge')} from a node to itself",) if found.loops else ())
     if columns is None:
+        notes += () if len(tables.edges) else (NO_EDGES,)  # a table of edges that was cut off looks like that, too
         skipped = {*targets, *ignore}
         if split is not None and split.kind in ("column", "time"):
             skipped.add(split.column)
