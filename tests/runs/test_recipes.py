@@ -65,6 +65,11 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("mine.yaml", [], "recipe file mine.yaml does not exist"),
         (ZINC, ["training.epoch=3"], "unknown key training.epoch=3; did you mean training.epochs?"),
         (ZINC, ["epochs=3"], "unknown key epochs=3; did you mean training.epochs?"),
+        (
+            "gin/esol",
+            ["seeds=5"],
+            "unknown key seeds=5; runs of several seeds are a sweep, and an ensemble to predict wi",
+        ),
         (ZINC, ["model.widht=3"], "unknown key model.widht=3; did you mean model.width?"),
         (ZINC, ["trainer.device=2"], "unknown key trainer.device=2; did you mean trainer.devices?"),
         ("gin/esol", ["model.heads=2"], "unknown key model.heads=2"),

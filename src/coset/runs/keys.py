@@ -22,6 +22,13 @@ def missing(key: str, what: str | None) -> str:
     return f"{key} is missing" + (f": {what}, e.g. {key}=..." if what else "")
 
 
+def meant(key: str, near: str | None) -> str:
+    """What may have been meant by a key that is unknown; several seeds are a sweep."""
+    if key == "seeds":
+        return "; runs of several seeds are a sweep, and an ensemble to predict with: coset sweep RECIPE --seeds 5"
+    return f"; did you mean {near}?" if near else ""
+
+
 class Schema:
     """A JSON Schema of a recipe, walked along values: where one of several objects can be, ``name`` chooses."""
 
@@ -54,7 +61,7 @@ class Schema:
                 known = known or self.keys(values)
                 near = nearest(key, known)
                 told = f"unknown key {key}={value!r}"
-            yield told + (f"; did you mean {near!r}?" if near and names else f"; did you mean {near}?" if near else "")
+            yield told + (f"; did you mean {near!r}?" if near and names else meant(key, near))
 
     def objects(self, node: Values, values: Any) -> Iterator[tuple[Values, Values]]:
         """All objects whose class is settled: their properties and values."""

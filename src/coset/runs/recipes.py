@@ -18,7 +18,7 @@ from coset.core.outside import parse_tree, read_settings, read_tree
 from coset.core.registry import nearest
 from coset.runs.early import refuse_early
 from coset.runs.folder import CONFIG, RECIPE, RunFolder
-from coset.runs.keys import Schema, missing
+from coset.runs.keys import Schema, meant, missing
 from coset.runs.listing import names, path_of, show
 from coset.runs.recipe import Recipe
 from coset.runs.run import execute
@@ -190,7 +190,7 @@ def _explain(error: Any, values: dict[Any, Any], schema: type[BaseModel]) -> str
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         near = nearest(key, Schema(schema.model_json_schema()).keys(values))
-        return f"unknown key {key}={value!r}" + (f"; did you mean {near}?" if near else "")
+        return f"unknown key {key}={value!r}{meant(key, near)}"
     if error["type"] == "missing":
         return missing(key, Schema(schema.model_json_schema()).keys(values).get(key))
     if error["type"].startswith("union_tag"):
