@@ -26,7 +26,7 @@ from coset.motion.baselines import (
 from coset.motion.bundle_adjustment import bundle_adjust
 from coset.motion.data.bodies import TRAINING, UNSEEN_MOTIONS, UNSEEN_SHAPES
 from coset.motion.data.films import make_film, make_films
-from coset.motion.data.scenes import Scene, SceneOptions, make_scene, make_scenes
+from coset.motion.data.scenes import Scene, SceneOptions, make_scene, make_scenes, seed_of
 from coset.motion.learning import Keep, train
 from coset.motion.lessons import Lesson, Reel, Schedule, teach, told, untaught
 from coset.motion.losses import LossWeights
@@ -95,7 +95,7 @@ class ScenesOptions(Options):
     def reel(self, seed: int) -> Reel:
         """Films without end, of which so many are there at a time."""
         bodies = list(self.bodies or TRAINING)
-        return Reel(lambda number: told(make_film(bodies, self.scenes(), seed * 1_000_003 + number)), self.count)
+        return Reel(lambda number: told(make_film(bodies, self.scenes(), seed_of(seed, number))), self.count)
 
 
 class LearningOptions(Options):

@@ -29,7 +29,7 @@ from torch import Tensor
 from coset.motion.geometry import project, to_camera
 from coset.motion.lessons import Lesson, Reel, Schedule, draw_clips
 from coset.motion.losses import START, losses, motion_loss, total_loss, warm_up_loss
-from coset.motion.models.trackster4d import Prediction, TracksTo4D, moving_points
+from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 LEAST_LEVEL = 1e-3
 """Motion levels that are asked for are at least so large, normalised: half a pixel of a lens of one width."""
@@ -187,11 +187,9 @@ def truth_loss(prediction: Prediction, clips: Lesson) -> Float[Tensor, ""]:
         return prediction.gamma.sum() * 0
     prediction, clips = Prediction(*(part[clips.told] for part in prediction)), Lesson(*(c[clips.told] for c in clips))
     seen = clips.tracks[..., 2] > 0.5
-    clouds = torch.cat((torch.zeros_like(prediction.basis[..., :1, :]), prediction.basis[..., 1:, :]), -2)
-    found = moving_points(clouds, prediction.coefficients)
     cameras = clips.rotations.unsqueeze(-4), clips.positions.unsqueeze(-3)
     depth = to_camera(clips.static.unsqueeze(-2) + clips.away, *cameras)[..., 2].clamp(min=1.0)
-    motion = ((found - clips.away).norm(dim=-1) / depth)[seen].mean()
+    motion = ((prediction.away() - clips.away).norm(dim=-1) / depth)[seen].mean()
     still = project(to_camera(clips.static.unsqueeze(-2), *cameras))
     left = ((still - clips.tracks[..., :2]).square().sum(-1) * seen).sum(-1) / seen.sum(-1).clamp(min=1)
     level = (prediction.gamma.log() - left.sqrt().clamp(min=LEAST_LEVEL, max=1.0).log()).abs().mean()

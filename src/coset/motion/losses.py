@@ -89,8 +89,7 @@ def motion_loss(
     Slopes are in the coefficients and B_2..B_K alone.
     """
     seen = tracks[..., 2] > 0.5
-    clouds = torch.cat((torch.zeros_like(prediction.basis[..., :1, :]), prediction.basis[..., 1:, :]), -2)
-    away = moving_points(clouds, prediction.coefficients)
+    away = prediction.away()
     _, depth = observed((prediction.static.unsqueeze(-2) + away).detach(), prediction)
     size = prediction.gamma.unsqueeze(-1) * depth.clamp(min=NEAREST)
     return (away.norm(dim=-1) / size.detach())[seen].mean()

@@ -2,7 +2,7 @@
 things in front, and the errors that trackers make.
 
 Scenes of :mod:`coset.motion.data.scenes` have one body, a camera on an arc round it, lenses of 0.8 to 1.5 widths and
-white noise; held-out scenes stay those. A film is cheap (some 0.1 s): training makes thousands.
+white noise; held-out scenes stay those. A film is cheap (some 0.04 s): training makes thousands.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from coset.motion.data.scenes import (
     SceneOptions,
     background,
     choose,
+    looking,
     lose,
+    make_many,
+    pictured,
     placed,
+    seed_of,
     smooth_noise,
     visible,
 )
@@ -105,11 +109,7 @@ def make_films(
     bodies: Sequence[str], count: int, options: SceneOptions, seed: int, each: Callable[[], object] = lambda: None
 ) -> list[Scene]:
     """Films of bodies drawn from these; ``each`` is called after every one of them."""
-    films = []
-    for index in range(count):
-        films.append(make_film(bodies, options, seed * 1_000_003 + index))
-        each()
-    return films
+    return make_many(lambda index: make_film(bodies, options, seed_of(seed, index)), count, each)
 
 
 def _try_film(bodies: Sequence[str], options: SceneOptions, rng: np.random.Generator) -> Scene | None:
@@ -127,17 +127,14 @@ def _try_film(bodies: Sequence[str], options: SceneOptions, rng: np.random.Gener
     still = np.concatenate(scenery)
     world = np.concatenate([surface, np.repeat(still[:, None], frames, 1)])
     moving = np.concatenate([travel > MOVES, np.zeros(len(still), bool)])
-    inside = np.einsum("pni,nij->pnj", world - positions, rotations)
-    centre = np.array(size) / 2
-    pixels = inside[..., :2] / np.maximum(inside[..., 2:], 1e-6) * focal + centre
-    seen = lose(visible(pixels, inside[..., 2], size), options, rng)
+    lens = Intrinsics(focal, size[0] / 2, size[1] / 2, "synthetic")
+    pixels, depth = pictured(world, rotations, positions, lens)
+    seen = lose(visible(pixels, depth, size), options, rng)
     rows = choose(seen, moving, options, rng)
     if rows is None or (seen[rows].sum(0) < 8).any():
         return None
     pixels = pixels[rows] + 2 * options.noise * _errors(seen[rows], moving[rows], rng)
-    tracks = Tracks(
-        pixels, seen[rows], size, intrinsics=Intrinsics(focal, float(centre[0]), float(centre[1]), "synthetic")
-    )
+    tracks = Tracks(pixels, seen[rows], size, intrinsics=lens)
     return Scene(tracks, world[rows], rotations, positions, moving[rows], "+".join(names))
 
 
@@ -195,16 +192,7 @@ def _camera(target: Path, frames: int, lens: float, rng: np.random.Generator) ->
     elif kind == "pan":
         looks = looks + rng.choice([-1, 1]) * rng.uniform(0.1, 0.5) * distance / lens * times * side
     positions[:, 1] = np.maximum(positions[:, 1], 0.15)
-    return _looking(looks - positions, frames, rng), positions
-
-
-def _looking(forward: Path, frames: int, rng: np.random.Generator) -> Float[np.ndarray, "frames 3 3"]:
-    """Cameras that look along these ways, upright but for a tilt of the hand."""
-    forward = forward / np.linalg.norm(forward, axis=1, keepdims=True)
-    up = np.array([0, 1.0, 0]) + 0.03 * smooth_noise(frames, 3, rng)
-    right = np.cross(forward, up)
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
-    return np.stack([right, np.cross(forward, right), forward], -1)
+    return looking(looks - positions, 0.03, rng), positions
 
 
 def _errors(

@@ -90,11 +90,21 @@ def make_scenes(
     bodies: Sequence[str], count: int, options: SceneOptions, seed: int, each: Callable[[], object] = lambda: None
 ) -> list[Scene]:
     """Scenes of the bodies in turn; ``each`` is called after every one of them."""
+    return make_many(lambda index: make_scene(bodies[index % len(bodies)], options, seed_of(seed, index)), count, each)
+
+
+def make_many(make: Callable[[int], Scene], count: int, each: Callable[[], object]) -> list[Scene]:
+    """Scenes 0 to ``count`` - 1; ``each`` is called after every one of them."""
     scenes = []
     for index in range(count):
-        scenes.append(make_scene(bodies[index % len(bodies)], options, seed * 1_000_003 + index))
+        scenes.append(make(index))
         each()
     return scenes
+
+
+def seed_of(seed: int, index: int) -> int:
+    """The seed of one of many scenes."""
+    return seed * 1_000_003 + index
 
 
 def _try_scene(body: str, options: SceneOptions, rng: np.random.Generator) -> Scene | None:
@@ -107,10 +117,9 @@ def _try_scene(body: str, options: SceneOptions, rng: np.random.Generator) -> Sc
     size = (640, 480) if rng.uniform() < 0.75 else (480, 640)
     focal = rng.uniform(0.8, 1.5) * max(size)
     rotations, positions = _camera(surface.mean(0), frames, focal, size, rng)
-    inside = np.einsum("pni,nij->pnj", world - positions, rotations)
-    centre = np.array(size) / 2
-    pixels = inside[..., :2] / np.maximum(inside[..., 2:], 1e-6) * focal + centre
-    seen = visible(pixels, inside[..., 2], size)
+    lens = Intrinsics(focal, size[0] / 2, size[1] / 2, "synthetic")
+    pixels, depth = pictured(world, rotations, positions, lens)
+    seen = visible(pixels, depth, size)
     seen = lose(seen, options, rng)
     rows = choose(seen, moving, options, rng)
     if rows is None:
@@ -118,8 +127,16 @@ def _try_scene(body: str, options: SceneOptions, rng: np.random.Generator) -> Sc
     pixels, seen = _disturb(pixels[rows], options, rng), seen[rows]
     if (seen.sum(0) < 8).any():
         return None
-    tracks = Tracks(pixels, seen, size, intrinsics=Intrinsics(focal, float(centre[0]), float(centre[1]), "synthetic"))
+    tracks = Tracks(pixels, seen, size, intrinsics=lens)
     return Scene(tracks, world[rows], rotations, positions, moving[rows], body)
+
+
+def pictured(
+    world: Float[np.ndarray, "points frames 3"], rotations: np.ndarray, positions: np.ndarray, lens: Intrinsics
+) -> tuple[Float[np.ndarray, "points frames 2"], Float[np.ndarray, "points frames"]]:
+    """Where points are in the pictures, in pixels, and how deep."""
+    inside = np.einsum("pni,nij->pnj", world - positions, rotations)
+    return inside[..., :2] / np.maximum(inside[..., 2:], 1e-6) * lens.focal + [lens.cx, lens.cy], inside[..., 2]
 
 
 def placed(surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -161,11 +178,18 @@ def _camera(
     away = np.stack([np.cos(azimuth) * np.cos(elevation), np.sin(elevation), np.sin(azimuth) * np.cos(elevation)], 1)
     positions = middle + distance[:, None] * away + 0.03 * smooth_noise(frames, 3, rng)
     forward = middle + 0.08 * smooth_noise(frames, 3, rng) - positions
-    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
-    up = np.array([0, 1.0, 0]) + 0.05 * smooth_noise(frames, 3, rng)
+    return looking(forward, 0.05, rng), positions
+
+
+def looking(
+    forward: Float[np.ndarray, "frames 3"], tilt: float, rng: np.random.Generator
+) -> Float[np.ndarray, "frames 3 3"]:
+    """Cameras that look along these ways, upright but for the tilt of a hand."""
+    forward = forward / np.linalg.norm(forward, axis=1, keepdims=True)
+    up = np.array([0, 1.0, 0]) + tilt * smooth_noise(len(forward), 3, rng)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
-    return np.stack([right, np.cross(forward, right), forward], -1), positions
+    return np.stack([right, np.cross(forward, right), forward], -1)
 
 
 def smooth_noise(frames: int, channels: int, rng: np.random.Generator) -> np.ndarray:

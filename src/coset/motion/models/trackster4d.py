@@ -55,6 +55,11 @@ class Prediction(NamedTuple):
         """X_ip: where every point is in every frame, in the world."""
         return moving_points(self.basis, self.coefficients)
 
+    def away(self) -> Float[Tensor, "*batch points frames 3"]:
+        """X_ip - B_1p: how far every point is from its place in the static scene."""
+        clouds = torch.cat((torch.zeros_like(self.basis[..., :1, :]), self.basis[..., 1:, :]), -2)
+        return moving_points(clouds, self.coefficients)
+
 
 def moving_points(
     basis: Float[Tensor, "*batch points basis 3"], coefficients: Float[Tensor, "*batch frames basis"]
