@@ -1,7 +1,7 @@
 from .arrays import ArrayArchive, array_archive, read_arrays
 from .arrow import ArrowTable, read_arrow
 from .files import check_regular, inside, lines_of, read_bytes, read_text, refusing
-from .tables import check_column, escaped, place_of, read_header, read_numbers, read_table, spelled, table_chunks
+from .tables import check_column, escaped, read_header, read_numbers, read_table, row_named, spelled, table_chunks
 from .tensors import read_saved, read_tensors, tensor_file, tensors_with_metadata
 from .trees import parse_tree, read_settings, read_tree
 
@@ -15,7 +15,6 @@ __all__ = [
     "inside",
     "lines_of",
     "parse_tree",
-    "place_of",
     "read_arrays",
     "read_arrow",
     "read_bytes",
@@ -28,6 +27,7 @@ __all__ = [
     "read_text",
     "read_tree",
     "refusing",
+    "row_named",
     "spelled",
     "table_chunks",
     "tensor_file",

@@ -106,9 +106,8 @@ def spelled(column: str, columns: Sequence[str]) -> str:
     return alike[0] if column not in columns and len(alike) == 1 else column
 
 
-def place_of(index: pd.Index, at: int) -> str:
-    """A row in a message: ``row 3``, or what the index says instead, as of graphs that stand in no table."""
-    label = index[at]
+def row_named(label: object) -> str:
+    """A row in a message: ``row 3``, or its name where it has one, as what stands in no table."""
     return label if isinstance(label, str) else f"row {label}"
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.core.outside import place_of
+from coset.core.outside import row_named
 
 Columns = dict[str, dict[str, Any]]
 """By name: ``{"values": [...]}`` of a column of words, ``{"mean": m, "scale": s}`` of a column of numbers."""
@@ -43,8 +43,8 @@ def learned_columns(table: pd.DataFrame, names: Sequence[str], rows: np.ndarray,
         if numbers is None:
             if all(cell.startswith(LISTS) for cell in cells):
                 raise CosetError(
-                    f"{what}, {place_of(cells.index, 0)}, column {name!r}: {cells.iloc[0][:40]!r} is a list; give each "
-                    f"of its numbers a column, or leave it out: data.ignore={name}"
+                    f"{what}, {row_named(cells.index[0])}, column {name!r}: {cells.iloc[0][:40]!r} is a list; give "
+                    f"each of its numbers a column, or leave it out: data.ignore={name}"
                 )
             columns[name] = {"values": sorted(set(cells))}
         else:
@@ -105,7 +105,7 @@ def _codes(cells: pd.Series, values: Sequence[str], what: str) -> np.ndarray:
     if codes.isna().any():
         row = int(codes.isna().to_numpy().argmax())
         raise CosetError(
-            f"{what}, {place_of(cells.index, row)}, column {cells.name!r}: {cells.iloc[row]!r} is none of the values "
+            f"{what}, {row_named(cells.index[row])}, column {cells.name!r}: {cells.iloc[row]!r} is none of the values "
             f"of training ({', '.join(map(repr, values[:5]))}{', ...' if len(values) > 5 else ''})"
         )
     return codes.to_numpy(dtype=np.int64)
@@ -115,7 +115,7 @@ def _numbers(cells: pd.Series, what: str, way_out: str = "") -> np.ndarray | Non
     """The cells as float64, or ``None`` if they are words; ``way_out`` ends messages."""
     empty = _blank(cells)
     if empty.any():
-        place = place_of(cells.index, int(empty.to_numpy().argmax()))
+        place = row_named(cells.index[int(empty.to_numpy().argmax())])
         advice = f"; fill it in{way_out}" if way_out else ""
         raise CosetError(f"{what}, {place}, column {cells.name!r}: the cell is empty{advice}")
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float)
@@ -126,8 +126,8 @@ def _numbers(cells: pd.Series, what: str, way_out: str = "") -> np.ndarray | Non
         return None
     row = int(wrong.argmax())
     raise CosetError(
-        f"{what}, {place_of(cells.index, row)}, column {cells.name!r}: {cells.iloc[row]!r} is no finite number, though "
-        f"others of the column are{f'; mend it{way_out}' if way_out else ''}"
+        f"{what}, {row_named(cells.index[row])}, column {cells.name!r}: {cells.iloc[row]!r} is no finite number, "
+        f"though others of the column are{f'; mend it{way_out}' if way_out else ''}"
     )
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Int
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
-from coset.core.outside import check_column, lines_of, place_of, read_table, read_text, read_tree, refusing
+from coset.core.outside import check_column, lines_of, read_table, read_text, read_tree, refusing, row_named
 from coset.graphs.data.graph_table import counted
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
@@ -355,13 +355,13 @@ def numbered(tables: GraphTables) -> tuple[np.ndarray, np.ndarray]:
     place = pd.Series(np.arange(len(graphs)), index=graphs[GRAPH])
     if not place.index.is_unique:
         at = int(place.index.duplicated().argmax())
-        raise CosetError(f"{tables.names[2]}, {place_of(graphs.index, at)}: graph {place.index[at]!r} is there twice")
+        raise CosetError(f"{tables.names[2]}, {row_named(graphs.index[at])}: graph {place.index[at]!r} is there twice")
     of_nodes = _places(nodes[GRAPH], place, nodes.index, tables.names[0], "graph")
     keys = pd.MultiIndex.from_arrays([nodes[GRAPH], nodes[NODE]])
     if not keys.is_unique:
         at = int(keys.duplicated().argmax())
         raise CosetError(
-            f"{tables.names[0]}, {place_of(nodes.index, at)}: node {nodes[NODE].iloc[at]!r} is there twice"
+            f"{tables.names[0]}, {row_named(nodes.index[at])}: node {nodes[NODE].iloc[at]!r} is there twice"
         )
     return of_nodes, _ends(tables, edges, tables.names[1])
 
@@ -391,7 +391,7 @@ def _ends(tables: GraphTables, rows: pd.DataFrame, what: str) -> np.ndarray:
             at = int((found < 0).argmax())
             which = f"node {rows[end].iloc[at]!r}"
             which += f" of graph {rows[GRAPH].iloc[at]!r}" if len(tables.graphs) > 1 else ""
-            raise CosetError(f"{what}, {place_of(rows.index, at)}: {tables.names[0]} has no {which}")
+            raise CosetError(f"{what}, {row_named(rows.index[at])}: {tables.names[0]} has no {which}")
         ends.append(found)
     return np.stack(ends)
 

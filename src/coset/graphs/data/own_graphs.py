@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.core.options import listed_names
-from coset.core.outside import check_column, place_of
+from coset.core.outside import check_column, row_named
 from coset.graphs.data.columns import Columns, blank_columns, check_words, encoded, features, learned_columns
 from coset.graphs.data.datasets import as_targets, check_known, target_columns, target_values
 from coset.graphs.data.graph_files import (
@@ -355,7 +355,7 @@ def _splits(found: _Numbered, level: Level, values: np.ndarray, split: Split) ->
         return _rows_of(parts, torch.from_numpy(of_rows))
     unknown = np.isnan(values).all(1)
     if level == "graph" and unknown.any():
-        place = place_of(rows.index, int(unknown.argmax()))
+        place = row_named(rows.index[int(unknown.argmax())])
         raise CosetError(f"{name}, {place}: the target is missing; leave out such graphs")
     known = np.flatnonzero(~unknown)
     labels = None if level == "link" else values[known, 0]
@@ -491,7 +491,7 @@ def _check_doubles(found: _Numbered, values: np.ndarray, what: str) -> None:
     wrong = np.zeros(len(proper), dtype=bool)
     wrong[proper] = (values[proper] != values[found.kept[found.same[proper]]]).any(1)
     if wrong.any():
-        place = place_of(found.tables.edges.index, int(wrong.argmax()))
+        place = row_named(found.tables.edges.index[int(wrong.argmax())])
         raise CosetError(f"{found.tables.names[1]}, {place}: the edge is there twice, {what}")
 
 

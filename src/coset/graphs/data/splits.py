@@ -16,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from coset.core.errors import CosetError
+from coset.core.outside import row_named
 
 Splits = dict[str, Int[Tensor, " rows"]]
 NAMES = ("train", "val", "test")
@@ -99,10 +100,9 @@ def column_split(values: Sequence[object], rows: Sequence[int | str] | None = No
         name = _SPELLINGS.get(str(value).strip().lower())
         if name is None:
             row = index if rows is None else rows[index]
-            place = row if isinstance(row, str) else f"row {row}"
             blank = value is None or value != value or not str(value).strip()
             what = "the cell is empty" if blank else f"{value!r} is no split"
-            raise CosetError(f"{place}, column {column!r}: {what}; use train, val or test")
+            raise CosetError(f"{row_named(row)}, column {column!r}: {what}; use train, val or test")
         members[name].append(index)
     if not members["train"]:
         raise CosetError(f"column {column!r} puts no row in train")
