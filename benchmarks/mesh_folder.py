@@ -47,6 +47,7 @@ def main() -> None:
     from coset.topology.own_complexes import ComplexFiles
 
     meshes = given.folder / "meshes"
+    meshes.mkdir(parents=True, exist_ok=True)  # recipes are refused whose data are nowhere
     steps = {"write": lambda: write_meshes(meshes, given.count)}
     options = {"path": str(meshes), "target": ["kind"], "split": "stratified"}
     steps["read"] = lambda: ComplexFiles.model_validate(options).load(0, False)
