@@ -1,7 +1,8 @@
 """Short runs through the command line, and the numbers that they leave: ``python tests/golden/record.py [NAME ...]``.
 
-Without names all files under ``metrics/`` are written again. Numbers depend on how many threads share a sum, so runs
-take place in a process of their own with one thread, whatever the caller has set.
+Without names all files of this maker of processors under ``metrics/`` are written again: products of matrices are
+other instructions on others' processors, and last digits differ. Numbers depend on how many threads share a sum, so
+runs take place in a process of their own with one thread, whatever the caller has set.
 """
 
 import csv
@@ -37,7 +38,14 @@ def cases() -> dict[str, dict[str, Any]]:
 
 def place(name: str) -> Path:
     """The file of the numbers of a case."""
-    return HERE / "metrics" / f"{name}.json"
+    return HERE / "metrics" / maker() / f"{name}.json"
+
+
+def maker() -> str:
+    """Of the processor: ``AuthenticAMD``, ``GenuineIntel``, or what the system says otherwise."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), platform.processor())
 
 
 @contextmanager
@@ -146,6 +154,7 @@ def record(names: list[str]) -> None:
             if code:
                 sys.exit(f"{name}: {problem}")
             kept = {"machine": pool.submit(machine).result(), "numbers": numbers(Path(folder) / name)}
+            place(name).parent.mkdir(exist_ok=True)
             place(name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             print(f"{name:30} {seconds:6.1f} CPU s, {len(kept['numbers']):4} numbers")
 
