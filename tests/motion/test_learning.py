@@ -1,4 +1,5 @@
 import io
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from coset.motion.data.films import make_film
 from coset.motion.data.scenes import SceneOptions, make_scene
 from coset.motion.geometry import project, to_camera
-from coset.motion.learning import LEAST_LEVEL, Keep, teacher_loss, train, truth_loss, warm_up
+from coset.motion.learning import LEAST_LEVEL, SMALL_MOTION, Keep, teacher_loss, train, truth_loss, warm_up
 from coset.motion.lessons import Lesson, Reel, Schedule, draw_clips, in_middle_frame, taught, teach, told, untaught
 from coset.motion.losses import LossWeights, warm_up_loss
 from coset.motion.metrics import camera_errors
@@ -162,13 +163,45 @@ def test_the_truth_costs_nothing_and_what_differs_from_it_does():
     left = ((still - clip.tracks[..., :2]).square().sum(-1) * seen).sum(-1) / seen.sum(-1)
     gamma = left.sqrt().clamp(min=LEAST_LEVEL, max=1.0)
     right = Prediction(clip.rotations, clip.positions, coefficients, coefficients[..., 0], basis, gamma)
-    assert float(truth_loss(right, clip)) < 1e-6
-    assert float(truth_loss(right._replace(gamma=2 * gamma), clip)) == pytest.approx(0.0693, rel=1e-3)
+    exact = float(truth_loss(right, clip))
+    assert 0 <= exact < 1e-5
+    assert float(truth_loss(right._replace(gamma=2 * gamma), clip)) == pytest.approx(math.log(2) / 25, rel=1e-3)
+    turned = clip.rotations @ rotation_about_y(0.1)
+    # |R - R'|^2 = 8 sin^2(angle / 2); what else turns with the camera only adds.
+    assert float(truth_loss(right._replace(rotations=turned), clip)) > 10 * 8 * math.sin(0.05) ** 2
     standing = right._replace(basis=torch.cat((basis[:, :, :1], torch.zeros_like(clip.away)), 2))
     depth = to_camera(basis[:, :, :1] + clip.away, clip.rotations[:, None], clip.positions[:, None])[..., 2]
-    wanted = (clip.away.norm(dim=-1) / depth.clamp(min=1))[seen].mean()
-    assert float(truth_loss(standing, clip)) == pytest.approx(float(wanted), rel=1e-4)
+    size = clip.away.norm(dim=-1) / depth.clamp(min=1)
+    motion = ((size.square() + SMALL_MOTION**2).sqrt() - SMALL_MOTION)[seen].mean()
+    reprojection = (still - clip.tracks[..., :2]).norm(dim=-1)[seen].clamp(max=0.5).mean()
+    assert float(truth_loss(standing, clip)) == pytest.approx(float(4 * motion + 2 * reprojection), rel=1e-4)
     assert float(truth_loss(standing, clip._replace(told=torch.tensor([False])))) == 0
+
+
+def rotation_about_y(angle):
+    c, s = math.cos(angle), math.sin(angle)
+    return torch.tensor([[c, 0.0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def test_clips_are_spread_over_half_of_a_video_or_more_and_fewer_where_they_are_long():
+    frames = torch.arange(40.0)
+    tracks = torch.stack((frames, torch.zeros(40), torch.ones(40)), -1).expand(20, -1, -1)
+    schedule = replace(SMALL, batch=9, first_frames=8, frames=(30, 30), spread=True, most_frames=80)
+    generator = torch.Generator().manual_seed(0)
+    early, late = (draw_clips([untaught(tracks)], schedule, late, generator).tracks for late in (False, True))
+    assert early.shape[0] == 9
+    assert late.shape[0] == 2
+    steps = early[:, 0, :, 0].abs().diff(dim=-1).abs()
+    assert ((early[:, 0, -1, 0].abs() - early[:, 0, 0, 0].abs()).abs() >= 19).all()
+    assert ((steps - steps.mean(-1, keepdim=True)).abs() < 1).all()
+
+
+def test_training_in_bfloat16_learns_with_weights_in_float32(scene):
+    torch.manual_seed(0)
+    model = TracksTo4D(width=16, blocks=1, heads=2, head_width=8, hidden=16, basis=3, octaves=3, kernel=5, orbit=True)
+    history = train(model, [lesson_of(scene)], replace(SMALL, bfloat16=True, heads=0.3), seed=1)
+    assert history[-1]["total"] < history[0]["total"]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 def test_the_films_of_an_update_are_the_same_however_one_came_there():

@@ -63,6 +63,7 @@ class EncoderOptions(Options):
     orbit: bool = Field(False, description="predict R^T t in place of t")
     encoding: Encoding = Field("published", description="wavelengths of the frames' numbers")
     read_unseen: bool = Field(False, description="read the coordinates of points that are not seen")
+    displacement: bool = Field(False, description="read how far a point is from its mean place, too")
 
     def build(self) -> TracksTo4D:
         return TracksTo4D(**self.model_dump(exclude={"name"}))
@@ -107,7 +108,11 @@ class LearningOptions(Options):
     points: int = Field(32, ge=4, description="of a clip")
     frames: tuple[int, int] = Field((12, 32), description="of a clip, least and most")
     first_frames: int = Field(16, ge=3, description="of a clip in the first half")
+    spread: bool = Field(False, description="take a clip's frames evenly from half of a video or more")
+    most_frames: int | None = Field(None, ge=3, description="of an update's clips together: fewer clips if long")
     learning_rate: float = Field(1e-3, gt=0)
+    heads: float = Field(1.0, gt=0, description="rate of the heads over that of the rest")
+    bfloat16: bool = Field(False, description="tokens and the blocks' weights in bfloat16, Adam in float32")
     warm_up: int = Field(100, ge=0)
     teacher: float = Field(5.0, ge=0, description="weight of what bundle adjustment of the tracks teaches; 0: not used")
     truth: float = Field(0.0, ge=0, description="weight of how films truly move; above 0 they teach instead of it")

@@ -3,15 +3,21 @@ r"""Train TracksTo4D: clips of scenes, the paper's losses, its warm-up of the ca
 The teacher is ours and optional: bundle adjustment of each training video from a trivial start, kept where its own
 reprojection errors say that it converged. It adds
 
-    L_teacher = mean |R - R*| + mean |R^T t - R*^T t*| / 15 + mean |B_1 - B_1*| / depth*
+    L_teacher = 10 mean |R - R*|^2 + 20 mean |R^T t - R*^T t*|^2 / 15^2 + mean |B_1 - B_1*| / z_1*
 
-in the gauge of the warm-up: the middle camera of a clip at R = I, t = (0, 0, -15), the median static depth 15. No true
-camera, depth or shape is used there.
+in the gauge of the warm-up: the middle camera of a clip at R = I, t = (0, 0, -15), the median static depth 15; z_1* is
+the depth of B_1* in the middle camera, |.| Euclidean, over all nine entries of a rotation. Squares, because a camera
+that stands is the best constant of a distance, and networks are slow to begin from there. No true camera, depth or
+shape is used.
 
 Films made by a computer can tell the truth instead (:func:`coset.motion.lessons.told`): R*, t*, B_1* of all points, and
-how far they are from there. With z* the true depth and gamma* the root mean square of what B_1* leaves of a track,
+how far they are from there. With z* the true depth, gamma* the root mean square of what B_1* leaves of a track, x where
+a point is tracked and x' where the prediction sees it,
 
-    L_truth = mean |X - B_1 - (X* - B_1*)| / z* + mean |log gamma - log gamma*| / 10.
+    L_truth = L_teacher + 4 mean h(|X - B_1 - (X* - B_1*)| / z*)
+            + mean |log gamma - log gamma*| / 25 + 2 mean min(|x - x'|, 1/2),
+
+h(e) = sqrt(e^2 + s^2) - s with s = 1/20.
 """
 
 from __future__ import annotations
@@ -28,9 +34,11 @@ from torch import Tensor
 
 from coset.motion.geometry import project, to_camera
 from coset.motion.lessons import Lesson, Reel, Schedule, draw_clips
-from coset.motion.losses import START, losses, motion_loss, total_loss, warm_up_loss
+from coset.motion.losses import START, losses, motion_loss, observed, total_loss, warm_up_loss
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
+SMALL_MOTION = 0.05
+"""s in L_truth: motion over depth below which its error counts by its square."""
 LEAST_LEVEL = 1e-3
 """Motion levels that are asked for are at least so large, normalised: half a pixel of a lens of one width."""
 
@@ -57,7 +65,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     model.train()
-    state = Training(model, torch.optim.Adam(model.parameters(), lr=schedule.learning_rate), generator)
+    state = Training(model, _adam(model, schedule), generator)
     kept = None if keep is None else keep.read()
     if kept is None:
         warm_up(model, films_of(videos, 0), schedule, generator)
@@ -67,7 +75,7 @@ def train(
     written = time.process_time()
     while state.share < 1:
         for group in state.optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * learning_rate_factor(state.share)
+            group["lr"] = group["rate"] * learning_rate_factor(state.share)
         batch = draw_clips(films_of(videos, state.step), schedule, state.share > 0.5, generator)
         state.count(_update(model, state.optimizer, batch, schedule, state.share), schedule, progress)
         if keep is not None and state.share < 1 and time.process_time() - written > keep.every:
@@ -154,7 +162,7 @@ def warm_up(
     model: TracksTo4D, videos: Sequence[Lesson], schedule: Schedule, generator: torch.Generator, enough: float = 1e-4
 ) -> int:
     """Bring the cameras to R = I, t = (0, 0, -15), where every point lies before them; returns the updates made."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
+    optimizer = _adam(model, schedule)
     for step in range(schedule.warm_up):
         loss = warm_up_loss(model(draw_clips(videos, schedule, False, generator).tracks))
         if float(loss.detach()) < enough:
@@ -170,15 +178,15 @@ def teacher_loss(prediction: Prediction, lesson: Lesson) -> Float[Tensor, ""]:
     known = lesson.sure.any(-1)
     if not known.any():
         return prediction.positions.sum() * 0
-    rotation = (prediction.rotations - lesson.rotations)[known].abs().mean()
+    rotation = (prediction.rotations - lesson.rotations).square().sum((-1, -2))[known].mean()
     local, wanted = (
         (r.transpose(-1, -2) @ t.unsqueeze(-1)).squeeze(-1)
         for r, t in ((prediction.rotations, prediction.positions), (lesson.rotations, lesson.positions))
     )
-    position = (local - wanted)[known].abs().mean() / -START
-    away = (lesson.static[..., 2:] - START).clamp(min=1.0)  # depth in the middle camera
-    cloud = ((prediction.static - lesson.static) / away)[lesson.sure].abs().mean()
-    return rotation + position + cloud
+    place = ((local - wanted) / START).square().sum(-1)[known].mean()
+    depth = (lesson.static[..., 2] - START).clamp(min=1.0)  # in the middle camera
+    cloud = ((prediction.static - lesson.static).norm(dim=-1) / depth)[lesson.sure].mean()
+    return 10 * rotation + 20 * place + cloud
 
 
 def truth_loss(prediction: Prediction, clips: Lesson) -> Float[Tensor, ""]:
@@ -189,11 +197,14 @@ def truth_loss(prediction: Prediction, clips: Lesson) -> Float[Tensor, ""]:
     seen = clips.tracks[..., 2] > 0.5
     cameras = clips.rotations.unsqueeze(-4), clips.positions.unsqueeze(-3)
     depth = to_camera(clips.static.unsqueeze(-2) + clips.away, *cameras)[..., 2].clamp(min=1.0)
-    motion = ((prediction.away() - clips.away).norm(dim=-1) / depth)[seen].mean()
+    wrong = (prediction.away() - clips.away).square().sum(-1) / depth.square()
+    motion = ((wrong + SMALL_MOTION**2).sqrt() - SMALL_MOTION)[seen].mean()
     still = project(to_camera(clips.static.unsqueeze(-2), *cameras))
     left = ((still - clips.tracks[..., :2]).square().sum(-1) * seen).sum(-1) / seen.sum(-1).clamp(min=1)
     level = (prediction.gamma.log() - left.sqrt().clamp(min=LEAST_LEVEL, max=1.0).log()).abs().mean()
-    return motion + level / 10
+    where, _ = observed(prediction.points(), prediction)
+    reprojection = (where - clips.tracks[..., :2])[seen].norm(dim=-1).clamp(max=0.5).mean()
+    return teacher_loss(prediction, clips) + 4 * motion + level / 25 + 2 * reprojection
 
 
 def learning_rate_factor(share: float) -> float:
@@ -204,13 +215,13 @@ def learning_rate_factor(share: float) -> float:
 def _update(
     model: TracksTo4D, optimizer: torch.optim.Optimizer, batch: Lesson, schedule: Schedule, share: float
 ) -> dict[str, float]:
-    prediction = model(batch.tracks)
+    prediction = _predict(model, batch.tracks, schedule.bfloat16)
     terms = losses(prediction, batch.tracks)
     if schedule.weights.motion:
         terms["motion"] = motion_loss(prediction, batch.tracks)
     # The official code clamps after its third epoch; the first twentieth stands for that here.
     total = total_loss(terms, schedule.weights, 100.0 if share > 0.05 else None)
-    if schedule.teacher:
+    if schedule.teacher and not schedule.truth:
         terms["teacher"] = teacher_loss(prediction, batch)
         total = total + schedule.teacher * terms["teacher"]
     if schedule.truth:
@@ -221,6 +232,23 @@ def _update(
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return {name: float(value.detach()) for name, value in (*terms.items(), ("total", total))}
+
+
+def _adam(model: TracksTo4D, schedule: Schedule) -> torch.optim.Adam:
+    """With a rate of their own for the heads; a group's ``rate`` is what schedules multiply."""
+    heads = [p for head in (model.camera_head, model.point_head) for p in head.parameters()]
+    rest = [p for p in model.parameters() if all(p is not other for other in heads)]
+    rates = schedule.learning_rate, schedule.heads * schedule.learning_rate
+    groups = [{"params": part, "lr": rate, "rate": rate} for part, rate in zip((rest, heads), rates, strict=True)]
+    return torch.optim.Adam(groups)
+
+
+def _predict(model: TracksTo4D, tracks: Tensor, bfloat16: bool) -> Prediction:
+    """With the blocks' weights rounded to bfloat16 for this pass if that is asked for; their gradients reach them."""
+    if not bfloat16:
+        return model(tracks)
+    rounded = {name: p.bfloat16() for name, p in model.named_parameters() if name.startswith("over_")}
+    return torch.func.functional_call(model, rounded, (tracks,))
 
 
 def _share(schedule: Schedule, step: int, started: float) -> float:

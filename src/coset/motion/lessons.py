@@ -27,7 +27,13 @@ class Schedule:
         batch: Clips of an update; the paper has 1.
         points: Points of a clip, drawn anew each time.
         frames: Least and largest number of frames of a clip.
+        spread: Whether the frames of a clip are taken evenly from half of a video or more, not one after the other:
+            cameras turn further in few frames.
+        most_frames: Of the clips of an update together, of which there are fewer where they are long.
         first_frames: Number of frames in the first half of training; the paper begins with clips of one length.
+        heads: Rate of the two heads over that of the rest.
+        bfloat16: Whether tokens and the weights of the blocks are in bfloat16 in the two passes of an update; Adam and
+            the network that it trains stay in float32.
         learning_rate: Of Adam; falls to nothing along a cosine.
         warm_up: Most updates that bring the cameras to R = I, t = (0, 0, -15).
         minutes: Processor time after which training ends, the learning rate brought down in time.
@@ -41,6 +47,10 @@ class Schedule:
     points: int = 32
     frames: tuple[int, int] = (12, 32)
     first_frames: int = 16
+    spread: bool = False
+    most_frames: int | None = None
+    heads: float = 1.0
+    bfloat16: bool = False
     learning_rate: float = 1e-3
     warm_up: int = 100
     minutes: float | None = None
@@ -151,11 +161,13 @@ def draw_clips(videos: Sequence[Lesson], schedule: Schedule, late: bool, generat
     low, high = schedule.frames
     length = int(torch.randint(low, high + 1, (), generator=generator)) if late else schedule.first_frames
     length = min(length, min(video.tracks.size(1) for video in videos))
+    batch = schedule.batch
+    if schedule.most_frames is not None:
+        batch = max(1, min(batch, schedule.most_frames // length))
     drawn: list[Lesson] = []
-    while len(drawn) < schedule.batch:
+    while len(drawn) < batch:
         video = videos[int(torch.randint(len(videos), (), generator=generator))]
-        start = int(torch.randint(video.tracks.size(1) - length + 1, (), generator=generator))
-        run = slice(start, start + length)
+        run = _frames_of_clip(video.tracks.size(1), length, schedule.spread, generator)
         seen = torch.nonzero((video.tracks[:, run, 2] > 0.5).sum(1) >= min(8, length // 2)).squeeze(1)
         if len(seen) < schedule.points // 2:
             continue
@@ -170,6 +182,16 @@ def draw_clips(videos: Sequence[Lesson], schedule: Schedule, late: bool, generat
         )  # fmt: skip
         drawn.append(in_middle_frame(_varied(clip, generator)))
     return Lesson(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def _frames_of_clip(frames: int, length: int, spread: bool, generator: torch.Generator) -> Tensor:
+    """So many of these frames: one after the other, or evenly from a stretch of half of them or more."""
+    stretch = length
+    if spread:
+        least = max(length, frames // 2)
+        stretch = int(torch.randint(least, frames + 1, (), generator=generator))
+    start = int(torch.randint(frames - stretch + 1, (), generator=generator))
+    return torch.linspace(start, start + stretch - 1, length).round().long()
 
 
 def in_middle_frame(clip: Lesson) -> Lesson:

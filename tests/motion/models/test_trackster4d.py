@@ -43,7 +43,9 @@ def test_a_static_scene_stands_still():
     assert torch.equal(prediction.points(), prediction.static[:, None].expand(-1, 11, -1))
 
 
-@pytest.mark.parametrize("changes", [{}, {"attend_visible": True}, {"orbit": True, "predict_focal": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"attend_visible": True}, {"orbit": True, "predict_focal": True}, {"displacement": True}]
+)
 def test_renumbering_points_renumbers_clouds_and_leaves_cameras(changes, precision):
     reports = verify_claims(network(**changes), clip(), **precision)
     assert [report.passed for report in reports] == [True]
@@ -69,8 +71,9 @@ def test_a_network_that_numbers_points_would_be_found_out():
     assert not check_equivariance(numbered, clip(), claim.input, claim.output).passed
 
 
-def test_what_is_not_seen_is_not_looked_at():
-    model, tracks = network(), clip()
+@pytest.mark.parametrize("displacement", [False, True])
+def test_what_is_not_seen_is_not_looked_at(displacement):
+    model, tracks = network(displacement=displacement), clip()
     hidden = tracks[..., 2] < 0.5
     other = tracks.clone()
     other[..., 0][hidden] = torch.nan
@@ -79,7 +82,7 @@ def test_what_is_not_seen_is_not_looked_at():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("changes", [{}, {"attend_visible": True}])
+@pytest.mark.parametrize("changes", [{}, {"attend_visible": True}, {"displacement": True}])
 def test_a_padded_batch_gives_what_clips_give_alone(changes):
     model = network(**changes).double()
     clips = [clip(9, 11, 0).double(), clip(6, 8, 1).double(), clip(9, 5, 2).double()]
@@ -136,6 +139,26 @@ def test_what_is_not_seen_is_read_only_if_asked():
     assert all(torch.equal(a, b) for a, b in zip(plain(hidden), plain(zeroed), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(reading(zeroed), plain(zeroed), strict=True))
     assert (reading(hidden).basis - reading(zeroed).basis).abs().max() > 1e-3
+
+
+def test_displacements_are_from_the_mean_place_of_what_is_seen():
+    """By hand: seen at 1, 2 and 6, and once not: from 3. A point that rests is told by them wherever it is."""
+    tracks = torch.tensor([[[1.0, 0, 1], [2, 0, 1], [50, 0, 0], [6, 0, 1]]])
+    model, read = network(displacement=True, octaves=1), []
+    model.embed.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    model(tracks)
+    values = read[0][0, 0, :, -6:-1]  # x, y, visible, how far; before the last, which is 1
+    assert torch.allclose(values, torch.tensor([[1.0, 0, 1, -2, 0], [2, 0, 1, -1, 0], [0] * 5, [6, 0, 1, 3, 0]]))
+
+
+def test_blocks_in_bfloat16_give_nearly_what_float32_gives_and_the_heads_stay():
+    model, tracks = network(displacement=True), clip()
+    rounded = {name: p.bfloat16() for name, p in model.named_parameters() if name.startswith("over_")}
+    found, wanted = torch.func.functional_call(model, rounded, (tracks,)), model(tracks)
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.allclose(a, b, atol=0.1)
+    assert not torch.equal(found.basis, wanted.basis)
 
 
 def test_sizes_that_make_no_network():

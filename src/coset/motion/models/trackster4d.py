@@ -89,6 +89,8 @@ class TracksTo4D(nn.Module):
             tracker guesses them. Otherwise 0 stands there: most trackers say nothing, or anything.
         orbit: Whether the head gives R_i^T t_i in place of t_i, so that a change of rotation alone swings the camera
             round the scene, as a hand that films a pet does. Ours; the official network gives t_i.
+        displacement: Whether tokens also read how far a point is from its mean place while it is seen: what cameras
+            follow from is small beside where points are. Ours.
 
     Raises:
         ValueError: An even kernel, an odd width, or no basis.
@@ -110,6 +112,7 @@ class TracksTo4D(nn.Module):
         orbit: bool = False,
         encoding: Encoding = "published",
         read_unseen: bool = False,
+        displacement: bool = False,
     ):
         super().__init__()
         if kernel % 2 == 0 or width % 2 or basis < 1 or blocks < 1:
@@ -120,14 +123,14 @@ class TracksTo4D(nn.Module):
             "width": width, "blocks": blocks, "heads": heads, "head_width": head_width, "hidden": hidden,
             "basis": basis, "octaves": octaves, "kernel": kernel, "predict_focal": predict_focal,
             "temporal_encoding": temporal_encoding, "attend_visible": attend_visible, "orbit": orbit,
-            "encoding": encoding, "read_unseen": read_unseen,
+            "encoding": encoding, "read_unseen": read_unseen, "displacement": displacement,
         }  # fmt: skip
         check_choice("encoding", encoding, get_args(Encoding))
         self.basis, self.octaves, self.kernel = basis, octaves, kernel
         self.predict_focal, self.temporal_encoding = predict_focal, temporal_encoding
         self.attend_visible, self.orbit = attend_visible, orbit
-        self.encoding, self.read_unseen = encoding, read_unseen
-        channels = 3 + 3 * 2 * octaves + 1
+        self.encoding, self.read_unseen, self.displacement = encoding, read_unseen, displacement
+        channels = (3 + 2 * displacement) * (1 + 2 * octaves) + 1
         self.embed = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.LayerNorm(width))
         self.over_frames = nn.ModuleList(Block(width, heads, head_width, hidden) for _ in range(blocks))
         self.over_points = nn.ModuleList(Block(width, heads, head_width, hidden) for _ in range(blocks))
@@ -160,18 +163,23 @@ class TracksTo4D(nn.Module):
         if tracks.dim() == 3:
             return Prediction(*(part.squeeze(0) for part in self(tracks.unsqueeze(0))))
         seen = tracks[..., 2] > 0.5
-        x = self._tokens(tracks, seen)
+        if frame_mask is not None:
+            seen = seen & frame_mask.unsqueeze(1)
+        x = self._tokens(tracks, seen).to(self.over_frames[0].qkv.weight.dtype)
         keys = _Keys(tracks.shape[:3], point_mask, frame_mask, seen if self.attend_visible else None)
         for over_frames, over_points in zip(self.over_frames, self.over_points, strict=True):
             x = over_frames(x, keys.frames)
             x = over_points(x.transpose(1, 2), keys.points).transpose(1, 2)
+        x = x.to(tracks.dtype)
         of_frames = _mean(x, 1, None if point_mask is None else point_mask[:, :, None, None])
         of_points = _mean(x, 2, None if frame_mask is None else frame_mask[:, None, :, None])
         return self._read(of_frames, of_points, frame_mask)
 
     def _tokens(self, tracks: Tensor, seen: Tensor) -> Tensor:
-        """Fourier features of x, y and visibility, embedded, with frames numbered."""
+        """Fourier features of x, y, visibility and displacement, embedded, with frames numbered."""
         values = tracks if self.read_unseen else torch.where(seen.unsqueeze(-1), tracks, torch.zeros_like(tracks))
+        if self.displacement:
+            values = torch.cat((values, _displacement(values[..., :2], seen)), -1)
         angles = values.unsqueeze(-1) * (math.pi * 2.0 ** torch.arange(self.octaves, device=values.device)).to(values)
         features = (angles.sin().flatten(-2), angles.cos().flatten(-2), values, torch.ones_like(values[..., :1]))
         x = self.embed(torch.cat(features, -1))
@@ -210,7 +218,9 @@ class Block(nn.Module):
     def _attend(self, x: Tensor, keys: Tensor | None) -> Tensor:
         batch, sets, tokens, _ = x.shape
         q, k, v = self.qkv(x).view(batch * sets, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            q, k, v = q.float(), k.float(), v.float()  # its backward pass takes ten times as long in bfloat16
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keys).to(x.dtype)
         return self.out(mixed.transpose(1, 2).reshape(batch, sets, tokens, -1))
 
 
@@ -248,6 +258,15 @@ def frame_encoding(frames: int, width: int, encoding: Encoding = "published") ->
     rates = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / steps)
     angles = torch.arange(frames, dtype=torch.float64)[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), -1)
+
+
+def _displacement(
+    where: Float[Tensor, "*batch points frames 2"], seen: Bool[Tensor, "*batch points frames"]
+) -> Float[Tensor, "*batch points frames 2"]:
+    """From the mean place of a point while it is seen; 0 where it is not."""
+    there = seen.unsqueeze(-1)
+    mean = (where * there).sum(-2, keepdim=True) / there.sum(-2, keepdim=True).clamp(min=1)
+    return (where - mean) * there
 
 
 def _mean(x: Tensor, axis: int, mask: Tensor | None) -> Tensor:
