@@ -135,6 +135,23 @@ def test_what_a_command_tells_is_the_object(capsys):
     assert json.loads(capsys.readouterr().out) == {"passed": False}
 
 
+def test_wide_tables_tell_what_groups_of_rows_share_above_them(capsys, monkeypatch):
+    from coset.runs import terminal
+
+    columns = ["scenes", "method", *(f"number {i}" for i in range(6))]
+    rows = [[group, f"some method of {i} parts", *["0.00123"] * 6] for group in ("unseen", "seen") for i in range(2)]
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(terminal, "console", terminal.Console())
+    terminal.print_table(columns, rows)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line in ("unseen", "seen")] == ["unseen", "seen"]
+    assert sum(line.count("0.00123") for line in lines) == 24  # no number is cut
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(terminal, "console", terminal.Console())
+    terminal.print_table(columns, rows)
+    assert capsys.readouterr().out.count("unseen") == 2
+
+
 OPTIONS = {"audit": {"data"}, "connect": {"model"}}
 """Those that must be given by name."""
 INPUTS = {name: names for name, command in [*OWN.items(), *COMMANDS.items()] if (names := inputs_of(command))}

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich import console as rich_console
@@ -107,19 +108,40 @@ def tell(**facts: Any) -> None:
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table without lines on standard output; of ``--json``, a row an object."""
+    """A table without lines on standard output; of ``--json``, a row an object.
+
+    Where it is too wide for the terminal, what groups of rows have in common in their first column becomes a row above
+    them.
+    """
     answer = _ANSWER.get()
     if answer is not None:
         answer.setdefault("tables", []).append([dict(zip(columns, row, strict=False)) for row in rows])
         return
+    if sum(map(_widths(columns, rows), range(len(columns)))) > console.width:
+        columns, rows = _under_groups(columns, rows)
+    width = _widths(columns, rows)
+    # Whole names: those of models on one line, those of layers on two where one is too narrow, if numbers leave room.
+    left = console.width - sum(map(width, range(1, len(columns))))
+    first = min(width(0) - 2, 24, max(left - 2, 12))
     table = Table(box=None)
     for place, column in enumerate(columns):
-        # Whole names: those of models on one line, those of layers on two where one is too narrow.
-        longest = max((len(row[place]) for row in rows), default=0)
-        table.add_column(column, overflow="fold", min_width=min(longest, 24) if place == 0 else None)
+        table.add_column(column, overflow="fold", min_width=first if place == 0 else None)
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _widths(columns: list[str], rows: list[list[str]]) -> Callable[[int], int]:
+    """Of a column, with a space on both sides."""
+    return lambda place: 2 + max(len(row[place]) for row in [columns, *rows] if place < len(row))
+
+
+def _under_groups(columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Without the first column if rows that follow each other share what it says, which stands above them then."""
+    groups = [(name, list(group)) for name, group in groupby(rows, key=lambda row: row[0])]
+    if len(columns) < 3 or len(groups) == len(rows):
+        return columns, rows
+    return columns[1:], [row for name, group in groups for row in ([name], *(["  " + r[1], *r[2:]] for r in group))]
 
 
 def dense_table() -> Table:
