@@ -8,10 +8,11 @@ import torch
 from coset.motion.data.films import make_film
 from coset.motion.data.scenes import SceneOptions, make_scene
 from coset.motion.geometry import project, to_camera
-from coset.motion.learning import LEAST_LEVEL, SMALL_MOTION, Keep, teacher_loss, train, truth_loss, warm_up
+from coset.motion.learning import LEAST_LEVEL, SMALL_MOTION, Keep, rounded, teacher_loss, train, truth_loss, warm_up
 from coset.motion.lessons import Lesson, Reel, Schedule, draw_clips, in_middle_frame, taught, teach, told, untaught
 from coset.motion.losses import LossWeights, warm_up_loss
 from coset.motion.metrics import camera_errors
+from coset.motion.models.checkpoint import load_model, save_model
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 SMALL = Schedule(steps=30, batch=2, points=20, frames=(8, 14), first_frames=8, warm_up=40)
@@ -196,12 +197,18 @@ def test_clips_are_spread_over_half_of_a_video_or_more_and_fewer_where_they_are_
     assert ((steps - steps.mean(-1, keepdim=True)).abs() < 1).all()
 
 
-def test_training_in_bfloat16_learns_with_weights_in_float32(scene):
+def test_training_in_bfloat16_learns_and_leaves_weights_that_take_two_bytes(scene, tmp_path):
     torch.manual_seed(0)
     model = TracksTo4D(width=16, blocks=1, heads=2, head_width=8, hidden=16, basis=3, octaves=3, kernel=5, orbit=True)
     history = train(model, [lesson_of(scene)], replace(SMALL, bfloat16=True, heads=0.3), seed=1)
     assert history[-1]["total"] < history[0]["total"]
     assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert all(torch.equal(short.float(), model.get_parameter(name)) for name, short in rounded(model).items())
+    save_model(model, tmp_path / "model.safetensors")
+    again, _ = load_model(tmp_path / "model.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    numbers = sum(p.numel() for p in model.parameters())
+    assert (tmp_path / "model.safetensors").stat().st_size < 3.5 * numbers
 
 
 def test_the_films_of_an_update_are_the_same_however_one_came_there():

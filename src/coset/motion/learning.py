@@ -81,6 +81,8 @@ def train(
         if keep is not None and state.share < 1 and time.process_time() - written > keep.every:
             keep.write(state.kept())
             written = time.process_time()
+    if schedule.bfloat16:
+        model.load_state_dict(rounded(model), strict=False)
     model.eval()
     return state.history
 
@@ -247,8 +249,12 @@ def _predict(model: TracksTo4D, tracks: Tensor, bfloat16: bool) -> Prediction:
     """With the blocks' weights rounded to bfloat16 for this pass if that is asked for; their gradients reach them."""
     if not bfloat16:
         return model(tracks)
-    rounded = {name: p.bfloat16() for name, p in model.named_parameters() if name.startswith("over_")}
-    return torch.func.functional_call(model, rounded, (tracks,))
+    return torch.func.functional_call(model, rounded(model), (tracks,))
+
+
+def rounded(model: TracksTo4D) -> dict[str, Tensor]:
+    """The blocks' weights in bfloat16: those with which a network predicts while it is trained so."""
+    return {name: p.bfloat16() for name, p in model.named_parameters() if name.startswith("over_")}
 
 
 def _share(schedule: Schedule, step: int, started: float) -> float:

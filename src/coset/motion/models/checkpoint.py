@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from coset.core.errors import CosetError, require
 from coset.core.files import takes_paths, write_bytes
@@ -23,13 +24,21 @@ BEFORE_ENCODINGS = {"encoding": "vaswani"}
 def save_model(model: TracksTo4D, path: Path, about: dict[str, Any] | None = None) -> None:
     """Write weights, sizes and ``about`` (how it was trained), whole or not at all.
 
+    Weights whose values are those of bfloat16, as training with it leaves them, take two bytes each.
+
     Raises:
         CosetError: The file cannot be written.
     """
     torch_files = require("safetensors.torch", "motion")
     metadata = {"model": json.dumps(model.options), "about": json.dumps(about or {})}
-    content = torch_files.save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata=metadata)
+    content = torch_files.save({k: _short(v).contiguous() for k, v in model.state_dict().items()}, metadata=metadata)
     write_bytes(path, _ordered(content))
+
+
+def _short(weights: Tensor) -> Tensor:
+    """In bfloat16 if nothing is lost by it."""
+    short = weights.bfloat16()
+    return short if torch.equal(short.to(weights.dtype), weights) else weights
 
 
 def _ordered(content: bytes) -> bytes:
