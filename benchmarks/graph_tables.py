@@ -1,4 +1,4 @@
-"""Short trainings of norms, encodings and updates side by side: tables of the pages of GRANOLA, CS-GNN, Subgraphormer.
+"""Short trainings of norms, encodings and updates side by side: tables of GRANOLA, CS-GNN, Subgraphormer, EPNN.
 
 Run: python benchmarks/graph_tables.py FOLDER [STUDY ...] [--seeds 0 1 2]. Every training is a recipe with changes,
 listed below; it leaves a row in FOLDER/STUDY.jsonl once it is done, and what is there is not trained again: the same
@@ -77,6 +77,12 @@ CHOICES = {
     for bag in (2, 5)
     for choice in ("spectral", "random", "sample")
 }
+EIGENSPACES = {
+    "message passing (GIN)": ["model={name: gin, width: 80, layers: 5, residual: true}"],
+    "EPNN": ["model={name: epnn, width: 64, layers: 5, residual: true, readout: sum}"],
+    "GRIT, random walks": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, encoder: none}"],
+    "GRIT, eigenspaces too": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, channels: 40}"],
+}  # 80,000 to 100,000 parameters each
 STUDIES = {
     "granola-zinc": Study(
         "gin/zinc12k",
@@ -91,6 +97,15 @@ STUDIES = {
         "csgnn/zinc12k",
         CHOICES,
         [*FIRST_EPOCHS, "training.batch_size=64", "training.epochs=10"],
+        part=MORE,
+    ),
+    "eigenspaces-zinc": Study(
+        "gin/zinc12k",
+        EIGENSPACES,
+        [
+            "training.batch_size=64", "training.epochs=15", "training.learning_rate=0.001", "training.schedule=cosine",
+            "training.warmup=1", "training.max_minutes=null",
+        ],
         part=MORE,
     ),
     "granola-esol-scaffold": Study(
