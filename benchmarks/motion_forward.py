@@ -1,7 +1,8 @@
 """Time and peak memory of one pass of TracksTo4D, against the same network attending over all tokens at once.
 
-Run: python benchmarks/motion_forward.py [small|paper]. Each case runs in its own process, on one thread. All tokens of
-1,000 points over 200 frames would take most of an hour: extrapolated from a n + b n^2 through smaller cases.
+Run: python benchmarks/motion_forward.py [films|small|paper], the networks of the package and the paper's sizes. Each
+case runs in its own process, on one thread. All tokens of 1,000 points over 200 frames would take most of an hour:
+extrapolated from a n + b n^2 through smaller cases.
 """
 
 import json
@@ -14,6 +15,16 @@ import numpy as np
 
 SIZES = {
     "small": {"width": 64, "heads": 4, "head_width": 16, "hidden": 128, "octaves": 6, "orbit": True},
+    "films": {
+        "width": 192,
+        "heads": 6,
+        "head_width": 32,
+        "hidden": 768,
+        "octaves": 6,
+        "kernel": 5,
+        "orbit": True,
+        "displacement": True,
+    },
     "paper": {},
 }
 LARGEST = (1000, 200)

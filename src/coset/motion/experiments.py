@@ -31,7 +31,7 @@ from coset.motion.learning import Keep, train
 from coset.motion.lessons import Lesson, Reel, Schedule, teach, told, untaught
 from coset.motion.losses import LossWeights
 from coset.motion.metrics import scene_metrics
-from coset.motion.models.checkpoint import load_model, pretrained, save_model
+from coset.motion.models.checkpoint import PRETRAINED, load_model, pretrained, save_model
 from coset.motion.models.trackster4d import Encoding, Prediction, TracksTo4D
 from coset.motion.pages import BRIEF, write
 from coset.runs.checkpoints import read_checkpoint
@@ -151,7 +151,9 @@ class MotionRecipe(Recipe):
     model: EncoderOptions = Field(default_factory=lambda: EncoderOptions.model_validate({}))
     training: LearningOptions = Field(default_factory=lambda: LearningOptions.model_validate({}))
     test: TestOptions = Field(default_factory=lambda: TestOptions.model_validate({}))
-    checkpoint: str | None = Field(None, description="measure this network, or 'package'; none is trained")
+    checkpoint: str | None = Field(
+        None, description="measure this one: a file, 'package' or 'package-small'; none is trained"
+    )
 
     @model_validator(mode="after")
     def _films_tell_the_truth(self) -> MotionRecipe:
@@ -230,7 +232,8 @@ class MotionRecipe(Recipe):
     def _network(self, run: Run) -> tuple[TracksTo4D, list[dict[str, float]], dict[str, Any]]:
         """The network, its history of training, and what its file says of it."""
         if self.checkpoint is not None:
-            model, about = pretrained() if self.checkpoint == "package" else load_model(Path(self.checkpoint))
+            ours = self.checkpoint in PRETRAINED
+            model, about = pretrained(self.checkpoint) if ours else load_model(Path(self.checkpoint))
             return model, [], about
         model = self._untrained()
         trained = run.part("training", lambda: self._train(model, run))

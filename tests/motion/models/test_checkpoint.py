@@ -1,11 +1,12 @@
 import json
+from importlib import resources
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from coset import CosetError
-from coset.motion.models.checkpoint import load_model, pretrained, save_model
+from coset.motion.models.checkpoint import PRETRAINED, load_model, pretrained, save_model
 
 
 def test_a_network_comes_back_with_its_sizes_and_story(network, scene, tmp_path):
@@ -22,7 +23,7 @@ def test_files_of_before_say_nothing_of_their_frame_encoding(network, scene, tmp
     save_file(dict(network.state_dict()), tmp_path / "old.safetensors", metadata={"model": json.dumps(options)})
     model, _ = load_model(tmp_path / "old.safetensors")
     assert (model.encoding, model.read_unseen) == ("vaswani", False)
-    assert pretrained()[0].encoding == "vaswani"
+    assert pretrained("package-small")[0].encoding == "vaswani"
     save_model(model, tmp_path / "again.safetensors")
     assert load_model(tmp_path / "again.safetensors")[0].encoding == "vaswani"
     save_model(network, tmp_path / "new.safetensors")
@@ -46,12 +47,14 @@ def test_files_that_hold_no_network(tmp_path, network):
         load_model(tmp_path / "nan.safetensors")
 
 
-def test_the_network_of_the_package_can_be_used(scene):
-    model, about = pretrained()
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_the_networks_of_the_package_can_be_used(name, scene):
+    model, about = pretrained(name)
     prediction = model(scene.tracks.tensor())
     assert prediction.rotations.isfinite().all()
     assert about["window"] >= 24
-    assert sum(p.numel() for p in model.parameters()) * 4 < 5e6
+    folder = resources.files("coset.motion").joinpath("pretrained")
+    assert len(folder.joinpath(PRETRAINED[name]).read_bytes()) < 8e6
 
 
 def test_equal_networks_are_equal_files(network, tmp_path):

@@ -15,9 +15,10 @@ from coset.core.files import takes_paths, write_bytes
 from coset.core.outside import parse_tree, tensors_with_metadata
 from coset.motion.models.trackster4d import TracksTo4D
 
-PRETRAINED = "trackster4d-small.safetensors"
+PRETRAINED = {"package": "trackster4d-films.safetensors", "package-small": "trackster4d-small.safetensors"}
+"""The two networks of the package, as recipes call them: that of ``trackster4d/films`` and the one before it."""
 BEFORE_ENCODINGS = {"encoding": "vaswani"}
-"""Files that do not say how frames are encoded, the package's own among them: there was only this way."""
+"""Files that do not say how frames are encoded, the package's small one among them: there was only this way."""
 
 
 @takes_paths
@@ -78,7 +79,7 @@ def load_model(path: Path) -> tuple[TracksTo4D, dict[str, Any]]:
     return model.eval(), about
 
 
-def pretrained() -> tuple[TracksTo4D, dict[str, Any]]:
-    """The small network that comes with the package."""
-    with resources.as_file(resources.files("coset.motion").joinpath("pretrained", PRETRAINED)) as path:
+def pretrained(name: str = "package") -> tuple[TracksTo4D, dict[str, Any]]:
+    """A network that comes with the package: ``package`` or the smaller ``package-small``."""
+    with resources.as_file(resources.files("coset.motion").joinpath("pretrained", PRETRAINED[name])) as path:
         return load_model(path)
