@@ -165,7 +165,7 @@ class TracksTo4D(nn.Module):
         seen = tracks[..., 2] > 0.5
         if frame_mask is not None:
             seen = seen & frame_mask.unsqueeze(1)
-        x = self._tokens(tracks, seen).to(self.over_frames[0].qkv.weight.dtype)
+        x = self._tokens(tracks, seen).to(next(self.over_frames.parameters()).dtype)
         keys = _Keys(tracks.shape[:3], point_mask, frame_mask, seen if self.attend_visible else None)
         for over_frames, over_points in zip(self.over_frames, self.over_points, strict=True):
             x = over_frames(x, keys.frames)
