@@ -39,6 +39,7 @@ from coset.motion.models.trackster4d import Prediction, TracksTo4D
 
 SMALL_MOTION = 0.05
 """s in L_truth: motion over depth below which its error counts by its square."""
+HEADS = ("camera_head.", "point_head.")
 LEAST_LEVEL = 1e-3
 """Motion levels that are asked for are at least so large, normalised: half a pixel of a lens of one width."""
 
@@ -238,8 +239,8 @@ def _update(
 
 def _adam(model: TracksTo4D, schedule: Schedule) -> torch.optim.Adam:
     """With a rate of their own for the heads; a group's ``rate`` is what schedules multiply."""
-    heads = [p for head in (model.camera_head, model.point_head) for p in head.parameters()]
-    rest = [p for p in model.parameters() if all(p is not other for other in heads)]
+    heads = [p for name, p in model.named_parameters() if name.startswith(HEADS)]
+    rest = [p for name, p in model.named_parameters() if not name.startswith(HEADS)]
     rates = schedule.learning_rate, schedule.heads * schedule.learning_rate
     groups = [{"params": part, "lr": rate, "rate": rate} for part, rate in zip((rest, heads), rates, strict=True)]
     return torch.optim.Adam(groups)
