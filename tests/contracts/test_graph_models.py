@@ -56,13 +56,13 @@ def test_claims_of_nodes_edges_and_links_hold(options, level):
         with pytest.raises(ValueError, match=f"it has outputs of .*, none of {level}s"):
             options.network(2, list(ATOM_SIZES), list(BOND_SIZES), level)
         return
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # with 0 most of the four units that GRIT's head ends in are dead
     model = options.network(2, list(ATOM_SIZES), list(BOND_SIZES), level).double().eval()
     batch = options.settled(model, Batch.from_data_list([with_pairs(graph) for graph in graphs(options)]))
     assert all(report.passed for report in verify_claims(model, batch))
     rows = model(batch)
     assert rows.shape == (batch.num_nodes if level == "node" else batch.edge_label_index.size(1), 2)
-    assert len(rows.unique(dim=0)) > 10  # pairs are told apart
+    assert len(rows.round(decimals=9).unique(dim=0)) > 10  # pairs are told apart, by more than rounding
     if level != "node":
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
         batch.edge_label_index = batch.edge_label_index.flip(0)[:, order]

@@ -217,7 +217,7 @@ def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, 4]:
+def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "wxyz=4"]:
     """(w, x, y, z) with w >= 0, from the largest eigenvector of Bar-Itzhack's symmetric matrix."""
     (a, b, c), (d, e, f), (g, h, i) = rotation
     k = np.array([

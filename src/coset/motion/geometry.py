@@ -77,7 +77,7 @@ class Similarity(NamedTuple):
 
     scale: Float[Tensor, ""]
     rotation: Float[Tensor, "3 3"]
-    shift: Float[Tensor, 3]
+    shift: Float[Tensor, "xyz=3"]
 
     def points(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         return self.scale * points @ self.rotation.T + self.shift

@@ -108,7 +108,7 @@ def wl_compare(first: Any, second: Any, tests: Sequence[str] | None = None) -> l
     return [_verdict(name, *graphs) for name in chosen]
 
 
-def wl_colours(graph: Any, test: str = "EPWL-N", rounds: int | None = None) -> Int[np.ndarray, ...]:
+def wl_colours(graph: Any, test: str = "EPWL-N", rounds: int | None = None) -> Int[np.ndarray, "*shape"]:
     """Colours of the nodes [n], or of pairs [n, n], after some rounds of a test; once they are stable by default."""
     if test not in TESTS:
         raise CosetError(f"no test {test!r}: choose from {', '.join(TESTS)}")

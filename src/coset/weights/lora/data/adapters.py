@@ -222,6 +222,6 @@ def balanced(
     return torch.nn.functional.pad(new_u, pad), torch.nn.functional.pad(new_v, pad)
 
 
-def squared_norm(u: Float[Tensor, "... n r"], v: Float[Tensor, "... m r"]) -> Float[Tensor, ...]:
+def squared_norm(u: Float[Tensor, "... n r"], v: Float[Tensor, "... m r"]) -> Float[Tensor, "*shape"]:
     """||U V^T||_F^2 = tr((U^T U)(V^T V)), in O((n + m) r^2)."""
     return ((u.mT @ u) * (v.mT @ v)).sum((-2, -1))
