@@ -9,6 +9,7 @@ import typer
 
 from coset.core.errors import CosetError
 from coset.core.files import claimed_output, named_after, unused
+from coset.core.machine import keep_freed_memory
 from coset.runs.terminal import console, print_notes, print_table, problems, tell
 
 
@@ -70,6 +71,7 @@ def run(
         folder = output or _folder_for(checked)
         again = ["run", recipe, *changes, f"seed={checked.seed}", "--output", str(folder)]
     if engine == "local":
+        keep_freed_memory()
         metrics = execute(checked, folder, restart=restart, quiet=quiet, live=live)
     else:
         metrics = _run_together(checked, folder, again, engine, workers, retries, quiet)
