@@ -34,7 +34,7 @@ def main(films: int = 20, seed: int = 4242) -> None:
             with torch.no_grad():
                 found = network(tracks)
             rows["one pass"].append(scene_metrics(found, scene))
-            rows["refined"].append(scene_metrics(bundle_adjust(found, tracks), scene))
+            rows["refined"].append(scene_metrics(bundle_adjust(found, tracks, network=found), scene))
         for how, measured in rows.items():
             cells = [f"{median(row[key] for row in measured):.3g}" for key in SHOWN]
             print("|", " | ".join((name, how, *cells, str(sum(row["rotation"] <= 0.3 for row in measured)))), "|")

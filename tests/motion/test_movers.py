@@ -113,6 +113,16 @@ def test_a_camera_that_hardly_moves_leaves_the_depth_unknown_and_feet_on_the_gro
     assert "touch the ground" in body_note(body)
 
 
+def test_a_network_is_asked_before_the_ground():
+    """Feet are seldom tracked, and what seems to be the ground may be something else."""
+    scene = walk(camera_travel=0.1, step=1.2)
+    _, (body,) = placed(scene, network=known(scene))
+    assert body.told_by == "network"
+    assert not body.known
+    assert body.depth == pytest.approx(scene.depth()[100:].mean(), rel=0.05)
+    assert "where the network says" in body_note(body)
+
+
 def test_without_ground_the_network_is_asked():
     scene = walk(camera_travel=0.1, step=1.2)
     rows = np.r_[60:124]

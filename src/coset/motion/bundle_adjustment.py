@@ -87,6 +87,7 @@ def bundle_adjust(
     tracks: Float[Tensor, "points frames 3"],
     options: BundleOptions | None = None,
     each: Callable[[], object] = lambda: None,
+    network: Prediction | None = None,
 ) -> Prediction:
     """Refine a prediction on its own tracks; in float64 within, focal lengths kept.
 
@@ -95,6 +96,7 @@ def bundle_adjust(
         tracks: (x, y, visible), normalised.
         options: How.
         each: Called after every step.
+        network: What a trained network says of the same tracks, to place what moves by: the start, if it is one's.
     """
     options = options or BundleOptions()
     kept = prediction.positions.dtype
@@ -102,7 +104,9 @@ def bundle_adjust(
     tracks = tracks.double()
     scaled = torch.cat((tracks[..., :2] / prediction.focal[:, None], tracks[..., 2:]), -1)
     refined = adjust_cameras(prediction, scaled, options, each)
-    refined, _ = place_movers(refined, scaled, options.noise, prediction)
+    if network is not None:
+        network = Prediction(*(part.detach().double() for part in network))
+    refined, _ = place_movers(refined, scaled, options.noise, network)
     return Prediction(*(part.to(kept) for part in refined))
 
 

@@ -292,9 +292,13 @@ def methods_of(model: TracksTo4D, test: TestOptions) -> dict[str, Callable[[Scen
         with torch.no_grad():
             return model(scene.tracks.tensor())
 
+    def refined(scene: Scene) -> Prediction:
+        found = forward(scene)
+        return bundle_adjust(found, scene.tracks.tensor(), network=found)
+
     methods: dict[str, Callable[[Scene], Prediction]] = {
         "feed-forward": forward,
-        "feed-forward + bundle adjustment": lambda scene: bundle_adjust(forward(scene), scene.tracks.tensor()),
+        "feed-forward + bundle adjustment": refined,
         "bundle adjustment from scratch": lambda scene: bundle_adjust(start(scene), scene.tracks.tensor()),
         "rigid factorisation": lambda scene: rigid_factorisation(scene.tracks.tensor()),
         "trajectory factorisation, rank 3K": lambda scene: trajectory_factorisation(scene.tracks.tensor()),

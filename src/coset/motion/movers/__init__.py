@@ -14,8 +14,8 @@ of its hundred points to count, a way along the rays, which the tracks tell fain
 The last term is there where a ground is seen: a steady way along the rays of a camera that moves steadily is told by
 nothing else, and shows as one up or down the world. At a given s the depths are z_0 + s z_1; the best s has a closed
 form, and shows where the camera travels more than the body: smoothness in the world tells them apart. Where it does
-not, a body is taken to touch the ground, if one is seen, or to be where the network says, and its depth is said to be
-unknown. No body is put behind static points that it hides.
+not, a body is taken to be where the network says, or without one to touch the ground, if one is seen, and its depth is
+said to be unknown. No body is put behind static points that it hides.
 """
 
 from coset.motion.movers.bodies import moving_rows

@@ -25,7 +25,7 @@ class Body:
         rows: Which points.
         depth: Mean depth.
         deviation: Standard deviation of its logarithm, as far as it is known.
-        told_by: ``motion``, ``neighbour``, ``ground``, ``network`` or ``nothing``; then ``backdrop`` or
+        told_by: ``motion``, ``neighbour``, ``network``, ``ground`` or ``nothing``; then ``backdrop`` or
             ``hidden points`` where the static points around or behind it bounded that.
         known: Whether the depth is measured.
     """
@@ -50,7 +50,7 @@ def place_movers(
         prediction: With cameras, static cloud and motion levels adjusted.
         tracks: Normalised.
         noise: Accuracy of a track, normalised.
-        network: What the network says of the same tracks, for depths that nothing else tells.
+        network: What a trained network says of the same tracks: how far bodies are whose own motion does not tell it.
         options: How.
 
     Returns:
@@ -93,15 +93,15 @@ def _without_motion(
     view: View, depths: Depths, rows: np.ndarray, network: Prediction | None, known: list[Body]
 ) -> tuple[float, float, str]:
     """The mean depth of a body whose own motion hides it: that of a larger one beside it, of which it is likely a part;
-    on the ground, or where the network says, or mid-scene."""
+    where the network says, on the ground, or mid-scene."""
     if (larger := _beside(view, rows, known)) is not None:
         return larger.depth, 0.2, "neighbour"
+    guess = None if network is None else _by_network(view, rows, network)
+    if guess is not None:
+        return guess, 0.3, "network"
     touching = None if view.ground is None else _touching(depths, *view.ground)
     if touching is not None:
         return touching, 0.2, "ground"
-    guess = None if network is None else _by_network(view, rows, network)
-    if guess is not None:
-        return guess, 0.4, "network"
     return float(np.median(view.still_depth()[0][view.seen[view.still]])), 1.0, "nothing"
 
 
