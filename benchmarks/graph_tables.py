@@ -108,6 +108,16 @@ STUDIES = {
         ],
         part=MORE,
     ),
+    "eigenspaces-zinc-longer": Study(
+        "gin/zinc12k",
+        {name: EIGENSPACES[name] for name in ("message passing (GIN)", "EPNN")},
+        [
+            "training.batch_size=64", "training.epochs=60", "training.learning_rate=0.001", "training.schedule=cosine",
+            "training.warmup=1", "training.max_minutes=null",
+        ],
+        seeds=(0,),
+        part=MORE,
+    ),
     "granola-esol-scaffold": Study(
         "granola/esol",
         {
