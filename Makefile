@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export COSET_DATA ?= $(wildcard ../shared/data)
 
+# Processes that share the tests; what these start takes one thread, too: together they would wait for one another.
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -46,7 +47,7 @@ costs: $(VENV)/.dev
 	$(BIN)/python -m pytest --measure-costs
 
 unit: $(VENV)/.dev
-	$(PYTEST)
+	OMP_NUM_THREADS=1 $(PYTEST)
 
 schemas: $(VENV)/.dev
 	set -e; for file in src/coset/runs/schemas/*.json; do \

@@ -19,6 +19,7 @@ from coset.graphs.data.graph_table import GraphTable, counted
 from coset.graphs.data.shards import ShardedGraphs
 from coset.graphs.data.sources import GRAPH_DATA, GraphData
 from coset.graphs.exported import WEIGHTS, check_state, exported_state, is_exported
+from coset.graphs.fitting import matmul
 from coset.graphs.fitting.engine import Fit, first_batch, fit, predict_with_spread
 from coset.graphs.fitting.links import LinkView, judged, training_graphs
 from coset.graphs.fitting.loaders import View
@@ -269,6 +270,8 @@ class GraphRecipe(Recipe):
         train, val = self._shares(prepared, table)
         if self.trainer.precision == "bf16" and not has_bfloat16():
             run.notes.append("this CPU has neither avx512_bf16 nor amx_bf16: instead of bf16, precision is float32")
+        if self.trainer.matmul_precision != "highest":
+            run.notes.append(matmul.told(self.trainer.matmul_precision, "cpu" if self._on_cpu else "cuda"))
         if not val:
             run.notes.append("there is no validation split: the best epoch was chosen on the training set")
         for note in run.notes:
@@ -397,8 +400,8 @@ class GraphRecipe(Recipe):
         return Fit(
             epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
             max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
-            trainer=trainer, threads=self.threads, quiet=run.quiet, identity=self.identity_of(table),
-            logger=self.trainer.logger, name=self.name,
+            trainer=trainer, threads=self.threads, matmul_precision=self.trainer.matmul_precision,
+            quiet=run.quiet, identity=self.identity_of(table), logger=self.trainer.logger, name=self.name,
             # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
             on_epoch=told if self.trainer.devices == 1 else None,
         )  # fmt: skip

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from coset.graphs import experiments
+from coset.graphs.fitting import matmul
+from coset.graphs.fitting.tasks import GraphTask
 from coset.graphs.models.product import PairEncoder
 
 
@@ -47,3 +49,35 @@ def test_bfloat16_is_refused_to_networks_without_it(coset, small_csv, tmp_path):
     code, _, problems = coset("run", "gin/freesolv", data, "trainer.precision=bf16", "--output", str(tmp_path / "run"))
     assert code == 1
     assert "gin with these options has no layers for it" in problems
+
+
+def test_products_may_be_less_exact_while_training_and_their_error_is_told(coset, small_csv, tmp_path, monkeypatch):
+    seen, step = [], GraphTask.training_step
+
+    def watched(self, *arguments):
+        seen.append(torch.get_float32_matmul_precision())
+        return step(self, *arguments)
+
+    monkeypatch.setattr(GraphTask, "training_step", watched)
+    data = f"data={{name: csv, path: {small_csv}, target: carbons}}"
+    for precision in ("medium", "highest"):
+        seen.clear()
+        arguments = ["run", "gin/freesolv", data, *SMALL, f"trainer.matmul_precision={precision}"]
+        code, _, problems = coset(*arguments, "--output", str(tmp_path / precision))
+        assert code == 0, problems
+        assert set(seen) == {precision}
+        assert ("trainer.matmul_precision=medium" in problems) == (precision == "medium")
+        assert torch.get_float32_matmul_precision() == "highest"
+    code, _, problems = coset("run", "gin/freesolv", data, "trainer.matmul_precision=low")
+    assert code == 1
+    assert "'highest', 'high' or 'medium'" in problems
+
+
+def test_the_error_of_products_is_measured(monkeypatch):
+    assert matmul.product_error("highest") < 1e-6
+    assert matmul.product_error("medium") < 0.01
+    assert torch.get_float32_matmul_precision() == "highest"
+    errors = {"highest": 2e-7, "high": 2e-7, "medium": 0.0024}
+    monkeypatch.setattr(matmul, "product_error", lambda precision, device: errors[precision])
+    assert matmul.told("high") == "trainer.matmul_precision=high changes nothing on this processor"
+    assert matmul.told("medium").endswith("products of matrices are off by 2.4e-03 of their size (2.0e-07 without)")

@@ -34,6 +34,7 @@ from coset.graphs.fitting.loaders import (
     views,
 )
 from coset.graphs.fitting.loggers import make_logger
+from coset.graphs.fitting.matmul import MatrixProducts, Precision
 from coset.graphs.fitting.neighbourhoods import NodeBatches
 from coset.graphs.fitting.tasks import GraphTask
 from coset.runs.checkpoints import read_checkpoint
@@ -59,6 +60,7 @@ class Fit:
         seed: Order of the graphs, dropout and sampled roots follow from it and the epoch.
         trainer: Passed to Lightning's ``Trainer``, e.g. ``devices``.
         threads: Of PyTorch's operations in processes that Lightning starts.
+        matmul_precision: Of products of float32 matrices while training.
         logger: Of :mod:`coset.graphs.fitting.loggers`.
         name: What the run is called there.
         quiet: No progress bar.
@@ -75,6 +77,7 @@ class Fit:
     seed: int = 0
     trainer: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
+    matmul_precision: Precision = "highest"
     logger: str | None = None
     name: str = ""
     quiet: bool = False
@@ -218,6 +221,8 @@ def _trainer(task: GraphTask, how: Fit, folder: Path, start: int) -> pl.Trainer:
     told = how.on_epoch
     then = None if told is None else (lambda: told(history.rows[-1]))
     callbacks: list[pl.Callback] = [Threads(how.threads), history, Checkpoints(folder, task.monitor, then)]
+    if how.matmul_precision != "highest":
+        callbacks.append(MatrixProducts(how.matmul_precision))
     if how.early_stopping:
         mode = direction(task.monitor)
         callbacks.append(Patience(f"val_{task.monitor}", patience=how.early_stopping, mode=mode))

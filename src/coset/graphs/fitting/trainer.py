@@ -19,6 +19,11 @@ class TrainerOptions(Options):
         description="bf16: on a CPU that has it, rows of pairs are stored and multiplied in bfloat16 (subgraphormer); "
         "*-mixed are for GPUs",
     )
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        "highest",
+        description="of products of float32 matrices while training: high and medium let processors that can multiply "
+        "in TF32 or bfloat16, and their error is told",
+    )
     accumulate_grad_batches: int = Field(1, ge=1)
     deterministic: bool = False
     logger: Literal["csv", "tensorboard", "wandb", "mlflow"] | None = Field(
@@ -27,7 +32,7 @@ class TrainerOptions(Options):
 
     def of_lightning(self) -> dict[str, Any]:
         """What its ``Trainer`` takes, to whom ``bf16`` is no concern of its own: weights are float32."""
-        options = self.model_dump(exclude_none=True, exclude={"logger"})
+        options = self.model_dump(exclude_none=True, exclude={"logger", "matmul_precision"})
         return options | ({"precision": "32-true"} if self.precision == "bf16" else {})
 
     @field_validator("devices")
