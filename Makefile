@@ -8,7 +8,7 @@ export COSET_DATA ?= $(wildcard ../shared/data)
 
 # Processes that share the tests; what these start takes one thread, too: together they would wait for one another.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # PyPI's PyTorch brings CUDA, 2.5 GB: without a GPU the CPU build, if its index can be reached.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -47,7 +47,7 @@ costs: $(VENV)/.dev
 	$(BIN)/python -m pytest --measure-costs
 
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(PYTEST)
+	$(PYTEST)
 
 schemas: $(VENV)/.dev
 	set -e; for file in src/coset/runs/schemas/*.json; do \

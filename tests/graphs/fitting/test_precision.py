@@ -68,6 +68,15 @@ def test_products_may_be_less_exact_while_training_and_their_error_is_told(coset
         assert set(seen) == {precision}
         assert ("trainer.matmul_precision=medium" in problems) == (precision == "medium")
         assert torch.get_float32_matmul_precision() == "highest"
+
+    def broken(self, *arguments):
+        raise ValueError("as of a trial that is given up")
+
+    monkeypatch.setattr(GraphTask, "training_step", broken)
+    arguments = ["run", "gin/freesolv", data, *SMALL, "trainer.matmul_precision=medium"]
+    code, _, problems = coset(*arguments, "--output", str(tmp_path / "broken"))
+    assert code == 1
+    assert torch.get_float32_matmul_precision() == "highest"
     code, _, problems = coset("run", "gin/freesolv", data, "trainer.matmul_precision=low")
     assert code == 1
     assert "'highest', 'high' or 'medium'" in problems

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from coset.core.files import replacing
+from coset.graphs.fitting.trainer import MatmulPrecision
 from coset.runs.folder import BEST, LAST
 from coset.runs.metrics import direction
 
@@ -49,15 +50,17 @@ class Checkpoints(Checkpoint):
         self.best = state_dict["best"]
 
 
-class Threads(pl.Callback):
-    """A process that Lightning spawns takes as many threads as its recipe says; others have them already."""
+class Settings(pl.Callback):
+    """A process that Lightning spawns takes as many threads as its recipe says, and multiplies as exactly; others do
+    already."""
 
-    def __init__(self, number: int):
-        self.number = number
+    def __init__(self, threads: int, matmul_precision: MatmulPrecision):
+        self.threads, self.matmul_precision = threads, matmul_precision
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
-            torch.set_num_threads(self.number)
+            torch.set_num_threads(self.threads)
+            torch.set_float32_matmul_precision(self.matmul_precision)
 
 
 class Patience(EarlyStopping):

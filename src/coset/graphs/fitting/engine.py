@@ -22,7 +22,7 @@ from coset.core.errors import CosetError
 from coset.core.files import write_text
 from coset.core.outside import read_numbers
 from coset.graphs.data.graph_table import counted
-from coset.graphs.fitting.callbacks import AtomicFiles, Checkpoints, Patience, Threads
+from coset.graphs.fitting.callbacks import AtomicFiles, Checkpoints, Patience, Settings
 from coset.graphs.fitting.loaders import (
     FIRST_VOTE,
     EpochBatches,
@@ -34,9 +34,10 @@ from coset.graphs.fitting.loaders import (
     views,
 )
 from coset.graphs.fitting.loggers import make_logger
-from coset.graphs.fitting.matmul import MatrixProducts, Precision
+from coset.graphs.fitting.matmul import matmul_precision
 from coset.graphs.fitting.neighbourhoods import NodeBatches
 from coset.graphs.fitting.tasks import GraphTask
+from coset.graphs.fitting.trainer import MatmulPrecision
 from coset.runs.checkpoints import read_checkpoint
 from coset.runs.folder import BEST, HISTORY, LAST
 from coset.runs.launch import processes
@@ -77,7 +78,7 @@ class Fit:
     seed: int = 0
     trainer: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
-    matmul_precision: Precision = "highest"
+    matmul_precision: MatmulPrecision = "highest"
     logger: str | None = None
     name: str = ""
     quiet: bool = False
@@ -109,7 +110,7 @@ def fit(
     costs = [float(count) ** 2 for count in node_counts(train)]  # models on pairs of nodes; others mind little
     batches = EpochBatches(len(train), how.batch_size, how.seed, start, costs, getattr(train, "blocks", None))
     at_once = max(how.batch_size, EVALUATED) if isinstance(val, NodeBatches) else how.batch_size
-    with _without_chatter():
+    with _without_chatter(), matmul_precision(how.matmul_precision):
         trainer = _trainer(task, how, folder, start)
         structure = task.structure_for(trainer.strategy.root_device)
         loaders = (
@@ -220,9 +221,8 @@ def _trainer(task: GraphTask, how: Fit, folder: Path, start: int) -> pl.Trainer:
     history = History(folder / HISTORY)
     told = how.on_epoch
     then = None if told is None else (lambda: told(history.rows[-1]))
-    callbacks: list[pl.Callback] = [Threads(how.threads), history, Checkpoints(folder, task.monitor, then)]
-    if how.matmul_precision != "highest":
-        callbacks.append(MatrixProducts(how.matmul_precision))
+    settings = Settings(how.threads, how.matmul_precision)
+    callbacks: list[pl.Callback] = [settings, history, Checkpoints(folder, task.monitor, then)]
     if how.early_stopping:
         mode = direction(task.monitor)
         callbacks.append(Patience(f"val_{task.monitor}", patience=how.early_stopping, mode=mode))

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
-import pytorch_lightning as pl
 import torch
 
-Precision = Literal["highest", "high", "medium"]
+from coset.graphs.fitting.trainer import MatmulPrecision
 
 
 @contextmanager
-def matmul_precision(precision: Precision) -> Iterator[None]:
+def matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
     """As :func:`torch.set_float32_matmul_precision` says, inside the block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
@@ -21,7 +19,7 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def product_error(precision: Precision, device: torch.device | str = "cpu") -> float:
+def product_error(precision: MatmulPrecision, device: torch.device | str = "cpu") -> float:
     """Error of a product of two random float32 matrices of 256 rows and columns over its size, on this machine."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
@@ -31,25 +29,10 @@ def product_error(precision: Precision, device: torch.device | str = "cpu") -> f
     return float((found - exact).norm() / exact.norm())
 
 
-def told(precision: Precision, device: torch.device | str = "cpu") -> str:
+def told(precision: MatmulPrecision, device: torch.device | str = "cpu") -> str:
     """What ``trainer.matmul_precision`` does to products on this machine, in a line."""
     error, usual = product_error(precision, device), product_error("highest", device)
     if error < 2 * usual:
         return f"trainer.matmul_precision={precision} changes nothing on this processor"
     size = f"{error:.1e} of their size ({usual:.1e} without)"
     return f"trainer.matmul_precision={precision}: products of matrices are off by {size}"
-
-
-class MatrixProducts(pl.Callback):
-    """Products as the recipe wants them while Lightning fits, in each process that it starts."""
-
-    def __init__(self, precision: Precision):
-        self.precision = precision
-        self.before = "highest"
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(self.precision)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        torch.set_float32_matmul_precision(self.before)

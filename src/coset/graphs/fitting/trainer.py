@@ -6,6 +6,8 @@ from pydantic import Field, field_validator
 
 from coset.core.options import Options
 
+MatmulPrecision = Literal["highest", "high", "medium"]
+
 
 class TrainerOptions(Options):
     """Passed to Lightning's ``Trainer``."""
@@ -19,7 +21,7 @@ class TrainerOptions(Options):
         description="bf16: on a CPU that has it, rows of pairs are stored and multiplied in bfloat16 (subgraphormer); "
         "*-mixed are for GPUs",
     )
-    matmul_precision: Literal["highest", "high", "medium"] = Field(
+    matmul_precision: MatmulPrecision = Field(
         "highest",
         description="of products of float32 matrices while training: high and medium let processors that can multiply "
         "in TF32 or bfloat16, and their error is told",
