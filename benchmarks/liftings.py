@@ -14,7 +14,7 @@ import networkx as nx
 import torch
 from torch_geometric.utils import to_networkx
 
-from coset.graphs.data import datasets
+from coset.graphs.data.zinc import zinc12k
 from coset.topology import CliqueLift, RingLift, to_data
 
 
@@ -62,7 +62,7 @@ def best(function, repeats: int) -> float:
 
 def main(molecules: int = 1000, repeats: int = 2) -> None:
     torch.set_num_threads(1)
-    graphs = datasets.zinc12k(None).subset("val")[:molecules]
+    graphs = zinc12k(None).subset("val")[:molecules]
     bare = [type(graph)(edge_index=graph.edge_index, num_nodes=graph.num_nodes) for graph in graphs]
     kinds = {
         "rings <= 18, simple": (lambda: RingLift(18), lambda g: rings_of_toponetx(g, 18, False)),

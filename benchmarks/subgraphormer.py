@@ -45,7 +45,7 @@ from torch_geometric.utils import scatter
 
 from coset import CosetError
 from coset.graphs import Subgraphormer
-from coset.graphs.data.datasets import zinc12k
+from coset.graphs.data.zinc import zinc12k
 from coset.graphs.models.product import PairGraph, product_encoding
 from coset.graphs.transforms import ProductPositionalEncoding, ShortestPathDistances, precompute
 from coset.relations.kernels.simd import has_bfloat16

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from coset.graphs.data import datasets
 from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.sources import GRAPH_DATA, GraphData, SplitGraphData
+from coset.graphs.data.zinc import zinc12k
 from coset.topology.targets import grid_surfaces, random_surfaces, ring_property
 
 
@@ -22,7 +23,7 @@ class RingProperty(SplitGraphData):
 
     def load(self, seed: int, progress: bool) -> GraphTable:
         if self.molecules == "zinc12k":
-            table = datasets.zinc12k(self.path, progress=progress)
+            table = zinc12k(self.path, progress=progress)
         elif self.molecules == "esol":
             table = datasets.esol(self.path, **self._how(seed, progress))
         else:

@@ -8,9 +8,9 @@ import pytest
 
 from coset import CosetError
 from coset.graphs.data import conversions
-from coset.graphs.data.datasets import zinc12k
 from coset.graphs.data.molecules import parse_smiles, zinc_target
 from coset.graphs.data.tu_datasets import read_tu
+from coset.graphs.data.zinc import zinc12k
 
 
 def write(folder, found):

@@ -6,6 +6,7 @@ from torch_geometric.data import Data
 
 from coset.core.errors import CosetError
 from coset.graphs.data import datasets
+from coset.graphs.data.zinc import zinc12k
 from coset.graphs.transforms import ShortestPathDistances, precompute
 
 
@@ -220,7 +221,7 @@ def test_benchmark_files_have_their_known_shapes(tmp_path):
     assert active.notes == ("skipped 1 unparsable row: 4",)
     (tmp_path / "zinc12k_train.csv").write_text("smiles,penalized_logp\nC,1\nCC,2\n")
     (tmp_path / "zinc12k_val.csv").write_text("smiles,penalized_logp\nCCC,3\n")
-    zinc = datasets.zinc12k(tmp_path)
+    zinc = zinc12k(tmp_path)
     assert zinc.split_of() == ["train", "train", "val"]
     assert len(set(zinc.ids)) == 3
     assert "test" not in zinc.splits

@@ -17,6 +17,7 @@ from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.shards import read_shards
 from coset.graphs.data.splits import split_sizes
 from coset.graphs.data.tu_datasets import tu_dataset
+from coset.graphs.data.zinc import zinc12k
 
 GRAPH_DATA = OptionsRegistry("graph data")
 
@@ -164,7 +165,7 @@ class ZINC12k(GraphData):
     path: str | None = Field(None, description="folder of zinc12k_train.csv and zinc12k_val.csv")
 
     def load(self, seed: int, progress: bool) -> GraphTable:
-        return datasets.zinc12k(self.path, progress=progress)
+        return zinc12k(self.path, progress=progress)
 
 
 @GRAPH_DATA.add
