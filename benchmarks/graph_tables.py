@@ -91,6 +91,9 @@ STUDIES = {
     ),
     "encoding-zinc": Study("subgraphormer/zinc12k", ENCODINGS, SMALL_ZINC, part=FEW),
     "updates-zinc": Study("csgnn/zinc12k", UPDATES, SMALL_ZINC, part=FEW),
+    "updates-zinc-longer": Study(
+        "csgnn/zinc12k", UPDATES, [*FIRST_EPOCHS, "training.batch_size=64", "training.epochs=30"], part=MORE
+    ),
     "sets-esol-scaffold": Study("csgnn/esol", SETS, ["data.split=scaffold"]),
     "sets-esol-random": Study("csgnn/esol", SETS, ["data.split=random"]),
     "sets-zinc": Study(

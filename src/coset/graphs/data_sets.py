@@ -62,11 +62,14 @@ register(
     ),
     DataSet(
         "zinc12k", "the ZINC-12k benchmark as SMILES, penalised logP", "ZINC: free; files: MIT",
-        files=("molecules/zinc12k_train.csv", "molecules/zinc12k_val.csv"), modules=("rdkit",),
+        files=("molecules/zinc12k_train.csv", "molecules/zinc12k_val.csv", "molecules/zinc12k_test.csv",
+               "molecules/zinc250k_rest.txt.gz"),
+        modules=("rdkit",),
         make="coset.graphs.data.conversions:zinc12k",
         downloads=(
             Download(f"{JTNN}/train.txt", size=10_000_000), Download(f"{JTNN}/valid.txt", size=1_100_000),
-            Download(f"{BENCHMARKING}/train.index", size=69_000), Download(f"{BENCHMARKING}/val.index", size=6_000),
+            Download(f"{JTNN}/test.txt", size=230_000), Download(f"{BENCHMARKING}/train.index", size=69_000),
+            Download(f"{BENCHMARKING}/val.index", size=6_000), Download(f"{BENCHMARKING}/test.index", size=6_000),
         ),
     ),
     DataSet(

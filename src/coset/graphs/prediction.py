@@ -224,7 +224,8 @@ def _graphs_to_predict(
     if recipe.data.not_smiles:
         raise CosetError(f"{recipe.name} was trained on {recipe.data.title}, {recipe.data.not_smiles}")
     smiles = smiles or recipe.data.smiles_column
-    table = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+    read = datasets.csv(data, smiles, (), split=None, skip_bad_rows=skip_bad_rows, progress=progress)
+    table = recipe.data.as_trained(read)
     if (table.node_features, table.edge_features) != (described.node_features, described.edge_features):
         raise CosetError(
             f"{data} has other graphs than {recipe.name} was trained on: molecules, mixtures of so many parts, and "

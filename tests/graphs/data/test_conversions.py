@@ -51,18 +51,20 @@ def test_social_networks_have_no_tags_and_edges_stay_within_graphs(tmp_path):
 
 
 def test_zinc12k_is_what_its_indices_name(tmp_path):
-    for name, text in {"train.txt": "CCO\nc1ccccc1\nCCN\n", "valid.txt": "CCC\nC1CCCCCCC1\n", "train.index": "2,0\n",
-                       "val.index": "1"}.items():  # fmt: skip
+    for name, text in {"train.txt": "CCO\nc1ccccc1\nCCN\n", "valid.txt": "CCC\nC1CCCCCCC1\n", "test.txt": "CO\nCF\n",
+                       "train.index": "2,0\n", "val.index": "1", "test.index": "0"}.items():  # fmt: skip
         (tmp_path / name).write_text(text)
-    paths = [tmp_path / name for name in ("train.txt", "valid.txt", "train.index", "val.index")]
+    names = ("train.txt", "valid.txt", "test.txt", "train.index", "val.index", "test.index")
+    paths = [tmp_path / name for name in names]
     write(tmp_path, conversions.zinc12k(paths))
     table = pd.read_csv(tmp_path / "molecules" / "zinc12k_train.csv")
     assert list(table["smiles"]) == ["CCN", "CCO"]
     assert table["penalized_logp"][0] == pytest.approx(zinc_target(parse_smiles("CCN")), abs=1e-6)
     found = zinc12k(tmp_path / "molecules")
-    assert found.notes == (
-        "validation molecules are the benchmark's, training molecules are too; there is no test split",
-    )
+    assert found.notes == ("validation and test molecules are the benchmark's, training molecules are too",)
+    assert found.smiles == ["CCN", "CCO", "C1CCCCCCC1", "CO"]
+    rest = gzip.decompress((tmp_path / "molecules" / "zinc250k_rest.txt.gz").read_bytes()).decode().split()
+    assert rest == ["CCO", "c1ccccc1", "CCN", "CCC", "CF"]
     (tmp_path / "val.index").write_text("7")
     with pytest.raises(CosetError, match="the index of val does not fit its molecules"):
         list(conversions.zinc12k(paths))

@@ -30,17 +30,25 @@ def bace(received: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def zinc12k(received: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    """The benchmark's molecules: lines of ZINC-250k that its indices name, with their penalised logP."""
-    texts = [read_text(path) for path in received]
-    for name, molecules, index in (("train", texts[0], texts[2]), ("val", texts[1], texts[3])):
+    """The benchmark's molecules: lines of ZINC-250k that its indices name, with their penalised logP; and all others.
+
+    Args:
+        received: Molecules of train, val and test, and the three indices.
+    """
+    texts, others = [read_text(path) for path in received], list[str]()
+    for name, molecules, index in zip(("train", "val", "test"), texts[:3], texts[3:], strict=True):
         lines = [line.split()[0] for line in molecules.splitlines() if line.strip()]
         try:
-            chosen = [lines[int(place)] for place in index.replace(",", " ").split()]
+            places = [int(place) for place in index.replace(",", " ").split()]
+            chosen = [lines[place] for place in places]
         except (ValueError, IndexError) as error:
             raise CosetError(f"the index of {name} does not fit its molecules: {error}") from error
         rows = [f"{smiles},{zinc_target(parse_smiles(smiles)):.6f},1" for smiles in chosen]
         content = "\n".join(["smiles,penalized_logp,benchmark", *rows, ""])
         yield f"molecules/zinc12k_{name}.csv", content.encode()
+        held_out = set() if name == "train" else set(places)
+        others += [line for place, line in enumerate(lines) if place not in held_out]
+    yield "molecules/zinc250k_rest.txt.gz", gzip.compress("\n".join([*others, ""]).encode(), mtime=0)
 
 
 def tu(received: Sequence[Path]) -> Iterator[tuple[str, bytes]]:

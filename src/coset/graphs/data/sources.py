@@ -17,7 +17,7 @@ from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.shards import read_shards
 from coset.graphs.data.splits import split_sizes
 from coset.graphs.data.tu_datasets import tu_dataset
-from coset.graphs.data.zinc import zinc12k
+from coset.graphs.data.zinc import Features, with_types, zinc12k
 
 GRAPH_DATA = OptionsRegistry("graph data")
 
@@ -58,6 +58,14 @@ class GraphData(Options):
             CosetError: It is malformed, or its graphs have other features.
         """
         return None
+
+    def as_trained(self, molecules: GraphTable) -> GraphTable:
+        """Molecules read from a table of SMILES, with the features that :meth:`load` gives to those of training.
+
+        Raises:
+            CosetError: One cannot have them.
+        """
+        return molecules
 
     @classmethod
     def holds(cls, path: Path) -> bool:
@@ -162,10 +170,19 @@ class ZINC12k(GraphData):
     """The ZINC-12k files."""
 
     name: Literal["zinc12k"]
-    path: str | None = Field(None, description="folder of zinc12k_train.csv and zinc12k_val.csv")
+    path: str | None = Field(None, description="folder of zinc12k_train.csv, zinc12k_val.csv and zinc12k_test.csv")
+    features: Features = Field(
+        "columns", description="those of the Open Graph Benchmark, or the benchmark's own atom and bond types"
+    )
+    training_set: int | None = Field(
+        None, ge=0, description="number of a training set drawn from zinc250k_rest.txt.gz; that of the file by default"
+    )
 
     def load(self, seed: int, progress: bool) -> GraphTable:
-        return zinc12k(self.path, progress=progress)
+        return zinc12k(self.path, self.features, self.training_set, progress)
+
+    def as_trained(self, molecules: GraphTable) -> GraphTable:
+        return with_types(molecules) if self.features == "types" else molecules
 
 
 @GRAPH_DATA.add
