@@ -5,8 +5,9 @@ listed below; it leaves a row in FOLDER/STUDY.jsonl once it is done, and what is
 command goes on where it was stopped. `python benchmarks/graph_tables.py FOLDER --show` prints the tables from the rows.
 The rows that the pages were made from are in benchmarks/results/graph_tables. One thread; data in COSET_DATA.
 
-A row: study, setting, seed, the metric of the best epoch on validation and on test molecules (ZINC has none to test
-on), the metric on validation after every epoch, numbers of parameters, CPU seconds an epoch.
+A row: study, setting, seed, the metric of the best epoch on validation and on test molecules (studies on a part of
+ZINC have none to test on, but those named -longer), the metric on validation after every epoch, numbers of parameters,
+CPU seconds an epoch.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from coset.runs.recipes import load
 
 FEW = {"train": 1000, "val": 500}  # molecules of the studies on a part of ZINC
 MORE = {"train": 3000, "val": 1000}  # where sets are compared, whose differences are smaller
+TESTED = {**MORE, "test": 1000}  # a seed has 3,000 training molecules of its own
 ROOM = Path(tempfile.gettempdir()) / "coset-graph-tables"
 
 
@@ -42,7 +44,9 @@ class Study:
         settings: Changes by name.
         common: Changes of all settings.
         seeds: Of every setting.
-        part: Only so many of the first molecules of ZINC, in each split.
+        part: Only so many of the first molecules of ZINC, in each split; with test molecules the training molecules
+            of a seed are the next so many.
+        of_seeds: Changes that a seed is filled in to.
     """
 
     base: str
@@ -50,6 +54,7 @@ class Study:
     common: list[str] = field(default_factory=list)
     seeds: tuple[int, ...] = (0, 1, 2)
     part: dict[str, int] | None = None
+    of_seeds: tuple[str, ...] = ()
 
 
 NORMS = ["batch", "layer-node", "instance", "graph", "pair", "identity", "granola-no-rnf"]
@@ -72,6 +77,8 @@ ENCODINGS = {
 }
 UPDATES = {kind: [f"model.updates={kind}"] for kind in ("none", "point", "full")}
 SETS = {f"{bag}": [f"model.bag={bag}"] for bag in (2, 5, "full", 1)}
+LONGER = [*FIRST_EPOCHS, "training.batch_size=64", "training.epochs=30"]
+TYPES = "data.features=types"
 CHOICES = {
     f"{bag} {choice}": [f"model.bag={bag}", f"model.coarsening={choice}"]
     for bag in (2, 5)
@@ -91,8 +98,36 @@ STUDIES = {
     ),
     "encoding-zinc": Study("subgraphormer/zinc12k", ENCODINGS, SMALL_ZINC, part=FEW),
     "updates-zinc": Study("csgnn/zinc12k", UPDATES, SMALL_ZINC, part=FEW),
-    "updates-zinc-longer": Study(
-        "csgnn/zinc12k", UPDATES, [*FIRST_EPOCHS, "training.batch_size=64", "training.epochs=30"], part=MORE
+    "updates-zinc-longer": Study("csgnn/zinc12k", UPDATES, LONGER, part=MORE),
+    "granola-zinc-longer": Study(
+        "gin/zinc12k",
+        {
+            "batch": ["model.norm=batch", *INSIDE],
+            "batch, 50,000 parameters": ["model.norm=batch", *INSIDE, "model.width=59"],
+            "granola-no-rnf": ["model.norm=granola-no-rnf", *INSIDE],
+            "granola": FOUR_DRAWS + INSIDE,
+        },
+        [*LONGER, "model.residual=true", TYPES],
+        of_seeds=("data.training_set={}",),
+    ),
+    "sets-zinc-longer": Study(
+        "csgnn/zinc12k",
+        {
+            choice: ["model.bag=2", f"model.coarsening={choice}"]
+            for choice in ("spectral", "random", "sample", "centrality")
+        },
+        [*LONGER, TYPES],
+        part=TESTED,
+    ),
+    "encoding-zinc-longer": Study(
+        "subgraphormer/zinc12k",
+        {
+            f"{share:.0%} of roots, {name}": [*changes, f"model.root_fraction={share}"]
+            for share in (0.2, 1.0)
+            for name, changes in {"no encoding": ENCODINGS["no encoding"], "encoding": []}.items()
+        },
+        [*LONGER, TYPES],
+        part=TESTED,
     ),
     "sets-esol-scaffold": Study("csgnn/esol", SETS, ["data.split=scaffold"]),
     "sets-esol-random": Study("csgnn/esol", SETS, ["data.split=random"]),
@@ -168,13 +203,17 @@ class Trainer:
         return row | {"curve": curve, "cpu_s": round(float(history["cpu_seconds"].iloc[-1]) / t.epochs, 2)}
 
 
-def part_of_zinc(part: dict[str, int]) -> Path:
-    """A folder with the first training and validation molecules, so many of each."""
-    folder = ROOM / "-".join(map(str, part.values()))
+def part_of_zinc(part: dict[str, int], seed: int) -> Path:
+    """A folder with the first training and validation molecules, so many of each; see :class:`Study`."""
+    number = seed if "test" in part else 0
+    folder = ROOM / "-".join(map(str, [*part.values(), number]))
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in part.items():
-        table = pd.read_csv(data_file(f"molecules/zinc12k_{name}.csv"), nrows=rows)
-        table.to_csv(folder / f"zinc12k_{name}.csv", index=False)
+        table = pd.read_csv(data_file(f"molecules/zinc12k_{name}.csv"))
+        first = number * rows if name == "train" else 0
+        if first + rows > len(table):
+            raise SystemExit(f"zinc12k_{name}.csv has no rows {first} to {first + rows - 1} for seed {seed}")
+        table.iloc[first : first + rows].to_csv(folder / f"zinc12k_{name}.csv", index=False)
     return folder
 
 
@@ -182,7 +221,8 @@ def cells(study: Study, seeds: list[int] | None) -> Iterator[tuple[int, str, Gra
     """Seed by seed, so that a table that was cut off has whole columns."""
     for seed in study.seeds if seeds is None else seeds:
         for name, changes in study.settings.items():
-            where = [f"data.path={part_of_zinc(study.part)}"] if study.part else []
+            where = [f"data.path={part_of_zinc(study.part, seed)}"] if study.part else []
+            where += [change.format(seed) for change in study.of_seeds]
             recipe = load(study.base, [*study.common, *changes, *where, f"seed={seed}"])
             assert isinstance(recipe, GraphRecipe)
             yield seed, name, recipe

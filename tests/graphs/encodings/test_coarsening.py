@@ -51,6 +51,17 @@ def test_rings_stay_whole():
     assert sets(coarsen(adjacency(two_rings), "rings")) == [[0, 1, 2], [3, 4, 5, 6], [7]]
 
 
+def test_central_nodes_have_most_closed_walks():
+    assert sets(coarsen(PATH, "centrality", Settings(2))) == [[1], [2]]
+    assert sets(coarsen(adjacency(nx.star_graph(6)), "centrality", Settings(1))) == [[0]]
+    graph = nx.random_labeled_tree(25, seed=1)
+    theirs = nx.subgraph_centrality(graph)
+    wanted = sorted(sorted(theirs, key=lambda node: (-round(theirs[node], 8), node))[:6])
+    assert sets(coarsen(adjacency(graph), "centrality", Settings(6))) == [[node] for node in wanted]
+    dense = np.ones((900, 900), dtype=bool) & ~np.eye(900, dtype=bool)  # exp of its eigenvalue 899 is no number
+    assert sets(coarsen(dense, "centrality", Settings(2))) == [[0], [1]]
+
+
 @pytest.mark.parametrize("method", [name for name, way in COARSENINGS.items() if way.sized])
 def test_as_many_sets_as_nodes_are_the_singletons(method):
     # Twins have equal rows of eigenvectors: clustering them without care leaves sets empty.
