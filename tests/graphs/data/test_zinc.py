@@ -12,7 +12,8 @@ from coset.graphs.data.datasets import csv
 from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES, parse_smiles, zinc_target
 from coset.graphs.data.zinc import ATOM_TYPES, with_types, zinc12k
-from coset.runs.recipes import load, load_run
+from coset.graphs.prediction import graphs_to_predict
+from coset.runs.recipes import load
 
 
 def typed(smiles):
@@ -102,13 +103,14 @@ def test_too_few_to_draw_from_are_refused(folder):
         zinc12k(folder, training_set=0)
 
 
-def test_a_network_of_types_predicts_for_smiles(folder, tmp_path):
-    small = ["model.width=8", "model.layers=1", "training.epochs=1", "training.batch_size=2", f"data.path={folder}"]
-    load("gin/zinc12k", [*small, "data.features=types"]).run(tmp_path / "run", quiet=True)
-    (tmp_path / "new.csv").write_text("smiles\nCCCCO\nC[C@@H](F)N\n")
-    recipe = load_run(tmp_path / "run")
-    recipe.predict(recipe.folder(tmp_path / "run"), tmp_path / "new.csv", tmp_path / "out.csv", quiet=True)
-    found, kept = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(tmp_path / "run" / "predictions.csv")
-    (tested,) = kept.loc[kept["split"] == "test", "prediction_penalized_logp"]
-    assert found["prediction_penalized_logp"][0] == pytest.approx(tested, rel=1e-5)
-    assert len(found) == 2
+def test_molecules_to_predict_for_have_the_types_of_training(folder):
+    recipe = load("gin/zinc12k", [f"data.path={folder}", "data.features=types"])
+    table = recipe.load()
+    (folder / "new.csv").write_text("smiles\nCCCCO\nC[C@@H](F)N\n")
+    found = graphs_to_predict(recipe, table, folder / "new.csv")
+    (tested,) = table.subset("test")
+    assert all(torch.equal(found[0][key], tested[key]) for key in ("x", "edge_index", "edge_attr"))
+    assert found[1].x.squeeze(1).tolist() == [ATOM_TYPES.index(word) for word in ("C", "C H1", "F", "N")]
+    (folder / "new.csv").write_text("smiles\n[CH3:1][OH:2]>>[CH2:1]=[O:2]\n")
+    with pytest.raises(CosetError, match="has other graphs than gin/zinc12k was trained on"):
+        graphs_to_predict(recipe, table, folder / "new.csv")
