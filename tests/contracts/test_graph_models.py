@@ -112,6 +112,7 @@ OTHERS = [
     {"name": "csgnn", "marking": "size", "attention": "gat", "updates": "none"},
     {"name": "csgnn", "crossing": "once", "coarsening": "edges"},
     *({"name": "gin", "norm": norm} for norm in ("granola", "pair", "graph", "instance", "layer")),
+    {"name": "gin", "walks": 8, "feed_forward": True, "residual": True, "dropout": 0.1},
     {"name": "subgraphormer", "attention": "transformer"},
     {"name": "subgraphormer", "attention": "gatv2", "relations": ["uL", "vL", "uG", "vG"]},
     {"name": "subgraphormer", "linear": True, "positional_encoding": 4},

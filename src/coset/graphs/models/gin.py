@@ -3,7 +3,8 @@
 Xu, Hu, Leskovec, Jegelka, "How Powerful are Graph Neural Networks?", ICLR 2019; edge features as in Hu et al.,
 "Strategies for Pre-training Graph Neural Networks", ICLR 2020. Group: S_n on the nodes. x'_i = MLP((1 + eps) x_i +
 sum_j ReLU(x_j + e_ij)); the normalisation after each layer can be chosen, GRANOLA among them, and noise may be appended
-to the input (``input_noise``, "RNF-PE").
+to the input (``input_noise``, "RNF-PE"). With walks, feed-forward networks, dropout and residual connections it is what
+Luo, Shi, Wu, "Can Classic GNNs Be Strong Baselines for Graph-level Tasks?", ICML 2025, call GNN+.
 
 In evaluation mode noise follows from ``noise_seed`` and from the number of a node within its graph, so that the
 prediction for a graph does not depend on what else is in the batch; the noise of different layers is independent.
@@ -19,6 +20,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
+from torch_geometric.transforms import AddRandomWalkPE, BaseTransform, Compose
 
 from coset.core.errors import check_choice
 from coset.core.options import Options
@@ -46,6 +48,8 @@ class GIN(nn.Module):
         readout: ``sum`` or ``mean`` over the nodes.
         residual: Residual connections.
         dropout: Probability.
+        walks: Lengths of random walks, 1 to so many, whose chances of return (``data.walks``) are added to the input.
+        feed_forward: After each layer BatchNorm(x + MLP(x)), twice as wide inside.
         norm: Normalisation after the MLP of each layer, a name of :mod:`coset.graphs.models.norms`.
         granola: Options of :class:`coset.graphs.models.granola.GranolaNorm`, for the norms built on it.
         inner_norm: Batch normalisation inside the MLPs as well; by default with ``norm="batch"`` only.
@@ -72,6 +76,8 @@ class GIN(nn.Module):
         readout: str = "sum",
         residual: bool = False,
         dropout: float = 0.0,
+        walks: int = 0,
+        feed_forward: bool = False,
         norm: str = "batch",
         granola: dict[str, Any] | None = None,
         inner_norm: bool | None = None,
@@ -86,6 +92,7 @@ class GIN(nn.Module):
         check_choice("readout", readout, ("sum", "mean"))
         self.encoder = node_encoder(node_features, width)
         self.input_noise = nn.Linear(input_noise, width, bias=False) if input_noise else None
+        self.walks = nn.Linear(walks, width) if walks else None
         self.edge_encoders = nn.ModuleList(
             FeatureEncoder(edge_features, width) for _ in range(layers) if edge_features is not None
         )
@@ -93,6 +100,9 @@ class GIN(nn.Module):
         inside = norm == "batch" if inner_norm is None else inner_norm
         inner = nn.BatchNorm1d if inside else nn.Identity
         self.mlps = nn.ModuleList(MLP(width, width, norm=inner) for _ in range(layers))
+        wide = range(layers if feed_forward else 0)
+        self.feed_forwards = nn.ModuleList(MLP(width, width, 2 * width, norm=nn.Identity) for _ in wide)
+        self.feed_forward_norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in wide)
         edge_width = None if edge_features is None else width
         self.norms = nn.ModuleList(make_norm(norm, width, edge_width, **(granola or {})) for _ in range(layers))
         columns = [part.noise_channels for part in self.norms if isinstance(part, AdaptiveNorm)]
@@ -147,6 +157,8 @@ class GIN(nn.Module):
     def _pass(self, data: Batch | Data, relation: Relation, noise: Tensor | None) -> Tensor:
         nodes = relation.target
         x = encode_nodes(self.encoder, data, nodes.total)
+        if self.walks is not None:
+            x = x + self.walks(data.walks.to(x))
         parts = [None] * len(self.noise_columns) if noise is None else noise.to(x).split(self.noise_columns, dim=1)
         if self.input_noise is not None:
             x = x + self.input_noise(parts[0])
@@ -162,6 +174,9 @@ class GIN(nn.Module):
             out = F.relu(norm(out, relation, nodes.batch, edge_attr=rows, edge_row=kind, noise=here))
             out = F.dropout(out, self.dropout, self.training)
             x = out + x if self.residual else out
+            if self.feed_forwards:
+                more = F.dropout(self.feed_forwards[layer](x), self.dropout, self.training)
+                x = self.feed_forward_norms[layer](x + more)
         if self.level == "node":
             return self.head(x)
         if self.level != "graph":
@@ -207,12 +222,15 @@ class GINOptions(GraphModel):
 
     bound: ClassVar[str | None] = "1-WL"
     levels: ClassVar[tuple[Level, ...]] = ("graph", "node", "edge", "link")
-    # It draws random node features, and so tells any two graphs apart by chance: nothing bounds it.
+    # It draws random node features, and so tells any two graphs apart by chance: nothing bounds it. (Walks, too, see
+    # beyond the bound; benches have no such variant.)
     variants: ClassVar[dict[str, Variant]] = {"granola": Variant({"norm": "granola"}, None)}
 
     name: Literal["gin"] = "gin"
     residual: bool = False
     readout: Literal["sum", "mean"] = "sum"
+    walks: int = Field(0, ge=0, description="lengths of random walks whose chances of return nodes carry")
+    feed_forward: bool = Field(False, description="a feed-forward network after each layer, as transformers have")
     norm: Annotated[str, AfterValidator(known_norm)] = Field("batch", description="normalisation after each layer")
     granola: GranolaOptions | None = Field(None, description="for norm=granola and its variants")
     inner_norm: bool | None = Field(None, description="batch norm inside the MLPs; by default with norm=batch only")
@@ -230,7 +248,12 @@ class GINOptions(GraphModel):
         options = self.model_dump(exclude=set(OF_RUNS))
         return GIN(outputs, node_features, edge_features, level=level, **options)
 
+    def transform(self) -> BaseTransform:
+        return AddRandomWalkPE(self.walks, "walks") if self.walks else Compose([])
+
     def why_whole(self) -> str:
+        if self.walks:
+            return "its random walks are of a whole graph"
         if self.input_noise:
             return "its input noise is drawn for a whole graph"
         return "" if NORMS[self.norm].reads == "rows" else f"norm={self.norm} reads all nodes of a graph"
