@@ -6,8 +6,8 @@ command goes on where it was stopped. `python benchmarks/graph_tables.py FOLDER 
 The rows that the pages were made from are in benchmarks/results/graph_tables. One thread; data in COSET_DATA.
 
 A row: study, setting, seed, the metric of the best epoch on validation and on test molecules (studies on a part of
-ZINC have none to test on, but those named -longer), the metric on validation after every epoch, numbers of parameters,
-CPU seconds an epoch.
+ZINC have none to test on, but models-zinc and those named -longer), the metric on validation after every epoch, numbers
+of parameters, CPU seconds an epoch.
 """
 
 import argparse
@@ -90,7 +90,27 @@ EIGENSPACES = {
     "GRIT, random walks": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, encoder: none}"],
     "GRIT, eigenspaces too": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, channels: 40}"],
 }  # 80,000 to 100,000 parameters each
+MODELS = {
+    "GIN": "name: gin, width: 64, layers: 4, residual: true",
+    "GIN+": "name: gin, width: 40, layers: 4, residual: true, walks: 20, feed_forward: true, dropout: 0.1",
+    "HOMP (CIN)": "name: homp, width: 28, layers: 3",
+    "CS-GNN, 5 sets": "name: csgnn, bag: 5, width: 36, layers: 3, readout: sum",
+    "Subgraphormer + PE": "name: subgraphormer, width: 52, layers: 3, positional_encoding: 8",
+    "Subgraphormer": "name: subgraphormer, width: 52, layers: 3, positional_encoding: 0",
+    "GNN-SSWL+": "name: gnn-sswl-plus, width: 43, layers: 3",
+    "SMCN": "name: smcn, width: 27, layers: 2, ranks: [0, 1], after: 1",
+    "GRIT": "name: grit, width: 32, layers: 4, heads: 8, walk_steps: 21, encoder: none",
+}  # 45,000 to 49,000 parameters each
 STUDIES = {
+    "models-zinc": Study(
+        "gin/zinc12k",
+        {name: [f"model={{{options}}}"] for name, options in MODELS.items()},
+        [
+            "training.batch_size=64", "training.epochs=30", "training.learning_rate=0.001", "training.schedule=cosine",
+            "training.warmup=1", "training.gradient_clip=1", "training.max_minutes=null", TYPES,
+        ],
+        part=TESTED,
+    ),
     "granola-zinc": Study(
         "gin/zinc12k",
         LEAGUE | NOISE_TENTH | BARE,
@@ -103,7 +123,7 @@ STUDIES = {
         "gin/zinc12k",
         {
             "batch": ["model.norm=batch", *INSIDE],
-            "batch, 50,000 parameters": ["model.norm=batch", *INSIDE, "model.width=59"],
+            "batch, width 59": ["model.norm=batch", *INSIDE, "model.width=59"],
             "granola-no-rnf": ["model.norm=granola-no-rnf", *INSIDE],
             "granola": FOUR_DRAWS + INSIDE,
         },
