@@ -39,6 +39,26 @@ def test_commands_and_pages_are_there(row):
         assert set(named) <= set(names())
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.pairs], ids=lambda row: row.claim)
+def test_differences_and_hours_are_those_of_the_rows_that_runs_left(row):
+    file = ROOT / "benchmarks" / "results" / "graph_tables" / f"{row.pairs.study}.jsonl"
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    settings = {cell["setting"] for cell in kept}
+    assert {row.pairs.subject, row.pairs.rival} <= settings
+    by_seed = {(cell["setting"], cell["seed"]): cell.get("test", cell["val"]) for cell in kept}
+    seeds = sorted({seed for setting, seed in by_seed if setting == row.pairs.subject})
+    values = [[by_seed[setting, seed] for seed in seeds] for setting in (row.pairs.subject, row.pairs.rival)]
+    assert row.difference == evidence.difference_of(*values)
+    hours = sum(cell["cpu_s"] * len(cell["curve"]) for cell in kept) / 3600
+    assert row.hours == pytest.approx(hours, abs=0.051)
+    assert row.pairs.study in row.command
+
+
+def test_a_difference_is_that_of_hand():
+    """Of 1, 2, 3: mean 2, deviation 1, and Student's 4.3027 of two degrees of freedom over the root of 3."""
+    assert evidence.difference_of([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == "+2.000 (-0.484 to +4.484)"
+
+
 def test_it_is_printed(coset):
     code, out, _ = coset("bench", "evidence", "system=epnn")
     assert code == 0

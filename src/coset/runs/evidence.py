@@ -2,6 +2,7 @@
 
 import json as json_module
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +22,28 @@ A row a claim of the ten abstracts. Every figure is from the page of its system,
 ours is smaller than the published one (fewer molecules, epochs, seeds), the row says so, and a verdict is about that
 protocol alone. *Reproduced*: the statement holds, figures within the spread or of the same order. *Partly*: some of it,
 or a tie. *Refuted here*: a fair comparison of ours speaks against it. u: a published figure as we remember it, not
-checked. `coset bench evidence` prints these rows.
+checked. *Difference*: what the claim is about minus its rival, seed by seed, with Student's 95 % interval; with three
+seeds only large ones are beyond it. *Hours*: of one core, for all that the command trains. Both are there where the rows
+that the command left are in `benchmarks/results`. `coset bench evidence` prints these rows.
 
 """
+COLUMNS = (
+    "system", "claim", "data and protocol of ours", "published", "ours", "difference", "verdict", "measured by", "hours",
+)  # fmt: skip
+
+
+class Pairs(Options):
+    """The rows of a study in ``benchmarks/results`` that a difference is of.
+
+    Attributes:
+        study: Name of the file in ``graph_tables``.
+        subject: The setting that the claim is about.
+        rival: The setting that it is compared with.
+    """
+
+    study: str
+    subject: str
+    rival: str
 
 
 class Row(Options):
@@ -39,6 +59,9 @@ class Row(Options):
         verdict: Of the two.
         why: The verdict.
         command: That measures it again.
+        difference: Of ours and its rival in the first metric of ``ours``, paired by seeds, with its 95 % interval.
+        hours: Of one core.
+        pairs: The rows that both were made from; a test makes them again.
     """
 
     system: str
@@ -50,6 +73,20 @@ class Row(Options):
     verdict: Verdict
     why: str
     command: str
+    difference: str = "–"
+    hours: float | None = None
+    pairs: Pairs | None = None
+
+
+def difference_of(subject: Sequence[float], rival: Sequence[float]) -> str:
+    """Subject minus rival in pairs of runs: the mean, and Student's 95 % interval of it."""
+    from scipy.stats import t as student
+
+    differences = [ours - theirs for ours, theirs in zip(subject, rival, strict=True)]
+    count, mean = len(differences), sum(differences) / len(differences)
+    deviation = (sum((each - mean) ** 2 for each in differences) / (count - 1)) ** 0.5
+    half = float(student.ppf(0.975, count - 1)) * deviation / count**0.5
+    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 
 def rows() -> list[Row]:
@@ -60,16 +97,16 @@ def rows() -> list[Row]:
 def markdown(of: list[Row]) -> str:
     """The page of the documentation."""
     lines = [
-        "| system | claim | data and protocol of ours | published | ours | verdict | measured by |",
-        "| --- " * 7 + "|",
+        f"| {' | '.join(COLUMNS)} |",
+        "| --- " * len(COLUMNS) + "|",
     ]
     before = ""
     for row in of:
         name = "" if row.system == before else f"[{row.system}]({row.page}.md)"
         verdict = f"**{row.verdict}**: {row.why}"
-        lines.append(
-            f"| {name} | {row.claim} | {row.data} | {row.published} | {row.ours} | {verdict} | `{row.command}` |"
-        )
+        hours = "–" if row.hours is None else f"{row.hours:g}"
+        cells = [name, row.claim, row.data, row.published, row.ours, row.difference, verdict, f"`{row.command}`", hours]
+        lines.append(f"| {' | '.join(cells)} |")
         before = row.system
     counts = Counter(row.verdict for row in of)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
@@ -103,6 +140,8 @@ def main(json: bool = False, system: str = "all", form: str = "table") -> None:
     else:
         for row in found:
             console.print(f"{row.system}: {row.claim}", style="bold", highlight=False)
-            told = {"published": row.published, "ours": row.ours, "verdict": f"{row.verdict}: {row.why}"}
+            told = {"published": row.published, "ours": row.ours}
+            told |= {} if row.pairs is None else {"difference": row.difference}
+            told["verdict"] = f"{row.verdict}: {row.why}"
             for label, value in {**told, "data": row.data, "command": row.command}.items():
                 console.print(f"  {label:10} {value}", highlight=False, soft_wrap=True)
