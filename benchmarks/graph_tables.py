@@ -12,9 +12,11 @@ of parameters, CPU seconds an epoch.
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -281,17 +283,72 @@ def show(name: str, folder: Path) -> None:
             print(f"| {setting} | {each} | {spread} | {own[0]['params']:,} | {mean(r['cpu_s'] for r in own):.1f} |")
 
 
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
+LEFT, TOP, ACROSS, TALL, WORDS = 56, 16, 440, 300, 190  # pixels: of a plot, and of the names beside it
+
+
+def curve_of(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """CPU seconds spent, and the least error on validation so far, after each epoch: means over seeds."""
+    least = [mean(values) for values in zip(*(accumulate(row["curve"], min) for row in rows), strict=True)]
+    epoch = mean(row["cpu_s"] for row in rows)
+    return [epoch * (number + 1) for number in range(len(least))], least
+
+
+def picture(name: str, folder: Path) -> str:
+    """SVG of error over CPU seconds, a line a setting, both logarithmic."""
+    kept = rows_of(folder / f"{name}.jsonl")
+    own = {setting: [row for row in kept if row["setting"] == setting] for setting in STUDIES[name].settings}
+    lines = {setting: curve_of(rows) for setting, rows in own.items() if rows}
+    ends = [[f(f(line[axis]) for line in lines.values()) for f in (min, max)] for axis in (0, 1)]
+
+    def at(axis: int, value: float) -> float:
+        share = math.log(value / ends[axis][0]) / math.log(ends[axis][1] / ends[axis][0])
+        return LEFT + ACROSS * share if axis == 0 else TOP + TALL * (1 - share)
+
+    parts, steps = [], [digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 3, 5)]
+    for axis, unit in ((0, " s"), (1, "")):
+        for value in (step for step in steps if ends[axis][0] <= step <= ends[axis][1]):
+            x1, x2 = (at(0, value),) * 2 if axis == 0 else (LEFT, LEFT + ACROSS)
+            y1, y2 = (TOP, TOP + TALL) if axis == 0 else (at(1, value),) * 2
+            words = f'x="{x1:.0f}" y="{TOP + TALL + 16}" text-anchor="middle"'
+            words = words if axis == 0 else f'x="{LEFT - 6}" y="{y1 + 4:.0f}" text-anchor="end"'
+            parts.append(f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" stroke="#e4e4e4"/>')
+            parts.append(f"<text {words}>{value:g}{unit}</text>")
+    heights: list[float] = []
+    for (setting, (seconds, errors)), colour in sorted(
+        zip(lines.items(), COLOURS, strict=False), key=lambda line: line[0][1][1][-1], reverse=True
+    ):
+        points = " ".join(f"{at(0, x):.1f},{at(1, y):.1f}" for x, y in zip(seconds, errors, strict=True))
+        end = at(0, seconds[-1]), at(1, errors[-1])
+        heights.append(max(end[1], heights[-1] + 15) if heights else end[1])
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        parts.append(f'<circle cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="3" fill="{colour}"/>')
+        x, y = LEFT + ACROSS + 14, heights[-1]
+        parts.append(f'<path d="M{end[0]:.1f} {end[1]:.1f}L{x - 4} {y:.1f}" stroke="{colour}" stroke-width=".5"/>')
+        parts.append(f'<text x="{x}" y="{y + 4:.1f}" fill="{colour}">{setting}, {errors[-1]:.3f}</text>')
+    title = "least error on validation so far over CPU seconds of training, one core, mean over seeds"
+    parts.append(f'<text x="{LEFT}" y="{TOP + TALL + 36}" fill="#555">{title}</text>')
+    size = f"{LEFT + ACROSS + WORDS} {max(TOP + TALL, heights[-1]) + 48:.0f}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where rows are kept")
     parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of those of a study")
     parser.add_argument("--show", action="store_true", help="print tables, train nothing")
+    parser.add_argument("--figure", type=Path, help="draw error over CPU seconds of one study, train nothing")
     options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in options.studies or STUDIES:
-        if options.show:
+        if options.figure:
+            options.figure.write_text(picture(name, options.folder))
+        elif options.show:
             show(name, options.folder)
         else:
             run(name, options.folder, options.seeds)

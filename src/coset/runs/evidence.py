@@ -23,12 +23,13 @@ ours is smaller than the published one (fewer molecules, epochs, seeds), the row
 protocol alone. *Reproduced*: the statement holds, figures within the spread or of the same order. *Partly*: some of it,
 or a tie. *Refuted here*: a fair comparison of ours speaks against it. u: a published figure as we remember it, not
 checked. *Difference*: what the claim is about minus its rival, seed by seed, with Student's 95 % interval; with three
-seeds only large ones are beyond it. *Hours*: of one core, for all that the command trains. Both are there where the rows
-that the command left are in `benchmarks/results`. `coset bench evidence` prints these rows.
+seeds only large ones are beyond it. *Hours*: of one core, for all that the command trains. Both are there where the
+rows that the command left are in `benchmarks/results`. `coset bench evidence` prints these rows.
 
 """
 COLUMNS = (
-    "system", "claim", "data and protocol of ours", "published", "ours", "difference", "verdict", "measured by", "hours",
+    "system", "claim", "data and protocol of ours", "published", "ours", "difference", "verdict", "measured by",
+    "hours",
 )  # fmt: skip
 
 
