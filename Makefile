@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` installs and runs the main job, `make test` installs and runs what CI runs;
-# `make quick` runs the tests that take less than a fifth of a second each; `make fuzz` tries 20,000 broken files, others
-# each day.
+# `make quick` runs the tests that take less than a fifth of a second each; `make fuzz`, a part of the tests, tries 20,000
+# broken files, others each day.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -56,4 +56,7 @@ schemas: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
-test: check docs unit
+# What takes one core goes two at a time, ahead of what takes two.
+test: $(VENV)/.dev
+	$(MAKE) --no-print-directory --jobs 2 check docs fuzz
+	$(MAKE) --no-print-directory unit
