@@ -92,6 +92,7 @@ EIGENSPACES = {
     "GRIT, random walks": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, encoder: none}"],
     "GRIT, eigenspaces too": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, channels: 40}"],
 }  # 80,000 to 100,000 parameters each
+LINEAR = "name: subgraphormer, width: 48, layers: 3, readout: mean, linear: true, residual: true, dropout: 0.3"
 MODELS = {
     "GIN": "name: gin, width: 64, layers: 4, residual: true",
     "GIN+": "name: gin, width: 40, layers: 4, residual: true, walks: 20, feed_forward: true, dropout: 0.1",
@@ -120,6 +121,20 @@ STUDIES = {
     ),
     "encoding-zinc": Study("subgraphormer/zinc12k", ENCODINGS, SMALL_ZINC, part=FEW),
     "updates-zinc": Study("csgnn/zinc12k", UPDATES, SMALL_ZINC, part=FEW),
+    "models-bace": Study(
+        "gin/bace",
+        {
+            "GIN": [],
+            "GIN, GRANOLA": ["model.norm=granola", "model.draws=4", *INSIDE],
+            "CS-GNN, 2 sets": ["model={name: csgnn, bag: 2, width: 48, layers: 3, readout: mean, residual: true}"],
+            "CS-GNN, 5 sets": ["model={name: csgnn, bag: 5, width: 48, layers: 3, readout: mean, residual: true}"],
+            "Subgraphormer + PE": [f"model={{{LINEAR}, positional_encoding: 8}}"],
+            "Subgraphormer": [f"model={{{LINEAR}, positional_encoding: 0}}"],
+            "GNN-SSWL+": ["model={name: gnn-sswl-plus, width: 48, layers: 3, residual: true}"],
+        },
+        ["training.epochs=30", "training.schedule=cosine"],
+        seeds=(0, 1, 2, 3, 4),
+    ),
     "updates-zinc-longer": Study("csgnn/zinc12k", UPDATES, LONGER, part=MORE),
     "granola-zinc-longer": Study(
         "gin/zinc12k",

@@ -113,7 +113,7 @@ def test_all_kinds_of_run_and_all_choices_are_described():
         assert f"## kind: {kind}\n" in made
     assert "| `training.epochs` | int | `100` |" in made
     assert "\n## Graph model\n" in made
-    assert "\n### name: esol, hiv\n" in made
+    assert "\n### name: esol, bace, hiv\n" in made
 
 
 def test_all_data_sets_are_described():

@@ -41,7 +41,8 @@ def test_the_recipes_that_there_should_be():
     assert set(names()) >= {
         "csv", "subgraphormer/freesolv", "subgraphormer/esol", "subgraphormer/esol-scaffold", "subgraphormer/zinc12k",
         "subgraphormer/hiv", "subgraphormer/zinc-paper", "gin/freesolv", "gin/esol", "gin/zinc12k", "gin/hiv",
-        "gnn-sswl-plus/freesolv", "gnn-sswl-plus/esol", "gnn-sswl-plus/zinc12k",
+        "gnn-sswl-plus/freesolv", "gnn-sswl-plus/esol", "gnn-sswl-plus/zinc12k", "gin/bace", "gnn-sswl-plus/bace",
+        "subgraphormer/bace",
     }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ register(
         ),),
     ),
     DataSet(
-        "bace", "inhibition of BACE-1 by 1,513 molecules (MoleculeNet)", "MIT (DeepChem)",
+        "bace", "inhibition of BACE-1 by 1,522 molecules (MoleculeNet)", "MIT (DeepChem)",
         files=("molecules/bace.csv",), make="coset.graphs.data.conversions:bace",
         downloads=(Download(f"{DEEPCHEM}/bace.csv", size=1_100_000),),
     ),

@@ -131,7 +131,7 @@ def model_card(config: Mapping[str, Any], claims: list[str]) -> str:
     recipe, metrics = config["recipe"], config["metrics"]
     model, task = recipe["model"]["name"], recipe["training"]["task"]
     names, data = ", ".join(config["targets"]), recipe["data"]["name"]
-    molecules = data in ("csv", "esol", "freesolv", "hiv", "zinc12k")
+    molecules = data in ("csv", "esol", "freesolv", "bace", "hiv", "zinc12k")
     tags = ["coset", model, "graph-machine-learning", *(["chemistry"] if molecules else [])]
     splits = [split for split in SPLITS if split in metrics]
     rows = [

@@ -215,6 +215,10 @@ def test_benchmark_files_have_their_known_shapes(tmp_path):
     solubility = "measured log solubility in mols per litre"
     (tmp_path / "esol.csv").write_text(f"Compound ID,{solubility},smiles\n" + "a,1,C\nb,2,CC\nc,3,CCC \n")
     assert datasets.esol(tmp_path).ids == ["a", "b", "c"]
+    (tmp_path / "bace.csv").write_text("smiles,class,pIC50\nC,1,9.1\nCC,0,4.2\nCCC,1,8.0\n")
+    inhibits = datasets.bace(tmp_path, split="random")
+    assert (inhibits.name, inhibits.target_names) == ("BACE", ("class",))
+    assert inhibits.targets[:, 0].tolist() == [1.0, 0.0, 1.0]
     (tmp_path / "hiv.csv").write_text("smiles,activity,HIV_active\nC,CI,0\nCC,CM,1\nC1C,CI,0\nCCC,CI,1\n")
     active = datasets.hiv(tmp_path / "hiv.csv", split="random")
     assert len(active) == 3

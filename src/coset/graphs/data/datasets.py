@@ -1,8 +1,8 @@
 """Data sets of graphs: readers that fill a :class:`coset.graphs.data.graph_table.GraphTable`, a list of PyG graphs with
 names for their targets and rows for train, val and test.
 
-Readers: :func:`freesolv`, :func:`esol`, :func:`hiv`, :func:`csv` for one's own molecules, and :func:`from_pyg` for
-anything that ships with PyG.
+Readers: :func:`freesolv`, :func:`esol`, :func:`bace`, :func:`hiv`, :func:`csv` for one's own molecules, and
+:func:`from_pyg` for anything that ships with PyG.
 
 Rows in errors are counted as a spreadsheet counts them: the header is row 1.
 """
@@ -88,6 +88,19 @@ def esol(
         progress=progress,
     )
     return replace(table, name="ESOL")
+
+
+def bace(
+    path: str | Path | None = None,
+    split: str = "scaffold",
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    progress: bool = False,
+) -> GraphTable:
+    """BACE: whether a molecule inhibits the enzyme BACE-1 (0 or 1), 1,522 of them in MoleculeNet's file."""
+    file = data_file("molecules/bace.csv", path)
+    table = csv(file, "smiles", "class", split=split, fractions=fractions, seed=seed, progress=progress)
+    return replace(table, name="BACE")
 
 
 def hiv(

@@ -155,13 +155,13 @@ class FreeSolv(SplitGraphData):
 
 @GRAPH_DATA.add
 class MoleculeNet(SplitGraphData):
-    """ESOL or HIV."""
+    """ESOL, BACE or HIV."""
 
-    name: Literal["esol", "hiv"]
+    name: Literal["esol", "bace", "hiv"]
     path: str | None = Field(None, description="file, or the folder that holds it")
 
     def load(self, seed: int, progress: bool) -> GraphTable:
-        reader: Callable[..., GraphTable] = datasets.esol if self.name == "esol" else datasets.hiv
+        reader: Callable[..., GraphTable] = getattr(datasets, self.name)
         return reader(self.path, **self._how(seed, progress))
 
 
