@@ -242,3 +242,12 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(truth):
         resumed = small_network()
         assert train(resumed, reel(), schedule, seed=1, keep=Keep(lambda state=state: state, lambda _: None)) == history
         assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_training_that_goes_on_for_longer_than_was_meant_keeps_its_history(scene):
+    video, kept = [lesson_of(scene)], []
+    short = replace(SMALL, steps=4, warm_up=0)
+    train(small_network(), video, short, keep=Keep(lambda: None, lambda state: kept.append(saved(state)), -1.0))
+    history = train(small_network(), video, replace(short, steps=8), keep=Keep(lambda: kept[-1], lambda state: None))
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5, 6, 7, 8]  # the fourth was made anew
+    assert [row["share"] for row in history] == pytest.approx([step / 8 for step in range(1, 9)])

@@ -72,7 +72,7 @@ def train(
         warm_up(model, films_of(videos, 0), schedule, generator)
         state.started = time.process_time()
     else:
-        state.restore(kept)
+        state.restore(kept, schedule)
     written = time.process_time()
     while state.share < 1:
         for group in state.optimizer.param_groups:
@@ -138,7 +138,8 @@ class Training:
         for name, value in {**terms, "": 1.0}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.share = _share(schedule, self.step, self.started)
-        if self.share >= (len(self.history) + 1) / 100 or self.share >= 1:
+        last = self.history[-1]["share"] if self.history else 0.0
+        if int(100 * self.share) > int(100 * last) or self.share >= 1:
             number = self.sums.pop("")
             means = {name: value / number for name, value in self.sums.items()}
             self.history.append({"step": self.step, "share": self.share} | means)
@@ -152,13 +153,17 @@ class Training:
         used = time.process_time() - self.started
         return {**parts, **plain, "generator": self.generator.get_state(), "used": used}
 
-    def restore(self, kept: dict[str, Any]) -> None:
+    def restore(self, kept: dict[str, Any], schedule: Schedule) -> None:
+        """Go on from there; shares are of this schedule, which may be longer than the one that was kept."""
         self.model.load_state_dict(kept["model"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.generator.set_state(kept["generator"])
-        self.step, self.share = kept["step"], kept["share"]
+        self.step = kept["step"]
         self.sums, self.history = kept["sums"], kept["history"]
         self.started = time.process_time() - kept["used"]
+        self.share = _share(schedule, self.step, self.started)
+        if self.share < kept["share"]:
+            self.history = [{**row, "share": row["share"] * self.share / kept["share"]} for row in self.history]
 
 
 def warm_up(
