@@ -2,8 +2,11 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
 from coset import CosetError
+from coset.motion.data.scenes import SceneOptions, make_scene, seed_of
+from coset.motion.lessons import told
 from coset.motion.losses import LossWeights
 from coset.motion.models.checkpoint import load_model
 from coset.motion.pages import BRIEF, SHOWN
@@ -97,6 +100,22 @@ def test_a_recipe_of_films_learns_from_their_truth_and_goes_on(tmp_path, monkeyp
     first, second = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("once", "twice"))
     assert all((first[name] == second[name]).all() for name in first)
     assert not (tmp_path / "twice" / "parts").exists()
+
+
+def test_some_of_the_films_may_be_scenes_with_an_arc():
+    films = ["data.name=films", "data.bodies=[rod]", "training.truth=10", "data.points=40", "data.frames=12"]
+    lessons = {
+        share: load("trackster4d/tiny", [*films, f"data.arcs={share}", "data.count=12"]).data.reel(3).at(0)
+        for share in (0.0, 0.5, 1.0)
+    }
+    scene = make_scene("rod", SceneOptions(points=40, frames=12), seed_of(3, 5))
+    assert torch.equal(lessons[1.0][5].tracks, told(scene).tracks)
+    arcs = [torch.equal(a.tracks, b.tracks) for a, b in zip(lessons[0.5], lessons[1.0], strict=True)]
+    kept = [torch.equal(a.tracks, b.tracks) for a, b in zip(lessons[0.5], lessons[0.0], strict=True)]
+    assert 0 < sum(arcs) < 12
+    assert all(arc != film for arc, film in zip(arcs, kept, strict=True))
+    with pytest.raises(CosetError, match=r"data\.arcs=0\.5 is of films that tell the truth"):
+        load("trackster4d/tiny", ["data.arcs=0.5"])
 
 
 def test_the_truth_is_told_by_films_alone():

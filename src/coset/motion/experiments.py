@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, model_validator
@@ -80,6 +81,7 @@ class ScenesOptions(Options):
     noise: float = Field(0.5, ge=0, description="pixels")
     outliers: float = Field(0.02, ge=0, lt=1)
     dropout: float = Field(0.05, ge=0, lt=0.5)
+    arcs: float = Field(0.0, ge=0, le=1, description="of films: share of those that are scenes, one body and an arc")
 
     @model_validator(mode="after")
     def _known(self) -> ScenesOptions:
@@ -95,8 +97,13 @@ class ScenesOptions(Options):
 
     def reel(self, seed: int) -> Reel:
         """Films without end, of which so many are there at a time."""
-        bodies = list(self.bodies or TRAINING)
-        return Reel(lambda number: told(make_film(bodies, self.scenes(), seed_of(seed, number))), self.count)
+        return Reel(lambda number: told(self._film(seed_of(seed, number))), self.count)
+
+    def _film(self, seed: int) -> Scene:
+        bodies, draw = list(self.bodies or TRAINING), np.random.default_rng((seed, 2))
+        if draw.uniform() < self.arcs:
+            return make_scene(str(draw.choice(bodies)), self.scenes(), seed)
+        return make_film(bodies, self.scenes(), seed)
 
 
 class LearningOptions(Options):
@@ -159,6 +166,8 @@ class MotionRecipe(Recipe):
     def _films_tell_the_truth(self) -> MotionRecipe:
         if self.training.truth and self.data.name != "films":
             raise ValueError(f"training.truth={self.training.truth:g} needs data.name=films, which tell it")
+        if self.data.arcs and not self.training.truth:
+            raise ValueError(f"data.arcs={self.data.arcs:g} is of films that tell the truth: set training.truth")
         return self
 
     @model_validator(mode="after")
