@@ -111,8 +111,8 @@ def markdown(of: list[Row]) -> str:
         before = row.system
     counts = Counter(row.verdict for row in of)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    hours = sum(row.hours or 0 for row in of)
-    told += f". Those with hours took {hours:.1f} of one core" if hours else ""
+    total = sum(row.hours or 0 for row in of)
+    told += f". Those with hours took {total:.1f} of one core" if total else ""
     return f"{HEAD}Of {len(of)} claims: {told}.\n\n" + "\n".join(lines) + "\n"
 
 
