@@ -97,18 +97,18 @@ def with_types(table: GraphTable) -> GraphTable:
     """
     if table.node_features != ATOM_SIZES:
         return table
-    graphs = [_typed(data) for data in table.graphs]
+    graphs = [_typed(data, table.name) for data in table.graphs]
     return replace(table, graphs=graphs, node_features=[len(ATOM_TYPES)], edge_features=[len(BOND_TYPES)])
 
 
-def _typed(data: Data) -> Data:
+def _typed(data: Data, source: str) -> Data:
     mol = parse_smiles(data.smiles)
     words = [_word(atom) for atom in mol.GetAtoms()]
     unknown = next((word for word in words if word not in ATOM_TYPES), None)
     if unknown is not None:
         raise CosetError(
-            f"{data.id or data.smiles}: an atom {unknown!r} is none of the {len(ATOM_TYPES)} types of ZINC; "
-            "data.features=columns describes any"
+            f"{source}, molecule {data.id or data.smiles}: an atom {unknown!r} is none of the {len(ATOM_TYPES)} types "
+            "of ZINC; a network trained with data.features=columns reads any"
         )
     require("rdkit.Chem", "molecules").Kekulize(mol, clearAromaticFlags=True)
     ends = data.edge_index.T.tolist()
