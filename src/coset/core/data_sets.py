@@ -38,6 +38,7 @@ class DataSet:
         what: It is, in a few words.
         licence: Of the data.
         files: Names under a data folder, as :func:`coset.core.data_files.data_file` looks for them.
+        further: Names of files that come with them and that not every recipe needs.
         folder: A folder that holds it instead, relative to the working directory.
         downloads: What the files are made of: one each, unless ``make`` says otherwise.
         make: ``module:function`` that makes the files of the downloads: paths -> pairs of a name and its content.
@@ -54,6 +55,7 @@ class DataSet:
     what: str
     licence: str
     files: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
     folder: str = ""
     downloads: tuple[Download, ...] = ()
     make: str = ""
@@ -107,4 +109,4 @@ def register(*found: DataSet) -> None:
 
 def with_file(name: str) -> DataSet | None:
     """The data set that has a file of this name."""
-    return next((each for _, each in DATA_SETS.items() if name in each.files), None)
+    return next((each for _, each in DATA_SETS.items() if name in (*each.files, *each.further)), None)

@@ -62,9 +62,8 @@ register(
     ),
     DataSet(
         "zinc12k", "the ZINC-12k benchmark as SMILES, penalised logP", "ZINC: free; files: MIT",
-        files=("molecules/zinc12k_train.csv", "molecules/zinc12k_val.csv", "molecules/zinc12k_test.csv",
-               "molecules/zinc250k_rest.txt.gz"),
-        modules=("rdkit",),
+        files=("molecules/zinc12k_train.csv", "molecules/zinc12k_val.csv"), modules=("rdkit",),
+        further=("molecules/zinc12k_test.csv", "molecules/zinc250k_rest.txt.gz"),
         make="coset.graphs.data.conversions:zinc12k",
         downloads=(
             Download(f"{JTNN}/train.txt", size=10_000_000), Download(f"{JTNN}/valid.txt", size=1_100_000),

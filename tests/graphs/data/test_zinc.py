@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from coset.core.data_files import data_file
+from coset.core.data_sets import with_file
 from coset.core.errors import CosetError
 from coset.graphs.data import zinc
 from coset.graphs.data.compounds import parse_compound
@@ -96,6 +97,11 @@ def test_training_sets_are_drawn_and_are_the_same_again(folder, monkeypatch):
     )
     assert "training molecules are set 0 drawn from others of ZINC-250k" in first.notes[0]
     assert len(set(first.ids)) == len(first)
+
+
+def test_what_is_drawn_from_comes_with_the_download():
+    assert with_file("molecules/zinc250k_rest.txt.gz").name == "zinc12k"
+    assert with_file("molecules/zinc12k_test.csv").name == "zinc12k"
 
 
 def test_too_few_to_draw_from_are_refused(folder):
