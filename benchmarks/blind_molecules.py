@@ -14,11 +14,12 @@ import json
 import sys
 import time
 from collections import defaultdict
+from operator import eq
 from typing import Any
 
 import networkx as nx
-import numpy as np
 from torch_geometric.data import Data
+from torch_geometric.utils import to_networkx
 
 from coset.core.data_files import data_file
 from coset.core.errors import CosetError
@@ -49,19 +50,12 @@ def read(smiles: list[str], features: str) -> list[Data]:
 
 
 def as_networkx(graph: Data) -> nx.Graph:
-    made = nx.Graph()
-    for node in range(int(graph.num_nodes or 0)):
-        made.add_node(node, kind=0 if graph.x is None else int(graph.x[node, 0]))
-    for edge, (u, v) in enumerate(graph.edge_index.T.tolist()):
-        made.add_edge(u, v, kind=0 if graph.edge_attr is None else int(graph.edge_attr[edge, 0]))
-    return made
+    kept = {"node_attrs": ["x"], "edge_attrs": ["edge_attr"]} if "x" in graph else {}
+    return to_networkx(graph, to_undirected=True, **kept)
 
 
 def alike(first: nx.Graph, second: nx.Graph) -> bool:
-    def same(a: dict[str, int], b: dict[str, int]) -> bool:
-        return a["kind"] == b["kind"]
-
-    return nx.is_isomorphic(first, second, node_match=same, edge_match=same)
+    return nx.is_isomorphic(first, second, node_match=eq, edge_match=eq)
 
 
 def main(count: int = 20_000, longest: int = 6, features: str = "bare", show: int = 6) -> None:
@@ -96,7 +90,6 @@ def main(count: int = 20_000, longest: int = 6, features: str = "bare", show: in
             row["smcn"][f"({ranks[0]}, {ranks[1]})"] = apart
     row["cpu_seconds"] = round(time.process_time() - started, 1)
     row["examples"] = [[smiles[number] for number in pair] for pair in pairs[:show]]
-    row["atoms"] = [int(np.median([graphs[a].num_nodes for a, _ in pairs]))] if pairs else []
     print(json.dumps(row))
 
 

@@ -80,6 +80,10 @@ ENCODINGS = {
 UPDATES = {kind: [f"model.updates={kind}"] for kind in ("none", "point", "full")}
 SETS = {f"{bag}": [f"model.bag={bag}"] for bag in (2, 5, "full", 1)}
 LONGER = [*FIRST_EPOCHS, "training.batch_size=64", "training.epochs=30"]
+STEADY = [
+    "training.batch_size=64", "training.learning_rate=0.001", "training.schedule=cosine", "training.warmup=1",
+    "training.max_minutes=null",
+]  # fmt: skip
 TYPES = "data.features=types"
 CHOICES = {
     f"{bag} {choice}": [f"model.bag={bag}", f"model.coarsening={choice}"]
@@ -108,10 +112,7 @@ STUDIES = {
     "models-zinc": Study(
         "gin/zinc12k",
         {name: [f"model={{{options}}}"] for name, options in MODELS.items()},
-        [
-            "training.batch_size=64", "training.epochs=30", "training.learning_rate=0.001", "training.schedule=cosine",
-            "training.warmup=1", "training.gradient_clip=1", "training.max_minutes=null", TYPES,
-        ],
+        [*STEADY, "training.epochs=30", "training.gradient_clip=1", TYPES],
         part=TESTED,
     ),
     "granola-zinc": Study(
@@ -177,19 +178,13 @@ STUDIES = {
     "eigenspaces-zinc": Study(
         "gin/zinc12k",
         EIGENSPACES,
-        [
-            "training.batch_size=64", "training.epochs=15", "training.learning_rate=0.001", "training.schedule=cosine",
-            "training.warmup=1", "training.max_minutes=null",
-        ],
+        [*STEADY, "training.epochs=15"],
         part=MORE,
     ),
     "eigenspaces-zinc-longer": Study(
         "gin/zinc12k",
         {name: EIGENSPACES[name] for name in ("message passing (GIN)", "EPNN")},
-        [
-            "training.batch_size=64", "training.epochs=60", "training.learning_rate=0.001", "training.schedule=cosine",
-            "training.warmup=1", "training.max_minutes=null",
-        ],
+        [*STEADY, "training.epochs=60"],
         seeds=(0,),
         part=MORE,
     ),

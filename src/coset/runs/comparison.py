@@ -174,7 +174,7 @@ def paired_differences(subject: Subject) -> Table | None:
         if len(pairs) < 2:
             continue
         differences = np.array([own[draw] - best[draw] for draw in pairs])
-        mean, half = float(differences.mean()), _half_of_interval(differences, _overlap(first, pairs, subject.split))
+        mean, half = float(differences.mean()), half_of_interval(differences, _overlap(first, pairs, subject.split))
         verdict = "differs" if abs(mean) > half else "tie"
         rows.append([group.name, str(len(differences)), f"{mean:+.4g}", f"{mean - half:+.4g} to {mean + half:+.4g}",
                      verdict])  # fmt: skip
@@ -182,8 +182,8 @@ def paired_differences(subject: Subject) -> Table | None:
     return Table(columns, rows) if rows else None
 
 
-def _half_of_interval(differences: np.ndarray, overlap: float) -> float:
-    """Half the length of Student's interval of their mean."""
+def half_of_interval(differences: np.ndarray, overlap: float = 0.0) -> float:
+    """Half the length of Student's interval of their mean, of 95 %; ``overlap`` as in :func:`paired_differences`."""
     count, deviation = len(differences), float(differences.std(ddof=1))
     return float(student.ppf(0.975, count - 1)) * deviation * (1 / count + overlap) ** 0.5
 

@@ -81,12 +81,12 @@ class Row(Options):
 
 def difference_of(subject: Sequence[float], rival: Sequence[float]) -> str:
     """Subject minus rival in pairs of runs: the mean, and Student's 95 % interval of it."""
-    from scipy.stats import t as student
+    import numpy as np
 
-    differences = [ours - theirs for ours, theirs in zip(subject, rival, strict=True)]
-    count, mean = len(differences), sum(differences) / len(differences)
-    deviation = (sum((each - mean) ** 2 for each in differences) / (count - 1)) ** 0.5
-    half = float(student.ppf(0.975, count - 1)) * deviation / count**0.5
+    from coset.runs.comparison import half_of_interval
+
+    differences = np.subtract(subject, rival)
+    mean, half = float(differences.mean()), half_of_interval(differences)
     return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 
