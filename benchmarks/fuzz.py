@@ -492,6 +492,8 @@ class Fuzzer:
         self.slowest, self.peak, self.done = 0.0, 0, 0
         self.place = tempfile.TemporaryDirectory()
         self.given, self.known = seeds(Path(self.place.name)), readers()
+        for kind, files in self.given.items():  # what is compiled or imported on first use is no case's wait
+            tried(kind, files[0], self.known[kind], Path(self.place.name) / "warm", beside(kind, self.given))
 
     def run(self, until: float = math.inf) -> None:
         """All cases, or as many as there is time for."""

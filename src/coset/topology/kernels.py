@@ -21,14 +21,24 @@ ONE_WAY, LOOP, OUTSIDE, TWICE = 1, 2, 3, 4
 
 
 @njit(**OPTIONS)
+def put(place: Whole, entries: Whole) -> None:
+    """The first entries, as many as there is place for: ``place[:] = entries`` would have the message about shapes
+    that differ compiled, which takes five seconds."""
+    for i in range(len(place)):
+        place[i] = entries[i]
+
+
+@njit(**OPTIONS)
 def inclusions(outer: Whole, outer_ptr: Whole, inner: Whole, inner_ptr: Whole, n: int) -> Table:
     """Pairs (x, y), as an array [2, pairs], of an inner set x inside an outer set y; sorted by y, then x."""
     sets = len(inner_ptr) - 1
     # Inner sets by their least vertex: only those whose least vertex y holds can lie in y.
     least = np.empty(sets, np.int64)
-    starts = np.zeros(n + 1, np.int64)
+    starts = np.zeros(n + 2, np.int64)
     for x in range(sets):
-        least[x] = inner[inner_ptr[x] : inner_ptr[x + 1]].min()
+        least[x] = n
+        for u in inner[inner_ptr[x] : inner_ptr[x + 1]]:
+            least[x] = min(least[x], u)
         starts[least[x] + 1] += 1
     for v in range(n):
         starts[v + 1] += starts[v]
@@ -53,7 +63,8 @@ def inclusions(outer: Whole, outer_ptr: Whole, inner: Whole, inner_ptr: Whole, n
                 if inside:
                     if count == found.shape[1]:
                         more = np.empty((2, 2 * count), np.int64)
-                        more[:, :count] = found
+                        for i in range(count):
+                            more[0, i], more[1, i] = found[0, i], found[1, i]
                         found = more
                     found[0, count], found[1, count] = x, y
                     count += 1
@@ -219,9 +230,9 @@ def rings(
                 while end + size > len(members):
                     members = np.concatenate((members, np.empty_like(members)))
                     ordered = np.concatenate((ordered, np.empty_like(ordered)))
-                members[end : end + size] = path[:size]
+                put(members[end : end + size], path)
                 if by_vertices:
-                    ordered[end : end + size] = path[:size]
+                    put(ordered[end : end + size], path)
                     ordered[end : end + size].sort()
                     key = np.uint64(size)
                     for i in range(size):
@@ -315,7 +326,7 @@ def balls(indptr: Whole, indices: Whole, radius: int) -> tuple[Whole, Whole]:
                     write += 1
         while end + write > len(members):
             members = np.concatenate((members, np.empty_like(members)))
-        members[end : end + write] = np.sort(queue[:write])
+        put(members[end : end + write], np.sort(queue[:write]))
         end += write
         ptr[root + 1] = end
     return members[:end], ptr

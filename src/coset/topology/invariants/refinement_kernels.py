@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from numba import njit
 
-from coset.topology.kernels import OPTIONS
+from coset.topology.kernels import OPTIONS, put
 
 Codes = Int[np.ndarray, " rows"]
 
@@ -70,7 +70,7 @@ def _wider(held: Any, taken: int, more: int) -> Any:
     if taken + more <= len(held):
         return held
     wider = np.empty(max(2 * len(held), taken + more), held.dtype)
-    wider[:taken] = held[:taken]
+    put(wider[:taken], held)
     return wider
 
 

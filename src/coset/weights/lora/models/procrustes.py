@@ -88,7 +88,10 @@ def _step(
             for j in range(rank):
                 for c in range(LANES):
                     product[i, j, c] += q[i, k, c] * gram[k, j, c]
-    q[:] = product
+    for i in range(rank):
+        for j in range(rank):
+            for c in range(LANES):
+                q[i, j, c] = product[i, j, c]
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
