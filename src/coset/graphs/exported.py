@@ -62,7 +62,7 @@ def export(run: Path, folder: Path) -> Path:
     """
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {CONFIG, WEIGHTS, CARD, LOCK}:
         raise CosetError(f"{folder} is not empty; choose another folder")
-    recipe = load_run(run)
+    recipe: Any = load_run(run)  # a GraphRecipe, whose module builds on this one
     if recipe.kind != "graphs":
         raise CosetError(f"{run} holds a run of kind {recipe.kind}; networks on graphs and complexes are exported")
     metrics = RunFolder(run).metrics() if not is_exported(run) else read_config(run).metrics
@@ -81,7 +81,7 @@ def export(run: Path, folder: Path) -> Path:
         if folder.resolve() != run.resolve():
             (folder / CONFIG).unlink(missing_ok=True)  # the weights of one network never stand beside it of another
         write_bytes(folder / WEIGHTS, content)
-        write_text(folder / CARD, model_card(config, _claims(run)))
+        write_text(folder / CARD, model_card(config, _claims(run), not recipe.data.not_smiles))
         write_json(folder / CONFIG, config)
     return folder
 
@@ -121,17 +121,17 @@ def exported_state(folder: Path) -> dict[str, Any]:
     return {"state_dict": read_tensors(folder / WEIGHTS), "identity": identity}
 
 
-def model_card(config: Mapping[str, Any], claims: list[str]) -> str:
+def model_card(config: Mapping[str, Any], claims: list[str], molecules: bool) -> str:
     """``README.md``: a YAML head as model hubs read it, then what the network predicts, how well, and how it is used.
 
     Args:
         config: Of the network.
         claims: Symmetries that were measured.
+        molecules: Whether it predicts for SMILES.
     """
     recipe, metrics = config["recipe"], config["metrics"]
     model, task = recipe["model"]["name"], recipe["training"]["task"]
     names, data = ", ".join(config["targets"]), recipe["data"]["name"]
-    molecules = data in ("csv", "esol", "freesolv", "bace", "hiv", "zinc12k")
     tags = ["coset", model, "graph-machine-learning", *(["chemistry"] if molecules else [])]
     splits = [split for split in SPLITS if split in metrics]
     rows = [

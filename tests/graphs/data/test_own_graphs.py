@@ -460,6 +460,10 @@ def test_some_masks_are_a_split_without_the_others_and_masks_that_overlap_are_re
     ):
         with pytest.raises(CosetError, match=message):
             read(**masks)
+    torch.save([Data(**known, train_mask=train)] * 3, tmp_path / "g.pt")
+    several = GraphFiles(path=str(tmp_path / "g.pt")).load(0, False)
+    assert "left out masks of 3 graphs" in several.notes[0]
+    assert all("train_mask" not in graph for graph in several.graphs)
 
 
 def test_pickles_of_anything_else_are_refused(tmp_path, capsys):

@@ -83,9 +83,10 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
     targets = () if not width else (y,) if width == 1 else tuple(f"{y}{column}" for column in range(width))
     splits = _masks(graphs[0], name) if level == "node" and len(graphs) == 1 else {}
     for data in graphs:
-        for mask in (f"{split}_mask" for split in NAMES):
-            if mask in data:
-                del data[mask]
+        masks = [f"{split}_mask" for split in NAMES if f"{split}_mask" in data]
+        found["masked"] += bool(masks) and not splits
+        for mask in masks:
+            del data[mask]
     node_features, edge_features = (graph_features(graphs, key) for key in ("x", "edge_attr"))
     return GraphTable(
         graphs, targets, splits, Path(name).name, node_features, edge_features, _notes(found),
@@ -194,6 +195,8 @@ def _notes(found: Counter[str]) -> tuple[str, ...]:
     if one_way:
         graphs, verb = counted(one_way, "graph"), "lists" if one_way == 1 else "list"
         notes.append(f"{graphs} {verb} edges in one direction only; every edge is taken in both")
+    if masked := found["masked"]:
+        notes.append(f"left out masks of {counted(masked, 'graph')}: they split nodes where a file has one graph")
     return tuple(notes)
 
 
