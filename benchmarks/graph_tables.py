@@ -96,7 +96,6 @@ EIGENSPACES = {
     "GRIT, random walks": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, encoder: none}"],
     "GRIT, eigenspaces too": ["model={name: grit, width: 40, layers: 4, heads: 8, walk_steps: 21, channels: 40}"],
 }  # 80,000 to 100,000 parameters each
-LINEAR = "name: subgraphormer, width: 48, layers: 3, readout: mean, linear: true, residual: true, dropout: 0.3"
 MODELS = {
     "GIN": "name: gin, width: 64, layers: 4, residual: true",
     "GIN+": "name: gin, width: 40, layers: 4, residual: true, walks: 20, feed_forward: true, dropout: 0.1",
@@ -108,6 +107,19 @@ MODELS = {
     "SMCN": "name: smcn, width: 27, layers: 2, ranks: [0, 1], after: 1",
     "GRIT": "name: grit, width: 32, layers: 4, heads: 8, walk_steps: 21, encoder: none",
 }  # 45,000 to 49,000 parameters each
+
+
+def subgraph_networks(dropout: float) -> dict[str, list[str]]:
+    """As the recipes for small sets of molecules have them."""
+    shared = "width: 48, layers: 3, residual: true"
+    attention = f"name: subgraphormer, {shared}, readout: mean, linear: true, dropout: {dropout}"
+    return {
+        "Subgraphormer + PE": [f"model={{{attention}, positional_encoding: 8}}"],
+        "Subgraphormer": [f"model={{{attention}, positional_encoding: 0}}"],
+        "GNN-SSWL+": [f"model={{name: gnn-sswl-plus, {shared}}}"],
+    }
+
+
 STUDIES = {
     "models-zinc": Study(
         "gin/zinc12k",
@@ -129,11 +141,15 @@ STUDIES = {
             "GIN, GRANOLA": ["model.norm=granola", "model.draws=4", *INSIDE],
             "CS-GNN, 2 sets": ["model={name: csgnn, bag: 2, width: 48, layers: 3, readout: mean, residual: true}"],
             "CS-GNN, 5 sets": ["model={name: csgnn, bag: 5, width: 48, layers: 3, readout: mean, residual: true}"],
-            "Subgraphormer + PE": [f"model={{{LINEAR}, positional_encoding: 8}}"],
-            "Subgraphormer": [f"model={{{LINEAR}, positional_encoding: 0}}"],
-            "GNN-SSWL+": ["model={name: gnn-sswl-plus, width: 48, layers: 3, residual: true}"],
+            **subgraph_networks(dropout=0.3),
         },
         ["training.epochs=30", "training.schedule=cosine"],
+        seeds=(0, 1, 2, 3, 4),
+    ),
+    "models-esol-scaffold": Study(
+        "gin/esol",
+        {"GIN": [], **subgraph_networks(dropout=0.0)},
+        ["data.split=scaffold"],
         seeds=(0, 1, 2, 3, 4),
     ),
     "updates-zinc-longer": Study("csgnn/zinc12k", UPDATES, LONGER, part=MORE),
