@@ -123,8 +123,12 @@ def subgraph_networks(dropout: float) -> dict[str, list[str]]:
 STUDIES = {
     "models-zinc": Study(
         "gin/zinc12k",
-        {name: [f"model={{{options}}}"] for name, options in MODELS.items()},
-        [*STEADY, "training.epochs=30", "training.gradient_clip=1", TYPES],
+        {name: [f"model={{{options}}}"] for name, options in MODELS.items()}
+        | {
+            "GIN+, 300 epochs": [f"model={{{MODELS['GIN+']}}}", "training.epochs=300"],
+            "GRIT, clipped": [f"model={{{MODELS['GRIT']}}}", "training.gradient_clip=1"],
+        },
+        [*STEADY, "training.epochs=30", TYPES],
         part=TESTED,
     ),
     "granola-zinc": Study(
@@ -238,8 +242,8 @@ class Trainer:
         table, t = self.table(recipe), recipe.training
         task = recipe.task(table)
         with tempfile.TemporaryDirectory() as folder:
-            how = Fit(epochs=t.epochs, batch_size=t.batch_size, seed=recipe.seed, quiet=True)
-            fit(task, table.subset("train"), table.subset("val"), how, Path(folder))
+            how = Fit(t.epochs, t.batch_size, t.gradient_clip, t.early_stopping, seed=recipe.seed, quiet=True)
+            fit(task, table.subset("train"), table.subset("val"), how, Path(folder), view=recipe.view)
             history = pd.read_csv(Path(folder) / "history.csv")
         row: dict[str, Any] = {"params": sum(p.numel() for p in task.model.parameters())}
         for split in ("val", "test"):
@@ -320,6 +324,14 @@ def curve_of(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
     return [epoch * (number + 1) for number in range(len(least))], least
 
 
+def apart(heights: list[float], least: float = 15) -> list[float]:
+    """Rising heights of words, moved so that they are apart and end at the bottom of the plot or above it."""
+    down = [least * number for number in range(len(heights))]
+    free = list(accumulate((height - off for height, off in zip(heights, down, strict=True)), max))
+    bottom = TOP + TALL - least * (len(heights) - 1)
+    return [min(height, bottom) + off for height, off in zip(free, down, strict=True)]
+
+
 def picture(name: str, folder: Path) -> str:
     """SVG of error over CPU seconds, a line a setting, both logarithmic."""
     kept = rows_of(folder / f"{name}.jsonl")
@@ -331,8 +343,9 @@ def picture(name: str, folder: Path) -> str:
         share = math.log(value / ends[axis][0]) / math.log(ends[axis][1] / ends[axis][0])
         return LEFT + ACROSS * share if axis == 0 else TOP + TALL * (1 - share)
 
-    parts, steps = [], [digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 3, 5)]
-    for axis, unit in ((0, " s"), (1, "")):
+    parts = []
+    for axis, unit, digits in ((0, " s", (1, 2, 5)), (1, "", (1, 2, 3, 5))):
+        steps = [digit * 10.0**power for power in range(-3, 5) for digit in digits]
         for value in (step for step in steps if ends[axis][0] <= step <= ends[axis][1]):
             x1, x2 = (at(0, value),) * 2 if axis == 0 else (LEFT, LEFT + ACROSS)
             y1, y2 = (TOP, TOP + TALL) if axis == 0 else (at(1, value),) * 2
@@ -340,21 +353,18 @@ def picture(name: str, folder: Path) -> str:
             words = words if axis == 0 else f'x="{LEFT - 6}" y="{y1 + 4:.0f}" text-anchor="end"'
             parts.append(f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" stroke="#e4e4e4"/>')
             parts.append(f"<text {words}>{value:g}{unit}</text>")
-    heights: list[float] = []
-    for (setting, (seconds, errors)), colour in sorted(
-        zip(lines.items(), COLOURS, strict=False), key=lambda line: line[0][1][1][-1], reverse=True
-    ):
+    ranked = sorted(zip(lines.items(), COLOURS, strict=False), key=lambda line: line[0][1][1][-1], reverse=True)
+    heights = apart([at(1, errors[-1]) for (_, (_, errors)), _ in ranked])
+    for ((setting, (seconds, errors)), colour), y in zip(ranked, heights, strict=True):
         points = " ".join(f"{at(0, x):.1f},{at(1, y):.1f}" for x, y in zip(seconds, errors, strict=True))
-        end = at(0, seconds[-1]), at(1, errors[-1])
-        heights.append(max(end[1], heights[-1] + 15) if heights else end[1])
+        end, x = (at(0, seconds[-1]), at(1, errors[-1])), LEFT + ACROSS + 14
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         parts.append(f'<circle cx="{end[0]:.1f}" cy="{end[1]:.1f}" r="3" fill="{colour}"/>')
-        x, y = LEFT + ACROSS + 14, heights[-1]
         parts.append(f'<path d="M{end[0]:.1f} {end[1]:.1f}L{x - 4} {y:.1f}" stroke="{colour}" stroke-width=".5"/>')
         parts.append(f'<text x="{x}" y="{y + 4:.1f}" fill="{colour}">{setting}, {errors[-1]:.3f}</text>')
     title = "least error on validation so far over CPU seconds of training, one core, mean over seeds"
     parts.append(f'<text x="{LEFT}" y="{TOP + TALL + 36}" fill="#555">{title}</text>')
-    size = f"{LEFT + ACROSS + WORDS} {max(TOP + TALL, heights[-1]) + 48:.0f}"
+    size = f"{LEFT + ACROSS + WORDS} {TOP + TALL + 48}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
