@@ -313,7 +313,19 @@ def show(name: str, folder: Path) -> None:
             print(f"| {setting} | {each} | {spread} | {own[0]['params']:,} | {mean(r['cpu_s'] for r in own):.1f} |")
 
 
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
+COLOURS = (
+    "#1f77b4",
+    "#d62728",
+    "#2ca02c",
+    "#9467bd",
+    "#ff7f0e",
+    "#17becf",
+    "#8c564b",
+    "#e377c2",
+    "#7f7f7f",
+    "#bcbd22",
+    "#000000",
+)
 LEFT, TOP, ACROSS, TALL, WORDS = 56, 16, 440, 300, 190  # pixels: of a plot, and of the names beside it
 
 
