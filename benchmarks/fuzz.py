@@ -492,8 +492,22 @@ class Fuzzer:
         self.slowest, self.peak, self.done = 0.0, 0, 0
         self.place = tempfile.TemporaryDirectory()
         self.given, self.known = seeds(Path(self.place.name)), readers()
-        for kind, files in self.given.items():  # what is compiled or imported on first use is no case's wait
-            tried(kind, files[0], self.known[kind], Path(self.place.name) / "warm", beside(kind, self.given))
+        self._compile()
+
+    def _compile(self) -> None:
+        """Read whole files, so that Numba has compiled and stored what they need: that is no case's wait.
+
+        In a process of its own: threads that readers start are not there after a fork, and waited for.
+        """
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            return
+        try:
+            for kind, files in self.given.items():
+                tried(kind, files[0], self.known[kind], Path(self.place.name) / "whole", beside(kind, self.given))
+        finally:
+            os._exit(0)
 
     def run(self, until: float = math.inf) -> None:
         """All cases, or as many as there is time for."""
