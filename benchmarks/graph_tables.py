@@ -15,8 +15,8 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, cycle
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -27,7 +27,7 @@ import torch
 from coset.core.data_files import data_file
 from coset.graphs.data.graph_table import GraphTable
 from coset.graphs.experiments import GraphRecipe
-from coset.graphs.fitting.engine import Fit, fit
+from coset.graphs.fitting.engine import fit
 from coset.runs.metrics import metrics_of
 from coset.runs.recipes import load
 
@@ -242,7 +242,7 @@ class Trainer:
         table, t = self.table(recipe), recipe.training
         task = recipe.task(table)
         with tempfile.TemporaryDirectory() as folder:
-            how = Fit(t.epochs, t.batch_size, t.gradient_clip, t.early_stopping, seed=recipe.seed, quiet=True)
+            how = replace(recipe.how(), quiet=True)
             fit(task, table.subset("train"), table.subset("val"), how, Path(folder), view=recipe.view)
             history = pd.read_csv(Path(folder) / "history.csv")
         row: dict[str, Any] = {"params": sum(p.numel() for p in task.model.parameters())}
@@ -314,18 +314,9 @@ def show(name: str, folder: Path) -> None:
 
 
 COLOURS = (
-    "#1f77b4",
-    "#d62728",
-    "#2ca02c",
-    "#9467bd",
-    "#ff7f0e",
-    "#17becf",
-    "#8c564b",
-    "#e377c2",
-    "#7f7f7f",
-    "#bcbd22",
+    "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22",
     "#000000",
-)
+)  # fmt: skip
 LEFT, TOP, ACROSS, TALL, WORDS = 56, 16, 440, 300, 190  # pixels: of a plot, and of the names beside it
 
 
@@ -365,7 +356,7 @@ def picture(name: str, folder: Path) -> str:
             words = words if axis == 0 else f'x="{LEFT - 6}" y="{y1 + 4:.0f}" text-anchor="end"'
             parts.append(f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" stroke="#e4e4e4"/>')
             parts.append(f"<text {words}>{value:g}{unit}</text>")
-    ranked = sorted(zip(lines.items(), COLOURS, strict=False), key=lambda line: line[0][1][1][-1], reverse=True)
+    ranked = sorted(zip(lines.items(), cycle(COLOURS), strict=False), key=lambda line: line[0][1][1][-1], reverse=True)
     heights = apart([at(1, errors[-1]) for (_, (_, errors)), _ in ranked])
     for ((setting, (seconds, errors)), colour), y in zip(ranked, heights, strict=True):
         points = " ".join(f"{at(0, x):.1f},{at(1, y):.1f}" for x, y in zip(seconds, errors, strict=True))

@@ -385,26 +385,27 @@ class GraphRecipe(Recipe):
         with pytorch_threads(self.threads):
             return predict_file(members, data, output, progress=not quiet, **options)
 
-    def _fit(self, table: GraphTable, run: Run) -> Fit:
+    def how(self) -> Fit:
+        """How the recipe says to fit, with what it says of training, Lightning and threads."""
         t = self.training
+        return Fit(
+            epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
+            max_minutes=t.max_minutes, workers=t.workers, seed=self.seed, trainer=self._trainer(), threads=self.threads,
+            matmul_precision=self.trainer.matmul_precision, logger=self.trainer.logger, name=self.name,
+        )  # fmt: skip
 
-        trainer = self._trainer()
+    def _fit(self, table: GraphTable, run: Run) -> Fit:
         if self._on_cpu and self.trainer.precision.endswith("-mixed"):
             run.say(f"trainer.precision={self.trainer.precision} makes a CPU slower (1.3 to 1.4 times), not faster")
 
         def told(row: Mapping[str, float]) -> None:
-            run.at(f"epoch {int(row['epoch']) + 1} of {t.epochs}")
+            run.at(f"epoch {int(row['epoch']) + 1} of {self.training.epochs}")
             if run.on_epoch is not None:
                 run.on_epoch(row)
 
-        return Fit(
-            epochs=t.epochs, batch_size=t.batch_size, gradient_clip=t.gradient_clip, early_stopping=t.early_stopping,
-            max_minutes=t.max_minutes, workers=t.workers, seed=self.seed,
-            trainer=trainer, threads=self.threads, matmul_precision=self.trainer.matmul_precision,
-            quiet=run.quiet, identity=self.identity_of(table), logger=self.trainer.logger, name=self.name,
-            # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
-            on_epoch=told if self.trainer.devices == 1 else None,
-        )  # fmt: skip
+        # A process that Lightning spawns gets its callbacks pickled, which a function of this run cannot be.
+        on_epoch = told if self.trainer.devices == 1 else None
+        return replace(self.how(), quiet=run.quiet, identity=self.identity_of(table), on_epoch=on_epoch)
 
     @property
     def _on_cpu(self) -> bool:

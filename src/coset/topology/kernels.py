@@ -63,8 +63,8 @@ def inclusions(outer: Whole, outer_ptr: Whole, inner: Whole, inner_ptr: Whole, n
                 if inside:
                     if count == found.shape[1]:
                         more = np.empty((2, 2 * count), np.int64)
-                        for i in range(count):
-                            more[0, i], more[1, i] = found[0, i], found[1, i]
+                        put(more[0, :count], found[0])
+                        put(more[1, :count], found[1])
                         found = more
                     found[0, count], found[1, count] = x, y
                     count += 1

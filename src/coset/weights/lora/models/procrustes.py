@@ -88,7 +88,7 @@ def _step(
             for j in range(rank):
                 for c in range(LANES):
                     product[i, j, c] += q[i, k, c] * gram[k, j, c]
-    for i in range(rank):
+    for i in range(rank):  # q[:] = product takes six seconds more to compile, for its message about shapes
         for j in range(rank):
             for c in range(LANES):
                 q[i, j, c] = product[i, j, c]
