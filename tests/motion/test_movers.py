@@ -256,14 +256,14 @@ def test_levels_of_still_points_are_no_motion():
 
 
 def test_what_moves_away_along_the_rays_of_a_gliding_camera_goes_along_the_ground():
-    """A camera that glides evenly cannot tell an even way along its rays from none; the ground can."""
+    """A camera that glides evenly tells an even way along its rays by what shrinks; noise hides that, but no ground."""
     scene = walk(3.0, 0.0)
     times = np.linspace(-0.5, 0.5, FRAMES)
     points = scene.points.copy()
     points[100:] = points[100:, :1] + 1.2 * times[:, None] * [0.0, 0.0, 1.0]
     positions = np.stack([3.0 * times, np.full(FRAMES, -1.2), 0 * times], 1)
     inside = points - positions
-    noise = np.random.default_rng(1).normal(0, 0.2, (*points.shape[:2], 2))
+    noise = np.random.default_rng(1).normal(0, 0.5, (*points.shape[:2], 2))
     tracks = replace(scene.tracks, xy=inside[..., :2] / inside[..., 2:] * 500 + [320, 240] + noise)
     scene = replace(scene, tracks=tracks, points=points, positions=positions)
     view = View.of(known(scene), tracks.tensor().double())
@@ -271,7 +271,8 @@ def test_what_moves_away_along_the_rays_of_a_gliding_camera_goes_along_the_groun
     grounded, loose = (Depths.of(view, rows, MoverOptions(rise=rise)) for rise in (0.005, 1e9))
     ways = [np.ptp(np.array([d.points(d.scale)[d.where[:, 1] == n].mean(0) for n in (0, 15)])[:, 2]) for d in
             (grounded, loose)]  # fmt: skip
-    assert abs(ways[0] - 1.2) < 0.5 * abs(ways[1] - 1.2)
+    assert ways[0] == pytest.approx(1.2, abs=0.05)
+    assert ways[1] < 1.0
 
 
 def test_a_point_that_would_lie_below_the_ground_goes_with_the_moving_points_around_it():

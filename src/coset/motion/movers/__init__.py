@@ -5,12 +5,15 @@ smallest in a sum of squares, all linear in z, robustly re-weighted:
 
     X_pn = t_n + z_pn d_pn,
     sum |X_p,n+1 - X_pn - (c_n+1 - c_n)|^2 / v^2 + |c_n+1 - c_n|^2 / w^2 + |X_p,n+1 - 2 X_pn + X_p,n-1|^2 / a^2
-        + |(X_p - X_q)_{n+1} - (X_p - X_q)_n|^2 / c^2 + (z_pn - z_qn)^2 / f^2
+        + |(X_p - X_q)_{n+1} - (X_p - X_q)_n|^2 / c^2 + |(X_p - X_q)_{n+L} - (X_p - X_q)_n|^2 / b^2
+        + (z_pn - z_qn)^2 / f^2
         + (mean over p of up . (X_p,n+N/2 - X_pn))^2 / h^2,     over s^2,
 
 over points p, neighbours q, and the body's mean depth s. Without the last division nearer would always be stiller.
 c_n is the way of the whole body, as free as the depths: what it travels counts once a frame. Were the travel of each
 of its hundred points to count, a way along the rays, which the tracks tell faintly, would shrink to half.
+Between frames neighbours keep their differences, and so they do over L frames: without that what limbs do along the
+rays, which is seen only as far as they grow and shrink, adds up to ways that never end.
 The last term is there where a ground is seen: a steady way along the rays of a camera that moves steadily is told by
 nothing else, and shows as one up or down the world. At a given s the depths are z_0 + s z_1; the best s has a closed
 form, and shows where the camera travels more than the body: smoothness in the world tells them apart. Where it does

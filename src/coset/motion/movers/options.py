@@ -12,6 +12,8 @@ class MoverOptions:
         way: w, travel of a body; counted once, however many points it has.
         bend: a, change of that travel.
         coherence: c, change of the difference of neighbours from a frame to the next.
+        lasting: b, change of that difference over a lag: limbs swing, and come back.
+        lag: L, frames of a lag.
         relief: f, difference of the depths of neighbours.
         rise: h, change of a body's mean height over the ground in half of the video, where a ground is seen.
         neighbours: Of each point.
@@ -26,7 +28,9 @@ class MoverOptions:
     way: float = 0.01
     bend: float = 0.005
     coherence: float = 0.006
-    relief: float = 0.5
+    lasting: float = 0.03
+    lag: int = 16
+    relief: float = 0.2
     rise: float = 0.03
     neighbours: int = 8
     rounds: int = 3
