@@ -3,6 +3,7 @@
 A kind enters by being registered; the short run that is tried here is its first of ``tests/golden/cases.yaml``.
 """
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,7 @@ def assert_same(one, other, tolerances):
             assert other[place] == value, place
 
 
-@pytest.fixture
-def places(monkeypatch):
+def counted(patch):
     """Counts how often a run says where it is, and ends it at the place that is asked for."""
     told: list[str] = []
     end: list[int] = []
@@ -59,8 +59,27 @@ def places(monkeypatch):
         if end and len(told) == end[0]:
             raise Killed
 
-    monkeypatch.setattr(Run, "at", at)
+    patch.setattr(Run, "at", at)
     return told, end
+
+
+@pytest.fixture
+def places(monkeypatch):
+    return counted(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """kind -> folder, metrics and number of places of its short run, which is run once."""
+
+    @cache
+    def run(kind):
+        folder = tmp_path_factory.mktemp(kind) / "whole"
+        with pytest.MonkeyPatch.context() as patch:
+            told, _ = counted(patch)
+            return folder, execute(short_run(kind)[0], folder, quiet=True), len(told)
+
+    return run
 
 
 def shipped():
@@ -71,11 +90,10 @@ def shipped():
 
 
 @pytest.mark.parametrize("kind", shipped())
-def test_a_killed_run_ends_as_an_undisturbed_one(kind, tmp_path, places):
+def test_a_killed_run_ends_as_an_undisturbed_one(kind, tmp_path, undisturbed, places):
     told, end = places
     recipe, tolerances = short_run(kind)
-    whole = execute(recipe, tmp_path / "whole", quiet=True)
-    steps = len(told)
+    _, whole, steps = undisturbed(kind)
     assert steps >= 2, f"runs of kind {kind} never say where they are"
     for place in sorted({(steps + 1) // 2, steps}):  # the chaos script kills at any place
         told.clear()
@@ -90,15 +108,14 @@ def test_a_killed_run_ends_as_an_undisturbed_one(kind, tmp_path, places):
 
 
 @pytest.mark.parametrize("kind", shipped())
-def test_a_finished_run_is_read_and_its_page_can_be_written_again(kind, tmp_path, places):
+def test_a_finished_run_is_read_and_its_page_can_be_written_again(kind, undisturbed, places):
     told, _ = places
     recipe, tolerances = short_run(kind)
-    metrics = execute(recipe, tmp_path / "run", quiet=True)
-    page = (tmp_path / "run" / "report.html").stat().st_size
-    told.clear()
-    assert_same(execute(recipe, tmp_path / "run", quiet=True), metrics, tolerances)
+    folder, metrics, _ = undisturbed(kind)
+    page = (folder / "report.html").stat().st_size
+    assert_same(execute(recipe, folder, quiet=True), metrics, tolerances)
     assert not told
-    assert recipe.report(tmp_path / "run").stat().st_size == pytest.approx(page, rel=0.2)
-    columns, rows = recipe.summary(recipe.folder(tmp_path / "run").metrics())
+    assert recipe.report(folder).stat().st_size == pytest.approx(page, rel=0.2)
+    columns, rows = recipe.summary(recipe.folder(folder).metrics())
     assert rows
     assert all(len(row) == len(columns) for row in rows)
