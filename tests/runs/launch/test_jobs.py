@@ -161,3 +161,15 @@ def test_mistakes_are_named():
         run_jobs([Job("a", double, (1,)), Job("a", double, (2,))])
     with pytest.raises(CosetError, match="workers=0 must be at least 1"):
         run_jobs([], workers=0)
+
+
+def test_a_script_that_starts_processes_wherever_it_is_imported_is_told(tmp_path):
+    """Each process imports the script that starts it: without a guard it would start processes, too."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from coset.runs.launch.jobs import Job, run_jobs\n"
+        "print(list(run_jobs([Job(name, str, ('1',)) for name in 'ab'])))\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert "belongs under if __name__ == '__main__':" in ran.stderr.splitlines()[-1]

@@ -76,7 +76,8 @@ def run_jobs(
         threads: Of a job; the cores of this machine are shared out by default.
 
     Raises:
-        CosetError: Ray is asked for and not installed, or the names or numbers are wrong.
+        CosetError: Ray is asked for and not installed, the names or numbers are wrong, or processes cannot begin as a
+            script starts them outside of ``if __name__ == "__main__":``.
     """
     if engine not in ENGINES:
         raise CosetError(f"engine {engine!r}: choose {' or '.join(ENGINES)}")
@@ -104,6 +105,7 @@ class _Worker:
     def __init__(self, threads: int):
         context = multiprocessing.get_context("spawn")  # forking a process with threads (PyTorch, Numba) can hang
         self.channel, theirs = context.Pipe()
+        self.serves = False  # until it says so
         self.process = context.Process(target=_serve, args=(theirs, threads))
         self.process.start()
         theirs.close()
@@ -120,6 +122,9 @@ class _Worker:
 
     def is_done(self) -> bool:
         """Whether it has answered, or died."""
+        if not self.serves and self.channel.poll():
+            with suppress(EOFError, OSError):
+                self.serves = self.channel.recv()
         return self.channel.poll() or not self.process.is_alive()
 
     def answer(self) -> tuple[Any, str | None, float] | None:
@@ -129,6 +134,11 @@ class _Worker:
                 return self.channel.recv()
         self.process.join()
         self.channel.close()
+        if not self.serves and self.process.exitcode == 1:
+            raise CosetError(
+                "a process ended before it began: each runs the script anew that starts it, so that what this does "
+                "belongs under if __name__ == '__main__':"
+            )
         return None
 
     def death(self) -> tuple[None, str, float]:
@@ -182,6 +192,7 @@ def _serve(driver: Connection, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before a job is received, and with it PyTorch imported
     try:
         with stop_on_signals(), suppress(EOFError):
+            driver.send(True)
             while True:
                 job: Job = driver.recv()
                 driver.send(_attempt(job.function, job.arguments, threads))
