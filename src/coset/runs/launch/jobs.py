@@ -105,8 +105,8 @@ class _Worker:
     def __init__(self, threads: int):
         context = multiprocessing.get_context("spawn")  # forking a process with threads (PyTorch, Numba) can hang
         self.channel, theirs = context.Pipe()
-        self.serves = False  # until it says so
-        self.process = context.Process(target=_serve, args=(theirs, threads))
+        self.serves = context.RawValue("b", False)
+        self.process = context.Process(target=_serve, args=(theirs, self.serves, threads))
         self.process.start()
         theirs.close()
 
@@ -122,9 +122,6 @@ class _Worker:
 
     def is_done(self) -> bool:
         """Whether it has answered, or died."""
-        if not self.serves and self.channel.poll():
-            with suppress(EOFError, OSError):
-                self.serves = self.channel.recv()
         return self.channel.poll() or not self.process.is_alive()
 
     def answer(self) -> tuple[Any, str | None, float] | None:
@@ -134,7 +131,7 @@ class _Worker:
                 return self.channel.recv()
         self.process.join()
         self.channel.close()
-        if not self.serves and self.process.exitcode == 1:
+        if not self.serves.value and self.process.exitcode == 1:
             raise CosetError(
                 "a process ended before it began: each runs the script anew that starts it, so that what this does "
                 "belongs under if __name__ == '__main__':"
@@ -186,13 +183,13 @@ def _next(jobs: Iterator[Job]) -> tuple[Job, int] | None:
     return None if job is None else (job, 0)
 
 
-def _serve(driver: Connection, threads: int) -> None:
+def _serve(driver: Connection, serves: Any, threads: int) -> None:
     """The body of a process."""
     _die_with_parent()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before a job is received, and with it PyTorch imported
     try:
         with stop_on_signals(), suppress(EOFError):
-            driver.send(True)
+            serves.value = True
             while True:
                 job: Job = driver.recv()
                 driver.send(_attempt(job.function, job.arguments, threads))
