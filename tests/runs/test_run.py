@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from typing import ClassVar, Literal
 
 import pytest
@@ -131,6 +132,25 @@ def test_a_signal_says_how_far_it_came_and_how_to_go_on(tmp_path, number, code):
     assert RunFolder(tmp_path / "run").status()["state"] == "stopped"
     assert execute(recipe(), tmp_path / "run", quiet=True)["sum"] == 6.0
     assert SumRecipe.done == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_an_interrupt_of_a_script_stops_the_run_also_where_a_library_makes_an_exit_of_it(tmp_path, monkeypatch, exits):
+    def interrupted(self, value, i):
+        if i == 0:
+            return value
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if exits:
+                sys.exit(1)
+            raise
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SumRecipe, "_one", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute(recipe(), tmp_path / "run", quiet=True)
+    assert RunFolder(tmp_path / "run").status()["state"] == "stopped"
 
 
 def test_pieces_that_could_not_be_removed_go_when_the_run_is_read(tmp_path):

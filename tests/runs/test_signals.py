@@ -8,7 +8,7 @@ import time
 import pytest
 
 from coset.runs.folder import RunFolder
-from coset.runs.signals import Stopped, stop_on_signals
+from coset.runs.signals import Stopped, stop_on_signals, watch_again
 
 
 class DeletedAtASignal:
@@ -89,3 +89,17 @@ def test_a_signal_that_code_of_others_drops_ends_the_run_before_it_begins(tmp_pa
     assert not folder.path.exists()
     folder.begin("kind: graphs\n")
     assert folder.holds_run()
+
+
+def test_signals_that_an_import_took_are_taken_back():
+    def command():
+        with stop_on_signals():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as extensions do
+            watch_again()
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Stopped):
+        command()
+    watch_again()  # nothing watches
+    assert signal.getsignal(signal.SIGINT) is before

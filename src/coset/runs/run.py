@@ -25,7 +25,7 @@ from coset.core.files import takes_paths
 from coset.core.outside import parse_tree
 from coset.runs.folder import CERTIFICATE, METRICS, RECIPE, RunFolder
 from coset.runs.launch import processes
-from coset.runs.signals import Stopped
+from coset.runs.signals import Stopped, watch_again
 from coset.runs.terminal import problems
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Run:
     def at(self, place: str) -> None:
         """Say where the run is, e.g. ``epoch 3 of 20``: what is told when it is stopped."""
         self.reached = place
+        watch_again()
         if self.live is not None:
             self.live.show()
 
@@ -139,6 +140,9 @@ def execute(
             _end(run, before, "stopped", str(reason))
             raise
         except BaseException as error:
+            if any(isinstance(each, KeyboardInterrupt) for each in (error, error.__context__)):
+                _end(run, before, "stopped", "signal SIGINT")
+                raise KeyboardInterrupt from None  # of which Lightning has made an exit of the whole process
             _end(run, before, "failed", " ".join(str(error).split()) or type(error).__name__)
             raise
     return metrics

@@ -10,7 +10,7 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -54,9 +54,11 @@ class Caught:
 
     Attributes:
         stop: ``None`` until a signal comes.
+        handler: Of the signals; ``None`` where they are not caught.
     """
 
     stop: Stopped | None = None
+    handler: Callable[[int, FrameType | None], None] | None = None
 
 
 _current = Caught()
@@ -71,6 +73,17 @@ def go_on() -> None:
     """
     if _current.stop is not None:
         raise _current.stop
+
+
+def watch_again() -> None:
+    """Take the signals back from code of others that took them, as extensions do while they are imported.
+
+    PARI does, which SnapPy brings, and whoever has SnapPy gets it imported by fsspec, which takes it for the compressor
+    of that name. What a signal raised then, others make other exceptions of, and nobody is told how to go on.
+    """
+    if _current.handler is not None and threading.current_thread() is threading.main_thread():
+        for each in WATCHED:
+            signal.signal(each, _current.handler)
 
 
 AGAIN = 0.02
@@ -109,6 +122,7 @@ def stop_on_signals() -> Iterator[Caught]:
         timers[-1].daemon = True
         timers[-1].start()
 
+    caught.handler = stop
     outer, _current = _current, caught
     before = {each: signal.signal(each, stop) for each in WATCHED}
     sys.unraisablehook = tell
