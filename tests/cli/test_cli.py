@@ -314,6 +314,12 @@ def test_a_signal_of_which_a_library_makes_an_error_of_its_own(coset, monkeypatc
     assert (code, problems.strip()) == (130, "stopped by SIGINT")
 
 
+def test_an_interrupt_of_which_typer_makes_a_bare_code_is_told(coset, monkeypatch):
+    monkeypatch.setattr(cli, "app", lambda *_, **__: 130)
+    code, _, problems = coset("list")
+    assert (code, problems.strip()) == (130, "error: stopped")
+
+
 def test_the_command_is_installed():
     command = os.path.join(os.path.dirname(sys.executable), "coset")
     assert subprocess.check_output([command, "--version"], text=True).startswith("coset ")

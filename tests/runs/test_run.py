@@ -146,11 +146,12 @@ def test_an_interrupt_of_a_script_stops_the_run_also_where_a_library_makes_an_ex
                 sys.exit(1)
             raise
 
-    with monkeypatch.context() as patch:
-        patch.setattr(SumRecipe, "_one", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            execute(recipe(), tmp_path / "run", quiet=True)
+    monkeypatch.setattr(SumRecipe, "_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute(recipe(), tmp_path / "run", quiet=True)
     assert RunFolder(tmp_path / "run").status()["state"] == "stopped"
+    with stop_on_signals(), pytest.raises(Stopped, match=r"^stopped by SIGINT at number 1; go on with: coset run"):
+        execute(recipe(), tmp_path / "run", quiet=True)
 
 
 def test_pieces_that_could_not_be_removed_go_when_the_run_is_read(tmp_path):

@@ -124,6 +124,10 @@ def _root(
     """Deep learning on data and networks with symmetry."""
 
 
+INTERRUPTED = 130
+"""Exit code after SIGINT."""
+
+
 def main() -> None:
     """Entry point: one line and exit code 1 for a mistake, 2 for a mistyped command, 143 or 130 after a signal; a
     traceback with ``--debug``."""
@@ -132,11 +136,14 @@ def main() -> None:
     caught = Caught()
     try:
         with stop_on_signals() as caught:
-            sys.exit(app(arguments, prog_name="coset", standalone_mode=False))
+            code = app(arguments, prog_name="coset", standalone_mode=False)
+            if code == INTERRUPTED:  # what Typer makes of an interrupt, without a word
+                raise KeyboardInterrupt
+            sys.exit(code)
     except Stopped as stop:
         _stopped(stop)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped", 130)
+        _fail("stopped", INTERRUPTED)
     except Exception as error:
         if caught.stop is not None:  # and a library made an error of it
             _stopped(caught.stop)

@@ -25,7 +25,7 @@ from coset.core.files import takes_paths
 from coset.core.outside import parse_tree
 from coset.runs.folder import CERTIFICATE, METRICS, RECIPE, RunFolder
 from coset.runs.launch import processes
-from coset.runs.signals import Stopped, watch_again
+from coset.runs.signals import signal_behind, watch_again, watched
 from coset.runs.terminal import problems
 
 if TYPE_CHECKING:
@@ -132,17 +132,14 @@ def execute(
             _follow(run, before[1])
         try:
             metrics = _carry_out(run, prepared, before)
-        except Stopped as stop:
-            _end(run, before, "stopped", f"signal {stop.name}")
-            stop.told(run.reached, f"coset run --resume {run.folder}" if run.folder.resumable() else "")
-            raise
         except GivenUp as reason:
             _end(run, before, "stopped", str(reason))
             raise
         except BaseException as error:
-            if any(isinstance(each, KeyboardInterrupt) for each in (error, error.__context__)):
-                _end(run, before, "stopped", "signal SIGINT")
-                raise KeyboardInterrupt from None  # of which Lightning has made an exit of the whole process
+            if (stop := signal_behind(error)) is not None:
+                _end(run, before, "stopped", f"signal {stop.name}")
+                stop.told(run.reached, f"coset run --resume {run.folder}" if run.folder.resumable() else "")
+                raise (stop if watched() else KeyboardInterrupt) from None
             _end(run, before, "failed", " ".join(str(error).split()) or type(error).__name__)
             raise
     return metrics

@@ -86,6 +86,24 @@ def watch_again() -> None:
             signal.signal(each, _current.handler)
 
 
+def signal_behind(error: BaseException) -> Stopped | None:
+    """The signal that an exception comes of, also where code of others made another exception of it.
+
+    A library that took SIGINT for itself interrupts as Python does, and Lightning makes an exit of an interrupt.
+    """
+    for each in (error, error.__context__):
+        if isinstance(each, Stopped):
+            return each
+        if isinstance(each, KeyboardInterrupt):
+            return Stopped(signal.SIGINT)
+    return None
+
+
+def watched() -> bool:
+    """Whether signals raise :class:`Stopped`, as in commands: in a notebook SIGINT is a ``KeyboardInterrupt``."""
+    return _current.handler is not None
+
+
 AGAIN = 0.02
 """Seconds after which a signal is raised again that came while an object was deleted."""
 
