@@ -40,7 +40,7 @@ ALLOWED = {
     ("weights/merging/merge_file.py", "read_text"): "/proc/self/status",
     ("core/machine.py", "read_text"): "/proc/meminfo",
     ("weights/lora/data/zoo.py", "open_memmap"): "the collection that is being written",
-    ("weights/lora/data/checksums.py", "open"): "checksums of files that are checked to be regular before",
+    ("weights/checksums.py", "open"): "checksums of files that are checked to be regular before",
     ("graphs/data/sharding.py", "open"): "the first megabyte of a table, whose columns were read before",
     ("topology/data/meshes.py", "tarfile.open"): "an archive of Debian's",
     ("graphs/benches/brec_protocol.py", "open"): "its own verdicts, to add a line",

@@ -365,6 +365,31 @@ def test_an_interrupted_merge_goes_on(pair):
     assert all(torch.equal(a[n], v) for n, v in b.items())
 
 
+def tripled(folder):
+    """All its weights times three."""
+    for shard in folder.glob("*.safetensors"):
+        tensors = load_file(shard)
+        save_file({n: 3 * v for n, v in tensors.items()}, shard, metadata={"format": "pt"})
+
+
+def test_training_on_models_that_changed_begins_anew(pair):
+    merge = load(written(pair, parameters="steps: 20, rank: 2"))
+
+    def stop(step, of):
+        if step == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge_file.run(merge, progress=stop)
+    assert (pair / ".out.training" / "state.pt").is_file()
+    tripled(pair / "m1")
+    steps = []
+    facts = merge_file.run(merge, progress=lambda step, of: steps.append(step))
+    assert steps[0] == 1
+    fresh = merge_file.run(merge.model_copy(update={"output": str(pair / "fresh")}))
+    assert facts["first_loss"] == fresh["first_loss"]
+
+
 def test_check_says_what_will_happen(pair):
     lines = merge_file.check(load(written(pair)))
     assert "m0: vit" in lines[0]
@@ -433,10 +458,32 @@ def test_what_is_no_sequence_of_linear_layers(tmp_path, capsys, monkeypatch):
 def test_a_merge_that_is_done_is_not_done_again(pair, monkeypatch):
     first = merge_file.run(load(written(pair, "linear")))
     monkeypatch.setattr(merge_file, "_run", pytest.fail)
-    assert merge_file.run(load(written(pair, "linear")))["seconds"] == first["seconds"]
+    again = merge_file.run(load(written(pair, "linear")))
+    assert again["seconds"] == first["seconds"]
+    assert "nothing was done" in again["notes"][-1]
     monkeypatch.undo()
     with pytest.raises(CosetError, match="exists already"):
         merge_file.run(load(written(pair, "average")))
+
+
+@pytest.mark.parametrize("changed", ["m0", "base", "x1.safetensors"])
+def test_a_merge_whose_files_changed_is_not_taken_for_done(pair, changed, capsys, monkeypatch):
+    """Neither a model nor the base nor samples may be others than they were."""
+    vit(pair / "base", 2, 3)
+    path = written(pair, "task_arithmetic", more="base_model: base\n")
+    merge_file.run(load(path))
+    kept = {file.name: file.read_bytes() for file in (pair / "out").iterdir()}
+    tripled(pair / changed) if (pair / changed).is_dir() else save_file(
+        {"pixel_values": torch.zeros(12, 1, 8, 8)}, pair / changed
+    )
+    monkeypatch.setattr(sys, "argv", ["coset", "merge", str(path), "--quiet"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert re.search(rf"{changed}.* has changed since .*out was merged: choose another", capsys.readouterr().err)
+    assert kept == {file.name: file.read_bytes() for file in (pair / "out").iterdir()}
+    facts = merge_file.run(load(path).model_copy(update={"output": str(pair / "anew")}))
+    assert len(facts["made_from"]) > 5
 
 
 def test_of_two_merges_into_one_folder_the_second_is_told(pair):

@@ -18,7 +18,7 @@ from coset.core.errors import CosetError
 from coset.core.files import takes_paths, write_json
 from coset.core.options import Options
 from coset.core.outside import read_numbers, read_tree
-from coset.weights.lora.data.checksums import checksum
+from coset.weights.checksums import checksum
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.survey import DIFFERENT

@@ -24,6 +24,12 @@ HEADS = ("classifier.", "pre_classifier.", "qa_outputs.", "score.")
 """Beginnings of parameters that belong to a task."""
 LAST = ("classifier.out_proj", "classifier", "score", "qa_outputs")
 """Modules that give classes, in the order in which they are looked for."""
+SIDE_FILES = (
+    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json",
+    "preprocessor_config.json",
+)  # fmt: skip
+"""What goes with the weights into a merged folder."""
 ANSWERS = {
     "ForSequenceClassification": "sequences", "ForImageClassification": "images", "ForTokenClassification": "tokens",
     "ForQuestionAnswering": "spans",
@@ -116,6 +122,10 @@ class Checkpoint:
             with tensor_file(path) as file:
                 found |= {n: file.get_slice(n).get_dtype() for n, at in self.files.items() if at == path}
         return found
+
+    def side_files(self) -> list[Path]:
+        """Those of :data:`SIDE_FILES` that are there."""
+        return [self.folder / name for name in SIDE_FILES if (self.folder / name).is_file()]
 
     @property
     def classes(self) -> int:

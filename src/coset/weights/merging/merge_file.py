@@ -22,6 +22,7 @@ from coset.core.files import claimed_output, json_text, make_folder, write_json,
 from coset.core.machine import memory_free
 from coset.core.outside import read_text, read_tree
 from coset.relations.kernels.threads import pytorch_threads
+from coset.weights.checksums import checksum
 from coset.weights.merging import checkpoints, compatibility, writing
 from coset.weights.merging.augmentation import augmented
 from coset.weights.merging.checkpoints import Checkpoint
@@ -44,11 +45,6 @@ from coset.weights.merging.trained import aligned, exactness, supernet
 LARGE = 250_000_000
 """Bytes of a model in float32 from which FS-Merge leaves models on disk, unless it is told otherwise."""
 STATE = "state.pt"
-SIDE_FILES = (
-    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json",
-    "preprocessor_config.json",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,7 @@ class _Job:
     Attributes:
         merge: What is to be done.
         opened: The models.
+        made_from: Checksums, see :func:`_made_from`.
         folder: To write to.
         kept: Folder of what training can go on from.
         progress: Told after each step of training.
@@ -65,6 +62,7 @@ class _Job:
 
     merge: MergeFile
     opened: Sequence[Checkpoint]
+    made_from: dict[str, str]
     folder: Path
     kept: Path
     progress: Progress | None
@@ -108,8 +106,8 @@ def check(merge: MergeFile) -> list[str]:
 def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]:
     """Merge, and write the output whole or not at all; returns what is in its ``merge.json``.
 
-    Training that was interrupted goes on where it was kept last, if the merge file is the same; a merge that is done
-    is not done again.
+    Training that was interrupted goes on where it was kept last, if the merge file and what it names are the same; a
+    merge that is done is not done again, which a note says.
 
     Raises:
         CosetError: See :func:`check`; or the output exists already.
@@ -121,11 +119,30 @@ def run(merge: MergeFile, *, progress: Progress | None = None) -> dict[str, Any]
 
 
 def _finished(merge: MergeFile, output: Path) -> dict[str, Any] | None:
-    """What is in the ``merge.json`` of the very same merge that was done before."""
+    """What is in the ``merge.json`` of the very same merge that was done before, and a note that it was.
+
+    Raises:
+        CosetError: A model, its samples or a tokenizer are no longer what they were then.
+    """
     if not (output / "merge.json").is_file():
         return None
     facts = read_tree(output / "merge.json", dict[str, Any])
-    return facts if json_text(facts.get("merge")) == json_text(merge.model_dump(mode="json")) else None
+    if json_text(facts.get("merge")) != json_text(merge.model_dump(mode="json")) or "made_from" not in facts:
+        return None
+    before, now = facts["made_from"], _made_from(merge, _open(merge))
+    changed = next((file for file in {**now, **before} if now.get(file) != before.get(file)), None)
+    if changed is not None:
+        raise CosetError(f"{changed} has changed since {output} was merged: choose another output, or remove that one")
+    return facts | {"notes": [*facts["notes"], "this merge was done before, of the same files: nothing was done"]}
+
+
+def _made_from(merge: MergeFile, opened: Sequence[Checkpoint]) -> dict[str, str]:
+    """The SHA-256 of each file that the result depends on, by its path."""
+    folders = [*opened, *([Checkpoint(Path(merge.base_model))] if merge.base_model else [])]
+    files = [Path(file) for m in merge.models for file in (m.inputs, m.test) if file is not None]
+    for one in folders:
+        files += [one.folder / "config.json", *one.files.values(), *one.side_files()]
+    return {str(file): checksum(file) for file in sorted(set(files))}
 
 
 def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str, Any]:
@@ -137,10 +154,11 @@ def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str,
     _needs(merge)
     _disk(merge, opened)
     samples_that_fit(merge, opened)
-    facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "notes": notes}
+    made_from = _made_from(merge, opened)
+    facts: dict[str, Any] = {"merge": merge.model_dump(mode="json"), "made_from": made_from, "notes": notes}
     kept = output.with_name(f".{output.name}.training")
     with writing.new_folder(output) as folder, _training_folder(kept):
-        teachers, job = None, _Job(merge, opened, folder, kept, progress)
+        teachers, job = None, _Job(merge, opened, made_from, folder, kept, progress)
         if moves(merge.layers, opened):
             _write_stacked(job, _stack(merge, opened))
         elif merge.method.mix is not None:
@@ -148,9 +166,8 @@ def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str,
         else:
             teachers, more = _write_merged(job)
             facts |= more
-        for name in SIDE_FILES:
-            if (opened[0].folder / name).is_file():
-                shutil.copy(opened[0].folder / name, folder / name)
+        for file in opened[0].side_files():
+            shutil.copy(file, folder / file.name)
         facts["seconds"] = round(time.monotonic() - started, 1)
         facts["peak_memory_mb"] = round(_peak_memory() / 1e6)
         if any(m.test or m.inputs for m in merge.models) and _heads(merge, opened) == "join":
@@ -402,7 +419,7 @@ def _train(
     job: _Job, begin: Begin, teachers: Sequence[Teacher], samples: list[Inputs]
 ) -> tuple[Merged, dict[str, Any]]:  # fmt: skip
     merge, p = job.merge, job.merge.parameters
-    state = _training_state(merge, job.kept)
+    state = _training_state(job)
     teachers, init = aligned(teachers, samples, p.init)
     on_disk = _on_disk(merge, job.opened)
     if on_disk:
@@ -436,11 +453,12 @@ def _training_folder(kept: Path) -> Iterator[None]:
         raise
 
 
-def _training_state(merge: MergeFile, kept: Path) -> Path:
-    """File in which training is kept; an earlier one is gone unless it is of the very same merge."""
-    kept.mkdir(parents=True, exist_ok=True)
-    text = hashlib.sha256(json.dumps(merge.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-    mark, state = kept / "merge.sha256", kept / STATE
+def _training_state(job: _Job) -> Path:
+    """File in which training is kept; an earlier one is gone unless it is of the very same merge of the same files."""
+    job.kept.mkdir(parents=True, exist_ok=True)
+    whole = json.dumps([job.merge.model_dump(mode="json"), job.made_from], sort_keys=True)
+    text = hashlib.sha256(whole.encode()).hexdigest()
+    mark, state = job.kept / "merge.sha256", job.kept / STATE
     if not mark.is_file() or read_text(mark) != text:
         state.unlink(missing_ok=True)
     write_text(mark, text)

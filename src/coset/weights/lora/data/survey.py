@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from coset.core.errors import CosetError
+from coset.weights.checksums import checksum
 from coset.weights.lora.data.adapters import LoraAdapter
-from coset.weights.lora.data.checksums import checksum
 from coset.weights.lora.data.factors import Layout
 from coset.weights.lora.data.magnitudes import groups_of
 from coset.weights.lora.data.naming import canonical

@@ -23,8 +23,8 @@ from typing_extensions import TypedDict
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, takes_paths, write_text
 from coset.core.outside import inside, read_arrays, read_tree
+from coset.weights.checksums import checksum
 from coset.weights.lora.data.adapters import LoraAdapter
-from coset.weights.lora.data.checksums import checksum
 from coset.weights.lora.data.factors import Factors, Layout, padded
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import load_lora, natural_key

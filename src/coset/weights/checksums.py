@@ -1,4 +1,4 @@
-"""Hashes of the content of files, by which collections know whether they are still those of their adapters."""
+"""Hashes of the content of files, by which collections and merges know whether these are as they were."""
 
 from __future__ import annotations
 
