@@ -89,6 +89,75 @@ def test_what_cannot_be_merged_is_told(kind, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+WORDS = [f"w{i}" for i in range(6)]
+SWAPPED = ["w1", "w0", *WORDS[2:]]
+
+
+def tokenizer(words=WORDS, merges=(), added=(), kind="BPE"):
+    """The text of a ``tokenizer.json``."""
+    vocabulary = {word: i for i, word in enumerate(words)}
+    tokens = [{"id": i, "content": word, "special": True} for i, word in added]
+    return json.dumps({"model": {"type": kind, "vocab": vocabulary, "merges": list(merges)}, "added_tokens": tokens})
+
+
+def numbered(words):
+    return json.dumps({word: i for i, word in enumerate(words)})
+
+
+def decoder(word):
+    return json.dumps({"added_tokens_decoder": {"5": {"content": word}}})
+
+
+ANOTHER = "is another vocabulary than"
+OTHER_WORDS = {  # files of the first folder, of the second, and what is said
+    "vocab.json": ({"vocab.json": numbered(WORDS)}, {"vocab.json": numbered(SWAPPED)}, rf"x/vocab\.json {ANOTHER}"),
+    "merges.txt": ({"merges.txt": "#version: 0.2\na b\n"}, {"merges.txt": "b a\n"}, rf"x/merges\.txt {ANOTHER}"),
+    "tokenizer.model": ({"tokenizer.model": "one"}, {"tokenizer.model": "other"}, rf"x/tokenizer\.model {ANOTHER}"),
+    "spiece.model": ({"spiece.model": "one"}, {"spiece.model": "other"}, rf"x/spiece\.model {ANOTHER}"),
+    "tiktoken": ({"qwen.tiktoken": "one"}, {"qwen.tiktoken": "other"}, rf"x/qwen\.tiktoken {ANOTHER}"),
+    "merges in tokenizer.json": ({"tokenizer.json": tokenizer(merges=["w0 w1"])},
+                                 {"tokenizer.json": tokenizer(merges=["w1 w0"])}, ANOTHER),
+    "files of two kinds": ({"vocab.txt": "\n".join(WORDS)}, {"tokenizer.json": tokenizer(SWAPPED)},
+                           r"x/tokenizer\.json is another vocabulary than .*a/vocab\.txt"),
+    "added tokens": ({"tokenizer.json": tokenizer(WORDS[:5], added=[(5, "<im>")])},
+                     {"tokenizer.json": tokenizer(WORDS[:5], added=[(5, "<tool>")])}, "token 5 is '<tool>', but in .*"),
+    "added_tokens.json": ({"added_tokens.json": '{"<im>": 5}'}, {"tokenizer_config.json": decoder("<tool>")},
+                          "x: token 5 is '<tool>', but in .*a it is '<im>'"),
+}  # fmt: skip
+
+
+def with_files(folder, files):
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("kind", OTHER_WORDS)
+def test_the_same_number_has_to_be_the_same_word(kind, tmp_path):
+    """Whichever files say so."""
+    own, other, said = OTHER_WORDS[kind]
+    first = with_files(model(tmp_path / "a"), own)
+    second = with_files(model(tmp_path / "x", 1), other)
+    with pytest.raises(CosetError, match=said):
+        merged(tmp_path, first, second)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_words_in_other_files(tmp_path):
+    """Merges as texts and as pairs, ends of lines, a version; a token that one alone has is told."""
+    own = {"tokenizer.json": tokenizer(WORDS[:5], ["w0 w1"]), "tokenizer_config.json": "{}"}
+    pairs = tokenizer(WORDS[:5], [["w0", "w1"]], added=[(5, "<im>"), (4, "w4")])
+    for n, other in enumerate((
+        {"tokenizer.json": pairs},
+        {"vocab.json": numbered(WORDS[:5]), "merges.txt": "#version: 0.2\nw0 w1\n", "added_tokens.json": '{"<im>": 5}'},
+        {"vocab.txt": "\r\n".join(WORDS[:5]) + "\r\n", "tokenizer_config.json": decoder("<im>")},
+    )):  # fmt: skip
+        (tmp_path / str(n)).mkdir()
+        first, second = (with_files(model(tmp_path / str(n) / k, n), f) for k, f in (("a", own), ("x", other)))
+        _, facts, _ = merged(tmp_path / str(n), first, second)
+        assert [note for note in facts["notes"] if "'<im>' of" in note and "whose tokenizer is kept" in note]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_not_finite_are_found_however_they_add(value):
     large = torch.full((8, 4), 3e38)  # a sum of them is not finite, they are

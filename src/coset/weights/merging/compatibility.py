@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel
+from typing import Literal
 
 from coset.core.errors import CosetError
-from coset.core.outside import read_bytes, read_tree
+from coset.weights.merging import vocabularies
 from coset.weights.merging.checkpoints import Checkpoint
 from coset.weights.merging.families import FAMILIES
 
@@ -28,10 +23,6 @@ WIDTHS = (
     "n_heads",
 )  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
-
-
-class _Tokenizer(BaseModel):
-    model: dict[str, Any] = {}
 
 
 def usual_heads(checkpoint: Checkpoint) -> Heads:
@@ -81,7 +72,7 @@ def check_fit(
         if len(set(sizes)) > 1:
             raise CosetError(f"{other.folder}: heads are {sizes[1]} wide, those of {first.folder} {sizes[0]}")
         _check_tensors(first, other, equal_widths, heads)
-        _check_tokenizers(first, other)
+        notes += vocabularies.check_same(first.folder, other.folder)
         eps = [c.config.get("layer_norm_eps") for c in (first, other)]
         if eps[0] != eps[1]:
             notes.append(
@@ -142,22 +133,3 @@ def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool, hea
     for name in sorted(set(a) - ignored) if equal_widths else ():
         if a[name] != b[name]:
             raise CosetError(f"{other.folder}: {name} has shape {b[name]}, {first.folder} {a[name]}")
-
-
-def _check_tokenizers(first: Checkpoint, other: Checkpoint) -> None:
-    for name in ("vocab.txt", "tokenizer.json"):
-        files = [c.folder / name for c in (first, other)]
-        if all(f.is_file() for f in files):
-            a, b = (_vocabulary(f) for f in files)
-            if a != b:
-                raise CosetError(
-                    f"{files[1]} is another vocabulary than {files[0]}: the same number would mean other words; "
-                    "train both with one tokenizer"
-                )
-
-
-def _vocabulary(path: Path) -> str:
-    if path.suffix == ".json":
-        vocabulary = read_tree(path, _Tokenizer).model.get("vocab")
-        return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
-    return hashlib.sha256(read_bytes(path)).hexdigest()
