@@ -93,6 +93,66 @@ WORDS = [f"w{i}" for i in range(6)]
 SWAPPED = ["w1", "w0", *WORDS[2:]]
 
 
+def poisoned(folder):
+    name = "model.norm.weight"
+    tensors = safetensors.load_file(folder / "model.safetensors")
+    tensors[name][0] = torch.nan
+    safetensors.save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+BASES = {
+    "missing": (lambda at: at / "x", "x is not a folder"),
+    "of more words": (lambda at: model(at / "x", 2, config={"vocab_size": 7}), "x: vocab_size=7, but .*a has vocab_s"),
+    "wider": (lambda at: model(at / "x", 2, config={"hidden_size": 8}), "x: hidden_size=8, but .*a has hidden_size=4"),
+    "deeper": (lambda at: model(at / "x", 2, config={"num_hidden_layers": 2}), "x: num_hidden_layers=2, but"),
+    "of another kind": (lambda at: model(at / "x", 2, config={"model_type": "bert"}), "x: model_type=bert, but"),
+    "other rotations": (lambda at: model(at / "x", 2, config={"rope_theta": 5e5}), "x: rope_"),
+    "lacking a tensor": (lambda at: model(at / "x", 2, ("model.norm.weight",)), r"x lacks model\.norm\.weight"),
+    "another shape": (lambda at: model(at / "x", 2, **{"model.norm.weight": torch.ones(1)}),
+                      r"x: model\.norm\.weight has shape \(1,\), .*a \(4,\)"),
+    "not finite": (lambda at: poisoned(model(at / "x", 2)), r"model\.norm\.weight holds numbers that are not finite"),
+    "whole numbers": (lambda at: model(at / "x", 2, dtype=torch.int8), "is stored as I8: quantised models cannot"),
+    "other tokens": (lambda at: with_files(model(at / "x", 2), {"vocab.json": numbered(SWAPPED)}), "another vocabula"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_base_that_does_not_fit_is_told_before_work_starts(kind, tmp_path):
+    make, said = BASES[kind]
+    first = with_files(model(tmp_path / "a"), {"vocab.json": numbered(WORDS)})
+    make(tmp_path)
+    for work in (merge_file.check, merge_file.run):
+        with pytest.raises(CosetError, match=said):
+            work(on_base(tmp_path, first, "ties"))
+        assert not list(tmp_path.glob("*out*"))
+
+
+def on_base(folder, first, method):
+    (folder / "merge.yaml").write_text(
+        f"merge_method: {method}\nmodels:\n  - model: {first}\nbase_model: x\noutput: out"
+    )
+    return merge_options.load(folder / "merge.yaml")
+
+
+def test_the_only_model_of_a_base_is_looked_at(tmp_path):
+    first = poisoned(model(tmp_path / "a"))
+    model(tmp_path / "x", 2)
+    with pytest.raises(CosetError, match="not finite"):
+        merge_file.check(on_base(tmp_path, first, "task_arithmetic"))
+
+
+def test_a_base_may_hold_more_and_methods_without_one_leave_it_alone(tmp_path):
+    first = model(tmp_path / "a")
+    model(tmp_path / "x", 2, **{"visual.weight": torch.ones(2)})
+    merge_file.run(on_base(tmp_path, first, "task_arithmetic"))
+    for name, value in safetensors.load_file(tmp_path / "out" / "model.safetensors").items():
+        torch.testing.assert_close(value, safetensors.load_file(first / "model.safetensors")[name])
+    (tmp_path / "new").mkdir()
+    _, facts, _ = merged(tmp_path / "new", first, model(tmp_path / "b", 1), base_model="nowhere")
+    assert "merge_method=linear does not look at base_model, which is left unread" in facts["notes"]
+
+
 def tokenizer(words=WORDS, merges=(), added=(), kind="BPE"):
     """The text of a ``tokenizer.json``."""
     vocabulary = {word: i for i, word in enumerate(words)}

@@ -32,8 +32,9 @@ def usual_heads(checkpoint: Checkpoint) -> Heads:
 
 
 def check_fit(
-    checkpoints: Sequence[Checkpoint], *, equal_widths: bool, wired: bool = True, heads: Heads = "join"
-) -> list[str]:
+    checkpoints: Sequence[Checkpoint], *, equal_widths: bool, wired: bool = True, heads: Heads = "join",
+    base: Checkpoint | None = None,
+) -> list[str]:  # fmt: skip
     """Whether models can be merged, from configurations and headers; returns notes.
 
     Args:
@@ -41,6 +42,7 @@ def check_fit(
         equal_widths: Whether the method needs them.
         wired: Whether it has to know how the network is wired, and so its family.
         heads: Whether classes of heads will stand side by side, heads are merged as all else is, or each is kept.
+        base: What the models began as, if the method looks at it.
 
     Raises:
         CosetError: They cannot; the message names the file, the key and both values.
@@ -60,29 +62,37 @@ def check_fit(
     if with_head and len(with_head) < len(checkpoints):
         lacking = next(c for c in checkpoints if not c.classes)
         raise CosetError(f"{lacking.folder} has no head, {with_head[0].folder} has one: give all with heads, or none")
-    for other in checkpoints[1:]:
-        for key in MUST_AGREE + (WIDTHS if equal_widths else ()):
-            a, b = first.config.get(key), other.config.get(key)
-            if a != b:
-                more = " (this method needs equal widths; fs_merge does not)" if key in WIDTHS else ""
-                raise CosetError(f"{other.folder}: {key}={b}, but {first.folder} has {key}={a}{more}")
+    for other in [*checkpoints[1:], *([] if base is None else [base])]:
+        _check_settings(first, other, equal_widths)
         sizes = [
             c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other) if wired and c.has_heads
         ]
         if len(set(sizes)) > 1:
             raise CosetError(f"{other.folder}: heads are {sizes[1]} wide, those of {first.folder} {sizes[0]}")
-        _check_tensors(first, other, equal_widths, heads)
+        if other is not base:
+            _check_tensors(first, other, equal_widths, heads)
         notes += vocabularies.check_same(first.folder, other.folder)
         eps = [c.config.get("layer_norm_eps") for c in (first, other)]
         if eps[0] != eps[1]:
             notes.append(
                 f"layer_norm_eps is {eps[0]} in {first.folder} and {eps[1]} in {other.folder}: the first is kept"
             )
+    if base is not None:
+        _check_base(checkpoints, base, heads)
+        checkpoints = [*checkpoints, base]
     stored = [_stored_as(c) for c in checkpoints]
     if len(set(stored)) > 1:
         listed = ", ".join(f"{kind} in {c.folder}" for kind, c in zip(stored, checkpoints, strict=True))
         notes.append(f"numbers are stored as {listed}: they are merged in float32 and written as `dtype` says")
     return notes
+
+
+def _check_settings(first: Checkpoint, other: Checkpoint, equal_widths: bool) -> None:
+    for key in MUST_AGREE + (WIDTHS if equal_widths else ()):
+        a, b = first.config.get(key), other.config.get(key)
+        if a != b:
+            more = " (this method needs equal widths; fs_merge does not)" if key in WIDTHS else ""
+            raise CosetError(f"{other.folder}: {key}={b}, but {first.folder} has {key}={a}{more}")
 
 
 def _stored_as(checkpoint: Checkpoint) -> str:
@@ -116,6 +126,19 @@ def _check_heads(checkpoints: Sequence[Checkpoint], heads: Heads) -> None:
                 f"{other.folder}: its classes are {', '.join(b)}, those of {first.folder} {', '.join(a)}: heads of "
                 "other classes have no average (heads: join, keep)"
             )
+
+
+def _check_base(checkpoints: Sequence[Checkpoint], base: Checkpoint, heads: Heads) -> None:
+    """Whether the base has all that is merged; heads that are not merged it need not have, and it may have more."""
+    first, there = checkpoints[0], base.shapes()
+    apart = {"join": first.head, "keep": first.of_task, "average": ()}[heads]
+    for name, shape in first.shapes().items():
+        if name in apart or not all(name in c.files for c in checkpoints):
+            continue
+        if name not in there:
+            raise CosetError(f"{base.folder} lacks {name}, which {first.folder} has")
+        if there[name] != shape:
+            raise CosetError(f"{base.folder}: {name} has shape {there[name]}, {first.folder} {shape}")
 
 
 def _check_tensors(first: Checkpoint, other: Checkpoint, equal_widths: bool, heads: Heads) -> None:

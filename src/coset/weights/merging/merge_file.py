@@ -74,8 +74,8 @@ def check(merge: MergeFile) -> list[str]:
     Raises:
         CosetError: The models do not fit together, a tensor is damaged or not finite, or samples are missing.
     """
-    opened = _open(merge)
-    notes = _fitting(merge, opened)
+    opened, base = _open(merge), _base(merge)
+    notes = _fitting(merge, opened, base)
     lines = []
     for model, one in zip(merge.models, opened, strict=True):
         shapes = one.shapes()
@@ -88,6 +88,10 @@ def check(merge: MergeFile) -> list[str]:
             names = [n for n in opened[i].files if n in opened[j].files]
             cosine = weight_cosine(names, opened[i], opened[j])
             lines.append(str(Diagnosis((merge.models[i].task, merge.models[j].task), cosine)))
+    for one in [*(opened if len(opened) == 1 else []), *([] if base is None else [base])]:
+        for name in opened[0].files:  # which no cosine has looked at
+            if name in one.files:
+                one[name]
     _needs(merge)
     if moves(merge.layers, opened):
         _stack(merge, opened)
@@ -138,7 +142,8 @@ def _finished(merge: MergeFile, output: Path) -> dict[str, Any] | None:
 
 def _made_from(merge: MergeFile, opened: Sequence[Checkpoint]) -> dict[str, str]:
     """The SHA-256 of each file that the result depends on, by its path."""
-    folders = [*opened, *([Checkpoint(Path(merge.base_model))] if merge.base_model else [])]
+    base = _base(merge)
+    folders = [*opened, *([] if base is None else [base])]
     files = [Path(file) for m in merge.models for file in (m.inputs, m.test) if file is not None]
     for one in folders:
         files += [one.folder / "config.json", *one.files.values(), *one.side_files()]
@@ -149,8 +154,8 @@ def _run(merge: MergeFile, output: Path, progress: Progress | None) -> dict[str,
     started = time.monotonic()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CosetError(f"{output} exists already: choose another output")
-    opened = _open(merge)
-    notes = _fitting(merge, opened)
+    opened, base = _open(merge), _base(merge)
+    notes = _fitting(merge, opened, base)
     _needs(merge)
     _disk(merge, opened)
     samples_that_fit(merge, opened)
@@ -182,12 +187,23 @@ def _open(merge: MergeFile) -> list[Checkpoint]:
     return [Checkpoint(Path(m.model)) for m in merge.models]
 
 
-def _fitting(merge: MergeFile, opened: Sequence[Checkpoint]) -> list[str]:
+def _base(merge: MergeFile) -> Checkpoint | None:
+    """What the models began as, if the method looks at it."""
+    used = merge.method.base or merge.method.base_optional
+    return Checkpoint(Path(merge.base_model)) if used and merge.base_model is not None else None
+
+
+def _fitting(merge: MergeFile, opened: Sequence[Checkpoint], base: Checkpoint | None) -> list[str]:
     method = merge.method
     wired = method.mix is None
     if wired and merge.heads == "average":
         raise CosetError(f"merge_method={merge.merge_method} gives each task its own head: heads: join | keep")
-    return compatibility.check_fit(opened, equal_widths=not method.any_width, wired=wired, heads=_heads(merge, opened))
+    notes = compatibility.check_fit(
+        opened, equal_widths=not method.any_width, wired=wired, heads=_heads(merge, opened), base=base
+    )
+    if base is None and merge.base_model is not None:
+        notes.append(f"merge_method={merge.merge_method} does not look at base_model, which is left unread")
+    return notes
 
 
 def _heads(merge: MergeFile, opened: Sequence[Checkpoint]) -> Heads:
@@ -274,12 +290,9 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     sizes = {n: _numel(shapes[n]) * dtype.itemsize for n in shared}
     for name in head:  # of all models, or of the first
         sizes[name] = _numel((classes, *shapes[name][1:]) if classes else shapes[name]) * dtype.itemsize
-    base = Checkpoint(Path(merge.base_model)) if merge.base_model else None
-    if base is not None and (lacking := next((n for n in shared if n not in base.files), None)):
-        raise CosetError(f"{base.folder} lacks {lacking}, which {opened[0].folder} has")
     numbers = {name for name, kind in opened[0].dtypes().items() if kind.startswith(("F", "BF"))}
     merged = called(
-        mix, opened, names=shared, base=base, seed=merge.seed, values=_values(merge, opened), **_plain(merge)
+        mix, opened, names=shared, base=_base(merge), seed=merge.seed, values=_values(merge, opened), **_plain(merge)
     )
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
