@@ -54,6 +54,13 @@ def save(model, folder, **options):
         model.save_pretrained(folder, **options)
 
 
+def loaded(folder):
+    """As PEFT does it, which warns of every rank pattern of its AdaLoRA."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return peft.PeftModel.from_pretrained(Net(), folder)
+
+
 def updates_of(model):
     """What PEFT adds to each weight."""
     found = {}
@@ -103,11 +110,33 @@ by_peft("PEFT: biases trained", lora(bias="lora_only"))
 by_peft("PEFT: all linear layers", lora(target_modules="all-linear"))
 by_peft("PEFT: .bin", lora(), safe_serialization=False)
 by_peft(
-    "PEFT: AdaLoRA",
+    "PEFT: AdaLoRA, all ranks kept",
     lambda: peft.AdaLoraConfig(
         target_modules=["first"], init_r=3, target_r=2, lora_alpha=6, total_step=10, tinit=1, tfinal=1
     ),
 )
+
+
+@case("PEFT: AdaLoRA, pruned")
+def adalora_pruned(folder):
+    model = trained(
+        peft.AdaLoraConfig(
+            target_modules=["first", "second"], init_r=6, target_r=4, lora_alpha=5, total_step=10, tinit=1, tfinal=1
+        )
+    )
+    prune(model, {"first": [True, False, False, True, False, False], "second": [True] * 6})
+    save(model, folder)
+    return folder, updates_of(loaded(folder))
+
+
+def prune(model, kept):
+    """As the last step of AdaLoRA's training leaves a model: what goes is zero, the configuration tells what stays."""
+    for name, mask in kept.items():
+        diagonal = model.base_model.model.get_submodule(name).lora_E["default"]
+        diagonal.data[~torch.tensor(mask)] = 0
+    model.peft_config["default"].rank_pattern = {f"{name}.lora_E": mask for name, mask in kept.items()}
+
+
 by_peft("PEFT: LoHa", lambda: peft.LoHaConfig(target_modules=["first", "second"], r=3, alpha=5))
 by_peft("PEFT: LoHa of a convolution", lambda: peft.LoHaConfig(target_modules=["conv"], r=2, alpha=5))
 by_peft(

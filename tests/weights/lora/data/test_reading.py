@@ -11,6 +11,7 @@ from coset.weights.lora import load_lora, save_kohya, save_peft
 
 peft = pytest.importorskip("peft")
 safetensors = pytest.importorskip("safetensors.torch")
+exporters = pytest.importorskip("exporters")
 
 
 def kohya(rank=2, alpha=1.0):
@@ -98,6 +99,36 @@ def test_adalora_folds_its_diagonal():
     )
     model = trained(config)
     assert_equals_peft(load_lora(model), model)
+
+
+@pytest.mark.parametrize("left", [[1, 0, 0, 0, 1, 0], [0] * 6])
+def test_adalora_scales_by_the_rank_it_began_with_and_may_leave_a_layer_none(left, tmp_path):
+    config = peft.AdaLoraConfig(
+        target_modules=["first", "second"], init_r=6, target_r=4, lora_alpha=16, total_step=10, tinit=1, tfinal=1
+    )
+    model = trained(config)
+    exporters.prune(model, {"first": [bool(kept) for kept in left], "second": [True] * 6})
+    exporters.save(model, tmp_path)
+    assert_equals_peft(load_lora(tmp_path), model)
+    assert_equals_peft(load_lora(tmp_path), exporters.loaded(tmp_path))
+    save_peft(load_lora(tmp_path), tmp_path / "plain")
+    assert_equals_peft(load_lora(tmp_path / "plain"), model)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"init_r": None}, "init_r=None"),
+        ({"init_r": 1}, "first has rank 2, AdaLoRA's init_r=1"),
+        ({"init_r": "6"}, "init_r"),
+        ({"lora_alpha": -2}, "lora_alpha=-2 and pruned"),
+    ],
+)
+def test_adalora_whose_scale_is_not_told_is_refused(changed, text):
+    state = {"first.lora_A": torch.ones(2, 6), "first.lora_B": torch.ones(8, 2), "first.lora_E": torch.ones(2, 1)}
+    config = {"peft_type": "ADALORA", "init_r": 6, "lora_alpha": 16} | changed
+    with pytest.raises(CosetError, match=text):
+        load_lora(state, config)
 
 
 def test_experts_of_one_parameter_are_pairs_of_their_own():

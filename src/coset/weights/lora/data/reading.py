@@ -280,6 +280,8 @@ def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tup
         made = replace(_pair(layer, parts, up, down.mT, None, scale), kind="embedding")
         return [("", made, scale is not None)]
     down, up = _both(layer, parts, "down", "up")
+    if settings.adaptive and down.size(0) == 0:
+        down, up, parts = _of_rank_zero(down, up, parts)
     if "mid" in parts:
         # CP decomposition: mid [r, r, h, w] between down [r, in, 1, 1] and up; contracted, a plain pair is left.
         down = torch.einsum("rshw,si->rihw", parts["mid"], down.flatten(1))
@@ -300,6 +302,12 @@ def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tup
         raise CosetError(f"{layer}: B has a spatial kernel {tuple(up.shape)}; only 1 x 1 is read")
     made = _pair(layer, parts, up.reshape(up.size(0), rank), down.reshape(rank, -1).mT, kernel, scale)
     return [("", made, scale is not None)]
+
+
+def _of_rank_zero(down: Tensor, up: Tensor, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """A layer that AdaLoRA left no rank, as the update of rank 1 that is zero."""
+    rest = {part: tensor for part, tensor in parts.items() if part != "diagonal"}
+    return down.new_zeros(1, *down.shape[1:]), up.new_zeros(len(up), 1), rest
 
 
 def _pair(

@@ -85,7 +85,7 @@ class Settings:
             key = "alpha" if str(_kind(config)) in ("LOHA", "LOKR") else "lora_alpha"
             found = self.value(layer, key, "alpha_pattern")
             if found is not None and self.adaptive:
-                return (float(found) if found > 0 else float(rank or 1)) / ((rank or 1) + 1e-5)  # as PEFT computes it
+                return self._scale_of_adaptive(layer, float(found), rank)
             if found is not None and rank is None:  # LoKr of two whole matrices
                 rank = self.value(layer, "r", "rank_pattern")
         found = next((a for a in (found, self.header_alpha, self.alpha) if a is not None), None)
@@ -95,6 +95,21 @@ class Settings:
             raise CosetError(f"{layer}: alpha is {found}")
         divisor = 1 if rank is None else math.sqrt(rank) if config.get("use_rslora") else rank
         return float(found) / divisor if rank is not None else 1.0
+
+    def _scale_of_adaptive(self, layer: str, alpha: float, rank: int | None) -> float:
+        """As PEFT computes it: by the rank that training began with, also where a layer has been left fewer since.
+
+        Raises:
+            CosetError: The configuration does not tell that rank, or less than what the layer has.
+        """
+        began: int | None = self.whole.get("init_r")
+        if began is None or began < (rank or 0):
+            raise CosetError(f"{layer} has rank {rank}, AdaLoRA's init_r={began}: the rank that training began with")
+        if alpha > 0:
+            return alpha / (began + 1e-5)
+        if rank != began:
+            raise CosetError(f"{layer}: lora_alpha={alpha:g} and pruned: PEFT scales it otherwise once it is loaded")
+        return began / (began + 1e-5)
 
     @property
     def adaptive(self) -> bool:
@@ -148,8 +163,9 @@ def _check(config: Mapping[str, Any]) -> None:
     for key in ("lora_alpha", "alpha"):
         if config.get(key) is not None:
             _number(key, config[key])
-    if config.get("r") is not None and (type(config["r"]) is not int or config["r"] < 1):
-        raise CosetError(f"adapter_config.json: r={config['r']!r} must be a whole number of 1 at least")
+    for key in ("r", "init_r"):
+        if config.get(key) is not None and (type(config[key]) is not int or config[key] < 1):
+            raise CosetError(f"adapter_config.json: {key}={config[key]!r} must be a whole number of 1 at least")
     for key in ("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias"):
         if config.get(key) is not None and not isinstance(config[key], bool):
             raise CosetError(f"adapter_config.json: {key}={config[key]!r} must be true or false, without quotes")
