@@ -7,7 +7,9 @@ import torch
 
 from coset.core.errors import CosetError
 from coset.runs.recipes import load, load_run, verify
-from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_peft
+from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_kohya, save_peft
+from coset.weights.lora.collections import columns_of
+from coset.weights.lora.data.factors import stack
 from coset.weights.lora.models.features import FeatureModel
 from coset.weights.lora.models.fitting import score
 from coset.weights.lora.models.registry import LORA_MODELS, ByGradients
@@ -204,6 +206,93 @@ def test_mistakes_give_one_line(collection, run, tmp_path):
     save_peft(LoraAdapter({"else.where": pair}), tmp_path / "stranger")
     with pytest.raises(CosetError, match="none of the layers"):
         predict(run, tmp_path / "stranger", tmp_path / "p.csv")
+
+
+def adapters(folder, *names, layers=("q",)):
+    """Small PEFT folders, each of other updates."""
+    for seed, name in enumerate(names):
+        generator = torch.Generator().manual_seed(seed)
+        pairs = {
+            layer: LoraPair(torch.randn(6, 2, generator=generator), torch.randn(5, 2, generator=generator))
+            for layer in layers
+        }
+        save_peft(LoraAdapter(pairs), folder / name)
+
+
+def labels(folder, *rows, head="id,acc"):
+    (folder / "labels.csv").write_text("\n".join([head, *rows]) + "\n")
+
+
+def loaded(folder, targets=("acc",)):
+    """A collection as a run reads it, with the numbers of its targets."""
+    recipe = load("lol/minilm", [f"data.path={folder}"])
+    data = recipe.data.load(0)
+    return data, data.targets(columns_of(data.table, list(targets)))
+
+
+def test_two_rows_for_one_adapter_are_refused_since_one_may_be_tested_on_and_the_other_learned(tmp_path):
+    adapters(tmp_path, "s/a0", "s/a1")
+    labels(tmp_path, "s/a0,1", "s/a1,2", "", "a1,9")
+    with pytest.raises(CosetError, match=r"labels.csv has several rows for one adapter \(s/a1 in rows 3 and 5\)"):
+        loaded(tmp_path)
+
+
+def test_an_id_that_may_be_several_adapters_is_refused(tmp_path):
+    adapters(tmp_path, "s1/a0", "s2/a0", "s2/a1")
+    labels(tmp_path, "a0,1", "a1,2")
+    with pytest.raises(CosetError, match=r"the id 'a0' may be s1/a0, s2/a0: give paths below"):
+        loaded(tmp_path)
+    with pytest.raises(CosetError, match=r"the id 'a0' may be s1/a0, s2/a0: give paths below"):
+        map_folder(tmp_path, tmp_path / "map.html", colour="acc")
+    labels(tmp_path, "s2/a0,1", "a1,2", "s1/a0,3")
+    data, targets = loaded(tmp_path)
+    assert (data.names, data.notes, targets.flatten().tolist()) == (["s2/a0", "a1", "s1/a0"], [], [1, 2, 3])
+    wanted = stack([load_lora(tmp_path / "s2" / "a0")], data.layout)
+    assert all(
+        torch.equal(mine[:1], other) for pair, given in zip(data.factors, wanted) for mine, other in zip(pair, given)
+    )
+
+
+def test_rows_and_adapters_without_the_other_are_told(tmp_path):
+    adapters(tmp_path, "a0", "a1", "a2")
+    labels(tmp_path, "a0,1", "a1 ,2")
+    recipe = load("lol/minilm", [f"data.path={tmp_path}"])
+    notes = recipe.data.load(0).notes
+    assert notes == [
+        "rows of labels.csv without an adapter: 'a1 '",
+        "adapters without a row in labels.csv, left out: a1, a2",
+    ]
+    assert recipe.remarks({"notes": notes})[0] == "note: rows of labels.csv without an adapter: 'a1 '"
+
+
+def test_a_file_is_called_with_or_without_its_ending(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        pair = LoraPair(torch.ones(6, 2), torch.ones(5, 2))
+        save_kohya(LoraAdapter({"unet.conv_in": pair}), tmp_path / "in" / f"{name}.safetensors")
+    labels(tmp_path / "in", "b,1", "a.safetensors,2")
+    assert loaded(tmp_path / "in")[0].names == ["b", "a.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [("good", "label acc of a1 is 'good'"), ("inf", "label acc of a1 is 'inf'"), ("", "missing in acc")],
+)
+def test_labels_that_are_no_numbers_are_named(cell, text, tmp_path):
+    adapters(tmp_path, "a0", "a1")
+    labels(tmp_path, "a0,1", f"a1,{cell}")
+    with pytest.raises(CosetError, match=text):
+        loaded(tmp_path)
+
+
+def test_a_label_that_never_varies_and_shares_of_no_whole_are_refused(tmp_path):
+    adapters(tmp_path, *(f"a{i}" for i in range(12)))
+    labels(tmp_path, *(f"a{i},0.5" for i in range(12)))
+    overrides = [f"data.path={tmp_path}", "training.targets=[acc]", "training.task=regression"]
+    with pytest.raises(CosetError, match=r"label acc is 0.5 of all 6 training adapters: nothing to learn"):
+        load("lol/minilm", [*overrides, "training.fractions=[0.5,0.25,0.25]"]).run(tmp_path / "run", quiet=True)
+    with pytest.raises(CosetError, match="sum to 1"):
+        load("lol/minilm", [*overrides, "training.fractions=[0.2,0.2,0.2]"])
 
 
 def test_scores_by_hand():

@@ -1,10 +1,11 @@
 """Collections of adapters as recipes name them: the digits, made on the spot, or a folder with a table of labels."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,18 +18,17 @@ from coset.core.choices import OptionsRegistry
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths, write_json
 from coset.core.options import Options
-from coset.core.outside import read_numbers, read_tree
+from coset.core.outside import read_tree
 from coset.weights.checksums import checksum
 from coset.weights.lora.data.factors import Factors, Layout
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.survey import DIFFERENT
 from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
 from coset.weights.lora.finetuning.digits import LAYOUT, make_digits_zoo
+from coset.weights.lora.labels import TABLE, read_labels
 
 SOURCES = "sources.json"
 """Which files a collection beside adapters was made of."""
-TABLE = "labels.csv"
-"""Of the adapters of a folder, beside them: a row an adapter."""
 
 
 @dataclass(frozen=True)
@@ -129,21 +129,13 @@ class ZooData(AdapterData):
         labels = Path(self.labels) if self.labels else folder / TABLE
         if not labels.is_file():
             raise CosetError(f"no table of labels {labels} (data.labels=FILE, a CSV with a column id)")
-        table = read_numbers(labels, texts=["id"])
-        if "id" not in table:
-            raise CosetError(f"{labels} has no column id; it has {', '.join(map(str, table.columns))}")
         zoo = opened(folder, self.layers, self.skip_bad)
-        rows = {Path(name).name: i for i, name in enumerate(zoo.names)} | {n: i for i, n in enumerate(zoo.names)}
-        known = table["id"].isin(list(rows))
-        if not known.any():
-            raise CosetError(f"no id of {labels} is an adapter of {folder} (first id {table['id'].iloc[0]!r})")
-        notes = [*zoo.notes, *(f"{name} skipped: {reason}" for name, reason in zoo.skipped)]
-        if not known.all():
-            notes.append(f"{int((~known).sum())} rows of {labels.name} have no adapter")
-        table = table[known].reset_index(drop=True)
-        chosen = [rows[i] for i in table["id"]]
-        magnitudes = self._magnitudes(zoo, chosen) if self.magnitudes else None
-        return Collection(zoo.layout, zoo.factors(chosen), list(table["id"]), table, notes, magnitudes)
+        found = read_labels(labels, zoo.names, folder)
+        notes = [*zoo.notes, *(f"{name} skipped: {reason}" for name, reason in zoo.skipped), *found.notes]
+        magnitudes = self._magnitudes(zoo, found.places) if self.magnitudes else None
+        return Collection(
+            zoo.layout, zoo.factors(found.places), list(found.table["id"]), found.table, notes, magnitudes
+        )
 
     def _magnitudes(self, zoo: LoraZoo, chosen: list[int]) -> Magnitudes:
         if not zoo.magnitude_groups:
@@ -221,7 +213,7 @@ def columns_of(table: pd.DataFrame, wanted: list[str]) -> list[str]:
     """Columns of labels; ``name*`` stands for all that begin so.
 
     Raises:
-        CosetError: There is no such column, or labels are missing in it.
+        CosetError: There is no such column, labels are missing in it, or one is no finite number.
     """
     found: list[str] = []
     for name in wanted:
@@ -231,4 +223,16 @@ def columns_of(table: pd.DataFrame, wanted: list[str]) -> list[str]:
         found += matching
     if table[found].isna().any(axis=None):
         raise CosetError(f"labels are missing in {', '.join(c for c in found if table[c].isna().any())}")
+    for name in found:
+        bad = next((row for row, label in enumerate(table[name]) if not _is_finite(label)), None)
+        if bad is not None:
+            whose = table["id"].iloc[bad] if "id" in table else f"row {bad}"
+            raise CosetError(f"label {name} of {whose} is {str(table[name].iloc[bad])!r}: a finite number was expected")
     return found
+
+
+def _is_finite(label: Any) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False

@@ -46,6 +46,13 @@ class LoraTrainingOptions(Options):
     weight_decay: float = Field(0.0, ge=0)
     fractions: tuple[float, float, float] = (0.75, 0.125, 0.125)
 
+    @field_validator("fractions")
+    @classmethod
+    def _shares(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) <= 0 or abs(sum(value) - 1) > 1e-6:
+            raise ValueError("give three shares above 0 (train, val, test) that sum to 1, e.g. [0.75, 0.125, 0.125]")
+        return value
+
     @property
     def headline(self) -> str:
         """The score that decides."""
@@ -106,7 +113,10 @@ class LoraRecipe(Recipe):
         data = self.data.load(self.seed)
         columns = columns_of(data.table, self.training.targets)
         splits = self.training.splits(len(data.names), self.seed)
-        units = Units.of(self.training.task, data.targets(columns)[splits["train"]])
+        training = data.targets(columns)[splits["train"]]
+        if self.training.task == "regression":
+            _check_varying(training, columns)
+        units = Units.of(self.training.task, training)
         reference = data.magnitudes.mean(splits["train"]) if data.magnitudes is not None else None
         problem = self._problem(data, columns, splits, units, reference)
         return Prepared(data, columns, units, problem, reference)
@@ -187,6 +197,10 @@ class LoraRecipe(Recipe):
 
         return write_run_page(self, folder, metrics)
 
+    def remarks(self, metrics: dict[str, Any]) -> Sequence[str]:
+        """What a reader should know of the collection."""
+        return [f"note: {note}" for note in metrics["notes"]]
+
     def summary(self, metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         """A row a model: the headline score on test, and the same after its factors were changed."""
         key = self.training.headline
@@ -200,3 +214,9 @@ class LoraRecipe(Recipe):
             rows.append([name + mark, *("–" if v is None else f"{v:.3f}" for v in shown), f"{r['params']:,}"])
         others = [f"after {g}" for g, _ in GAUGED] + [k.removeprefix("test at ") for k in ranks]
         return ["model", f"train {key}", "test", *others, *(f"test {k}" for k in extra), "parameters"], rows
+
+
+def _check_varying(training: Tensor, columns: Sequence[str]) -> None:
+    for name, values in zip(columns, training.T, strict=True):
+        if bool((values == values[0]).all()):
+            raise CosetError(f"label {name} is {values[0]:g} of all {len(values)} training adapters: nothing to learn")

@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coset.core.errors import CosetError
-from coset.core.outside import read_numbers
-from coset.weights.lora.collections import TABLE, opened
+from coset.weights.lora.collections import opened
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.factors import Factors, count, stack
 from coset.weights.lora.data.naming import canonical, module_name, native, place_of
 from coset.weights.lora.data.reading import load_lora
 from coset.weights.lora.data.releases import NAMED
 from coset.weights.lora.data.zoo import LoraZoo
+from coset.weights.lora.labels import TABLE, read_labels
 from coset.weights.lora.models.kernel import cosines
 
 
@@ -140,8 +140,8 @@ def map_folder(
     if colour is not None:
         if not file.is_file():
             raise CosetError(f"no table of labels {file} (--labels FILE)")
-        table = read_numbers(file, ["id"], texts=["id"]).set_index("id")
-        if colour not in table:
-            raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, table.columns))}")
-        colours = table[colour].reindex([n if n in table.index else Path(n).name for n in zoo.names])
+        found = read_labels(file, zoo.names, collection)
+        if colour not in found.table:
+            raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, found.table.columns))}")
+        colours = found.table[colour].set_axis(found.places).reindex(range(len(zoo.names)))
     return write_map(output, list(zoo.names), map_of(zoo.factors()).numpy(), colours, f"Map of {collection.name}")

@@ -28,8 +28,8 @@ from coset.reports import (
 )
 from coset.runs.folder import PREDICTIONS, REPORT, RunFolder
 from coset.runs.recipe import Recipe
-from coset.weights.lora.collections import TABLE
 from coset.weights.lora.data.inspection import AdapterFacts
+from coset.weights.lora.labels import TABLE
 
 CATEGORIES = 8
 """A label of words, or of no more whole numbers than this, gets a colour and an entry of the legend for each."""

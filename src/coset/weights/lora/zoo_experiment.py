@@ -20,8 +20,8 @@ from coset.runs.launch.jobs import Job, run_jobs
 from coset.runs.recipe import Recipe
 from coset.runs.run import Run
 from coset.runs.terminal import bars
-from coset.weights.lora.collections import TABLE
 from coset.weights.lora.finetuning.sources import ADAPTER_SOURCES, BASE, AdapterSource, one_thread
+from coset.weights.lora.labels import TABLE
 
 ADAPTERS = "adapters"
 """Folder of a collection for its adapters, one folder each."""
