@@ -1,6 +1,7 @@
 """Adapters of odd kinds in their base models: logits beside those of PEFT with the adapter apart."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from coset.core.errors import CosetError
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from coset.weights.lora import load_lora  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from coset.weights.lora import LoraAdapter, LoraPair, load_lora  # noqa: E402
 from coset.weights.lora.applying import apply  # noqa: E402
 from coset.weights.lora.data.naming import canonical  # noqa: E402
 from coset.weights.lora.data.writing import WRITERS, alone, check_whole, save_peft  # noqa: E402
@@ -159,6 +162,71 @@ def test_peft_reads_what_is_written_for_it(case, tmp_path):
         base = type(model.base_model.model).from_pretrained(tmp_path / "base")
         found = peft.PeftModel.from_pretrained(base, tmp_path / "again").eval()(**x).logits
         torch.testing.assert_close(found, model(**x).logits, rtol=1e-4, atol=1e-5)
+
+
+def bert_and_gpt2():
+    encoder = transformers.BertConfig(**{**SIZES, "num_hidden_layers": 1}, max_position_embeddings=16)
+    decoder = transformers.GPT2Config(
+        n_embd=16, n_layer=1, n_head=4, vocab_size=40, n_positions=16, add_cross_attention=True
+    )
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    return transformers.EncoderDecoderModel(config=config)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_square_matrices_are_turned_where_their_neighbours_are(flag, tmp_path):
+    """PEFT's one flag is that of the last layer: of BERT and GPT-2 together it is wrong for one of them."""
+    model = written(bert_and_gpt2, lora(target_modules=["query", "attn.c_proj", "q_attn"]), tmp_path)
+    read = replace(load_lora(tmp_path / "adapter"), transposed=flag)
+    apply(alone(canonical(read)), tmp_path / "base", tmp_path / "made")
+    found = load_file(tmp_path / "made" / "model.safetensors")
+    for name, module in model.base_model.model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            wanted = module.base_layer.weight + module.get_delta_weight("default")
+            torch.testing.assert_close(found[f"{name}.weight"], wanted, rtol=1e-5, atol=1e-6)
+
+
+def single_file(path, **tensors):
+    save_file(tensors, path)
+    return path
+
+
+def square(*layers):
+    generator = torch.Generator().manual_seed(0)
+    pairs = {
+        layer: LoraPair(torch.randn(4, 2, generator=generator), torch.randn(4, 2, generator=generator))
+        for layer in layers
+    }
+    return LoraAdapter(pairs, "square")
+
+
+def test_a_square_matrix_between_both_kinds_is_refused(tmp_path):
+    both = {"a.weight": torch.zeros(4, 6), "a.bias": torch.zeros(6), "b.weight": torch.zeros(6, 4),
+            "b.bias": torch.zeros(6), "c.weight": torch.zeros(4, 4), "c.bias": torch.zeros(4)}  # fmt: skip
+    base = single_file(tmp_path / "base.safetensors", **both)
+    with pytest.raises(CosetError, match=r"c.weight is square, and the layers nearest to it are stored as \[in, out\]"):
+        apply(square("c"), base, tmp_path / "made.safetensors")
+    assert not (tmp_path / "made.safetensors").exists()
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_where_no_layer_tells_how_squares_are_stored_the_flag_does(flag, tmp_path):
+    base = single_file(tmp_path / "base.safetensors", **{"c.weight": torch.zeros(4, 4), "c.bias": torch.zeros(4)})
+    adapter = replace(square("c"), transposed=flag)
+    apply(adapter, base, tmp_path / "made.safetensors")
+    delta = adapter.layers["c"].delta()
+    torch.testing.assert_close(
+        load_file(tmp_path / "made.safetensors")["c.weight"], delta.mT if flag else delta, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_two_layers_that_lead_to_one_parameter_are_refused(tmp_path):
+    base = single_file(tmp_path / "base.safetensors", **{"layer.0.query.weight": torch.zeros(4, 4)})
+    with pytest.raises(
+        CosetError, match=r"changes encoder.layer.0.query.weight and decoder.layer.0.query.weight; the base has layer"
+    ):
+        apply(square("encoder.layer.0.query", "decoder.layer.0.query"), base, tmp_path / "made.safetensors")
+    assert not (tmp_path / "made.safetensors").exists()
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from coset.core.errors import CosetError, require
 from coset.core.files import takes_paths, write_json
 from coset.core.outside import inside, read_tree, tensor_file
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
+from coset.weights.lora.orientation import Shape, turned_squares
 
 _INDEX = "model.safetensors.index.json"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -49,9 +50,11 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
     if strength != 1 and (adapter.saved or any(p.magnitude is not None for p in adapter.layers.values())):
         raise CosetError(f"{adapter.name}: --strength has no meaning for DoRA and for parameters trained in full")
     shards = _shards(base)
-    names = {name: shard for shard in shards for name in _names_in(shard)}
+    held = {shard: _shapes_in(shard) for shard in shards}
+    names = {name: shard for shard in shards for name in held[shard]}
+    shapes = {name: shape for found in held.values() for name, shape in found.items()}
     tie = Tie.of(base, names)
-    changes = _Changes(adapter, names if tie is None else {tie.head: names[tie.embedding]} | names, strength)
+    changes = _Changes(adapter, shapes if tie is None else {tie.head: shapes[tie.embedding]} | shapes, strength)
     tie = tie if tie is not None and tie.is_broken(changes) else None
     with _new(output, base.is_dir()) as part:
         for shard in shards:
@@ -121,25 +124,41 @@ class _Changes:
 
     Args:
         adapter: The adapter.
-        names: Parameters of the base.
+        shapes: Of the parameters of the base.
         strength: What updates are multiplied with.
 
     Raises:
         CosetError: A parameter that the adapter changes is missing, or not to be told.
     """
 
-    def __init__(self, adapter: LoraAdapter, names: dict[str, Path], strength: float):
-        self.adapter, self.strength = adapter, strength
+    def __init__(self, adapter: LoraAdapter, shapes: Mapping[str, Shape], strength: float):
+        self.adapter, self.strength, self._shapes = adapter, strength, shapes
+        self._changed: dict[str, str] = {}  # parameters of the base, and what the adapter calls them
         self.updates: dict[str, LoraPair] = {}
         self.biases: dict[str, Tensor] = {}
         for layer, pair in adapter.layers.items():
             if pair.kind == "expert":
                 raise CosetError(f"{adapter.name}: experts of one parameter ({layer}) are not applied: merge with PEFT")
-            self.updates[_found(f"{layer}.weight", names, adapter.name)] = pair
+            self.updates[self._found(f"{layer}.weight")] = pair
             if pair.bias is not None:
-                self.biases[_found(f"{layer}.bias", names, adapter.name)] = pair.bias
-        self.dense = {_found(name, names, adapter.name): value for name, value in adapter.dense.items()}
-        self.saved = {_found(name, names, adapter.name): value for name, value in adapter.saved.items()}
+                self.biases[self._found(f"{layer}.bias")] = pair.bias
+        self.dense = {self._found(name): value for name, value in adapter.dense.items()}
+        self.saved = {self._found(name): value for name, value in adapter.saved.items()}
+        updates = {name: pair.shape for name, pair in self.updates.items() if pair.kind == "linear"}
+        squares = [name for name, (n, m) in updates.items() if n == m and shapes[name] == (n, m)]
+        self.turned = turned_squares(squares, shapes, updates, adapter.transposed)
+
+    def _found(self, name: str) -> str:
+        """The parameter of the base with this name, or the one whose name ends so (a model inside a model).
+
+        Raises:
+            CosetError: There is none, or several, or another name has led to it.
+        """
+        found = _named(name, self._shapes, self.adapter.name)
+        other = self._changed.setdefault(found, name)
+        if other != name:
+            raise CosetError(f"{self.adapter.name} changes {other} and {name}; the base has {found} alone for both")
+        return found
 
     def __contains__(self, name: str) -> bool:
         return any(name in held for held in (self.updates, self.biases, self.dense, self.saved))
@@ -159,7 +178,7 @@ class _Changes:
         if name in self.saved:
             made = _fitting(name, self.saved[name], made)
         if name in self.updates:
-            made = updated(name, made, self.updates[name], self.strength, self.adapter.transposed)
+            made = updated(name, made, self.updates[name], self.strength, name in self.turned)
         for held in (self.biases, self.dense):
             if name in held:
                 made = made + self.strength * _fitting(name, held[name], made)
@@ -168,6 +187,13 @@ class _Changes:
 
 def updated(name: str, weight: Tensor, pair: LoraPair, strength: float, transposed: bool) -> Tensor:
     """W + s U V^T, or of a DoRA m (W + s U V^T) / ||W + s U V^T|| with norms of rows.
+
+    Args:
+        name: Of the parameter.
+        weight: W.
+        pair: The update.
+        strength: What it is multiplied with.
+        transposed: Whether a square W is stored as ``[in, out]``; of others the shape tells.
 
     Raises:
         CosetError: The update has another shape than W.
@@ -206,12 +232,7 @@ def _fitting(name: str, value: Tensor, like: Tensor) -> Tensor:
     return value.to(like)
 
 
-def _found(name: str, names: dict[str, Path], adapter: str) -> str:
-    """The parameter of the base with this name, or the one whose name ends so (a model inside a model).
-
-    Raises:
-        CosetError: There is none, or several.
-    """
+def _named(name: str, names: Collection[str], adapter: str) -> str:
     if name in names:
         return name
     ends = [n for n in names if n.endswith(f".{name}") or name.endswith(f".{n}")]
@@ -242,9 +263,9 @@ def _shards(base: Path) -> list[Path]:
     return found
 
 
-def _names_in(path: Path) -> list[str]:
+def _shapes_in(path: Path) -> dict[str, Shape]:
     with tensor_file(path) as file:
-        return list(file.keys())
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def _rewrite(shard: Path, to: Path, changes: _Changes, tie: Tie | None) -> None:
