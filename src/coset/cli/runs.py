@@ -150,6 +150,7 @@ def predict(
     output: Annotated[Path | None, typer.Option(help="CSV to write; new.csv: new-predictions.csv here.")] = None,
     smiles: Annotated[str | None, typer.Option(help="Column of SMILES; by default as in training.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave out rows that cannot be parsed.")] = False,
+    lossy: Annotated[bool, typer.Option("--lossy", help="Take adapters without what cannot be carried.")] = False,
     draws: Annotated[int | None, typer.Option(min=1, help="Draws of noise or roots to take the mean over.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of these draws.")] = None,
     interval: Annotated[float | None, typer.Option(help="Share of truths inside, e.g. 0.9: adds low and high.")] = None,
@@ -168,7 +169,7 @@ def predict(
     first, *others = run_folders(run_folder)
     recipe = load_run(first)
     given: dict[str, Any] = {"smiles": smiles, "skip_bad_rows": skip_bad_rows or None, "draws": draws, "seed": seed}
-    given |= {"interval": interval, "others": others or None}
+    given |= {"interval": interval, "others": others or None, "lossy": lossy or None}
     options = {name: value for name, value in given.items() if value is not None}
     with claimed_output(output):
         count, notes = recipe.predict(recipe.folder(first), data, output, quiet=quiet, **options)

@@ -381,6 +381,8 @@ class GraphRecipe(Recipe):
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, **options: Any
     ) -> tuple[int, Sequence[str]]:
         """See :func:`coset.graphs.prediction.predict_file`."""
+        if options.pop("lossy", False):
+            raise CosetError(f"--lossy: the model of {folder} reads graphs; the option is for LoRA adapters")
         members = [Member(path, *load_task(path)) for path in (folder.path, *options.pop("others", ()))]
         with pytorch_threads(self.threads):
             return predict_file(members, data, output, progress=not quiet, **options)

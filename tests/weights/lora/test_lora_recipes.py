@@ -1,11 +1,14 @@
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
 from coset.core.errors import CosetError
+from coset.runs.folder import RunFolder
 from coset.runs.recipes import load, load_run, verify
 from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_kohya, save_peft
 from coset.weights.lora.collections import columns_of
@@ -28,10 +31,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def predict(folder, data, output):
+def predict(folder, data, output, **options):
     """As ``coset predict`` does it."""
     recipe = load_run(folder)
-    return recipe.predict(recipe.folder(folder), data, output)
+    return recipe.predict(recipe.folder(folder), data, output, **options)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,35 @@ def test_a_saved_model_gives_the_predictions_of_the_run_for_any_factors(collecti
     assert (
         abs(float(other["prediction_trained_on_3"].iloc[0]) - float(found.loc["00003", "prediction_trained_on_3"]))
         < 1e-4
+    )
+
+
+def test_an_adapter_whose_scale_nothing_tells_is_predicted_for_and_searched_on_demand_alone(collection, run, tmp_path):
+    shutil.copytree(collection / "adapters" / "00003", tmp_path / "bare")
+    (tmp_path / "bare" / "adapter_config.json").unlink()
+    with pytest.raises(CosetError, match=r"the scale of \d+ layers is unknown .*\(--lossy goes on without\)"):
+        predict(run, tmp_path / "bare", tmp_path / "p.csv")
+    assert not (tmp_path / "p.csv").exists()
+    number, notes = predict(run, tmp_path / "bare", tmp_path / "p.csv", lossy=True)
+    assert number == 1
+    assert re.match(r"bare: no adapter_config.json and no alpha: the scale of", notes[0])
+    with pytest.raises(CosetError, match="--lossy goes on without"):
+        search_folder(tmp_path / "bare", collection, 1)
+    assert len(search_folder(tmp_path / "bare", collection, 1, lossy=True)) == 1
+    with pytest.raises(CosetError, match="top=-1"):
+        search_folder(tmp_path / "bare", collection, -1, lossy=True)
+    with pytest.raises(CosetError, match=r"--lossy: the model of .* reads graphs"):
+        load("gin/esol").predict(RunFolder(run), tmp_path / "bare", tmp_path / "p.csv", lossy=True)
+
+
+def test_what_of_an_adapter_the_model_does_not_see_is_told(collection, run, tmp_path):
+    layers = dict(load_lora(collection / "adapters" / "00003").layers)
+    first = next(iter(layers))
+    strange = {**layers, first: replace(layers[first], magnitude=torch.ones(len(layers[first].u)))}
+    save_peft(LoraAdapter({**strange, "else.where": LoraPair(torch.ones(3, 1), torch.ones(3, 1))}), tmp_path / "in")
+    assert predict(run, tmp_path / "in", tmp_path / "p.csv")[1] == (
+        "in has 1 layers that the run never saw: left out (else.where, ...)",
+        "the model does not see DoRA's magnitudes, which 1 of 1 adapters have",
     )
 
 

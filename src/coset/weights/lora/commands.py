@@ -275,8 +275,9 @@ def make_zoo(
 def search(
     adapter: Annotated[Path, typer.Argument(help="An adapter.")],
     collection: Annotated[Path, typer.Argument(help="A collection, or a folder of adapters.")],
-    top: Annotated[int, typer.Option(help="How many.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
     skip_bad: Annotated[bool, SKIP] = False,
+    lossy: Annotated[bool, LOSSY] = False,
 ) -> None:
     """The adapters of a collection that are most like this one, however they are factorised.
 
@@ -285,7 +286,8 @@ def search(
     from coset.weights.lora.neighbours import gathered, search_folder
 
     zoo = gathered(collection, skip_bad)
-    print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in search_folder(adapter, zoo, top)])
+    found = search_folder(adapter, zoo, top, lossy)
+    print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in found])
     print_notes(zoo.notes)
 
 

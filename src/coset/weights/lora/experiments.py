@@ -181,16 +181,16 @@ class LoraRecipe(Recipe):
 
     def predict(
         self, folder: RunFolder, data: Path, output: Path, *, quiet: bool = False, skip_bad_rows: bool = False,
-        **options: Any,
+        lossy: bool = False, **options: Any,
     ) -> tuple[int, Sequence[str]]:  # fmt: skip
         """Predictions for every adapter of a folder, as CSV.
 
         Raises:
-            CosetError: The run cannot be used, or an adapter does not fit it.
+            CosetError: The run cannot be used, or an adapter does not fit it or is more than its factors.
         """
         for option in options:
             raise CosetError(f"--{option}: the model of {folder} reads LoRA adapters, which know nothing of it")
-        return predict_adapters(self.best_model(folder), data, output, skip_bad_rows)
+        return predict_adapters(self.best_model(folder), data, output, skip_bad_rows, lossy)
 
     def page(self, folder: RunFolder, metrics: dict[str, Any]) -> Path:
         from coset.weights.lora.pages import write_run_page

@@ -17,6 +17,7 @@ from coset.weights.lora.data.factors import Factors, count, stack
 from coset.weights.lora.data.naming import canonical, module_name, native, place_of
 from coset.weights.lora.data.reading import load_lora
 from coset.weights.lora.data.releases import NAMED
+from coset.weights.lora.data.writing import check_whole
 from coset.weights.lora.data.zoo import LoraZoo
 from coset.weights.lora.labels import TABLE, read_labels
 from coset.weights.lora.models.kernel import cosines
@@ -78,14 +79,24 @@ def gathered(folder: Path, skip_bad: bool = False) -> LoraZoo:
     return opened(folder, "union", skip_bad)
 
 
-def search_folder(adapter: Path, zoo: LoraZoo | Path, top: int = 10) -> list[Neighbour]:
+def search_folder(adapter: Path, zoo: LoraZoo | Path, top: int = 10, lossy: bool = False) -> list[Neighbour]:
     """The adapters of a collection, or of a folder of adapters, that are most like this one.
 
+    Args:
+        adapter: The one asked for.
+        zoo: The collection, or the folder.
+        top: How many.
+        lossy: Take an adapter whose file holds more than its factors, or does not tell its scale.
+
     Raises:
-        CosetError: They have no layer in common.
+        CosetError: They have no layer in common, the adapter is more than its factors, or none is asked for.
     """
+    if top < 1:
+        raise CosetError(f"top={top}: how many neighbours are wanted is 1 at least")
     zoo = zoo if isinstance(zoo, LoraZoo) else gathered(Path(zoo))
     found = load_lora(adapter)
+    if not lossy:
+        check_whole(found)
     if zoo.renamed:
         found = canonical(found)
     found = in_names_of(zoo.layout.names, found)

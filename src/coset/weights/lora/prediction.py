@@ -23,6 +23,7 @@ from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, select, stack
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import FILES, load_lora
+from coset.weights.lora.data.writing import check_whole
 from coset.weights.lora.data.zoo import find_adapters
 from coset.weights.lora.models.fitting import Task, predict
 from coset.weights.lora.models.registry import LORA_MODELS, ModelSizes, Setting
@@ -135,21 +136,28 @@ def load_best(folder: RunFolder, *, task: Task, sizes: ModelSizes, seed: int) ->
 
 
 @pytorch_threads()
-def predict_adapters(saved: SavedRun, data: Path, output: Path, skip_bad: bool = False) -> tuple[int, tuple[str, ...]]:
+def predict_adapters(
+    saved: SavedRun, data: Path, output: Path, skip_bad: bool = False, lossy: bool = False
+) -> tuple[int, tuple[str, ...]]:
     """Predictions for every adapter of a folder, as CSV; returns how many, and notes.
 
+    Args:
+        saved: The run.
+        data: An adapter, or a folder of them.
+        output: The CSV.
+        skip_bad: Leave out adapters that do not fit; an error otherwise.
+        lossy: Take adapters whose files hold more than their factors, or do not tell their scale; notes say which.
+
     Raises:
-        CosetError: An adapter does not fit the run.
+        CosetError: An adapter does not fit the run, or is more than its factors.
     """
-    rows, notes = [], []
+    rows, notes, dora = [], [], 0
     single = data.is_file() or any((data / name).is_file() for name in ("adapter_config.json", *FILES))
     for path in [data] if single else find_adapters(data):
         name = path.name if single else str(path.relative_to(data))
         try:
             adapter = load_lora(path)
-            missing = [layer for layer in saved.layout.names if layer not in adapter.layers]
-            if len(missing) == len(saved.layout.names):
-                raise CosetError(f"{name} has none of the layers that the run was trained on ({missing[0]}, ...)")
+            said = _fit(saved, adapter, name, lossy)
             values = saved.predict(adapter)
             if not all(map(math.isfinite, values)):
                 raise CosetError(f"{name}: the prediction is not a finite number")
@@ -159,8 +167,32 @@ def predict_adapters(saved: SavedRun, data: Path, output: Path, skip_bad: bool =
                 raise CosetError(f"{error} (--skip-bad-rows leaves it out)") from error
             notes.append(f"skipped {error}")
             continue
-        if missing:
-            notes.append(f"{name} lacks {len(missing)} of {len(saved.layout.names)} layers: taken as zero updates")
+        notes += said
+        dora += any(pair.magnitude is not None for pair in adapter.layers.values())
+    if dora and saved.reference is None:
+        notes.append(f"the model does not see DoRA's magnitudes, which {dora} of {len(rows)} adapters have")
     table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved.targets)])
     write_text(output, escaped(table).to_csv(index=False))
     return len(rows), tuple(notes)
+
+
+def _fit(saved: SavedRun, adapter: LoraAdapter, name: str, lossy: bool) -> list[str]:
+    """What a reader of a prediction should know of how an adapter fits the run.
+
+    Raises:
+        CosetError: It has none of the run's layers, or is more than its factors.
+    """
+    if not lossy:
+        check_whole(adapter)
+    layers = saved.layout.names
+    missing = [layer for layer in layers if layer not in adapter.layers]
+    if len(missing) == len(layers):
+        raise CosetError(f"{name} has none of the layers that the run was trained on ({missing[0]}, ...)")
+    notes = [f"{name}: {what}" for what in adapter.obstacles]
+    if missing:
+        notes.append(f"{name} lacks {len(missing)} of {len(layers)} layers: taken as zero updates")
+    known = set(layers)
+    others = [layer for layer in adapter.layers if layer not in known]
+    if others:
+        notes.append(f"{name} has {len(others)} layers that the run never saw: left out ({others[0]}, ...)")
+    return notes
