@@ -4,8 +4,10 @@ import re
 
 import pytest
 import torch
+from scipy.stats import fisher_exact
 from torch import nn
 
+from coset.core.errors import CosetError
 from coset.privacy import (
     Attack,
     InvariantClassifier,
@@ -21,10 +23,12 @@ from coset.privacy.attribution import products, true_positives
 from coset.privacy.canaries import drawn_anew, epsilon, planted, private_control
 from coset.privacy.data.images import digits
 from coset.privacy.models.modules import OnFlatInputs
+from coset.privacy.scores import by_chance
 from coset.privacy.stationarity import flat, parameters_of
-from coset.privacy.verdict import judge
+from coset.privacy.verdict import enough_held_out, judge
 
 HOLDS = {"members": 10, "recovered": 0, "p_value": 0.6, "recoverable": 10, "canaries": (10, 10), "premise": None}
+CHANCE = {"recovered": 3, "p_value": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -37,14 +41,34 @@ HOLDS = {"members": 10, "recovered": 0, "p_value": 0.6, "recoverable": 10, "cana
         ({"canaries": (2, 10)}, "cannot tell", "too few canaries"),
         ({"canaries": (0, 10)}, "cannot tell", "Of 10 canaries, .* recovers none"),
         ({"canaries": None}, "cannot tell", "cannot tell"),
-        ({"recovered": 3, "p_value": 0.6}, "not found", "No training record was recovered"),
-        ({"recovered": 3, "p_value": 0.05, "premise": "training stopped early"}, "leak", "3 of 10"),
+        (CHANCE | {"p_value": 0.6, "held_out": (40, 90)}, "cannot tell", "For 3 of 10 .* 40 of 90 held-out .* well"),
+        (CHANCE | {"held_out": (0, 10)}, "cannot tell", "10 held-out records are too few, at least 11 are needed"),
+        (CHANCE | {"recoverable": 0}, "cannot tell", "For 3 of 10 .* cannot tell that from chance"),
+        (CHANCE | {"recovered": 1, "premise": "training stopped"}, "cannot tell", "190 are needed. Besides, training"),
+        (CHANCE | {"p_value": 0.08, "premise": "training stopped"}, "cannot tell", "Besides, training stopped"),
+        ({"recovered": 3, "p_value": 0.05, "premise": "training stopped early"}, "leak", "3 of 10.*although training"),
     ],
 )
 def test_verdicts(changes, kind, says):
     found = judge(**(HOLDS | changes))
     assert found.kind == kind
     assert re.search(says, found.text)
+
+
+@pytest.mark.parametrize("counts", [(5, 5, 0, 5), (10, 1, 0, 90), (10, 3, 2, 40), (6, 2, 3, 60), (4, 0, 0, 9)])
+def test_as_many_recovered_by_chance(counts):
+    """Fisher's exact test, one-sided, of SciPy."""
+    members, recovered, matched, held_out = counts
+    table = [[recovered, members - recovered], [matched, held_out - matched]]
+    assert by_chance(*counts) == pytest.approx(fisher_exact(table, alternative="greater").pvalue)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.05])
+def test_fewest_held_out_records_that_speak_against_chance(level):
+    for recovered in (1, 2, 7):
+        least = enough_held_out(7, recovered, level)
+        assert by_chance(7, recovered, 0, least) <= level < by_chance(7, recovered, 0, least - 1)
+    assert enough_held_out(7) == 63
 
 
 def test_shares_told_at_a_false_positive_rate():
@@ -119,3 +143,25 @@ def test_an_audit_says_what_it_found_and_when_it_cannot_tell(features):
     assert [row["record"] for row in found.records()] == list(range(6))
     assert min(row["above held out"] for row in found.records()) > 0.9
     assert found.to_dict()["verdict"]["kind"] == "leak"
+
+
+def test_as_many_held_out_records_as_members_are_enough_where_all_members_are_recovered(features):
+    """Sets of held-out inputs cannot say more than p = 1/2 here; records one by one can."""
+    images, model = features
+    train_to_stationarity(model, images.train, images.labels)
+    few = images.held_out[:6], torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(3)
+    found = audit(model, (images.train, images.labels), few, loss="mse", weight_decay=1e-3, plant=False)
+    assert found.scores.p_value == 0.5
+    assert found.verdict.kind == "leak"
+    assert found.to_dict()["recognised"] == {
+        "training": 6, "held_out": 0, "of_held_out": 6, "p_value": pytest.approx(1 / 924),
+    }  # fmt: skip
+    assert any("6 held-out records" in warning and "takes 54" in warning for warning in found.warnings)
+
+
+def test_too_few_held_out_records_are_refused_before_the_attack(features):
+    images, model = features
+    few = images.held_out[:5], images.labels[:5]
+    options = {"attack": Attack(steps=5), "progress": lambda: pytest.fail("the attack was run")}
+    with pytest.raises(CosetError, match="5 held-out inputs: at least the 6 of training"):
+        audit(model, (images.train, images.labels), few, **options)

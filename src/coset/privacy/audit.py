@@ -36,9 +36,9 @@ from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
 from coset.privacy.models.modules import OnFlatInputs, read_state
 from coset.privacy.neuron_differences import enough_units
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
-from coset.privacy.scores import FOUND, Scores, score
+from coset.privacy.scores import FOUND, Scores, check_held_out, score
 from coset.privacy.stationarity import distinct_neurons, first_layer, margins, multipliers, stationarity_residual
-from coset.privacy.verdict import Verdict, judge
+from coset.privacy.verdict import Verdict, enough_held_out, judge
 from coset.relations.kernels.threads import pytorch_threads
 
 ENOUGH = 0.01
@@ -85,11 +85,14 @@ class Audit:
             "unknowns that the weights do not determine": float(self.known.undetermined),
             "of unknowns": float(self.known.unknowns),
         }  # fmt: skip
+        matched, others = self.scores.matched
         return {
             "training inputs recognised (correlation above 0.9)": float(self.scores.recognised()),
-            "mean best correlation": self.scores.mean, "the same, of held-out inputs": float(self.scores.null.mean()),
+            "held-out inputs recognised": float(matched), "of held-out inputs": float(others),
+            "p-value of the inputs recognised": self.scores.chance, "mean best correlation": self.scores.mean,
+            "the same, of held-out inputs": float(self.scores.null.mean()), "p-value of the mean": self.scores.p_value,
             **known,
-            "p-value": self.scores.p_value, "weights explained by the training inputs": self.explained["train"],
+            "weights explained by the training inputs": self.explained["train"],
             "by as many held-out inputs": self.explained["held_out"],
             "by training inputs with shuffled labels (largest of 20)": self.explained["shuffled"],
             "membership AUC, multipliers": self.membership["multipliers"],
@@ -119,6 +122,10 @@ class Audit:
             "information": None if self.known is None else self.known.numbers(),
             "controls": {name: control.numbers() for name, control in self.controls.items()},
             "told_at_1_percent": {name: list(value) for name, value in self.told.items()}, "records": self.records(),
+            "recognised": {
+                "training": self.scores.recognised(), "held_out": self.scores.matched[0],
+                "of_held_out": self.scores.matched[1], "p_value": self.scores.chance,
+            },
             "reconstruction": self.scores.summary(), "membership_auc": self.membership,
             "explained": self.explained, "residual_of_the_truth": self.residual,
             "reconstruction_residual": float(self.found.residual.min()),
@@ -145,7 +152,8 @@ def audit(
     Args:
         model: One output, or one for each class; in evaluation mode, float64 is used.
         train: Inputs and labels that it was trained on: -1 or 1, or class numbers (integers) with several outputs.
-        held_out: The same of the same kind that it never saw, at least as many.
+        held_out: The same of the same kind that it never saw, at least as many; nine times as many to tell one
+            recovered input from chance.
         group: Under which it is invariant; checked.
         loss: ``mse``, ``logistic`` or ``ce`` (several outputs).
         weight_decay: If it was trained with some.
@@ -157,9 +165,10 @@ def audit(
     Raises:
         CosetError: The model is outside of what the theory covers, or the group is none of its symmetries.
     """
+    check_held_out(len(train[0]), len(held_out[0]))
     model = model.double()
     classes = None if train[1].is_floating_point() else 1 + int(torch.cat([train[1], held_out[1]]).max())
-    warnings = examine(model, train[0], group, classes)
+    warnings = [*_too_few_held_out(len(train[0]), len(held_out[0])), *examine(model, train[0], group, classes)]
     group = group or group_of("plain", (train[0].size(1),))
     attack = attack or default_attack(model, train[0])
     warnings += _too_few_neurons(model, train[0])
@@ -177,9 +186,10 @@ def audit(
     planted_too = controls(model, held_out, len(train[0]), attack, group, loss, weight_decay, progress) if plant else {}
     canaries = planted_too.get("canaries")
     verdict = judge(
-        members=len(train[0]), recovered=scores.recognised(), p_value=scores.p_value,
+        members=len(train[0]), recovered=scores.recognised(), p_value=scores.chance,
         recoverable=None if known is None else int((known.ceiling >= FOUND).sum()),
         canaries=None if canaries is None else (canaries.recovered, len(canaries.correlation)), premise=premise,
+        held_out=scores.matched,
     )  # fmt: skip
     membership, told = _membership(model, everything, attribution, len(train[0]))
     return Audit(
@@ -235,6 +245,16 @@ def _known(
     with torch.no_grad():
         c = multipliers(loss, model(x), y, weight_decay) if weight_decay else y * attribute(model, x, y).multipliers
     return information_of(model, x, c, group, residual=residual)
+
+
+def _too_few_held_out(members: int, others: int) -> list[str]:
+    least = enough_held_out(members)
+    if others >= least:
+        return []
+    return [
+        f"{others} held-out records: one training record that is recovered could not be told from chance, which takes "
+        f"{least}"
+    ]
 
 
 def _too_few_neurons(model: nn.Module, x: Float[Tensor, "n d"]) -> list[str]:

@@ -18,7 +18,8 @@ def audit(
     data: Annotated[
         Path,
         typer.Option(
-            help="NPZ: x_train, y_train, x_test, y_test; labels -1 and 1, 0 and 1, or class numbers. Or a table."
+            help="NPZ: x_train, y_train, x_test, y_test (best nine times as many); labels -1 and 1, 0 and 1, or class "
+            "numbers. Or a table."
         ),
     ],
     held_out: Annotated[

@@ -27,6 +27,7 @@ class Scores:
         element: Which group element moves it onto the input.
         ssim: Structural similarity of that pair, both standardised; NaN if inputs are no images, or too small for it.
         null: The mean best correlation of the same candidates with sets of held-out inputs, one each.
+        held_out: max over candidates and group elements, of each held-out input.
         symmetry: Median symmetry index of the candidates.
         data_symmetry: The same of the training inputs.
     """
@@ -36,6 +37,7 @@ class Scores:
     element: Int[Tensor, " n"]
     ssim: Float[Tensor, " n"]
     null: Float[Tensor, " sets"]
+    held_out: Float[Tensor, " k"]
     symmetry: float
     data_symmetry: float
 
@@ -46,12 +48,22 @@ class Scores:
 
     @property
     def p_value(self) -> float:
-        """How often held-out inputs are matched as well as the training inputs: (1 + sets as good) / (1 + sets)."""
+        """How often held-out inputs are matched as well on average: (1 + sets as good) / (1 + sets)."""
         return float((1 + (self.null >= self.mean).sum()) / (1 + len(self.null)))
 
     def recognised(self, least: float = FOUND) -> int:
         """Training inputs with a candidate of at least this correlation."""
         return int((self.correlation >= least).sum())
+
+    @property
+    def matched(self) -> tuple[int, int]:
+        """Held-out inputs with a candidate of correlation 0.9 or more, which chance gave them, and all of them."""
+        return int((self.held_out >= FOUND).sum()), len(self.held_out)
+
+    @property
+    def chance(self) -> float:
+        """How often chance gives the training inputs as many of all matches at 0.9, held-out ones counted."""
+        return by_chance(len(self.correlation), self.recognised(), *self.matched)
 
     def summary(self) -> dict[str, float | None]:
         """The numbers of a row of a table; ``ssim`` is ``None`` of inputs that are no pictures."""
@@ -85,20 +97,47 @@ def score(
         CosetError: Too few held-out inputs to compare with.
     """
     n = len(train)
-    if len(held_out) < n:
-        raise CosetError(f"{len(held_out)} held-out inputs: at least the {n} of training are needed to judge by")
+    check_held_out(n, len(held_out))
     best, which, element = _best(candidates, train, group)
-    sets = [held_out[i : i + n] for i in range(0, len(held_out) - n + 1, n)]
-    null = torch.stack([_best(candidates, other, group)[0].mean() for other in sets])
+    others = [_best(candidates, part, group)[0] for part in held_out.split(n)]
+    null = torch.stack([part.mean() for part in others if len(part) == n])
     moved = torch.stack([group.apply(int(g), candidates[j]) for j, g in zip(which, element, strict=True)])
     if shape is None or min(shape) < WINDOW // 2 + 1:
         ssim = torch.full((n,), float("nan"))
     else:
         ssim = structural_similarity(moved, train, shape)
     return Scores(
-        best, which, element, ssim, null,
+        best, which, element, ssim, null, torch.cat(others),
         float(group.symmetry_index(candidates).median()), float(group.symmetry_index(train).median()),
     )  # fmt: skip
+
+
+def check_held_out(members: int, held_out: int) -> None:
+    """At least as many held-out inputs as members, or a ``CosetError``."""
+    if held_out < members:
+        raise CosetError(f"{held_out} held-out inputs: at least the {members} of training are needed to judge by")
+
+
+def by_chance(members: int, recovered: int, matched: int, held_out: int) -> float:
+    """How often as many of all matches, or more, fall on members, if matches choose among records at random: the
+    upper tail of the hypergeometric distribution (Fisher's exact test).
+
+    Args:
+        members: Training inputs.
+        recovered: Of them, matched.
+        matched: Held-out inputs that are matched.
+        held_out: All of these.
+
+    >>> by_chance(members=5, recovered=5, matched=0, held_out=5) == 1 / 252
+    True
+    >>> by_chance(members=6, recovered=1, matched=0, held_out=54)
+    0.1
+    """
+    hits = recovered + matched
+    several = range(recovered, min(members, hits) + 1)
+    return sum(math.comb(members, i) * math.comb(held_out, hits - i) for i in several) / math.comb(
+        members + held_out, hits
+    )
 
 
 def aligned(candidates: Float[Tensor, "m d"], scores: Scores, group: FiniteGroup) -> Float[Tensor, "n d"]:

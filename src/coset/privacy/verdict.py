@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, Literal
+
+from coset.privacy.scores import by_chance
 
 LEAK: Final = "leak"
 PROTECTED: Final = "information gone"
@@ -13,6 +16,8 @@ Kind = Literal["leak", "information gone", "not found", "cannot tell"]
 POWER = 0.5
 """Share of the canaries that an attack must recover before finding nothing means something."""
 SIGNIFICANT = 0.1
+UNEXPECTED = 0.05
+"""In place of it where the equations do not hold: an attack on them has then no reason to find anything."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +39,37 @@ def judge(
     recoverable: int | None,
     canaries: tuple[int, int] | None,
     premise: str | None,
+    held_out: tuple[int, int] = (0, 0),
 ) -> Verdict:
     """The verdict.
 
     Args:
         members: Training inputs.
         recovered: Of them, with a candidate of correlation 0.9 or more.
-        p_value: How often held-out inputs are matched as well.
+        p_value: How often chance recovers as many of them, by :func:`coset.privacy.scores.by_chance`.
         recoverable: Members whose ceiling without a prior is 0.9 or more; None if it was not computed.
         canaries: Recovered ones, and all.
         premise: Why the equations do not hold for this model; None if they do.
+        held_out: Held-out inputs with such a candidate, and all.
     """
     control = "" if canaries is None else (
         f" Of {canaries[1]} canaries, trained on beside to see what the attack can find, it recovers "
         f"{canaries[0] or 'none'}."
     )  # fmt: skip
-    if recovered and p_value <= SIGNIFICANT:
+    level = SIGNIFICANT if premise is None else UNEXPECTED
+    if recovered and p_value <= level:
+        despite = "" if premise is None else f" This was found although {premise}."
         return Verdict(
-            LEAK, f"{recovered} of {members} training records can be recovered from this model's weights.{control}"
+            LEAK,
+            f"{recovered} of {members} training records can be recovered from this model's weights.{despite}{control}",
+        )
+    if recovered:
+        besides = "" if premise is None else f" Besides, {premise}."
+        return Verdict(
+            CANNOT_TELL,
+            f"For {recovered} of {members} training records the attack found a match (correlation 0.9 or more), but "
+            f"this audit cannot tell that from chance: {_why_chance(members, recovered, held_out, level)}.{besides}"
+            f"{control}",
         )
     if premise is not None:
         return Verdict(CANNOT_TELL, f"This audit cannot tell what the model gives away: {premise}.{control}")
@@ -73,3 +91,19 @@ def judge(
         NOT_FOUND,
         f"No training record was recovered ({members} looked for).{left}{control} A stronger attack may find more.",
     )
+
+
+def enough_held_out(members: int, recovered: int = 1, level: float = SIGNIFICANT) -> int:
+    """The fewest held-out inputs, none of them matched, beside which so many recovered members are not chance.
+
+    >>> enough_held_out(10), enough_held_out(10, 5)
+    (90, 5)
+    """
+    return next(k for k in count() if by_chance(members, recovered, 0, k) <= level)
+
+
+def _why_chance(members: int, recovered: int, held_out: tuple[int, int], level: float) -> str:
+    matched, others = held_out
+    if matched:
+        return f"{matched} of {others} held-out records match as well"
+    return f"{others} held-out records are too few, at least {enough_held_out(members, recovered, level)} are needed"
