@@ -220,6 +220,23 @@ def test_where_no_layer_tells_how_squares_are_stored_the_flag_does(flag, tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype", "strength", "text"),
+    [
+        (0.0, torch.float32, float("nan"), "--strength nan"),
+        (0.0, torch.float32, float("inf"), "--strength inf"),
+        (0.0, torch.float32, 1e300, r"c.weight: numbers that are too large for torch.float32"),
+        (6e4, torch.float16, 1e4, r"c.weight: numbers that are too large for torch.float16"),
+        (float("nan"), torch.float32, 1.0, r"c.weight: numbers that are NaN or infinite in the base"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_not_written(value, dtype, strength, text, tmp_path):
+    base = single_file(tmp_path / "base.safetensors", **{"c.weight": torch.full((4, 4), value, dtype=dtype)})
+    with pytest.raises(CosetError, match=text):
+        apply(square("c"), base, tmp_path / "made.safetensors", strength)
+    assert [path.name for path in tmp_path.iterdir()] == ["base.safetensors"]
+
+
 def test_two_layers_that_lead_to_one_parameter_are_refused(tmp_path):
     base = single_file(tmp_path / "base.safetensors", **{"layer.0.query.weight": torch.zeros(4, 4)})
     with pytest.raises(

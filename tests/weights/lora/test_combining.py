@@ -1,6 +1,7 @@
 """Adapters combined and applied: what comes out is what PEFT's own forward gives, or is refused by name."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -274,3 +275,27 @@ def test_strength_scales_the_update(tmp_path):
     dora = LoraAdapter({"lin": LoraPair(pair.u, pair.v, magnitude=torch.ones(3))})
     with pytest.raises(CosetError, match="--strength has no meaning for DoRA"):
         apply(dora, tmp_path / "base.safetensors", tmp_path / "other.safetensors", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ([float("nan"), 1.0], "weight nan"),
+        ([1.0, float("inf")], "weight inf"),
+        ([1e200, 1e200], "1e.200 is not finite"),
+    ],
+)
+def test_sums_that_are_not_finite_are_refused(weights, text):
+    pair = LoraPair(torch.ones(4, 2), torch.ones(3, 2))
+    both = [LoraAdapter({"q": pair}, "a"), LoraAdapter({"q": pair}, "b")]
+    with pytest.raises(CosetError, match=text):
+        combine(both, "linear", Mixing(weights))
+
+
+def test_an_adapter_that_could_not_be_read_again_is_not_written(tmp_path):
+    spoilt = LoraAdapter({"q": LoraPair(torch.full((4, 2), torch.inf), torch.ones(3, 2))}, "spoilt")
+    with pytest.raises(CosetError, match=r"is not written: .*q.lora_B.weight would hold numbers that are NaN or"):
+        save_peft(spoilt, tmp_path / "out")
+    with pytest.raises(CosetError, match=r"is not written: "):
+        save_kohya(replace(spoilt, layers={"unet.conv_in": spoilt.layers["q"]}), tmp_path / "in" / "out.safetensors")
+    assert list(tmp_path.iterdir()) == []

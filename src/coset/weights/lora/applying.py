@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -43,10 +44,12 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
 
     Raises:
         CosetError: The base lacks a layer, has other shapes, or is quantised; the adapter cannot be applied with
-            another strength; or there is something at ``output``.
+            another strength; what comes out is not finite; or there is something at ``output``.
     """
     if output.exists():
         raise CosetError(f"{output} exists already: choose another output")
+    if not math.isfinite(strength):
+        raise CosetError(f"--strength {strength}: a finite number was expected; 1 is as trained")
     if strength != 1 and (adapter.saved or any(p.magnitude is not None for p in adapter.layers.values())):
         raise CosetError(f"{adapter.name}: --strength has no meaning for DoRA and for parameters trained in full")
     shards = _shards(base)
@@ -167,7 +170,11 @@ class _Changes:
         return len({*self.updates, *self.biases, *self.dense, *self.saved})
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        """The parameter as it is afterwards, in the type that it has."""
+        """The parameter as it is afterwards, in the type that it has.
+
+        Raises:
+            CosetError: It is quantised, has another shape than its update, or is not finite afterwards.
+        """
         if name not in self:
             return value
         if value.dtype not in _FLOATS:
@@ -182,7 +189,11 @@ class _Changes:
         for held in (self.biases, self.dense):
             if name in held:
                 made = made + self.strength * _fitting(name, held[name], made)
-        return made.to(value.dtype)
+        made = made.to(value.dtype)
+        if not bool(made.isfinite().all()):
+            there = f"too large for {value.dtype}" if bool(value.isfinite().all()) else "NaN or infinite in the base"
+            raise CosetError(f"{name}: numbers that are {there}: nothing is written")
+        return made
 
 
 def updated(name: str, weight: Tensor, pair: LoraPair, strength: float, transposed: bool) -> Tensor:

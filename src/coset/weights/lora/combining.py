@@ -9,6 +9,7 @@ to a rank with the error told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,9 @@ class Mixing:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for weight in self.weights:
+            if not math.isfinite(weight):
+                raise CosetError(f"weight {weight}: a finite number was expected")
         if not 0 < self.density <= 1:
             raise CosetError(f"density={self.density}: a share above 0 and at most 1 was expected")
         if self.rank is not None and self.rank < 1:
@@ -76,7 +80,7 @@ def combine(adapters: Sequence[LoraAdapter], method: str, mixing: Mixing) -> Com
 
     Raises:
         CosetError: They belong to different bases, a layer has different shapes, or they hold what does not add: DoRA's
-            magnitudes, parameters trained in full that differ.
+            magnitudes, parameters trained in full that differ; or the result is not finite.
     """
     if len(adapters) != len(mixing.weights):
         raise CosetError(f"{len(mixing.weights)} weights for {len(adapters)} adapters: give one an adapter")
@@ -94,6 +98,8 @@ def combine(adapters: Sequence[LoraAdapter], method: str, mixing: Mixing) -> Com
         pairs = [_weighted(a.layers[name], w) for a, w in zip(used, weights, strict=True) if name in a.layers]
         _check_shapes(name, pairs)
         layers[name], error, square = COMBINATIONS[method](pairs, mixing, generator)
+        if not math.isfinite(square) or not all(bool(side.isfinite().all()) for side in layers[name].factors()):
+            raise CosetError(f"{name}: the sum with weights {', '.join(f'{w:g}' for w in weights)} is not finite")
         lost, total = lost + error, total + square
     made = LoraAdapter(
         layers, "merged", used[0].base_model, used[0].source_format, dense=_sum_of([a.dense for a in used], weights),

@@ -2,6 +2,7 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_a_collection_holds_the_updates_of_its_adapters_whatever_their_rank(fold
     for i, name in enumerate(zoo.layout.names):
         torch.testing.assert_close(u[0, i] @ v[0, i].mT, load_lora(folder / "a4").layers[name].delta())
     open_zoo(tmp_path / "zoo").verify()
+
+
+def test_factors_that_the_type_on_disk_cannot_hold_are_refused(folder, tmp_path):
+    large = adapter(3)
+    large = replace(large, layers={name: replace(pair, scale=1e12) for name, pair in large.layers.items()})
+    save_peft(large, folder / "large")
+    with pytest.raises(CosetError, match=r"large: its factors go up to .*, which is no float16"):
+        build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, dtype="float16")
+    assert not (tmp_path / "zoo").exists()
+    assert len(build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, dtype="float16", skip_bad=True)) == 6
+    assert len(build_zoo(find_adapters(folder), tmp_path / "whole", root=folder)) == 7
 
 
 def test_damage_on_disk_is_noticed(folder, tmp_path):

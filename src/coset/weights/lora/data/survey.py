@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from coset.core.errors import CosetError
 from coset.weights.checksums import checksum
 from coset.weights.lora.data.adapters import LoraAdapter
@@ -32,6 +34,7 @@ class Facts:
         base_model: What its configuration says.
         content: Hash of its files.
         obstacles: What of them is not in its layers, or is not known.
+        largest: Number of its factors, in size.
     """
 
     layers: Mapping[str, tuple[int, int, int]]
@@ -39,12 +42,14 @@ class Facts:
     base_model: str | None = None
     content: str = ""
     obstacles: tuple[str, ...] = ()
+    largest: float = 0.0
 
     @classmethod
     def of(cls, adapter: LoraAdapter, content: str) -> Facts:
         layers = {name: (*pair.shape, pair.rank) for name, pair in adapter.layers.items()}
         sizes = {name: p.magnitude.numel() for name, p in adapter.layers.items() if p.magnitude is not None}
-        return cls(layers, sizes, adapter.base_model, content, adapter.obstacles)
+        largest = max(float(side.abs().max()) for pair in adapter.layers.values() for side in pair.factors())
+        return cls(layers, sizes, adapter.base_model, content, adapter.obstacles, largest)
 
     @property
     def rank(self) -> int:
@@ -67,7 +72,10 @@ class Survey:
     renamed: bool = False
 
 
-def survey(sources: Sequence[Path], called: Mapping[Path, str], progress: Progress, *, lossy: bool = False) -> Survey:
+def survey(
+    sources: Sequence[Path], called: Mapping[Path, str], progress: Progress, *, lossy: bool = False,
+    dtype: str = "float32",
+) -> Survey:  # fmt: skip
     """Read all adapters once.
 
     Args:
@@ -75,6 +83,7 @@ def survey(sources: Sequence[Path], called: Mapping[Path, str], progress: Progre
         called: Their names.
         progress: Wraps what is gone through.
         lossy: Whether those will do of whose files more is needed than their factors.
+        dtype: That has to hold their factors.
     """
     made, tools = Survey(), set[str]()
     modules: dict[Path, Facts | str] = {}
@@ -87,6 +96,9 @@ def survey(sources: Sequence[Path], called: Mapping[Path, str], progress: Progre
         facts = Facts.of(adapter, content_of(path))
         if facts.obstacles and not lossy:
             made.bad.append((called[path], f"{'; '.join(facts.obstacles)} (--lossy goes on without)"))
+            continue
+        if not facts.largest <= float(np.finfo(dtype).max):
+            made.bad.append((called[path], f"its factors go up to {facts.largest:.3g}, which is no {dtype}"))
             continue
         made.found[path] = facts
         tools.add(adapter.source_format)

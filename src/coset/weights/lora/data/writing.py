@@ -57,7 +57,6 @@ def save_peft(adapter: LoraAdapter, folder: Path) -> Path:
         tensors[
             f"base_model.model.{layer}.base_layer.{last}" if layer in adapter.layers else f"base_model.model.{name}"
         ] = value
-    folder.mkdir(parents=True, exist_ok=True)
     _save(tensors, folder / "adapter_model.safetensors")
     write_json(folder / "adapter_config.json", _config(adapter, biases))
     return folder
@@ -146,7 +145,6 @@ def save_diffusers(adapter: LoraAdapter, file: Path) -> Path:
         config = _config(own, biases=False)
         kept = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora", "lora_bias")
         header |= {f"{network}.{key}": config[key] for key in kept}
-    file.parent.mkdir(parents=True, exist_ok=True)
     _save(tensors, file, {HEADER: json.dumps(header, indent=2, sort_keys=True)})
     return file
 
@@ -211,7 +209,6 @@ def _save_native(
             tensors[f"{name}.dora_scale"] = pair.magnitude.reshape(-1, *[1] * (down.dim() - 1))
         if pair.bias is not None:
             tensors[f"{name}.diff_b"] = pair.bias
-    file.parent.mkdir(parents=True, exist_ok=True)
     _save(tensors, file)
     return file
 
@@ -276,6 +273,15 @@ def _unfolded(pair: LoraPair, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """A file of tensors, and its folder.
+
+    Raises:
+        CosetError: A number is NaN or infinite: such a file could not be read again.
+    """
+    spoilt = next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
+    if spoilt is not None:
+        raise CosetError(f"{path} is not written: {spoilt} would hold numbers that are NaN or infinite")
+    path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     about = {"format": "pt"} | dict(metadata or {})
     write_bytes(path, require("safetensors.torch", "weights").save(contiguous, about))

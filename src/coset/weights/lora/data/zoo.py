@@ -229,7 +229,7 @@ def _planned(
 ) -> tuple[list[Path], dict[str, Any], list[str], list[tuple[str, str]]]:
     """Adapters that can be used, what the collection will hold, notes, and what cannot be used for which reason."""
     called = {path: str(path.relative_to(root)) if root else str(path) for path in sources}
-    seen = survey(sources, called, progress, lossy=lossy)
+    seen = survey(sources, called, progress, lossy=lossy, dtype=dtype)
     good, bad = [path for path in sources if path in seen.found], seen.bad
     facts = {called[path]: seen.found[path] for path in good}
     said = []
