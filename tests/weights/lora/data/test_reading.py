@@ -101,6 +101,30 @@ def test_adalora_folds_its_diagonal():
     assert_equals_peft(load_lora(model), model)
 
 
+class Nested(nn.Module):
+    """Layers whose names are the ends of others', as Flux has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.ModuleDict({"proj_out": nn.Linear(6, 8)}) for _ in range(2)])
+        self.proj_out = nn.Linear(6, 8)
+
+    def forward(self, x):
+        return self.proj_out(x) + sum(block["proj_out"](x) for block in self.blocks)
+
+
+@pytest.mark.parametrize("first", ["^proj_out", r"^blocks\.1.proj_out"])
+def test_ranks_of_layers_whose_names_end_alike_are_written_as_peft_and_we_read_them(first, tmp_path):
+    config = peft.LoraConfig(
+        target_modules=["proj_out"], r=4, lora_alpha=8, rank_pattern={first: 2}, alpha_pattern={first: 6}
+    )
+    model = trained(config, Nested())
+    model.save_pretrained(tmp_path / "a")
+    save_peft(load_lora(tmp_path / "a"), tmp_path / "again")
+    assert_equals_peft(load_lora(tmp_path / "again"), model)
+    assert_equals_peft(load_lora(tmp_path / "again"), peft.PeftModel.from_pretrained(Nested(), tmp_path / "again"))
+
+
 @pytest.mark.parametrize("left", [[1, 0, 0, 0, 1, 0], [0] * 6])
 def test_adalora_scales_by_the_rank_it_began_with_and_may_leave_a_layer_none(left, tmp_path):
     config = peft.AdaLoraConfig(

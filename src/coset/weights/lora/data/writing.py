@@ -7,6 +7,7 @@ the scale goes into the factors, so that alpha equals the rank everywhere.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from coset.core.files import takes_paths, write_bytes, write_json
 from coset.core.registry import Registry
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.naming import Native, canonical, native, native_name, network_of
+from coset.weights.lora.data.patterns import matches
 from coset.weights.lora.data.settings import HEADER
 
 _FLAT = {"unet": "lora_unet", "transformer": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
@@ -80,7 +82,8 @@ def _peft_layer(prefix: str, pair: LoraPair, biases: bool) -> dict[str, Tensor]:
 def _config(adapter: LoraAdapter, biases: bool) -> dict[str, Any]:
     ranks = Counter(pair.rank for pair in adapter.layers.values())
     common = ranks.most_common(1)[0][0]
-    other = {name: pair.rank for name, pair in adapter.layers.items() if pair.rank != common}
+    ranks_of = {name: pair.rank for name, pair in adapter.layers.items()}
+    other = {_pattern(name, ranks_of): rank for name, rank in ranks_of.items() if rank != common}
     whole = {name.rpartition(".")[0] for name in adapter.saved if not name.endswith(".bias")}
     saved = sorted(whole - set(adapter.layers))
     bare = [name for name in adapter.saved if name.rpartition(".")[0] not in whole]  # biases without their weights
@@ -91,6 +94,12 @@ def _config(adapter: LoraAdapter, biases: bool) -> dict[str, Any]:
         "fan_in_fan_out": adapter.transposed,
         "use_dora": any(pair.magnitude is not None for pair in adapter.layers.values()),
     }  # fmt: skip
+
+
+def _pattern(name: str, ranks: Mapping[str, int]) -> str:
+    """What PEFT matches to this layer: its name, except where layers of other ranks end so."""
+    plain = all(rank == ranks[name] or not matches(name, layer) for layer, rank in ranks.items())
+    return name if plain else f"^{re.escape(name)}"
 
 
 def alone(adapter: LoraAdapter) -> LoraAdapter:
