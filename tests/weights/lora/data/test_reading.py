@@ -101,6 +101,29 @@ def test_adalora_folds_its_diagonal():
     assert_equals_peft(load_lora(model), model)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "text"),
+    [
+        ({"lora_A.weight": (4,), "lora_B.weight": (4,)}, r"q: its tensors do not fit together: down \(4,\), up \(4,\)"),
+        ({"lora_A.weight": (4,), "lora_B.weight": (6, 4)}, r"q: a factor is a matrix.*down \(4,\), up \(6, 4\)"),
+        ({"lora_A.weight": (4, 10), "lora_B.weight": (4,)}, "q: its tensors do not fit together"),
+        ({"lora_A.weight": (), "lora_B.weight": ()}, "q: its tensors do not fit together"),
+        ({"lora_A.weight": (4, 0), "lora_B.weight": (6, 4)}, "q: a factor is a matrix"),
+        ({"lora_embedding_A": (4,), "lora_embedding_B": (6,)}, "q: its tensors do not fit together"),
+        ({"lokr_w1": (), "lokr_w2": (3, 3)}, "q: "),
+        (
+            {"lora_down.weight": (4, 10), "lora_up.weight": (6, 4), "lora_mid.weight": (4, 4)},
+            r"q: its tensors do not fit together: down \(4, 10\)",
+        ),
+        ({"lora_A.weight": (4, 10), "lora_B.weight": (6, 4), "alpha": (2,)}, "q: its tensors do not fit together"),
+        ({"hada_w1_a": (6, 2), "hada_w1_b": (2, 4), "hada_w2_a": (5, 2), "hada_w2_b": (2, 4)}, "q: "),
+    ],
+)
+def test_tensors_that_are_no_factors_are_refused_with_their_shapes(tensors, text):
+    with pytest.raises(CosetError, match=text):
+        load_lora({f"q.{part}": torch.ones(shape) for part, shape in tensors.items()})
+
+
 class Nested(nn.Module):
     """Layers whose names are the ends of others', as Flux has them."""
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from coset.core.errors import CosetError
 from coset.weights.lora import LoraAdapter, LoraPair, cosine, gauge, load_lora, save_peft
@@ -49,6 +50,14 @@ def test_factors_that_the_type_on_disk_cannot_hold_are_refused(folder, tmp_path)
     assert not (tmp_path / "zoo").exists()
     assert len(build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, dtype="float16", skip_bad=True)) == 6
     assert len(build_zoo(find_adapters(folder), tmp_path / "whole", root=folder)) == 7
+
+
+def test_a_misshapen_adapter_is_left_out_like_any_other_bad_one(folder, tmp_path):
+    state = {"x.q.lora_A.weight": torch.ones(4), "x.q.lora_B.weight": torch.ones(4)}
+    (folder / "odd").mkdir()
+    save_file(state, folder / "odd" / "adapter_model.safetensors")
+    zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, skip_bad=True)
+    assert (len(zoo), [name for name, _ in zoo.skipped]) == (6, ["odd"])
 
 
 def test_damage_on_disk_is_noticed(folder, tmp_path):

@@ -36,6 +36,8 @@ FILES = (
 CONFIG = "adapter_config.json"
 _SAVED = "base_model.model."
 """Of PEFT's tensors those that are no factors: parameters that were trained in full."""
+_FACTORS = ("down", "up", "mid", "diagonal", "embedding_", "hada_", "lokr_")
+"""Beginnings of parts of a layer that are multiplied with one another."""
 _LOADED_BY_NAME = ("unet.", "transformer.", "text_encoder", "diffusion_model.")
 """Beginnings of layers of files whose own loaders take the scale as 1 where they tell none."""
 _ABOUT_BASE = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
@@ -187,7 +189,7 @@ def _assemble(
     obstacles, unknown = settings.obstacles(), list[str]()
     pairs: dict[str, LoraPair] = {}
     for layer in sorted(found.layers, key=natural_key):
-        for suffix, pair, known in _pairs(layer, found.layers[layer], settings):
+        for suffix, pair, known in _checked_pairs(layer, found.layers[layer], settings):
             pairs[layer + suffix] = pair
             if not known and not layer.startswith(_LOADED_BY_NAME):
                 unknown.append(layer)
@@ -265,6 +267,19 @@ def _plain(tensor: Tensor, key: str) -> Tensor:
     if not bool(tensor.isfinite().all()):
         raise CosetError(f"{key} holds {int((~tensor.isfinite()).sum())} values that are NaN or infinite")
     return tensor
+
+
+def _checked_pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tuple[str, LoraPair, bool]]:
+    """See :func:`_pairs`; tensors that are no factors are refused with their shapes."""
+    shapes = ", ".join(f"{part} {tuple(tensor.shape)}" for part, tensor in parts.items())
+    try:
+        pairs = _pairs(layer, parts, settings)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise CosetError(f"{layer}: its tensors do not fit together: {shapes}") from error
+    factors = [tensor for part, tensor in parts.items() if part.startswith(_FACTORS)]
+    if any(tensor.dim() < 2 for tensor in factors) or not all(0 not in pair.shape for _, pair, _ in pairs):
+        raise CosetError(f"{layer}: a factor is a matrix, or a kernel, of one number at least; here are {shapes}")
+    return pairs
 
 
 def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tuple[str, LoraPair, bool]]:
