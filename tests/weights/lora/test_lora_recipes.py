@@ -13,6 +13,7 @@ from coset.runs.recipes import load, load_run, verify
 from coset.weights.lora import LoraAdapter, LoraPair, gauge, load_lora, save_kohya, save_peft
 from coset.weights.lora.collections import columns_of
 from coset.weights.lora.data.factors import stack
+from coset.weights.lora.data.writing import WRITERS
 from coset.weights.lora.models.features import FeatureModel
 from coset.weights.lora.models.fitting import score
 from coset.weights.lora.models.registry import LORA_MODELS, ByGradients
@@ -304,6 +305,25 @@ def test_a_file_is_called_with_or_without_its_ending(tmp_path):
         save_kohya(LoraAdapter({"unet.conv_in": pair}), tmp_path / "in" / f"{name}.safetensors")
     labels(tmp_path / "in", "b,1", "a.safetensors,2")
     assert loaded(tmp_path / "in")[0].names == ["b", "a.safetensors"]
+
+
+def test_a_run_on_files_of_two_tools_predicts_for_them(tmp_path):
+    name, folder = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", tmp_path / "in"
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        pair = LoraPair(torch.randn(6, 2, generator=generator), torch.randn(5, 2, generator=generator))
+        WRITERS["kohya" if seed % 2 else "diffusers"](LoraAdapter({name: pair}), folder / f"a{seed}.safetensors")
+    labels(folder, *(f"a{i},{i}" for i in range(12)))
+    overrides = [f"data.path={folder}", "training.targets=[acc]", "training.task=regression", "models=[svd]"]
+    load("lol/minilm", [*overrides, "training.epochs=1", "training.fractions=[0.5,0.25,0.25]"]).run(
+        tmp_path / "run", quiet=True
+    )
+    assert predict(tmp_path / "run", folder, tmp_path / "p.csv") == (12, ())
+    written, found = (pd.read_csv(f) for f in (tmp_path / "run" / "predictions.csv", tmp_path / "p.csv"))
+    found["id"] = found["id"].str.removesuffix(".safetensors")
+    both = written.merge(found, on="id", suffixes=("", "_again"))
+    assert len(both) == 12
+    assert (both["prediction_acc"] - both["prediction_acc_again"]).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(

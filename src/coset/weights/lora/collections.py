@@ -42,6 +42,7 @@ class Collection:
         table: Of labels, in the same order.
         notes: What a reader should know.
         magnitudes: DoRA's, where models are to see them.
+        renamed: Whether layers go by the names of their modules, since several tools wrote the adapters.
     """
 
     layout: Layout
@@ -50,6 +51,7 @@ class Collection:
     table: pd.DataFrame
     notes: list[str]
     magnitudes: Magnitudes | None = None
+    renamed: bool = False
 
     def targets(self, columns: list[str]) -> Tensor:
         """Labels as ``[adapters, columns]``."""
@@ -134,8 +136,9 @@ class ZooData(AdapterData):
         notes = [*zoo.notes, *(f"{name} skipped: {reason}" for name, reason in zoo.skipped), *found.notes]
         magnitudes = self._magnitudes(zoo, found.places) if self.magnitudes else None
         return Collection(
-            zoo.layout, zoo.factors(found.places), list(found.table["id"]), found.table, notes, magnitudes
-        )
+            zoo.layout, zoo.factors(found.places), list(found.table["id"]), found.table, notes, magnitudes,
+            zoo.renamed,
+        )  # fmt: skip
 
     def _magnitudes(self, zoo: LoraZoo, chosen: list[int]) -> Magnitudes:
         if not zoo.magnitude_groups:

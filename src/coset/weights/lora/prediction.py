@@ -23,6 +23,7 @@ from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, select, stack
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import FILES, load_lora
+from coset.weights.lora.data.survey import named
 from coset.weights.lora.data.writing import check_whole
 from coset.weights.lora.data.zoo import find_adapters
 from coset.weights.lora.models.fitting import Task, predict
@@ -44,6 +45,7 @@ class SavedRun:
         targets: Their names.
         example: Factors of one training adapter (magnitudes with them).
         reference: What is taken off magnitudes, where the model sees them.
+        renamed: Whether layers go by the names of their modules.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SavedRun:
     targets: list[str]
     example: Factors
     reference: Magnitudes | None = None
+    renamed: bool = False
 
     def predict(self, adapter: LoraAdapter) -> list[float]:
         """One number a target.
@@ -76,7 +79,8 @@ def write_best(
     """Checkpoint, predictions and certificate of the best model."""
     saved: dict[str, Any] = {
         "model": best, "state": model.state_dict(), "groups": [[list(s), list(n)] for s, n in data.layout.groups],
-        "rank": problem.rank, "centre": units.centre, "spread": units.spread, "targets": targets,
+        "rank": problem.rank, "renamed": data.renamed, "targets": targets,
+        "centre": units.centre, "spread": units.spread,
         "example": [list(pair) for pair in select(problem.factors, problem.splits["train"][:1])],
     }  # fmt: skip
     if reference is not None:
@@ -132,7 +136,10 @@ def load_best(folder: RunFolder, *, task: Task, sizes: ModelSizes, seed: int) ->
     setting = Setting(full, select(example, [0, 0]), len(saved["targets"]), sizes, seed)
     model = LORA_MODELS[saved["model"]].restored(setting, saved["state"])
     units = Units(task, saved["centre"], saved["spread"])
-    return SavedRun(saved["model"], model, layout, saved["rank"], units, saved["targets"], example, reference)
+    return SavedRun(
+        saved["model"], model, layout, saved["rank"], units, saved["targets"], example, reference,
+        saved.get("renamed", False),
+    )  # fmt: skip
 
 
 @pytorch_threads()
@@ -156,7 +163,7 @@ def predict_adapters(
     for path in [data] if single else find_adapters(data):
         name = path.name if single else str(path.relative_to(data))
         try:
-            adapter = load_lora(path)
+            adapter = named(load_lora(path), saved.renamed)
             said = _fit(saved, adapter, name, lossy)
             values = saved.predict(adapter)
             if not all(map(math.isfinite, values)):
