@@ -443,6 +443,84 @@ def test_sequences_of_linear_layers(tmp_path, method):
         assert torch.allclose(merged(x)[:, 2:], second(x), atol=1e-6)
 
 
+def mlp(folder, classes, width=6, scale=1.0):
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "mlp", "hidden_act": "relu"}')
+    shapes = {"0.weight": (8, width), "0.bias": (8,), "2.weight": (classes, 8), "2.bias": (classes,)}
+    save_file({n: scale * torch.randn(*s) for n, s in shapes.items()}, folder / "model.safetensors")
+
+
+@pytest.fixture
+def mlps(tmp_path):
+    torch.manual_seed(0)
+    for s in range(2):
+        mlp(tmp_path / f"m{s}", 3 - s)
+        save_file({"inputs": torch.randn(10, 6)}, tmp_path / f"x{s}.safetensors")
+    return tmp_path
+
+
+ROWS = torch.linspace(-1, 1, 60).reshape(10, 6)
+OF_NO_USE = {
+    "a class more": ({"labels": torch.full((10,), 3)}, "labels go from 3 to 3, classes of .*m1 from 0 to 1"),
+    "no class": ({"labels": torch.arange(10) % 3 - 1}, "labels go from -1 to 1, classes of .*m1 from 0 to 1"),
+    "no whole numbers": ({"labels": torch.rand(10)}, r"labels has shape \(10,\) and type float32: 10 whole numbers"),
+    "too few": ({"labels": torch.zeros(9).long()}, r"labels has shape \(9,\) and type int64: 10 whole numbers"),
+    "columns": ({"labels": torch.ones(10, 2).long()}, r"labels has shape \(10, 2\) and type int64: 10 whole numbers"),
+    "another width": ({"inputs": ROWS[:, :5].clone()}, r"samples of inputs have shape \(5,\), .*m1 takes \(6,\)"),
+    "whole numbers": ({"inputs": ROWS.long()}, "inputs has type int64: an MLP takes floating-point numbers"),
+    "two tensors": ({"more": ROWS.clone()}, "holds inputs and more: an MLP takes one tensor"),
+    "not finite": ({"inputs": ROWS / 0}, "inputs holds numbers that are not finite"),
+    "one number": ({"inputs": torch.tensor(1.0)}, "must hold tensors such as pixel_values"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OF_NO_USE)
+def test_samples_and_labels_of_no_use_are_told_before_work_starts(mlps, kind, capsys, monkeypatch):
+    tensors, said = OF_NO_USE[kind]
+    save_file({"inputs": ROWS, **tensors}, mlps / "t.safetensors")
+    path = written(mlps, "fs_merge")
+    path.write_text(path.read_text().replace("x1.safetensors", "x1.safetensors, test: t.safetensors"))
+    refused(mlps, path, rf"t\.safetensors.*{said}", capsys, monkeypatch)
+
+
+def test_samples_of_all_tasks_have_one_name(mlps, capsys, monkeypatch):
+    save_file({"x": ROWS}, mlps / "x1.safetensors")
+    said = "task 1 has 'inputs', task 2 'x': give them the same names"
+    refused(mlps, written(mlps, parameters="steps: 3, rank: 2"), said, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_samples_of_other_precisions(mlps, kind):
+    """As the same numbers in float32; labels of one byte count beyond it."""
+    labels = (torch.arange(10) % 2).to(torch.uint8)
+    save_file({"inputs": ROWS.to(kind), "labels": labels}, mlps / "x1.safetensors")
+    found = merge_file.run(load(written(mlps, parameters="steps: 3, rank: 2")))
+    save_file({"inputs": ROWS.to(kind).float(), "labels": labels.long()}, mlps / "x1.safetensors")
+    merge = load(written(mlps, parameters="steps: 3, rank: 2")).model_copy(update={"output": str(mlps / "again")})
+    assert merge_file.run(merge)["scores"] == found["scores"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"x": torch.randn(4, 1, 8, 8)}, "holds x: .*m1 takes pixel_values"),
+        ({"pixel_values": torch.ones(4, 1, 8, 8).to(torch.uint8)}, "pixel_values has type uint8: pictures as"),
+        ({"pixel_values": torch.randn(4, 1, 8, 8), "labels": torch.full((4,), 4)}, "labels go from 4 to 4, classes"),
+    ],
+)
+def test_pictures_of_no_use(pair, tensors, said, capsys, monkeypatch):
+    save_file(tensors, pair / "x1.safetensors")
+    refused(pair, written(pair), said, capsys, monkeypatch)
+
+
+def test_tokens_of_no_use(tmp_path, capsys, monkeypatch):
+    for s in range(2):
+        bert(tmp_path / f"m{s}", s)
+        save_file({"input_ids": torch.full((4, 5), 7 + 0.5 * s)}, tmp_path / f"x{s}.safetensors")
+    said = r"input_ids has shape \(4, 5\) and type float32: whole numbers"
+    refused(tmp_path, written(tmp_path), said, capsys, monkeypatch)
+
+
 def test_what_is_no_sequence_of_linear_layers(tmp_path, capsys, monkeypatch):
     for s in range(2):
         (tmp_path / f"m{s}").mkdir()

@@ -116,16 +116,40 @@ def join(batches: Sequence[Inputs]) -> Inputs:
     """Samples of all tasks, one after the other.
 
     Raises:
-        CosetError: Their shapes differ.
+        CosetError: Their names or shapes differ.
     """
+    check_together(batches)
     tensors = [b for b in batches if isinstance(b, Tensor)]
     named = [b for b in batches if not isinstance(b, Tensor)]
-    try:
-        if tensors and named:
-            raise KeyError("some have names and some have not")
-        return torch.cat(tensors) if tensors else {n: torch.cat([b[n] for b in named]) for n in named[0]}
-    except (RuntimeError, KeyError) as error:
-        raise CosetError(f"inputs of the tasks do not fit together: {error}") from error
+    return torch.cat(tensors) if tensors else {n: torch.cat([b[n] for b in named]) for n in named[0]}
+
+
+def check_together(batches: Sequence[Inputs]) -> None:
+    """Whether samples of all tasks can be one batch.
+
+    Raises:
+        CosetError: Their names or shapes differ.
+    """
+    shapes = [_shapes(batch) for batch in batches]
+    for t, own in enumerate(shapes):
+        if own.keys() != shapes[0].keys():
+            held = [" and ".join(map(repr, names)) for names in (shapes[0], own)]
+            raise CosetError(
+                f"inputs of the tasks do not fit together: task 1 has {held[0]}, task {t + 1} {held[1]}: give them "
+                "the same names"
+            )
+        for name, shape in own.items():
+            if shape != shapes[0][name]:
+                raise CosetError(
+                    f"inputs of the tasks do not fit together: samples of task 1 have shape {shapes[0][name]}, of task "
+                    f"{t + 1} {shape} ({name})"
+                )
+
+
+def _shapes(batch: Inputs) -> dict[str, tuple[int, ...]]:
+    """Of one sample, by name; a tensor alone is called ``inputs``."""
+    named = {"inputs": batch} if isinstance(batch, Tensor) else batch
+    return {name: tuple(value.shape[1:]) for name, value in named.items()}
 
 
 @torch.no_grad()

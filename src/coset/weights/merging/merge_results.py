@@ -12,14 +12,16 @@ from torch import Tensor
 
 from coset.core.errors import CosetError, require
 from coset.core.outside import lines_of, read_arrays, read_tensors
-from coset.weights.merging.checkpoints import Checkpoint, load_teacher
-from coset.weights.merging.encoders import Inputs, count_samples
+from coset.weights.merging import mlp_files
+from coset.weights.merging.checkpoints import Checkpoint, is_finite, load_teacher
+from coset.weights.merging.encoders import Inputs, check_together, count_samples
+from coset.weights.merging.families import FAMILIES
 from coset.weights.merging.merge_options import MergeFile
 from coset.weights.merging.teachers import Originals, Teacher
 
 
 def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor | None]:
-    """Samples by name of the model's arguments, and their labels if the file has them.
+    """Samples by name of the model's arguments, numbers as models take them, and their labels if the file has them.
 
     Raises:
         CosetError: The file cannot be read.
@@ -46,9 +48,9 @@ def read_inputs(path: Path, folder: Path, tokens: int) -> tuple[Inputs, Tensor |
     else:
         found = read_tensors(path)
     labels = found.pop("labels", None)
-    if not found or len({len(v) for v in found.values()}) > 1:
+    if not found or not all(v.dim() for v in found.values()) or len({len(v) for v in found.values()}) > 1:
         raise CosetError(f"{path} must hold tensors such as pixel_values or input_ids with as many samples each")
-    return found, labels
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}, labels
 
 
 def positions(checkpoint: Checkpoint) -> int | None:
@@ -72,34 +74,108 @@ def tokens_of(merge: MergeFile, checkpoint: Checkpoint) -> int:
 
 
 def samples_that_fit(merge: MergeFile, opened: Sequence[Checkpoint]) -> None:
-    """Whether all files of samples can be read and are such as their models take.
+    """Whether all files of samples can be read and are such as their models take, and labels such as they give.
 
     Raises:
         CosetError: One is not; the message names it.
     """
+    batches = []
     for m, checkpoint in zip(merge.models, opened, strict=True):
         for file in (m.inputs, m.test):
             if file is not None:
-                inputs, _ = read_inputs(Path(file), Path(m.model), tokens_of(merge, checkpoint))
+                inputs, labels = read_inputs(Path(file), Path(m.model), tokens_of(merge, checkpoint))
                 _check_inputs(inputs, Path(file), checkpoint)
+                _check_labels(labels, count_samples(inputs), Path(file), checkpoint)
+                batches += [inputs] if file == m.inputs else []
+    if merge.method.begin is not None:
+        check_together(batches)
 
 
 def _check_inputs(inputs: Inputs, file: Path, checkpoint: Checkpoint) -> None:
     named = inputs if isinstance(inputs, dict) else {}
-    ids, config, most = named.get("input_ids"), checkpoint.config, positions(checkpoint)
-    if ids is not None and ids.dim() == 2 and ids.numel():
-        if most is not None and ids.size(1) > most:
-            raise CosetError(f"{file} has {ids.size(1)} tokens a sample, {checkpoint.folder} {most} positions")
-        if int(ids.max()) >= int(config.get("vocab_size", 1 << 62)) or int(ids.min()) < 0:
-            raise CosetError(
-                f"{file} has the token {int(ids.max())}, {checkpoint.folder} a vocabulary of {config.get('vocab_size')}"
-            )
-    pixels = named.get("pixel_values")
-    side = config.get("image_size")
-    if pixels is not None and isinstance(side, int):
-        wanted = (int(config.get("num_channels", 3)), side, side)
+    for name, value in named.items():
+        if value.is_floating_point() and not is_finite(value):
+            raise CosetError(f"{file}: {name} holds numbers that are not finite")
+    if checkpoint.config.get("model_type") == "mlp":
+        _check_rows(named, file, checkpoint)
+    else:
+        _check_arguments(named, file, checkpoint)
+    if "input_ids" in named:
+        _check_tokens(named["input_ids"], file, checkpoint)
+    if "pixel_values" in named:
+        _check_pictures(named["pixel_values"], file, checkpoint)
+
+
+def _check_rows(named: dict[str, Tensor], file: Path, checkpoint: Checkpoint) -> None:
+    """Of an MLP."""
+    first = mlp_files.places(list(checkpoint.files))[0]
+    width = checkpoint.shapes()[f"{first}.weight"][1]
+    if len(named) > 1:
+        raise CosetError(f"{file} holds {' and '.join(named)}: an MLP takes one tensor (beside labels)")
+    ((name, value),) = named.items()
+    if not value.is_floating_point():
+        raise CosetError(f"{file}: {name} has type {_kind(value)}: an MLP takes floating-point numbers")
+    if value.shape[1:] != (width,):
+        raise CosetError(
+            f"{file}: samples of {name} have shape {tuple(value.shape[1:])}, {checkpoint.folder} takes ({width},)"
+        )
+
+
+def _check_arguments(named: dict[str, Tensor], file: Path, checkpoint: Checkpoint) -> None:
+    """Of a transformer whose family is known."""
+    family = FAMILIES.get(str(checkpoint.config.get("model_type")))
+    wanted = "input_ids" if family is None or family.patch is None else "pixel_values"
+    if family is not None and wanted not in named:
+        raise CosetError(f"{file} holds {' and '.join(named)}: {checkpoint.folder} takes {wanted}")
+
+
+def _check_tokens(ids: Tensor, file: Path, checkpoint: Checkpoint) -> None:
+    config, most = checkpoint.config, positions(checkpoint)
+    if ids.is_floating_point() or ids.dim() != 2:
+        raise CosetError(
+            f"{file}: input_ids has shape {tuple(ids.shape)} and type {_kind(ids)}: whole numbers, samples by tokens, "
+            "were expected"
+        )
+    if most is not None and ids.size(1) > most:
+        raise CosetError(f"{file} has {ids.size(1)} tokens a sample, {checkpoint.folder} {most} positions")
+    if ids.numel() and (int(ids.max()) >= int(config.get("vocab_size", 1 << 62)) or int(ids.min()) < 0):
+        raise CosetError(
+            f"{file} has the token {int(ids.max())}, {checkpoint.folder} a vocabulary of {config.get('vocab_size')}"
+        )
+
+
+def _check_pictures(pixels: Tensor, file: Path, checkpoint: Checkpoint) -> None:
+    side = checkpoint.config.get("image_size")
+    if not pixels.is_floating_point():
+        raise CosetError(
+            f"{file}: pixel_values has type {_kind(pixels)}: pictures as the model's image processor gives them, in "
+            "floating-point numbers, were expected"
+        )
+    if isinstance(side, int):
+        wanted = (int(checkpoint.config.get("num_channels", 3)), side, side)
         if tuple(pixels.shape[1:]) != wanted:
             raise CosetError(f"{file} has pictures of {tuple(pixels.shape[1:])}, {checkpoint.folder} takes {wanted}")
+
+
+def _check_labels(labels: Tensor | None, samples: int, file: Path, checkpoint: Checkpoint) -> None:
+    """Of one class a sample; tags and spans are not measured on."""
+    classes = checkpoint.classes
+    if labels is None or not classes or checkpoint.answers in ("tokens", "spans"):
+        return
+    if labels.is_floating_point() or labels.shape != (samples,):
+        raise CosetError(
+            f"{file}: labels has shape {tuple(labels.shape)} and type {_kind(labels)}: {samples} whole numbers, one a "
+            "sample, were expected"
+        )
+    if samples and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise CosetError(
+            f"{file}: labels go from {int(labels.min())} to {int(labels.max())}, classes of {checkpoint.folder} from 0 "
+            f"to {classes - 1}"
+        )
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def scores_of(
@@ -117,6 +193,7 @@ def scores_of(
         if file is None:
             continue
         inputs, labels = read_inputs(Path(file), Path(m.model), tokens_of(merge, c))
+        labels = None if labels is None else labels.long()  # a byte could not be moved to the joint classes
         teacher = teachers[i] if teachers else load_teacher(c, m.task)
         asked[m.task] = rows, inputs, labels, Originals([teacher]).logits(inputs)[m.task].argmax(1)
         del teacher  # before the next is loaded
