@@ -26,6 +26,22 @@ def test_a_permuted_copy_is_recovered(build):
     assert all(torch.equal(value, state[name]) for name, value in permute(spec, shuffled, orders).items())
 
 
+def test_activations_of_every_call_count():
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.head = torch.nn.Linear(8, 20, bias=False), torch.nn.Linear(20, 3)
+
+        def forward(self, x):
+            return self.head(self.hidden(x).relu() + self.hidden(0 * x))  # the last call says nothing
+
+    model = Twice()
+    spec, state = permutation_spec(model), dict(model.state_dict())
+    orders = NeuronPermutation(spec).sample(state, torch.Generator().manual_seed(0))
+    found = activation_matching(spec, model, state, permute(spec, state, orders), torch.randn(50, 8))
+    assert torch.equal(found["hidden"], orders["hidden"].argsort())
+
+
 @pytest.fixture(scope="module")
 def trained():
     data = digits()

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
+from torch.nn import functional
+from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv, SimpleConv
 
 from coset.core.errors import CosetError
 from coset.symmetry import check_equivariance
@@ -163,6 +164,209 @@ def test_what_is_not_understood_is_pinned():
             return self.c(self.b(torch.cumsum(self.a(x), 1)).relu())
 
     assert [group.name for group in permutation_spec(Sorted()).groups] == ["b"]
+
+
+class Network(nn.Module):
+    """Layers, and a function of them and an input."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+class Reversing(nn.ReLU):
+    def forward(self, x):
+        return x.relu().flip(-1)
+
+
+def tied(run, **parts):
+    model = Network(run, a=nn.Linear(8, 8), b=nn.Linear(8, 8), **parts)
+    model.b.weight = model.a.weight
+    return model
+
+
+def two_names(run, **parts):
+    model = Network(run, a=nn.Linear(8, 8), **parts)
+    model.b = model.a
+    return model
+
+
+def buffered(run, **parts):
+    model = Network(run, **parts)
+    model.register_buffer("scale", torch.linspace(1, 2, 8))
+    return model
+
+
+def with_embedding_as_head(run, **parts):
+    model = Network(run, embed=nn.Embedding(10, 8), head=nn.Linear(8, 10, bias=False), **parts)
+    model.head.weight = model.embed.weight
+    return model
+
+
+def linear(outputs=8, inputs=8):
+    return nn.Linear(inputs, outputs)
+
+
+def conv(outputs=8, inputs=2, **more):
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **more)
+
+
+def hidden(change):
+    """A change of the hidden layer of a network of two layers."""
+    return Network(lambda s, x: s.c(torch.relu(change(s.a(x)))), a=linear(), c=linear(3))
+
+
+def encoder(**options):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0, **options)
+    return Network(lambda s, x: s.c(s.e(s.a(x))), a=linear(), e=layer, c=linear(3))
+
+
+def graph(layer, outputs=8):
+    edges = EDGES[:, EDGES[1].argsort()]
+    return Network(lambda s, x: s.c(s.g(s.a(x).relu(), edges).relu()), a=linear(), g=layer, c=linear(3, outputs))
+
+
+ROWS, TOKENS, PICTURES = torch.randn(5, 8), torch.randn(3, 8, 8), torch.randn(3, 2, 8, 8)
+HEADS = [4] * 4
+CASES = {
+    # A layer more than once: what reads and makes its neurons moves together.
+    "layer three times": (
+        Network(lambda s, x: s.c(s.h(s.h(s.h(s.a(x)).relu()).relu())), a=linear(), h=linear(), c=linear(3)), ROWS, [8]),
+    "head on two branches": (
+        Network(lambda s, x: s.h(s.a(x).relu()) + s.h(s.b(x).relu()), a=linear(), b=linear(), h=linear(3)), ROWS, [8]),
+    "output twice in a concatenation": (
+        Network(lambda s, x: s.c(torch.cat([s.a(x), s.a(2 * x)], -1)), a=linear(), c=linear(3, 16)), ROWS, [8]),
+    "layer on input and hidden": (
+        Network(lambda s, x: s.c(s.h(s.h(x).relu())), h=linear(), c=linear(3)), ROWS, []),
+    "norm on input and hidden": (
+        Network(lambda s, x: s.c(s.n(s.a(s.n(x)))), n=nn.LayerNorm(8), a=linear(), c=linear(3)), ROWS, []),
+    "depthwise on input and hidden": (
+        Network(lambda s, x: s.c(s.d(s.a(s.d(x))).mean((2, 3))), d=conv(inputs=8, groups=8), a=conv(inputs=8),
+                c=linear(3)), torch.randn(3, 8, 8, 8), []),
+    "head that divides its columns otherwise": (
+        Network(lambda s, x: s.h(torch.cat([s.a(x), s.b(x)], 1)) + s.h(s.d(x)), a=linear(4), b=linear(4), d=linear(),
+                h=linear(3)), ROWS, []),
+    "attention twice": (
+        Network(lambda s, x: s.c(s.m(*[s.m(*[s.a(x)] * 3)[0]] * 3)[0]), a=linear(), c=linear(3),
+                m=nn.MultiheadAttention(8, 2, batch_first=True)), TOKENS, [8, *HEADS]),
+    "parameter twice": (
+        Network(lambda s, x: s.c(s.p * s.b(s.a(x) + s.p)), a=linear(), b=linear(), c=linear(3),
+                p=nn.Parameter(torch.randn(8))), ROWS, [8]),
+    "tied weights": (
+        tied(lambda s, x: s.c(s.b(s.d(x)).relu()) + s.e(s.a(x)), d=linear(), c=linear(3), e=linear(3)), ROWS, [8]),
+    "module under two names": (two_names(lambda s, x: s.c(s.b(x).relu()), c=linear(3)), ROWS, [8]),
+    "weight in an autoencoder": (
+        Network(lambda s, x: functional.linear(s.a(x), s.a.weight.t()), a=linear(7)), ROWS, []),
+    "weight read elsewhere": (
+        Network(lambda s, x: s.c(s.a(x)) + functional.linear(x, s.a.weight)[:, :3], a=linear(), c=linear(3)), ROWS, []),
+    "bias read elsewhere": (
+        Network(lambda s, x: s.c(s.a(x)) + s.d(x + s.a.bias), a=linear(), c=linear(3), d=linear(3)), ROWS, []),
+    "type of a weight": (
+        Network(lambda s, x: s.c(s.a(x.to(s.a.weight.dtype))), a=linear(7), c=linear(3, 7)), ROWS, [7]),
+    "embedding as a hidden layer": (
+        with_embedding_as_head(lambda s, x: s.c(s.head(s.a(s.embed(x))).relu()), a=linear(), c=linear(3, 10)),
+        torch.arange(10), [8]),
+    # Axes that are not those of channels, though they may be as long.
+    "average of neighbours": (hidden(lambda h: functional.avg_pool1d(h, 3, 1, 1)), ROWS, []),
+    "module that pools tokens": (nn.Sequential(linear(), nn.MaxPool1d(3, 1, 1), linear(3)), TOKENS, []),
+    "pools of pictures on rows of conv1d": (
+        Network(lambda s, x: s.c(s.p(s.a(x)).flatten(1)), a=nn.Conv1d(2, 8, 3, padding=1), p=nn.MaxPool2d(3, 1, 1),
+                c=linear(3, 64)), torch.randn(3, 2, 8), []),
+    "mean over rows of a picture": (
+        Network(lambda s, x: s.c(s.a(x).mean(2)), a=conv(), c=linear(3)), PICTURES, []),
+    "mean over columns, flattened": (
+        Network(lambda s, x: s.c(s.a(x).mean(-1).flatten(1)), a=conv(), c=linear(3, 64)), PICTURES, [8]),
+    "flattened in part": (Network(lambda s, x: s.c(s.a(x).flatten(1, 2)), a=conv(), c=linear(3)), PICTURES, []),
+    "module that flattens in part": (
+        Network(lambda s, x: s.c(s.f(s.a(x))), a=conv(), f=nn.Flatten(1, 2), c=linear(3)), PICTURES, []),
+    "viewed by batch": (
+        Network(lambda s, x: s.c(s.a(x).view(x.size(0), -1)), a=conv(), c=linear(3, 512)), PICTURES, [8]),
+    "viewed by something else": (
+        Network(lambda s, x: s.c(s.a(x).view(x.size(1) * 12, -1)), a=conv(), c=linear(3, 64)), PICTURES, []),
+    "norm behind flattening": (
+        Network(lambda s, x: s.c(s.n(s.a(x).flatten(1))), a=conv(), n=nn.BatchNorm1d(512), c=linear(3, 512)),
+        PICTURES, [8]),
+    "convolution over features": (
+        Network(lambda s, x: s.c(s.a(x)).mean(2), a=linear(), c=nn.Conv1d(8, 3, 1)), TOKENS, []),
+    "batch norm over tokens": (
+        Network(lambda s, x: s.c(s.n(s.a(x))), a=linear(), n=nn.BatchNorm1d(8), c=linear(3)), TOKENS, []),
+    "instance norm without a batch": (
+        Network(lambda s, x: s.c(s.n(s.a(x))), a=linear(), n=nn.InstanceNorm1d(8, affine=True), c=linear(3)),
+        torch.randn(8, 8), []),
+    "convolution without a batch": (
+        Network(lambda s, x: s.c(s.a(x[0]).flatten(1)), a=conv(), c=linear(3, 64)), PICTURES, []),
+    "attention over a convolution": (
+        Network(lambda s, x: s.m(*[s.a(x)] * 3)[0], a=nn.Conv1d(2, 8, 3, padding=1),
+                m=nn.MultiheadAttention(8, 2, batch_first=True)), torch.randn(3, 2, 8), HEADS),
+    # What mixes or orders the neurons, or tells them apart.
+    "softmax": (hidden(lambda h: h.softmax(-1)), ROWS, []),
+    "log softmax": (hidden(lambda h: functional.log_softmax(h, 1)), ROWS, []),
+    "sorted": (hidden(lambda h: h.sort(-1)[0]), ROWS, []),
+    "largest": (hidden(lambda h: h * h.argmax(1, keepdim=True)), ROWS, []),
+    "chunks": (hidden(lambda h: torch.cat(h.chunk(2, -1)[::-1], -1)), ROWS, []),
+    "split": (hidden(lambda h: torch.cat([h.split(4, -1)[1], h.split(4, -1)[0]], -1)), ROWS, []),
+    "gated": (Network(lambda s, x: s.c(functional.glu(s.a(x))), a=linear(), c=linear(3, 4)), ROWS, []),
+    "heads of one's own": (hidden(lambda h: h.view(-1, 2, 4).transpose(1, 2).reshape(-1, 8)), ROWS, []),
+    "padded": (hidden(lambda h: functional.pad(h, (1, -1))), ROWS, []),
+    "indexed": (hidden(lambda h: h[:, [1, 0, 2, 3, 4, 5, 6, 7]]), ROWS, []),
+    "einsum": (hidden(lambda h: torch.einsum("bi,bj->bi", h, h.cumsum(1))), ROWS, []),
+    "transposed": (Network(lambda s, x: s.c(s.w(s.a(x).T).T), a=linear(), w=linear(5, 5), c=linear(3)), ROWS, []),
+    "divided by constants": (
+        buffered(lambda s, x: s.c(s.a(x) / s.scale), a=linear(), c=linear(3)), ROWS, []),
+    "written over": (
+        Network(lambda s, x: (torch.add(s.a(x), s.b(x), out=(o := s.d(x))), s.c(o))[1], a=linear(), b=linear(),
+                d=linear(), c=linear(3)), ROWS, []),
+    "activation of one's own": (nn.Sequential(linear(), Reversing(), linear(3)), ROWS, []),
+    "encoder": (encoder(activation=functional.silu), TOKENS, [8, *HEADS, 16]),
+    "encoder that sums over its features": (encoder(activation=lambda h: h.cumsum(-1)), TOKENS, [8, *HEADS]),
+    "LSTM over neighbours": (graph(SAGEConv(8, 8, aggr="lstm")), ROWS, []),
+    "projection before the neighbours": (graph(SAGEConv(8, 8, project=True)), ROWS, []),
+    "own beside neighbours": (graph(SimpleConv(combine_root="cat"), 16), ROWS, []),
+    "pair of inputs": (
+        Network(lambda s, x: s.c(s.g((s.a(x), x), EDGES)), a=linear(), g=SAGEConv(8, 8), c=linear(3)), ROWS, [8]),
+    # The same calls by keyword.
+    "keywords": (
+        Network(lambda s, x: s.c(input=torch.relu(input=torch.add(s.a(input=x), other=s.b(x)))), a=linear(), b=linear(),
+                c=linear(3)), ROWS, [8]),
+    "concatenation by keyword": (
+        Network(lambda s, x: s.c(torch.cat(tensors=[s.a(x), s.b(x)], dim=1)), a=linear(), b=linear(5), c=linear(3, 13)),
+        ROWS, [8, 5]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_groups_of_unusual_networks(name):
+    model, x, sizes = CASES[name]
+    model = model.double().eval()
+    for value in model.state_dict().values():
+        if value.dim() == 1 and value.is_floating_point():
+            value.uniform_(0.5, 2)  # norms that tell their channels apart
+    x = x.double() if x.is_floating_point() else x
+    spec = permutation_spec(model, (x,))
+    assert [group.size for group in spec.groups] == sizes
+    if not sizes:
+        return
+    action, state = NeuronPermutation(spec), {name: value.clone() for name, value in model.state_dict().items()}
+    before = model(x)
+    model.load_state_dict(action.apply(action.sample(state, torch.Generator().manual_seed(0)), state))
+    assert not all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    torch.testing.assert_close(model(x), before)
+
+
+def test_groups_without_an_example_of_inputs():
+    """What a graph alone tells; rows of BatchNorm and batches of convolutions are taken for granted."""
+    granted = {"batch norm over tokens", "convolution without a batch"}
+    for name, (model, _, sizes) in CASES.items():
+        found = [group.size for group in permutation_spec(model.eval()).groups]
+        if name in granted:
+            assert found == [8]
+        else:
+            assert not set(found) - set(sizes), name
 
 
 def test_networks_that_cannot_be_traced():

@@ -3,8 +3,9 @@ r"""Which entries of which parameters a permutation of neurons moves, read off a
 A hidden layer of n neurons carries S_n: permuting the rows that produce them, everything that acts on them one by one
 (biases, norms), and the columns that read them, leaves the function alone. :func:`permutation_spec` traces a module
 with ``torch.fx`` and follows the channels of every value: additions and other entrywise operations join the groups of
-their operands, inputs and outputs are pinned, and so is whatever passes through an operation that is not known here.
-Pinning is always safe: it only gives up permutations.
+their operands, and so do layers that are called more than once or tied; inputs and outputs are pinned, and so is
+whatever passes through an operation that is not known here. Pinning is always safe: it only gives up permutations.
+What a graph does not show is how many axes a value has: an example of the inputs tells.
 
 Known: Linear, Conv1d to 3d, MultiheadAttention (query-key and value-output channels of each head),
 TransformerEncoderLayer, Embedding, BatchNorm, LayerNorm, GroupNorm(1), InstanceNorm, activations, pooling, dropout,
@@ -14,6 +15,7 @@ flattening, concatenation of channels, PyG's SimpleConv, GCNConv, SAGEConv, Grap
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +26,18 @@ from coset.weights.permutations.spec import Neurons, Orders, PermutationSpec, St
 from coset.weights.permutations.tracing import trace_channels
 
 
-def permutation_spec(model: nn.Module) -> PermutationSpec:
+def permutation_spec(model: nn.Module, example: tuple[Any, ...] | None = None) -> PermutationSpec:
     """The groups of neurons of a module, by names of its (plain) parameters.
+
+    Args:
+        model: The module.
+        example: Inputs of it, which are run through it: they tell how many axes every value has. Without them
+            convolutions are taken to read batches, and BatchNorm behind a Linear layer ``[batch, channels]``.
 
     Raises:
         CosetError: The module cannot be traced.
     """
-    return PermutationSpec(trace_channels(model))
+    return PermutationSpec(trace_channels(model, example))
 
 
 class NeuronPermutation(Action):

@@ -66,8 +66,8 @@ def objective(spec: PermutationSpec, first: State, second: State) -> float:
 def activation_matching(spec: PermutationSpec, model: nn.Module, first: State, second: State, inputs: Any) -> Orders:
     """Orders of the second network's neurons that bring its activations closest to the first's.
 
-    For each group, the outputs of the layers that make it (before norms), uncentred, over all inputs and positions;
-    groups without such layers (channels inside attention) keep their order.
+    For each group, the outputs of the layers that make it (before norms), uncentred, over all inputs and positions, of
+    every call; groups without such layers (channels inside attention) keep their order.
 
     Args:
         spec: Of both networks.
@@ -95,7 +95,8 @@ def _activations(
     def keep(name: str) -> Any:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             axis = 1 if isinstance(module, nn.modules.conv._ConvNd) else -1
-            found[name] = output.movedim(axis, -1).reshape(-1, sizes[name]).double()
+            rows = output.movedim(axis, -1).reshape(-1, sizes[name]).double()
+            found[name] = torch.cat([found[name], rows]) if name in found else rows
 
         return hook
 
