@@ -26,6 +26,11 @@ def test_where_a_run_is_and_how_long_it_may_take(tmp_path):
     assert "refresh" not in (tmp_path / "report.html").read_text()
 
 
+def test_the_best_epoch_is_that_of_the_metric():
+    rows = [{"epoch": k, "val_macro_f1": value} for k, value in enumerate((0.25, 0.75, 0.5))]
+    assert Progress("mine", "", 1.0, 3, "val_macro_f1", rows).verdict().endswith("macro f1 0.5000, best 0.7500.")
+
+
 def test_the_page_of_a_run_is_there_while_it_trains(small_csv, tmp_path):
     recipe, seen = load("csv", [f"data.path={small_csv}", *SMALL]), []
     page = tmp_path / "run" / "report.html"

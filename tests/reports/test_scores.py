@@ -1,9 +1,19 @@
 import numpy as np
 import pytest
-from torch import tensor
+from torch import from_numpy, tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from coset.reports.scores import against_baseline, duration, measure, number, roc_curve, score
+from coset.core.metrics import METRICS
+from coset.reports.scores import (
+    against_baseline,
+    duration,
+    higher_is_better,
+    measure,
+    number,
+    roc_curve,
+    score,
+)
+from coset.runs.metrics import metrics_of
 
 
 @pytest.mark.parametrize(
@@ -32,6 +42,22 @@ def test_errors_compare_as_a_ratio_and_scores_as_a_difference() -> None:
     assert against_baseline("r2", -0.1, 0.0) == ("−0.100", False)
     assert against_baseline("rmse", 1.0, None) is None
     assert against_baseline("rmse", 1.0, 0.0) is None
+
+
+def test_every_score_that_runs_have_is_better_high() -> None:
+    for metric, way in ((name, way) for metrics in METRICS.values() for name, way in metrics.items()):
+        assert higher_is_better(metric) == (way == "max")
+    assert against_baseline("macro_f1", 1.0, 0.2) == ("+0.800", True)
+    assert against_baseline("hits@10", 0.1, 0.2) == ("−0.100", False)
+    assert against_baseline("cross_entropy", 0.5, 1.0) == ("50% lower", True)
+    assert score(0.66667, "macro_f1") == "0.667"
+
+
+def test_the_page_measures_values_as_runs_do() -> None:
+    generator = np.random.default_rng(0)
+    target, predicted = 1e-6 * generator.normal(size=(2, 10))
+    of_run = metrics_of("regression", from_numpy(predicted[:, None]), from_numpy(target[:, None]))
+    assert measure(target, predicted, False) == pytest.approx(of_run, rel=1e-12, abs=0)
 
 
 def test_roc_by_hand() -> None:

@@ -29,6 +29,14 @@ def test_seeds_are_averaged_and_the_best_is_first(make_run: Callable[..., Path],
     assert shown.index("subgraphormer/made-up") < shown.index("gin/made-up")
 
 
+def test_the_best_is_first_by_scores_of_classes_and_links_too(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    runs = [make_run("poor", recipe="gin/made-up"), make_run("good")]
+    for metric in ("macro_f1", "mrr", "hits@10"):
+        for run, value in zip(runs, (0.2, 1.0), strict=True):
+            (run / "metrics.json").write_text(json.dumps({"test": {metric: value}}))
+        assert "Best: good, " in text(write_comparison(runs, tmp_path / "all.html").read_text())
+
+
 def test_runs_of_one_name_are_told_apart_by_what_differs(make_run: Callable[..., Path]) -> None:
     runs = [make_run("a"), make_run("b", seed=1), make_run("c", layers=6)]
     groups = group_runs([RunResults(run) for run in runs])

@@ -19,6 +19,22 @@ def test_regression_metrics_are_averaged_over_targets():
     assert metrics["r2"] == pytest.approx(0.5)  # of the first target alone: the second is constant
 
 
+@pytest.mark.parametrize(("unit", "zero"), [(1e-3, 0.0), (1e-6, 0.0), (1e-9, 0.0), (1e6, 0.0), (1.0, 1e6), (1.0, 1e9)])
+def test_r2_depends_on_neither_unit_nor_zero(unit, zero):
+    generator = torch.Generator().manual_seed(0)
+    target, prediction = (torch.randn(10, 1, generator=generator).double() for _ in range(2))
+    expected = metrics_of("regression", prediction, target)["r2"]
+    assert expected == pytest.approx(1 - float(((prediction - target) ** 2).mean() / target.var(correction=0)))
+    found = metrics_of("regression", zero + unit * prediction, zero + unit * target)["r2"]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_r2_needs_two_different_values():
+    constant = torch.full((10, 1), 0.1).double()  # whose mean in floating point is another number
+    assert set(metrics_of("regression", constant + 1, constant)) == {"rmse", "mae"}
+    assert metrics_of("regression", constant.expand(10, 2) + 1, torch.zeros(10, 2)).keys() == {"rmse", "mae"}
+
+
 def test_classification_metrics_by_hand():
     prediction, target = torch.tensor([[0.9], [0.6], [0.4], [0.1]]), torch.tensor([[1.0], [0.0], [1.0], [0.0]])
     metrics = metrics_of("classification", prediction, target)

@@ -23,6 +23,7 @@ import pandas as pd
 
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder
+from coset.core.metrics import r2
 from coset.graphs.exported import CARD, WEIGHTS, export, is_exported, read_config
 from coset.graphs.given import Graphs, Targets, label_table, targets_inside, task_for, written
 from coset.graphs.hub import Pretrained, downloaded
@@ -174,7 +175,7 @@ class Learner(Pretrained, library_name="coset"):
         known = ~np.isnan(true)
         if recipe.training.task == "classification":
             return float((true == predicted)[known].mean())
-        each = [_r2(true[k, at], predicted[k, at]) for at, k in enumerate(known.T)]
+        each = [r2(predicted[k, at], true[k, at]) or 0.0 for at, k in enumerate(known.T)]  # 0 of a constant target
         return float(np.mean(each))
 
     def save(self, folder: str | Path) -> Path:
@@ -370,8 +371,3 @@ def _as_classes(names: Sequence[str]) -> np.ndarray:
     if all(name.removeprefix("-").isdigit() for name in names):
         return np.array([int(name) for name in names])
     return np.asarray(names, dtype=object)
-
-
-def _r2(true: np.ndarray, predicted: np.ndarray) -> float:
-    spread = ((true - true.mean()) ** 2).sum()
-    return float(1 - ((true - predicted) ** 2).sum() / spread) if spread > 0 else 0.0

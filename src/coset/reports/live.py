@@ -12,7 +12,7 @@ from pathlib import Path
 from coset.core.files import write_text
 from coset.reports.page import head
 from coset.reports.plots import split_colour
-from coset.reports.scores import HIGHER_IS_BETTER, duration, label, number
+from coset.reports.scores import duration, higher_is_better, label, number
 from coset.reports.sketches import curve_sketch
 
 EVERY = 2
@@ -84,7 +84,7 @@ class Progress:
         values = [row[self.monitor] for row in self.history if math.isfinite(row.get(self.monitor, math.nan))]
         if values:
             metric = self.monitor.removeprefix("val_")
-            best = max(values) if metric in HIGHER_IS_BETTER else min(values)
+            best = max(values) if higher_is_better(metric) else min(values)
             parts.append(f"validation {label(metric)} {number(values[-1])}, best {number(best)}")
         return f"{'; '.join(parts)}."
 

@@ -26,7 +26,7 @@ from coset.reports.figures import (
     line,
     points,
 )
-from coset.reports.scores import HIGHER_IS_BETTER, label, number, roc_curve, score
+from coset.reports.scores import higher_is_better, label, number, roc_curve, score
 
 SPLIT_COLOURS = {"train": GREY, "val": "#2b83e2", "test": "#e0701f"}
 POINTS = 2000  # of a split; beyond it a browser gets slow and points hide one another
@@ -223,7 +223,7 @@ def _curve(history: pd.DataFrame, column: str, name: str, tint: str, opacity: fl
 
 def _axis_of(quantity: str, marks: Sequence[Mark]) -> Axis:
     """A logarithmic axis where positive values span more than a factor of 50; scores, which end at 1, have none."""
-    if quantity in HIGHER_IS_BETTER:
+    if higher_is_better(quantity):
         return Axis()
     values = np.concatenate([np.asarray(mark.y, dtype=float) for mark in marks] or [np.array([1.0])])
     wide = bool(len(values) and values.min() > 0 and values.max() > 50 * values.min())

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from coset.core.metrics import known_direction, r2
+
 LABELS = {
     "rmse": "RMSE",
     "mae": "MAE",
@@ -19,13 +21,17 @@ LABELS = {
     "lr": "Learning rate",
 }
 CLASSIFICATION = ("auroc", "ap", "accuracy")
-HIGHER_IS_BETTER = (*CLASSIFICATION, "r2")
 Vector = Float[np.ndarray, " rows"]
 
 
 def label(metric: str) -> str:
     """What a metric is called in text."""
     return LABELS.get(metric, metric.replace("_", " "))
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a metric is a score, which 1 bounds, rather than an error or a loss, or something of a run's own."""
+    return known_direction(metric) == "max"
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -45,7 +51,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 def score(value: Any, metric: str) -> str:
     """A metric for reading: three decimals where the scale is fixed, significant figures where it is the target's."""
-    if metric in HIGHER_IS_BETTER and isinstance(value, float) and math.isfinite(value):
+    if higher_is_better(metric) and isinstance(value, float) and math.isfinite(value):
         return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
     return number(value)
 
@@ -67,7 +73,7 @@ def against_baseline(metric: str, value: float, baseline: float | None) -> tuple
     """
     if baseline is None or not math.isfinite(value) or not math.isfinite(baseline):
         return None
-    if metric in HIGHER_IS_BETTER:
+    if higher_is_better(metric):
         gain = value - baseline
         return f"{'+' if gain >= 0 else '−'}{abs(gain):.3f}", gain > 0
     if baseline <= 0:
@@ -99,7 +105,5 @@ def measure(target: Vector, prediction: Vector, classification: bool) -> dict[st
         return result
     residual = prediction - target
     result = {"rmse": float(np.sqrt(np.mean(residual**2))), "mae": float(np.abs(residual).mean())}
-    spread = float(np.var(target))
-    if spread > 0:
-        result["r2"] = 1 - float(np.mean(residual**2)) / spread
-    return result
+    explained = r2(prediction, target)
+    return result if explained is None else result | {"r2": explained}

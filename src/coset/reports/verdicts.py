@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coset.reports.scores import HIGHER_IS_BETTER, against_baseline, label, score
+from coset.reports.scores import against_baseline, higher_is_better, label, score
 
 LATE = 0.95
 """A best epoch after this share of all epochs says that training was stopped on its way."""
@@ -29,7 +29,7 @@ def standing(
         amount, better = compared
         if amount.lstrip("+−").startswith(("0%", "0.000")):
             return f"{_capital(split)} {named(metric)} {score(value, metric)}{on}, as always predicting {guess}."
-        than = f"{'above' if better else 'below'} that of" if metric in HIGHER_IS_BETTER else "than"
+        than = f"{'above' if better else 'below'} that of" if higher_is_better(metric) else "than"
         said = f", {amount.lstrip('+−')} {than} always predicting {guess}"
     return f"{_capital(split)} {named(metric)} {score(value, metric)}{on}{said}."
 

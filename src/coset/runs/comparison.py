@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from coset.core.errors import CosetError
 from coset.reports import Panel, Section, Table, Widget, colour, fragment, plots, write_sections
-from coset.reports.scores import HIGHER_IS_BETTER, label, number, score
+from coset.reports.scores import higher_is_better, label, number, score
 from coset.reports.verdicts import named
 from coset.runs.results import RunResults
 
@@ -277,7 +277,7 @@ def _best_first(groups: list[Group], metrics: list[str], split: str) -> list[Gro
     if not metrics:
         return groups
     metric = metrics[0]
-    sign = -1 if metric in HIGHER_IS_BETTER else 1
+    sign = -1 if higher_is_better(metric) else 1
 
     def rank(group: Group) -> float:
         values = group.values(metric, split)

@@ -1,7 +1,6 @@
 """How good predictions are: the metrics of a task, averaged over targets, missing labels left out."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,29 +10,11 @@ from torchmetrics.functional.classification import (
     binary_average_precision,
     multiclass_f1_score,
 )
-from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
+from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error
 
-Task = Literal["regression", "classification", "multiclass", "link"]
-"""Numbers; labels 0 and 1, one or several; the number of one of several classes; whether two nodes are joined."""
+from coset.core.metrics import METRICS, Direction, Task, direction, known_direction, r2
 
-Direction = Literal["min", "max"]
-METRICS: dict[Task, dict[str, Direction]] = {
-    "regression": {"rmse": "min", "mae": "min", "r2": "max"},
-    "classification": {"auroc": "max", "ap": "max", "accuracy": "max"},
-    "link": {"auroc": "max", "ap": "max", "mrr": "max", "hits@10": "max", "hits@50": "max"},
-    "multiclass": {"accuracy": "max", "macro_f1": "max", "macro_auroc": "max", "cross_entropy": "min"},
-}
-"""Metrics of each task, and which way is better."""
-
-
-def direction(metric: str) -> Direction:
-    """Whether a metric is to be made small or large."""
-    return {name: way for metrics in METRICS.values() for name, way in metrics.items()}[metric]
-
-
-def known_direction(metric: str) -> Direction | None:
-    """The same, of a metric that may be none of these."""
-    return next((metrics[metric] for metrics in METRICS.values() if metric in metrics), None)
+__all__ = ["METRICS", "Direction", "Task", "best", "direction", "known_direction", "metrics_of", "ranking"]
 
 
 def best(metric: str, values: Iterable[float]) -> float | None:
@@ -94,9 +75,8 @@ def _regression(p: Tensor, t: Tensor) -> dict[str, float]:
         return {}
     p, t = p.double(), t.double()
     result = {"rmse": float(mean_squared_error(p, t, squared=False)), "mae": float(mean_absolute_error(p, t))}
-    if len(t) > 1 and float(t.var()) > 0:
-        result["r2"] = float(r2_score(p, t))
-    return result
+    explained = r2(p.detach().cpu().numpy(), t.cpu().numpy())
+    return result if explained is None else result | {"r2": explained}
 
 
 def _classification(p: Tensor, t: Tensor) -> dict[str, float]:

@@ -17,6 +17,7 @@ from coset.runs.launch.jobs import Outcome
 from coset.runs.recipes import check, load, load_run
 from coset.runs.run import execute
 from coset.runs.sweep.outcomes import numbers
+from coset.runs.sweep.pages import _verdict
 from coset.runs.sweep.tables import summarise
 
 
@@ -65,6 +66,16 @@ def test_the_table_has_means_deviations_and_failures(toy, tmp_path):
     assert (row["mean"], row["values"], row["failed"]) == (1.5, [1.0, 2.0], 1)
     assert row["deviation"] == pytest.approx(0.5**0.5)
     assert numbers({"a": {"b": 1, "c": True, "d": "x"}}) == {"a.b": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("metric", "better", "said"),
+    [("test.macro_f1", None, "Best macro f1 on test: b"), ("test.rmse", None, "Best RMSE on test: a"),
+     ("found.cost", "higher", "Best cost on found: b"), ("found.cost", None, "Lowest cost on found: a")],
+)  # fmt: skip
+def test_the_page_says_first_what_is_best(metric, better, said):
+    rows = [{"label": label, "mean": mean, "deviation": None} for label, mean in (("a", 1.0), ("b", 2.0))]
+    assert _verdict({"rows": rows, "failed": {}, "metric": metric, "trials": 2}, better).startswith(said)
 
 
 def test_impossible_trials_stop_the_sweep_before_anything_runs(toy, tmp_path):

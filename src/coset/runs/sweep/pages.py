@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coset.core.metrics import known_direction
 from coset.reports import (
     Axis,
     Figure,
@@ -22,7 +23,7 @@ from coset.reports import (
     sentences,
     write_sections,
 )
-from coset.reports.scores import HIGHER_IS_BETTER, label
+from coset.reports.scores import higher_is_better, label
 from coset.reports.verdicts import named
 from coset.runs.ensembles import ensemble_section
 from coset.runs.folder import PREDICTIONS, REPORT, RUNS, RunFolder
@@ -31,6 +32,7 @@ from coset.runs.sweep.tables import short, table_of
 
 if TYPE_CHECKING:
     from coset.runs.sweep.base import SweepBase
+    from coset.runs.sweep.tuning import Better
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -58,21 +60,29 @@ def write(sweep: SweepBase, folder: RunFolder, metrics: Mapping[str, Any]) -> Pa
         command=sweep.command or "",
         recipe=sweep.to_yaml(),
         kind="sweep",
-        verdict=_verdict(metrics),
+        verdict=_verdict(metrics, getattr(sweep, "better", None)),
     )
 
 
-def _verdict(metrics: Mapping[str, Any]) -> str:
-    """The best setting by its mean over seeds, the next one, and what failed."""
+def _verdict(metrics: Mapping[str, Any], better: Better | None = None) -> str:
+    """The best setting by its mean over seeds, the next one, and what failed.
+
+    Args:
+        metrics: Of the sweep.
+        better: Which way the metric is, if it does not say itself; the lowest come first if nothing does.
+    """
     rows = [row for row in metrics["rows"] if row["mean"] is not None]
     failed = f"{counted(len(metrics['failed']), 'trial')} failed." if metrics["failed"] else ""
     if not rows:
         return sentences(f"None of {counted(metrics['trials'], 'trial')} gave {metrics['metric']}.", failed)
     metric, split = metrics["metric"].rpartition(".")[2], metrics["metric"].rpartition(".")[0]
-    order = sorted(rows, key=lambda row: row["mean"], reverse=metric in HIGHER_IS_BETTER)
+    known = known_direction(metric) is not None
+    higher = higher_is_better(metric) if known else better == "higher"
+    order = sorted(rows, key=lambda row: row["mean"], reverse=higher)
     told = [f"{row['label']} with {_mean(row)}" for row in order[:2]]
     on = f" on {split}" if split else ""
-    first = f"Best {named(metric)}{on}: {told[0]}" if len(rows) > 1 else f"{label(metric)}{on}: {told[0]}"
+    most = "Best" if known or better else "Lowest"
+    first = f"{most} {named(metric)}{on}: {told[0]}" if len(rows) > 1 else f"{label(metric)}{on}: {told[0]}"
     return sentences(first + (f"; next {told[1]}." if len(told) > 1 else "."), failed)
 
 
