@@ -19,12 +19,12 @@ from coset.privacy import (
     sample_gradients,
     train_to_stationarity,
 )
-from coset.privacy.attribution import products, true_positives
+from coset.privacy.attribution import membership_auc, products, true_positives
 from coset.privacy.canaries import drawn_anew, epsilon, planted, private_control
 from coset.privacy.data.images import digits
 from coset.privacy.models.modules import OnFlatInputs
 from coset.privacy.scores import by_chance
-from coset.privacy.stationarity import flat, parameters_of
+from coset.privacy.stationarity import LOSSES, closeness, flat, parameters_of
 from coset.privacy.verdict import enough_held_out, judge
 
 HOLDS = {"members": 10, "recovered": 0, "p_value": 0.6, "recoverable": 10, "canaries": (10, 10), "premise": None}
@@ -157,6 +157,31 @@ def test_as_many_held_out_records_as_members_are_enough_where_all_members_are_re
         "training": 6, "held_out": 0, "of_held_out": 6, "p_value": pytest.approx(1 / 924),
     }  # fmt: skip
     assert any("6 held-out records" in warning and "takes 54" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("loss", ["mse", "logistic", "ce"])
+def test_membership_by_the_loss_is_by_the_loss(loss):
+    """The order of samples is that of their losses, of a squared error that grows on both sides of a label too."""
+    generator = torch.Generator().manual_seed(0)
+    out = 3 * torch.randn((30, 4) if loss == "ce" else (30,), generator=generator, dtype=torch.float64)
+    y = torch.arange(30) % 4 if loss == "ce" else torch.where(torch.arange(30) % 2 > 0, 1.0, -1.0).double()
+    each = torch.stack([LOSSES[loss](out[i : i + 1], y[i : i + 1]) for i in range(30)])
+    assert torch.equal(closeness(loss, out, y).argsort(), each.argsort(descending=True))
+
+
+def test_an_audit_tells_members_by_the_squared_error():
+    """A network that overshoots on others is as far from their labels on the right side as on the wrong one."""
+    generator = torch.Generator().manual_seed(1)
+    model = SoftplusFeatures(4, 60, generator=torch.Generator().manual_seed(0))
+    draw, way = (torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((72, 4), (4,)))
+    x, others = draw[:12], 3 * draw[12:]
+    train_to_stationarity(model, x, (x @ way).sign(), weight_decay=1e-4, iterations=2000)
+    data = (x, (x @ way).sign()), (others, (others @ way).sign())
+    found = audit(model, *data, loss="mse", weight_decay=1e-4, plant=False, attack=Attack(candidates=24, steps=2))
+    with torch.no_grad():
+        near, far = (-(model(one) - y).square() for one, y in data)
+    assert found.membership["loss"] == membership_auc(near, far) > 0.9
+    assert found.told["loss"] == true_positives(near, far)
 
 
 def test_too_few_held_out_records_are_refused_before_the_attack(features):

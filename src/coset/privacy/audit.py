@@ -37,7 +37,13 @@ from coset.privacy.models.modules import OnFlatInputs, read_state
 from coset.privacy.neuron_differences import enough_units
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import FOUND, Scores, check_held_out, score
-from coset.privacy.stationarity import distinct_neurons, first_layer, margins, multipliers, stationarity_residual
+from coset.privacy.stationarity import (
+    closeness,
+    distinct_neurons,
+    first_layer,
+    multipliers,
+    stationarity_residual,
+)
 from coset.privacy.verdict import Verdict, enough_held_out, judge
 from coset.relations.kernels.threads import pytorch_threads
 
@@ -191,7 +197,7 @@ def audit(
         canaries=None if canaries is None else (canaries.recovered, len(canaries.correlation)), premise=premise,
         held_out=scores.matched,
     )  # fmt: skip
-    membership, told = _membership(model, everything, attribution, len(train[0]))
+    membership, told = _membership(model, everything, attribution, len(train[0]), loss)
     return Audit(
         scores, found, attribution, _explained(model, train, held_out), membership, residual, verdict, told, known,
         planted_too, warnings,
@@ -279,12 +285,12 @@ def _premise(left: float) -> str | None:
 
 
 def _membership(
-    model: nn.Module, inputs: tuple[Tensor, Tensor], attribution: Attribution, n: int
+    model: nn.Module, inputs: tuple[Tensor, Tensor], attribution: Attribution, n: int, loss: str
 ) -> tuple[dict[str, float], dict[str, tuple[float, float, float]]]:
     """AUC of multipliers and of the loss at telling the first n inputs from the others, and shares told at 1 %."""
     with torch.no_grad():
-        margin = margins(model(inputs[0]), inputs[1])
-    values = {"multipliers": attribution.multipliers, "loss": margin}
+        near = closeness(loss, model(inputs[0]), inputs[1])
+    values = {"multipliers": attribution.multipliers, "loss": near}
     auc = {name: membership_auc(value[:n], value[n:]) for name, value in values.items()}
     return auc, {name: true_positives(value[:n], value[n:]) for name, value in values.items()}
 

@@ -52,6 +52,22 @@ def margins(out: Float[Tensor, "n ..."], y: Labels) -> Float[Tensor, " n"]:
     return (out * own).sum(-1) - out.masked_fill(own, -torch.inf).amax(-1)
 
 
+def closeness(loss: str, out: Float[Tensor, "n ..."], y: Labels) -> Float[Tensor, " n"]:
+    """A number a sample that is the larger the smaller its loss is, and tells losses apart that round to 0.
+
+    The margin of the logistic loss, f_y(x) - log sum_{k != y} exp f_k(x) of ``ce``: both losses are log(1 + exp(-it)).
+
+    >>> closeness("mse", torch.tensor([3.0, 0.5]), torch.ones(2))
+    tensor([-4.0000, -0.2500])
+    """
+    if known_loss(loss) == "mse":
+        return -(out - y).square()
+    if loss == "logistic":
+        return margins(out, y)
+    own = torch.arange(out.size(-1), device=out.device) == y.unsqueeze(-1)
+    return (out * own).sum(-1) - out.masked_fill(own, -torch.inf).logsumexp(-1)
+
+
 def multipliers(loss: str, out: Float[Tensor, "n ..."], y: Labels, weight_decay: float) -> Float[Tensor, "n ..."]:
     """c_i = -loss'(f(x_i), y_i) / (n wd) of a stationary point, one of each output.
 
