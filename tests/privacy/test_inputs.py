@@ -59,6 +59,8 @@ def test_a_column_may_say_which_records_were_trained_on(tables):
         (TRAIN.replace("True,1", "True,0.5", 1), OTHERS, "ill", r"y_train must hold -1 and 1"),
         (TRAIN.replace("ill", "ill,split", 1).replace("1\n", "1,train\n").replace("0\n", "0,val\n"), None, "ill",
          r"row 3: split is 'val'; train or test"),
+        (TRAIN.replace("ill", "ill,split", 1).replace("1\n", "1,train\n").replace("0\n", "0,train\n"), None, "ill",
+         r"train\.csv: no held-out records \(x_test \(0, 3\)\); both kinds are needed"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_audited_is_told(tmp_path, train, others, target, said):
@@ -67,6 +69,15 @@ def test_what_cannot_be_audited_is_told(tmp_path, train, others, target, said):
         (tmp_path / "others.csv").write_text(others)
     with pytest.raises(CosetError, match=said):
         load_inputs(tmp_path / "train.csv", tmp_path / "others.csv" if others is not None else None, target)
+
+
+@pytest.mark.parametrize(("empty", "said"), [("train", "no training records"), ("test", "no held-out records")])
+def test_arrays_without_records_are_told(tmp_path, empty, said):
+    rows = {kind: 0 if kind == empty else 2 for kind in ("train", "test")}
+    arrays = {f"x_{kind}": np.ones((count, 4)) for kind, count in rows.items()}
+    np.savez(tmp_path / "a.npz", **arrays, **{f"y_{kind}": np.ones(count) for kind, count in rows.items()})
+    with pytest.raises(CosetError, match=said):
+        load_inputs(tmp_path / "a.npz")
 
 
 def test_arrays_take_no_columns(tmp_path):

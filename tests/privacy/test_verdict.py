@@ -159,6 +159,31 @@ def test_as_many_held_out_records_as_members_are_enough_where_all_members_are_re
     assert any("6 held-out records" in warning and "takes 54" in warning for warning in found.warnings)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loss": "foo"}, "loss 'foo': choose mse, logistic, ce"),
+        ({"loss": "ce"}, "'ce' needs an output for each class"),
+        ({"weight_decay": -1.0}, "weight decay -1: a number of 0 or more"),
+        ({"weight_decay": float("nan")}, "weight decay nan"),
+        ({"weight_decay": float("inf")}, "weight decay inf"),
+    ],
+)
+def test_what_training_cannot_have_been_is_refused_before_the_attack(features, changes, said):
+    images, model = features
+    labels = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(30)
+    options = {"attack": Attack(steps=5), "progress": lambda: pytest.fail("the attack was run"), **changes}
+    with pytest.raises(CosetError, match=said):
+        audit(model, (images.train, images.labels), (images.held_out, labels), **options)
+
+
+def test_class_numbers_go_with_cross_entropy():
+    model, y = ReLUNetwork([4, 10, 3], generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    x = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(CosetError, match="loss 'mse' goes with labels -1 and 1: class numbers need 'ce'"):
+        audit(model, (x, y), (x, y), loss="mse")
+
+
 @pytest.mark.parametrize("loss", ["mse", "logistic", "ce"])
 def test_membership_by_the_loss_is_by_the_loss(loss):
     """The order of samples is that of their losses, of a squared error that grows on both sides of a label too."""

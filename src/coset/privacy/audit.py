@@ -7,6 +7,7 @@ and ReLUs between them. Any other ``nn.Module`` goes through :func:`audit` in Py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -41,6 +42,7 @@ from coset.privacy.stationarity import (
     closeness,
     distinct_neurons,
     first_layer,
+    known_loss,
     multipliers,
     stationarity_residual,
 )
@@ -169,12 +171,15 @@ def audit(
         progress: Called now and then.
 
     Raises:
-        CosetError: The model is outside of what the theory covers, or the group is none of its symmetries.
+        CosetError: The model is outside of what the theory covers, the group is none of its symmetries, or the loss is
+            none of these, or of other labels.
     """
     check_held_out(len(train[0]), len(held_out[0]))
+    _check_training(loss, weight_decay)
     model = model.double()
     classes = None if train[1].is_floating_point() else 1 + int(torch.cat([train[1], held_out[1]]).max())
     warnings = [*_too_few_held_out(len(train[0]), len(held_out[0])), *examine(model, train[0], group, classes)]
+    _check_labels(loss, classes)
     group = group or group_of("plain", (train[0].size(1),))
     attack = attack or default_attack(model, train[0])
     warnings += _too_few_neurons(model, train[0])
@@ -333,6 +338,19 @@ def examine(
         if worst > 1e-6 * (1 + float(out.abs().max())):
             raise CosetError(f"the model is not invariant under {group.name}: its outputs change by {worst:.2g}")
     return _on_the_edge(model)
+
+
+def _check_training(loss: str, weight_decay: float | None) -> None:
+    known_loss(loss)
+    if weight_decay is not None and not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise CosetError(f"weight decay {weight_decay:g}: a number of 0 or more was expected")
+
+
+def _check_labels(loss: str, classes: int | None) -> None:
+    if classes is None and loss == "ce":
+        raise CosetError("loss 'ce' needs an output for each class: networks of one output have mse or logistic")
+    if classes is not None and loss != "ce":
+        raise CosetError(f"loss {loss!r} goes with labels -1 and 1: class numbers need 'ce'")
 
 
 def _check_mode(model: nn.Module) -> None:

@@ -21,6 +21,7 @@ from coset.privacy.models.modules import load_module
 from coset.privacy.pages import write_audit
 from coset.privacy.reconstruction import Attack
 from coset.privacy.scores import aligned, nearest
+from coset.privacy.stationarity import known_loss
 from coset.runs.folder import METRICS
 from coset.runs.terminal import progress
 
@@ -73,6 +74,7 @@ class FileAudit:
         Raises:
             CosetError: A file or the model cannot be used; nothing is written then.
         """
+        known_loss(self.loss)
         train, held_out, shape, columns = load_inputs(self.data, self.held_out, self.target)
         network, table = self._network(shape)
         loss = self.loss

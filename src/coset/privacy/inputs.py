@@ -122,6 +122,9 @@ def _checked(arrays: Mapping[str, np.ndarray], path: Path) -> Inputs:
             raise CosetError(f"{path}: x_{kind} {x.shape} does not go with y_{kind} {y.shape} and inputs of {shape}")
         if not (y == y.round()).all() or y.min(initial=0) < -1 or (y.min(initial=0) < 0 and not set(y) <= {-1.0, 1.0}):
             raise CosetError(f"{path}: y_{kind} must hold -1 and 1, 0 and 1, or class numbers from 0")
+        if not x.size:
+            said = "training" if kind == "train" else "held-out"
+            raise CosetError(f"{path}: no {said} records (x_{kind} {x.shape}); both kinds are needed")
         labels = y.astype(np.int64) if several else np.where(y > 0, 1.0, -1.0)
         pairs.append((torch.from_numpy(x.reshape(len(x), -1)), torch.from_numpy(labels)))
     return Inputs(pairs[0], pairs[1], shape)
