@@ -227,7 +227,7 @@ def verbs(kinds: bool = True) -> dict[str, Verb]:
         output = next(word for word in words if word.startswith("OUT"))
         name = line.partition(" IN/")[0] if words[:2] != ["lora", "zoo"] else "lora zoo"
         name = name if name not in found else f"{name} 2"
-        again = "exists already" if name == "lora apply" else ""
+        again = "exists already" if name.startswith(("lora apply", "lora convert", "lora merge")) else ""
         found[name] = Verb(["OUT" if word == output else word for word in words], output.replace("OUT", "out"), again)
     if kinds and GOLDEN.is_file():
         import yaml

@@ -170,6 +170,21 @@ def test_what_cannot_be_carried_is_refused_unless_it_is_said_to_be_well(coset, t
     assert coset("lora", "convert", tmp_path / "a", tmp_path / "c", "--lossy")[0] == 0
 
 
+def test_what_is_there_is_not_written_over(coset, tmp_path):
+    for seed in range(2):
+        save_peft(one(seed), tmp_path / f"a{seed}")
+    (tmp_path / "precious.safetensors").write_bytes(b"precious")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for output in ("a0", "a1", "precious.safetensors"):
+        code, _, err = coset("lora", "convert", tmp_path / "a0", tmp_path / output, "--to", "peft")
+        assert code == 1
+        assert f"{output} exists already: choose another output" in err.replace("\n", "")
+    code, _, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", "--output", tmp_path / "a1")
+    assert code == 1
+    assert "exists already" in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_products_are_brought_to_a_rank_with_the_error_told(coset, tmp_path):
     generator = torch.Generator().manual_seed(0)
     shapes = {"w1_a": (6, 2), "w1_b": (2, 5), "w2_a": (6, 2), "w2_b": (2, 5)}

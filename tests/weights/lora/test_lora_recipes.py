@@ -239,6 +239,10 @@ def test_mistakes_give_one_line(collection, run, tmp_path):
     save_peft(LoraAdapter({"else.where": pair}), tmp_path / "stranger")
     with pytest.raises(CosetError, match="none of the layers"):
         predict(run, tmp_path / "stranger", tmp_path / "p.csv")
+    labels(tmp_path, "a,1")
+    with pytest.raises(CosetError, match=r"labels.csv exists already and holds no predictions"):
+        predict(run, collection / "adapters" / "00000", tmp_path / "labels.csv")
+    assert (tmp_path / "labels.csv").read_text() == "id,acc\na,1\n"
 
 
 def adapters(folder, *names, layers=("q",)):

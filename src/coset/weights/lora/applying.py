@@ -59,7 +59,7 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
     tie = Tie.of(base, names)
     changes = _Changes(adapter, shapes if tie is None else {tie.head: shapes[tie.embedding]} | shapes, strength)
     tie = tie if tie is not None and tie.is_broken(changes) else None
-    with _new(output, base.is_dir()) as part:
+    with new_output(output, base.is_dir()) as part:
         for shard in shards:
             _rewrite(shard, part / shard.name if base.is_dir() else part, changes, tie)
         if base.is_dir():
@@ -306,8 +306,14 @@ def _copy_others(base: Path, part: Path, shards: set[str]) -> None:
 
 
 @contextmanager
-def _new(output: Path, folder: bool) -> Iterator[Path]:
-    """A file or folder beside the output that takes its name when all is written."""
+def new_output(output: Path, folder: bool) -> Iterator[Path]:
+    """A file or folder beside the output that takes its name when all is written.
+
+    Raises:
+        CosetError: There is something at ``output``, or it cannot be written.
+    """
+    if output.exists():
+        raise CosetError(f"{output} exists already: choose another output")
     part = output.with_name(f".{output.name}.part-{os.getpid()}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -192,6 +192,7 @@ def _beside(path: Path, form: str | None, what: str = "") -> Path:
 
 def _write(adapter: Any, output: Path, form: str | None, network: str | None, lossy: bool) -> None:
     """In a form that has a place for all of it, or what that has a place for."""
+    from coset.weights.lora.applying import new_output
     from coset.weights.lora.data import writing
 
     if not lossy:
@@ -199,10 +200,13 @@ def _write(adapter: Any, output: Path, form: str | None, network: str | None, lo
     chosen = form or ("kohya" if output.suffix == ".safetensors" else "peft")
     if network is not None:
         adapter = writing.only(writing.canonical(adapter), network)
-    with claimed_output(output):
-        written = writing.WRITERS[chosen](adapter, output) if not lossy else writing.save_lossy(adapter, output, chosen)
+    with claimed_output(output), new_output(output, chosen == "peft") as part:
+        if lossy:
+            writing.save_lossy(adapter, part, chosen)
+        else:
+            writing.WRITERS[chosen](adapter, part)
     print_notes(adapter.notes)
-    console.print(f"{len(adapter.layers)} layers written to {written}", highlight=False, soft_wrap=True)
+    console.print(f"{len(adapter.layers)} layers written to {output}", highlight=False, soft_wrap=True)
 
 
 def _number(text: str) -> float:

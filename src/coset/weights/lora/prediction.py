@@ -1,6 +1,7 @@
 """What a comparison on LoRAs leaves behind, and predictions from it."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from coset.core.errors import CosetError
 from coset.core.files import replacing, write_text
-from coset.core.outside import escaped, read_saved
+from coset.core.outside import escaped, read_header, read_saved
 from coset.relations.kernels.threads import pytorch_threads
 from coset.runs.folder import BEST, HISTORY, PREDICTIONS, RunFolder
 from coset.runs.run import write_certificate
@@ -156,8 +157,11 @@ def predict_adapters(
         lossy: Take adapters whose files hold more than their factors, or do not tell their scale; notes say which.
 
     Raises:
-        CosetError: An adapter does not fit the run, or is more than its factors.
+        CosetError: An adapter does not fit the run, or is more than its factors; or something else than predictions is
+            at ``output``.
     """
+    if output.is_file() and not all(re.fullmatch("id|prediction_.*", column) for column in read_header(output)):
+        raise CosetError(f"{output} exists already and holds no predictions: choose another output")
     rows, notes, dora = [], [], 0
     single = data.is_file() or any((data / name).is_file() for name in ("adapter_config.json", *FILES))
     for path in [data] if single else find_adapters(data):

@@ -289,7 +289,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
     """
     spoilt = next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
     if spoilt is not None:
-        raise CosetError(f"{path} is not written: {spoilt} would hold numbers that are NaN or infinite")
+        raise CosetError(f"nothing is written: {spoilt} would hold numbers that are NaN or infinite")
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     about = {"format": "pt"} | dict(metadata or {})
