@@ -277,6 +277,53 @@ REFUSED = {
 }  # fmt: skip
 
 
+NUMBERS = "a number, a list of numbers, or a list of filter and value was expected, not"
+SETTINGS = {
+    "density: 1.7": "parameters: density=1.7 has to be above 0 and at most 1",
+    "density: -1": "density=-1 has to be above 0 and at most 1",
+    "density: 0": "density=0 has to be above 0 and at most 1",
+    "density: [1, 0.5, 0]": "density=0 has to be above 0",
+    "density: [{filter: mlp, value: 2}, {value: 1}]": "density=2 has to be above 0",
+    "gamma: -1": "gamma=-1 has to be from 0 to 1",
+    "epsilon: 3": "epsilon=3 has to be from 0 to 1",
+    "t: []": rf"parameters\.t: {NUMBERS} \[\]",
+    "t: [{filter: mlp, value: []}]": rf"parameters\.t: {NUMBERS}",
+    "t: .nan": rf"parameters\.t: {NUMBERS} nan",
+    "t: true": rf"parameters\.t: {NUMBERS} True",
+    "lambda: .inf": rf"parameters\.lambda: {NUMBERS} inf",
+    "weights: [1, .nan]": r"parameters\.weights\.1: Input should be a finite number, not nan",
+    "weights: [true, 1]": r"parameters\.weights\.0: a number was expected, not True",
+    "weights: [0.1, -0.1]": "linear divides by the sum of weights, which is 0",
+    "rank: true": r"parameters\.rank: a number was expected, not True",
+    "width: -2": r"parameters\.width: .*greater than or equal to 1, not -2",
+    "learning_rate: .inf": r"parameters\.learning_rate: Input should be a finite number, not inf",
+    "weight_decay: -1": r"parameters\.weight_decay: .*greater than or equal to 0",
+}  # fmt: skip
+OF_A_MODEL = {
+    "wieght: 0.1": r"unknown key wieght, did you mean weight\? \(known here: weight, density, gamma,",
+    "t: 0.5": "unknown key t ",
+    "weight: true": rf"weight: {NUMBERS} True",
+    "weight: .nan": rf"weight: {NUMBERS} nan",
+    "density: 0": "density=0 has to be above 0",
+}
+REFUSED |= {f"models: [{{model: a}}, {{model: b}}]\nmerge_method: linear\nparameters: {{{key}}}": said
+            for key, said in SETTINGS.items()}  # fmt: skip
+for _key, _said in OF_A_MODEL.items():
+    _one = f"model: a, parameters: {{{_key}}}"
+    REFUSED[f"models: [{{{_one}}}, {{model: b}}]\nmerge_method: linear"] = rf"models\.0\.parameters.*{_said}"
+    REFUSED[f"slices: [{{sources: [{{{_one}, layer_range: [0, 3]}}]}}]\nmerge_method: passthrough"] = (
+        rf"slices\.0\.sources\.0\.parameters.*{_said}"
+    )
+SLICE = "slices: [{{sources: [{{model: a, layer_range: {}}}], parameters: {{{}}}}}]\nmerge_method: passthrough"
+REFUSED |= {
+    SLICE.format("[true, 2]", ""): "sources with model and layer_range",
+    SLICE.format("[0, 3]", "densty: 1"): "unknown key densty, did you mean density",
+    SLICE.format("[0, 3]", "select_topk: 2"): "select_topk=2 has to be above 0 and at most 1",
+    SLICE.format("[0, 3]", "max_iter: 0.5"): "max_iter=0.5 has to be whole and at least 1",
+    SLICE.format("[0, 3]", "tol: 0"): "tol=0 has to be above 0",
+}
+
+
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_is_not_done_is_said(text, three):
     with pytest.raises(CosetError, match=REFUSED[text]):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
@@ -15,7 +15,16 @@ from coset.core.outside import read_settings, read_text
 from coset.core.registry import nearest
 from coset.weights.merging.augmentation import AugmentationOptions
 from coset.weights.merging.compatibility import Heads
-from coset.weights.merging.merge_values import Setting, Slice, from_slices
+from coset.weights.merging.merge_values import (
+    PER_MODEL,
+    Finite,
+    Setting,
+    Slice,
+    checked,
+    from_slices,
+    no_answer,
+    within_limits,
+)
 from coset.weights.merging.methods import MERGE_METHODS, MergeMethod, Output
 from coset.weights.merging.operators import Kind
 from coset.weights.merging.trained import Init
@@ -30,6 +39,11 @@ class ModelOptions(Options):
     inputs: str | None = Field(None, description="unlabelled samples: .safetensors, .npz, or .txt with a line a text")
     test: str | None = Field(None, description="samples to measure on, with a tensor `labels` if they are known")
 
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, value: dict[str, Setting]) -> dict[str, Setting]:
+        return checked(value, PER_MODEL)
+
     @property
     def task(self) -> str:
         return self.name or Path(self.model).name
@@ -38,7 +52,9 @@ class ModelOptions(Options):
 class Parameters(Options):
     """What methods take; each uses what it knows."""
 
-    weights: list[float] | None = Field(None, description="one a model, for weight in each model's parameters")
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    weights: list[Finite] | None = Field(None, description="one a model, for weight in each model's parameters")
     weight: Setting | None = None
     density: Setting | None = None
     gamma: Setting | None = None
@@ -59,10 +75,10 @@ class Parameters(Options):
     rank: int = Field(12, ge=1)
     kind: Kind = "diagonal_and_low_rank"
     init: Init = "first"
-    width: int | None = Field(None, description="of the merged network")
+    width: int | None = Field(None, ge=1, description="of the merged network")
     steps: int = Field(400, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = 1e-3
+    weight_decay: float = Field(1e-3, ge=0)
     batch_size: int | None = Field(32, ge=1)
     cross: float = Field(0.0, ge=0)
     output: Output | None = Field(
@@ -73,6 +89,21 @@ class Parameters(Options):
     low_memory: bool | None = Field(
         None, description="fs_merge: models stay on disk, each layer is folded where it is used; by default if large"
     )
+
+    @model_validator(mode="after")
+    def _within_limits(self) -> Parameters:
+        for key in ("density", "gamma", "epsilon"):
+            if (value := getattr(self, key)) is not None:
+                within_limits(key, value)
+        return self
+
+    @field_validator(
+        "select_topk", "max_iter", "tol", "alpha", "rank", "width", "steps", "learning_rate", "weight_decay",
+        "batch_size", "cross", "tokens", mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return no_answer(value)
 
 
 class MergeFile(Options):
@@ -105,6 +136,11 @@ class MergeFile(Options):
     def method(self) -> MergeMethod:
         """What is to be done."""
         return MERGE_METHODS[self.merge_method]
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return no_answer(value)
 
     @field_validator("models")
     @classmethod
@@ -151,7 +187,8 @@ def load(path: Path) -> MergeFile:
 
 def _told(error: Any) -> str:
     """What is wrong in a file, with the key."""
-    inner = [str(part) for part in error["loc"] if not re.match(r"(float|list\[|Filtered)", str(part))]
+    inner = [str(part) for part in error["loc"] if not re.match(r"(float|list\[|Filtered|function-)", str(part))]
+    inner = ["slices" if part == "layers" else part for part in inner]
     key, value = ".".join(inner), repr(error["input"])
     value = value if len(value) < 80 else value[:80] + "..."
     if len(inner) < len(error["loc"]):
@@ -161,7 +198,9 @@ def _told(error: Any) -> str:
         return f"unknown key {key}={value}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')}" + ("" if key == "merge_method" else f", not {value}")
+    said = error["msg"].removeprefix("Value error, ")
+    whole = key == "merge_method" or " has to be " in said or said.startswith("unknown key")
+    return f"{key}: {said}" + ("" if whole else f", not {value}")
 
 
 _OF_NO_USE = {

@@ -8,14 +8,27 @@ come before those of its slice, and these before those of the file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
 
 from coset.core.errors import CosetError
 from coset.core.options import Options
+from coset.core.registry import nearest
 from coset.weights.merging.mixing import Values
 
-Number = float | list[float]
+
+def no_answer(value: Any) -> Any:
+    """Raise a ValueError for yes or no, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number was expected")
+    return value
+
+
+Finite = Annotated[float, BeforeValidator(no_answer), Field(allow_inf_nan=False)]
+Gradient = Annotated[list[Finite], Field(min_length=1)]
+Number = Finite | Gradient
 
 
 class Filtered(Options):
@@ -25,10 +38,50 @@ class Filtered(Options):
     filter: str | None = None
 
 
-Setting = float | list[float] | Filtered | list[Filtered]
+Setting = Finite | Gradient | Filtered | Annotated[list[Filtered], Field(min_length=1)]
 PER_MODEL = ("weight", "density", "gamma", "epsilon", "scale")
 YES_OR_NO = ("normalize", "rescale", "flatten", "row_wise", "filter_wise")
 SHARED = ("t", "lambda", "select_topk", "max_iter", "tol")
+LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "density": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "gamma": (lambda x: 0 <= x <= 1, "from 0 to 1"),
+    "epsilon": (lambda x: 0 <= x <= 1, "from 0 to 1"),
+    "select_topk": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "max_iter": (lambda x: x >= 1 and x == int(x), "whole and at least 1"),
+    "tol": (lambda x: x > 0, "above 0"),
+}
+"""What settings may be that may not be any number."""
+
+
+def numbers_of(setting: Setting) -> Iterator[float]:
+    """All numbers in a setting."""
+    if isinstance(setting, Filtered):
+        setting = setting.value
+    if isinstance(setting, list):
+        for one in setting:
+            yield from numbers_of(one)
+    else:
+        yield setting
+
+
+def within_limits(key: str, setting: Setting) -> None:
+    """Raise a ValueError for a number that a setting cannot be."""
+    fits, said = LIMITS.get(key, (lambda _: True, ""))
+    wrong = next((number for number in numbers_of(setting) if not fits(number)), None)
+    if wrong is not None:
+        raise ValueError(f"{key}={wrong:g} has to be {said}")
+
+
+def checked(settings: dict[str, Setting], known: Sequence[str]) -> dict[str, Setting]:
+    """The same settings, if they are known and within limits; else a ValueError."""
+    for key, setting in settings.items():
+        if key not in known:
+            near = nearest(key, known)
+            raise ValueError(
+                f"unknown key {key}{f', did you mean {near}?' if near else ''} (known here: {', '.join(known)})"
+            )
+        within_limits(key, setting)
+    return settings
 
 
 class Source(Options):
@@ -38,6 +91,11 @@ class Source(Options):
     first: int
     parameters: dict[str, Setting] = {}
 
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, value: dict[str, Setting]) -> dict[str, Setting]:
+        return checked(value, PER_MODEL)
+
 
 class Slice(Options):
     """Layers ``first`` to ``last`` (not included) of the result: of as many layers of each source."""
@@ -46,6 +104,11 @@ class Slice(Options):
     last: int
     sources: list[Source]
     parameters: dict[str, Setting] = {}
+
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, value: dict[str, Setting]) -> dict[str, Setting]:
+        return checked(value, PER_MODEL + SHARED)
 
     def moves(self, models: int) -> bool:
         """Whether they are others than these layers of all models."""
@@ -150,7 +213,7 @@ def _sources(one: Any) -> list[dict[str, Any]]:
     sources = one.get("sources") if isinstance(one, dict) else None
     for source in sources if isinstance(sources, list) else [None]:
         layers = source.get("layer_range", []) if isinstance(source, dict) else None
-        if not isinstance(layers, list) or not all(isinstance(layer, int) for layer in layers):
+        if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
             raise CosetError(
                 f"slices: {str(one)[:60]!r}: sources with model and layer_range, e.g. [0, 12], were expected"
             )

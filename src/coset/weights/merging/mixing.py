@@ -154,9 +154,17 @@ def _seed_of(seed: int, name: str) -> int:
 
 @mixer("linear")
 def linear(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
-    """sum_i w_i W_i, divided by sum_i w_i unless ``normalize`` is false."""
-    total = _weighted_sum(v.weight, tensors)
-    return total if v.normalize is False else total.div_(sum(v.weight))
+    """sum_i w_i W_i, divided by sum_i w_i unless ``normalize`` is false.
+
+    Raises:
+        CosetError: It would be divided by 0.
+    """
+    total, below = _weighted_sum(v.weight, tensors), sum(v.weight)
+    if v.normalize is False:
+        return total
+    if abs(below) < 1e-8:
+        raise CosetError("linear divides by the sum of weights, which is 0: give others, or normalize: false")
+    return total.div_(below)
 
 
 def _weighted_sum(weights: Sequence[float], tensors: Tensors) -> Tensor:
