@@ -459,6 +459,29 @@ def mlps(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("heads", ["join", "keep"])
+@pytest.mark.parametrize("method", ["fs_merge", "regmean", "linear"])
+def test_what_half_precision_has_no_room_for_is_not_written(tmp_path, method, heads):
+    torch.manual_seed(0)
+    for s in range(2):
+        mlp(tmp_path / f"m{s}", 3, scale=1e5)
+        save_file({"inputs": torch.randn(10, 6)}, tmp_path / f"x{s}.safetensors")
+    more = f"dtype: float16\nheads: {heads}\n"
+    path = written(tmp_path, method, more=more, parameters="steps: 1, rank: 2, learning_rate: 1.0e-9")
+    with pytest.raises(CosetError, match=r"the merged \S+ is beyond float16: dtype: bfloat16 has the range"):
+        merge_file.run(load(path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_half_precision_has_no_room_for(pair):
+    """The other way of writing: by the package's own classes."""
+    for _ in range(13):
+        tripled(pair / "m0")
+    with pytest.raises(CosetError, match=r"the merged \S+ is beyond float16"):
+        merge_file.run(load(written(pair, "weight_matching", more="dtype: float16\n")))
+    assert not (pair / "out").exists()
+
+
 ROWS = torch.linspace(-1, 1, 60).reshape(10, 6)
 OF_NO_USE = {
     "a class more": ({"labels": torch.full((10,), 3)}, "labels go from 3 to 3, classes of .*m1 from 0 to 1"),

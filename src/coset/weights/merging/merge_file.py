@@ -41,6 +41,7 @@ from coset.weights.merging.stored import StoredEncoder
 from coset.weights.merging.supernet import FoldedSuperNet
 from coset.weights.merging.teachers import Merged, Teacher, fold_heads
 from coset.weights.merging.trained import aligned, exactness, supernet
+from coset.weights.merging.writing import stored_as
 
 LARGE = 250_000_000
 """Bytes of a model in float32 from which FS-Merge leaves models on disk, unless it is told otherwise."""
@@ -298,16 +299,16 @@ def _write_streamed(job: _Job, mix: Mix) -> None:
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in shared:
             # positions and other whole numbers are not merged
-            yield name, _stored_as(merged(name), dtype, name) if name in numbers else opened[0][name]
+            yield name, stored_as(merged(name), dtype, name) if name in numbers else opened[0][name]
         for name in head:
-            yield name, _stored_as(torch.cat([c[name] for c in opened]) if classes else opened[0][name], dtype, name)
+            yield name, stored_as(torch.cat([c[name] for c in opened]) if classes else opened[0][name], dtype, name)
 
     writing.write_shards(job.folder, tensors(), sizes, merge.max_shard_size)
     config = opened[0].config
     if heads == "keep":
+        kept = {m.task: c for m, c in zip(merge.models, opened, strict=True)}
         writing.save_heads(
-            job.folder,
-            {m.task: {n: c[n].to(dtype) for n in c.of_task} for m, c in zip(merge.models, opened, strict=True)},
+            job.folder, {task: {n: stored_as(c[n], dtype, n) for n in c.of_task} for task, c in kept.items()}
         )
     if classes:
         config = writing.joint_config(config, [m.task for m in merge.models], [c.labels() for c in opened])
@@ -345,7 +346,7 @@ def _write_stacked(job: _Job, stack: Stack) -> None:
         first = stack.first(name)
         if not kinds[first.checkpoint.folder][first.name(name)].startswith(("F", "BF")):
             return first[name]
-        return _stored_as(merged[stack.slices.index(slice_of(name, stack.slices))](name), dtype, name)
+        return stored_as(merged[stack.slices.index(slice_of(name, stack.slices))](name), dtype, name)
 
     sizes = {}
     for name in stack.names:
@@ -353,21 +354,6 @@ def _write_stacked(job: _Job, stack: Stack) -> None:
         sizes[name] = _numel(shapes[first.checkpoint.folder][first.name(name)]) * dtype.itemsize
     writing.write_shards(job.folder, ((name, made(name)) for name in stack.names), sizes, merge.max_shard_size)
     write_json(job.folder / "config.json", stack.config() | {"dtype": merge.dtype})
-
-
-def _stored_as(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    """In the type that is written.
-
-    Raises:
-        CosetError: It is not finite there.
-    """
-    made = value.to(dtype)
-    if not checkpoints.is_finite(made):
-        why = (
-            "is not finite" if not bool(value.isfinite().all()) else f"is beyond {dtype}: dtype: bfloat16 has the range"
-        )
-        raise CosetError(f"the merged {name} {why}".replace("torch.", ""))
-    return made
 
 
 def _plain(merge: MergeFile) -> dict[str, float]:

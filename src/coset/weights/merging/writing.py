@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from coset.core.errors import CosetError, require
 from coset.core.files import replacing, write_json
 from coset.weights.merging import mlp_files
-from coset.weights.merging.checkpoints import quiet
+from coset.weights.merging.checkpoints import is_finite, quiet
 from coset.weights.merging.encoders import Encoder, MLPEncoder
 from coset.weights.merging.families import FAMILIES
 from coset.weights.merging.transformer_encoders import TransformerEncoder, restored
@@ -40,11 +40,14 @@ def save_merged(
 
     Without heads, what leads from merged features to each teacher's goes to ``heads.safetensors``; so do all heads
     where they are to be kept, beside the first, which the checkpoint has.
+
+    Raises:
+        CosetError: A parameter is not finite, as such or as ``dtype``.
     """
     if keep and labels[0]:
         last = "classifier" if not isinstance(encoder, MLPEncoder) else "head"
         parts = {
-            task: {f"{last}.{n}": v.detach().to(dtype).contiguous() for n, v in head.named_parameters()}
+            task: {f"{last}.{n}": stored_as(v.detach(), dtype, f"{last}.{n}") for n, v in head.named_parameters()}
             for task, head in heads.items()
         }
         save_heads(folder, parts)
@@ -59,12 +62,15 @@ def save_merged(
             model = _headed(
                 transformers, encoder, model, joint_config(model.config.to_dict(), list(heads), labels), heads
             )
+        for name, value in model.named_parameters():
+            stored_as(value.detach(), dtype, name)
         model.config.dtype = dtype
         model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     for file in folder.glob("*.safetensors"):  # the package makes them for their owner alone
         file.chmod(stat.S_IMODE((folder / "config.json").stat().st_mode))
     if not labels[0]:
-        _save({n: h.weight.detach().contiguous() for n, h in heads.items()}, folder / "heads.safetensors")
+        maps = {n: stored_as(h.weight.detach(), h.weight.dtype, n) for n, h in heads.items()}
+        _save({n: v.contiguous() for n, v in maps.items()}, folder / "heads.safetensors")
 
 
 def _headed(
@@ -95,11 +101,26 @@ def _save_mlp(
     folder: Path, encoder: MLPEncoder, heads: dict[str, nn.Linear], labels: Sequence[Sequence[str]], *,
     dtype: torch.dtype, max_shard_size: str,
 ) -> None:  # fmt: skip
-    tensors = {n: v.to(dtype) for n, v in mlp_files.tensors_of(encoder, _joined(heads)).items()}
+    tensors = {n: stored_as(v, dtype, n) for n, v in mlp_files.tensors_of(encoder, _joined(heads)).items()}
     write_shards(folder, tensors.items(), {n: v.numel() * v.element_size() for n, v in tensors.items()}, max_shard_size)
     activation = next(n for n, a in mlp_files.ACTIVATIONS.items() if any(type(m) is a for m in encoder.layers))
     config = joint_config({"model_type": "mlp", "hidden_act": activation}, list(heads), labels)
     write_json(folder / "config.json", config)
+
+
+def stored_as(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """In the type that is written.
+
+    Raises:
+        CosetError: It is not finite there.
+    """
+    made = value.to(dtype)
+    if not is_finite(made):
+        why = (
+            "is not finite" if not bool(value.isfinite().all()) else f"is beyond {dtype}: dtype: bfloat16 has the range"
+        )
+        raise CosetError(f"the merged {name} {why}".replace("torch.", ""))
+    return made
 
 
 def save_heads(folder: Path, heads: Mapping[str, Mapping[str, Tensor]]) -> None:
