@@ -21,10 +21,14 @@ from torch import Tensor, nn
 from coset.core.errors import CosetError
 from coset.weights.asymmetric.comparison import Matching, row
 from coset.weights.asymmetric.connectivity import stacked
-from coset.weights.asymmetric.ensembles import Ensemble, State
+from coset.weights.asymmetric.ensembles import Ensemble, State, outputs
+from coset.weights.permutations.channels import names_by_tensor
 from coset.weights.permutations.groups import permutation_spec, permute
 from coset.weights.permutations.matching import activation_matching, weight_matching
 from coset.weights.state_files import load_state
+
+CHECKED = 64  # rows on which a network must compute what it did before its neurons were permuted
+TOLERANCE = 1e-3  # of the largest output; sums in another order change single precision by far less
 
 
 def build_model(where: str) -> nn.Module:
@@ -42,6 +46,10 @@ def build_model(where: str) -> nn.Module:
         module = _own_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:
         raise CosetError(f"--model {where}: {error}; from here a file is named with its .py") from error
+    except CosetError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's file raises
+        raise CosetError(f"--model {where}: {place} cannot be imported: {_said(error)}") from error
     build: Any = getattr(module, attribute, None)
     if build is None:
         raise CosetError(f"--model {where}: {place} has no {attribute}")
@@ -49,9 +57,16 @@ def build_model(where: str) -> nn.Module:
         model = copy.deepcopy(build) if isinstance(build, nn.Module) else build()
     except TypeError as error:
         raise CosetError(f"--model {where}: {attribute} must be callable without arguments: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise CosetError(f"--model {where}: {attribute} fails: {_said(error)}") from error
     if not isinstance(model, nn.Module):
         raise CosetError(f"--model {where}: {attribute} made a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _said(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
 
 
 def read_networks(model: nn.Module, files: Sequence[Path]) -> Ensemble:
@@ -64,7 +79,8 @@ def read_networks(model: nn.Module, files: Sequence[Path]) -> Ensemble:
         files: Two or more; see :func:`coset.weights.state_files.load_state`.
 
     Raises:
-        CosetError: A file cannot be read, or belongs to another architecture; it is named.
+        CosetError: A file cannot be read, holds numbers that are not finite, or belongs to another architecture; it is
+            named.
     """
     if len(files) < 2:
         raise CosetError(f"give two networks or more, not {len(files)}")
@@ -72,12 +88,35 @@ def read_networks(model: nn.Module, files: Sequence[Path]) -> Ensemble:
     states: list[State] = []
     for file in files:
         state = unwrapped(load_state(file), names)
+        state = _tied(model, {name: _finite(value, name, file) for name, value in state.items()}, file)
         try:
             stacked(model, [state])
         except CosetError as error:
             raise CosetError(str(error).replace("network 1", str(file), 1)) from error
-        states.append({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+        states.append(state)
     return Ensemble(model.float().eval(), stacked(model, states))
+
+
+def _finite(value: Tensor, name: str, file: Path) -> Tensor:
+    """In single precision if it is no counter."""
+    value = value.float() if value.is_floating_point() else value
+    if not value.isfinite().all():
+        raise CosetError(f"{file}: {name} is not finite")
+    return value
+
+
+def _tied(model: nn.Module, state: State, file: Path) -> State:
+    """The state with every name of a tensor that the model has under several."""
+    state, wanted = dict(state), set(model.state_dict())
+    for names in names_by_tensor(model).values():
+        given = [name for name in names if name in state]
+        if not all(torch.equal(state[name], state[given[0]]) for name in given[1:]):
+            raise CosetError(
+                f"{file}: {' and '.join(given)} differ, which the model ties: they must be the same tensor"
+            )
+        if given:
+            state |= {name: state[given[0]] for name in names if name in wanted}
+    return state
 
 
 def unwrapped(state: State, names: set[str]) -> State:
@@ -99,9 +138,11 @@ def aligned(ensemble: Ensemble, how: Matching, inputs: Tensor, seed: int = 0) ->
         seed: Of the order in which weight matching visits groups.
 
     Raises:
-        CosetError: The architecture cannot be read, or has no neurons that can be permuted.
+        CosetError: The architecture cannot be read, has no neurons that can be permuted, or was read wrongly: a network
+            computes something else when its neurons are permuted.
     """
-    spec = permutation_spec(ensemble.model)
+    whole = hasattr(ensemble.model, "edge_index")
+    spec = permutation_spec(ensemble.model, (inputs if whole else inputs[:2],))
     if not len(spec):
         raise CosetError(f"{type(ensemble.model).__name__} has no neurons that can be permuted")
     first = row(ensemble.state, 0)
@@ -113,7 +154,19 @@ def aligned(ensemble: Ensemble, how: Matching, inputs: Tensor, seed: int = 0) ->
         else:
             orders = activation_matching(spec, ensemble.model, first, other, inputs)
         states.append(permute(spec, other, orders))
+        _check_unchanged(ensemble.model, other, states[-1], inputs if whole else inputs[:CHECKED], i + 1)
     return replace(ensemble, state={name: torch.stack([s[name] for s in states]) for name in first}, initial={})
+
+
+def _check_unchanged(model: nn.Module, before: State, after: State, inputs: Tensor, number: int) -> None:
+    with torch.no_grad():
+        old, new = outputs(model, {name: torch.stack([before[name], after[name]]) for name in before}, inputs)
+    change, largest = float((new - old).abs().max()), float(old.abs().max())
+    if not change <= TOLERANCE * largest:
+        raise CosetError(
+            f"the outputs of network {number} change by {change:.3g} (the largest is {largest:.3g}) when its neurons "
+            f"are permuted: the forward of {type(model).__name__} was read wrongly; --match none leaves them"
+        )
 
 
 def _own_file(path: Path) -> Any:

@@ -23,7 +23,7 @@ from coset.weights.asymmetric.checkpoints import aligned, build_model, read_netw
 from coset.weights.asymmetric.classification_data import Classification, data_without_graph, named_data
 from coset.weights.asymmetric.comparison import Matching, averages, between, row
 from coset.weights.asymmetric.connect_page import table_of, write_page
-from coset.weights.asymmetric.connectivity import has_batch_norm, measure, plane
+from coset.weights.asymmetric.connectivity import check_points, has_batch_norm, measure, plane
 from coset.weights.asymmetric.ensembles import Ensemble, outputs
 from coset.weights.asymmetric.experiments import ConnectivityRecipe
 from coset.weights.asymmetric.networks import parameter_count
@@ -58,6 +58,7 @@ def connect(
     Raises:
         CosetError: Something cannot be read, or does not fit.
     """
+    check_points(points)
     given = _read(files, model, data, rows)
     with claimed_folder(output):
         return _connected(given, model, data, output, match, points, seed)
@@ -69,7 +70,6 @@ def _connected(
     files = given.files
     asked, notes = _matchings(match, given.ensemble.model)
     forms, more = _forms(given, asked, match is not None, seed)
-    _save_matched(given, forms, output)
     pairs = list(combinations(range(len(files)), 2))
     measured = {name: _measured(some, pairs, given, points) for name, some in forms.items()}
     metrics = {
@@ -77,6 +77,7 @@ def _connected(
         "notes": notes + more, "command": _command(files, model, data), "model": model, **_facts(given),
     }  # fmt: skip
     curves = {name: drawn for name, (_, drawn) in measured.items()}
+    _save_matched(given, forms, output)
     write_json(output / CURVES, curves)
     write_json(output / METRICS, metrics)
     table = table_of(metrics)
@@ -208,17 +209,32 @@ def read_data(name: str) -> Classification:
     train = (test[0][:0], test[1][:0])
     if "train_inputs" in arrays and "train_targets" in arrays:
         train = _rows(name, arrays["train_inputs"], arrays["train_targets"], "train_")
+        if train[0].shape[1:] != test[0].shape[1:]:
+            raise CosetError(
+                f"--data {name}: a row of train_inputs has shape {tuple(train[0].shape[1:])}, one of inputs "
+                f"{tuple(test[0].shape[1:])}"
+            )
     return Classification(path.name, train, test, int(test[1].max()) + 1)
 
 
 def _rows(name: str, inputs: np.ndarray, targets: np.ndarray, which: str) -> tuple[Tensor, Tensor]:
-    if targets.ndim != 1 or targets.dtype.kind not in "iu" or len(targets) != len(inputs) or not len(targets):
+    if inputs.ndim == 0 or len(inputs) == 0:
+        raise CosetError(f"--data {name}: {which}inputs holds no rows")
+    if targets.ndim != 1 or targets.dtype.kind not in "iu" or len(targets) != len(inputs):
         raise CosetError(
             f"--data {name}: {which}targets must be as many whole numbers as {which}inputs has rows ({len(inputs)}), "
             f"not {targets.dtype} of shape {targets.shape}"
         )
     x = torch.from_numpy(inputs)
-    return x.float() if inputs.dtype.kind == "f" else x.long(), torch.from_numpy(targets.astype(np.int64))
+    x = x.float() if inputs.dtype.kind == "f" else x.long()
+    if len(broken := (~x.reshape(len(x), -1).isfinite().all(1)).nonzero()):
+        raise CosetError(f"--data {name}: {which}inputs is not finite in row {int(broken[0])} (from 0)")
+    if len(negative := np.flatnonzero(targets < 0)):
+        raise CosetError(
+            f"--data {name}: {which}targets holds {targets[negative[0]]} in row {negative[0]} (from 0): classes are "
+            "counted from 0"
+        )
+    return x, torch.from_numpy(targets.astype(np.int64))
 
 
 def _fits(ensemble: Ensemble, test: tuple[Tensor, Tensor]) -> None:
@@ -226,11 +242,14 @@ def _fits(ensemble: Ensemble, test: tuple[Tensor, Tensor]) -> None:
     x = test[0] if hasattr(ensemble.model, "edge_index") else test[0][:2]
     try:
         with torch.no_grad():
-            found = outputs(ensemble.model.eval(), ensemble[:1].state, x)[0]
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise CosetError(
-            f"the network does not take inputs of shape {tuple(x.shape)}: {str(error).splitlines()[0]}"
-        ) from error
+            found = ensemble.network(0).eval()(x)
+            if isinstance(found, Tensor):
+                found = outputs(ensemble.model.eval(), ensemble[:1].state, x)[0]
+    except Exception as error:  # whatever a user's forward raises
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CosetError(f"the network does not take inputs of shape {tuple(x.shape)}: {reason}") from error
+    if not isinstance(found, Tensor):
+        raise CosetError(f"the network gives a {type(found).__name__}, not one tensor of a score for each class")
     classes = int(test[1].max()) + 1
     if found.dim() != 2 or found.size(1) < classes:
         raise CosetError(

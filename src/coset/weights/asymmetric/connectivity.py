@@ -162,7 +162,7 @@ def recalibrate(model: nn.Module, state: State, inputs: Tensor, batch_size: int 
                 value.fill_(1.0)
         with torch.no_grad():
             for x in parts:
-                functional_call(model, own, (x,))
+                functional_call(model, own, (x,), tie_weights=False)
     return state
 
 
@@ -187,12 +187,21 @@ def segment(
     Raises:
         CosetError: The networks cannot be interpolated.
     """
-    if points < 3 or points % 2 == 0:
-        raise CosetError(f"points={points} must be odd and at least 3, so that the midpoint is one of them")
+    check_points(points)
     state = stacked(model, [first, second])
     t = torch.linspace(0, 1, points)
     found = measure_mixtures(model, state, torch.stack([1 - t, t], 1), data, statistics=statistics)
     return Curve(t.double(), found.loss, found.accuracy)
+
+
+def check_points(points: int) -> None:
+    """Whether a curve of so many points has a midpoint.
+
+    Raises:
+        CosetError: It has not.
+    """
+    if points < 3 or points % 2 == 0:
+        raise CosetError(f"points={points} must be odd and at least 3, so that the midpoint is one of them")
 
 
 def stacked(model: nn.Module, states: Sequence[State]) -> State:

@@ -210,9 +210,9 @@ class StackedAdamW:
 
 
 def vectorisable(model: nn.Module) -> bool:
-    """Whether :func:`torch.func.vmap` pays: not with running statistics, nor with convolutions, which it makes slow."""
-    slow = (nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd)
-    return not any(isinstance(module, slow) for module in model.modules())
+    """Whether :func:`torch.func.vmap` pays: it knows no running statistics, no recurrent layers, slows convolutions."""
+    others = (nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd, nn.RNNBase)
+    return not any(isinstance(module, others) for module in model.modules())
 
 
 def outputs(
@@ -232,9 +232,14 @@ def outputs(
         results = []
         for i in range(number):
             own = {name: value[i] for name, value in state.items()}
-            results.append(functional_call(model, own, (inputs if shared_input else inputs[i],)))
+            x = inputs if shared_input else inputs[i]
+            results.append(functional_call(model, own, (x,), tie_weights=False))
         return torch.stack(results)
-    run = vmap(lambda own, x: functional_call(model, own, (x,)), in_dims=(0, None if shared_input else 0))
+
+    def call(own: State, x: Tensor) -> Tensor:
+        return functional_call(model, own, (x,), tie_weights=False)  # every name has its tensor
+
+    run = vmap(call, in_dims=(0, None if shared_input else 0))
     if number <= each:  # a slice would have its gradient copied
         return run(state, inputs)
     parts = []

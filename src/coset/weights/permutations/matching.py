@@ -103,7 +103,7 @@ def _activations(
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in sizes]
     try:
         with torch.no_grad():
-            torch.func.functional_call(model.eval(), dict(state), arguments)
+            torch.func.functional_call(model.eval(), dict(state), arguments, tie_weights=False)
     finally:
         for handle in handles:
             handle.remove()
