@@ -100,6 +100,40 @@ def test_classes_that_do_not_begin_with_a_letter(table, cells, words, classes):
             table(f"smiles,y\n{rows}")
 
 
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [("10000002 10000001 10000003 10000001", "10000001 10000002 10000003"), ("100000002 1 100000001", None),
+     ("02 01 10", "01 02 10"), ("0.1 0.1000001 10 2", "0.1 0.1000001 2 10"), ("1.0 1 2.50 2.5", "1 2.5"),
+     ("12345678901234567891 12345678901234567890", "12345678901234567890 12345678901234567891")],
+)  # fmt: skip
+def test_classes_that_are_numbers_keep_all_digits(table, cells, classes):
+    own = table("smiles,y\n" + "".join(f"C,{cell}\n" for cell in cells.split()), words=True)
+    wanted = ("1", "100000001", "100000002") if classes is None else tuple(classes.split())
+    assert own.with_classes().classes == own.classes == wanted
+    named = [own.classes[int(code)] for code in own.targets.flatten()]
+    assert [float(name) for name in named] == [float(cell) for cell in cells.split()]
+
+
+def test_one_class_written_in_two_ways_is_refused(table):
+    with pytest.raises(CosetError, match=r"row 4, column 'y': classes '1' and '01' are the same number; write a class"):
+        table("smiles,y\nC,1\nC,2\nC,01\n", words=True)
+
+
+def test_classes_of_skipped_rows_are_none(table):
+    own = table("smiles,y\nC,1\nnonsense,2\nCC,3\n", words=True, skip_bad_rows=True)
+    assert (own.classes, own.targets.flatten().tolist()) == (("1", "3"), [0.0, 1.0])
+
+
+def test_whole_numbers_of_pyg_graphs_stay_apart():
+    values = [1, 100000001, 100000002]
+    graphs = [Data(x=torch.ones(1, 1), edge_index=torch.empty(2, 0).long(), y=torch.tensor([y])) for y in values]
+    own = datasets.from_pyg(graphs).with_classes()
+    assert own.classes == tuple(map(str, values))
+    halves = [Data(x=graph.x, edge_index=graph.edge_index, y=graph.y / 10) for graph in graphs[:1] * 3]
+    assert datasets.from_pyg(halves).with_classes().classes == ("0.1",)
+    assert datasets.from_pyg(halves).targets.dtype == torch.float32
+
+
 def test_names_with_commas_and_columns_that_are_missing(table):
     named = 'smiles,"a, b"\nC,1\nCC,2\n'
     assert table(named, targets=["a", "b"]).target_names == ("a, b",)

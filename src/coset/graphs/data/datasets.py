@@ -14,6 +14,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +32,7 @@ from coset.core.options import listed_names
 from coset.core.outside import check_column, spelled
 from coset.core.registry import nearest
 from coset.graphs.data.compounds import Compound, feature_sizes, parse_compound
-from coset.graphs.data.graph_table import GraphTable, counted
+from coset.graphs.data.graph_table import GraphTable, class_name, counted
 from coset.graphs.data.molecule_files import SMILES, read_molecules
 from coset.graphs.data.splits import (
     Splits,
@@ -279,6 +281,9 @@ def parse_rows(
     parsed, skipped = _parse(frame[columns], file, skip_bad_rows, progress)
     kept = [position for position, mol in enumerate(parsed) if mol is not None]
     frame, values, mols = frame.iloc[kept], values[kept], [mol for mol in parsed if mol is not None]
+    if classes:  # of rows that are left
+        present, codes = np.unique(values, return_inverse=True)
+        values, classes = codes.reshape(-1, 1).astype(float), tuple(classes[int(code)] for code in present)
     graphs = _graphs(mols, frame, id, values if names else None)
     return ParsedRows(graphs, mols, frame, skipped, int(missing.sum()), classes)
 
@@ -309,6 +314,7 @@ def from_pyg(
     graphs = [_plain(data, f"{part or name}-{row}") for part, rows in parts.items() for row, data in enumerate(rows)]
     if not graphs:
         raise CosetError(f"{name} has no graphs")
+    settle_precision(graphs)
     if "" in parts:
         splits = random_split(len(graphs), fractions, seed)
     else:
@@ -340,10 +346,11 @@ def target_values(
         frame: Cells as text.
         names: Of the columns.
         file: For messages.
-        words: Classes are asked for: what are no numbers all through are their names, such as 2D or <5.
+        words: Classes are asked for: cells are their names, be they numbers or not (2D, <5, 20240101).
 
     Raises:
-        CosetError: A cell is no finite number though others of its column are, or one of several columns is of words.
+        CosetError: A cell is no finite number though others of its column are, or one of several columns is of words;
+            or classes are one number written in two ways.
     """
     if len(names) == 1:
         cells = frame[names[0]].str.strip()
@@ -353,11 +360,27 @@ def target_values(
         # What begins with no letter is a number written in another way (0,5 or <5 or 1.5 kcal), or a dash for none: no
         # class unless they are asked for, but an error; + and - without a digit anywhere are two.
         plain = known.str.match(r"[^\W\d_]").all() or (known.nunique() > 1 and not known.str.contains(r"\d").any())
+        if words and not numbers.isna().any():
+            _numbers(frame, names, file)
+            return _numbered_classes(cells, file)
         if numbers.isna().any() and (words or (numbers.isna().all() and plain)):
             classes = sorted(known.unique())
             codes = cells.map({name: float(code) for code, name in enumerate(classes)})
             return codes.to_numpy(dtype=float, copy=True)[:, None], tuple(classes)
     return _numbers(frame, names, file), ()
+
+
+def _numbered_classes(cells: pd.Series, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Codes [rows, 1] of classes that are numbers, in their order, and their names, to the last digit."""
+    named = {cell: class_name(cell) for cell in cells.dropna().unique()}
+    classes = sorted(set(named.values()), key=Decimal)
+    for one, other in pairwise(classes):
+        if Decimal(one) == Decimal(other):
+            row = cells.index[int((cells.map(named) == other).argmax())]
+            place = f"{file}, row {row}, column {cells.name!r}"
+            raise CosetError(f"{place}: classes {one!r} and {other!r} are the same number; write a class in one way")
+    codes = cells.map(named).map({name: float(code) for code, name in enumerate(classes)})
+    return codes.to_numpy(dtype=float, copy=True)[:, None], tuple(classes)
 
 
 def check_known(values: np.ndarray, names: Sequence[str], what: str) -> None:
@@ -431,13 +454,27 @@ def _graphs(mols: list[Compound], frame: pd.DataFrame, id: str | None, values: n
 def as_targets(values: Float[np.ndarray, "rows targets"]) -> Float[Tensor, "rows targets"]:
     """Targets in float32 where that keeps them apart, else in float64 until they are standardised.
 
-    Total energies of -1000000.123 and -1000000.124 are one number in float32, and 1e39 is infinite.
+    Total energies of -1000000.123 and -1000000.124 are one number in float32, and 1e39 is infinite. Whole numbers,
+    which may be names of classes, are kept to the last digit.
     """
     exact = torch.from_numpy(values)
     rounded = exact.float()
     off = (rounded.double() - exact).abs().nan_to_num(posinf=math.inf)
     spread = ((exact - exact.nanmean(0)) ** 2).nanmean(0).sqrt().nan_to_num()
-    return rounded if bool((off <= RESOLUTION * spread).all()) or bool((off == 0).all()) else exact
+    whole = ((exact == exact.round()) | exact.isnan()).all(0)
+    fine = torch.where(whole, off == 0, off <= RESOLUTION * spread)
+    return rounded if bool(fine.all()) or bool((off == 0).all()) else exact
+
+
+def settle_precision(graphs: Sequence[Data]) -> None:
+    """Targets of all graphs become float32 where that keeps what tells them apart: see :func:`as_targets`."""
+    known = [data.y for data in graphs if "y" in data and data.y is not None]
+    if known:
+        same = len({y.size(1) for y in known}) == 1
+        precision = as_targets(torch.cat(known).numpy()).dtype if same else torch.float32
+        for data in graphs:
+            if "y" in data and data.y is not None:
+                data.y = data.y.to(precision)
 
 
 def _splits(
@@ -500,7 +537,7 @@ def _plain(data: Data, name: str) -> Data:
         if key in data and data[key] is not None and data[key].dim() == 1:
             data[key] = data[key].unsqueeze(1)
     if "y" in data and data.y is not None:
-        data.y = data.y.float().reshape(1, -1)
+        data.y = data.y.double().reshape(1, -1)
     if "id" not in data:
         data.id = name
     if "x" not in data:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any, Literal
 
 import torch
@@ -142,7 +144,7 @@ class GraphTable:
             codes = torch.searchsorted(values, graph.y).to(graph.y)
             graph.y = torch.where(graph.y.isnan(), graph.y, codes)
             graphs.append(graph)
-        return replace(self, graphs=graphs, classes=tuple(f"{value:g}" for value in values.tolist()))
+        return replace(self, graphs=graphs, classes=tuple(class_name(str(value)) for value in values.numpy()))
 
     def split_of(self) -> list[str]:
         """Name of the split of every row of targets; empty for those in none."""
@@ -165,6 +167,23 @@ class GraphTable:
         if len(graphs) != len(self):
             raise ValueError(f"the transform returned {len(graphs)} graphs for {len(self)}")
         return replace(self, graphs=graphs)
+
+
+def class_name(cell: str) -> str:
+    """What a class is called: a number by its shortest digits, all of them, anything else by its own text.
+
+    Numbers that begin with zeros (007) are names, which would be others without.
+
+    >>> [class_name(cell) for cell in ("1.0", "10000001", "2.50", "1e3", "007", "2D")]
+    ['1', '10000001', '2.5', '1000', '007', '2D']
+    """
+    text = cell.strip()
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", text, re.IGNORECASE | re.ASCII):
+        return text
+    if re.match(r"[+-]?0\d", text):
+        return text
+    exact = Decimal(text)
+    return str(int(exact)) if exact == exact.to_integral_value() else repr(float(exact))
 
 
 def plural(level: str) -> str:

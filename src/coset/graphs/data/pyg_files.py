@@ -19,7 +19,7 @@ from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.outside import read_saved, refusing
-from coset.graphs.data.datasets import LARGEST, as_targets, graph_features
+from coset.graphs.data.datasets import LARGEST, graph_features, settle_precision
 from coset.graphs.data.graph_table import GraphTable, Level, counted
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
@@ -78,7 +78,7 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
         if level == "edge" and "edge_attr" in data:
             data.edge_label_attr = data.edge_attr[data.edge_index[0] < data.edge_index[1]]
     width = _same_columns(graphs, name)
-    _settle_precision(graphs)
+    settle_precision(graphs)
     y = "y" if level != "edge" else EDGE_TARGETS
     targets = () if not width else (y,) if width == 1 else tuple(f"{y}{column}" for column in range(width))
     splits = _masks(graphs[0], name) if level == "node" and len(graphs) == 1 else {}
@@ -246,16 +246,6 @@ def _shape_targets(data: Data, level: str, name: str) -> None:
             raise CosetError(f"{name}, graph {data.id}: y holds a number that is not finite, or beyond {LARGEST:g}")
         rows = {"node": data.num_nodes, "edge": data.edge_label_index.size(1) if level == "edge" else 0}.get(level, 1)
         data.y = y.reshape(rows, -1)
-
-
-def _settle_precision(graphs: list[Data]) -> None:
-    """Targets become float32 where that keeps what tells them apart."""
-    known = [data.y for data in graphs if "y" in data and data.y is not None]
-    if known:
-        precision = as_targets(torch.cat(known).numpy()).dtype
-        for data in graphs:
-            if "y" in data and data.y is not None:
-                data.y = data.y.to(precision)
 
 
 def _same_columns(graphs: list[Data], name: str) -> int:
