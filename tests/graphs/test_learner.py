@@ -146,6 +146,33 @@ def test_score_is_that_of_scikit_learn():
         learner.score(SMILES)
 
 
+@pytest.mark.parametrize(
+    "labels", [[0.0, 1.0, 2.0], ["01", "02", "10"], [10000001, 10000002, 10000003], [" b ", "a\nb", "c"]],
+    ids=["floats", "zeros", "digits", "spaces"],
+)  # fmt: skip
+def test_classes_come_back_as_they_were_given_and_are_scored_by_name(labels):
+    y = np.array([labels[k % 3] for k in range(12)])
+    learner = Learner("gin", task="multiclass", **{**QUICK, "epochs": 1}).fit(SMILES, y, fractions=PARTS)
+    assert sorted(learner.classes_.tolist()) == sorted(labels)
+    predicted = learner.predict(SMILES)
+    assert set(predicted.tolist()) <= set(labels)
+    assert learner.score(SMILES, predicted) == 1.0
+    right = predicted == y
+    assert learner.score(SMILES, y) == pytest.approx(right.mean())
+    some = y.astype(object)
+    some[:4] = None
+    assert learner.score(SMILES, some) == pytest.approx(right[4:].mean())
+    with pytest.raises(CosetError, match="score: all of y is missing"):
+        learner.score(SMILES, [None] * 12)
+    loaded = Learner.load(learner.run_folder)
+    assert loaded.score(SMILES, y) == learner.score(SMILES, y)
+
+
+def test_two_labels_of_one_name_are_refused():
+    with pytest.raises(CosetError, match=r"y: the classes 'a' and ' a' are both called 'a'; rename one"):
+        Learner("gin", **QUICK).fit(SMILES, ["a", " a", "b"] * 4, fractions=PARTS)
+
+
 def test_a_data_frame_with_names_of_its_own():
     frame = pd.DataFrame({"SMILES": SMILES, "mass": np.arange(12.0), "charge": np.arange(12.0) % 5})
     learner = Learner("gin", **QUICK).fit(frame, target=["mass", "charge"], fractions=PARTS)

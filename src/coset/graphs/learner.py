@@ -10,6 +10,7 @@ It is shaped as scikit-learn's estimators are, so that ``cross_val_score``, ``Gr
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import weakref
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import pandas as pd
 from coset.core.errors import CosetError, require
 from coset.core.files import make_folder
 from coset.core.metrics import r2
+from coset.graphs.data.graph_table import class_name
 from coset.graphs.exported import CARD, WEIGHTS, export, is_exported, read_config
 from coset.graphs.given import Graphs, Targets, label_table, targets_inside, task_for, written
 from coset.graphs.hub import Pretrained, downloaded
@@ -62,6 +64,7 @@ class Learner(Pretrained, library_name="coset"):
         self.folder = None if folder is None else Path(folder)
         self.recipe: Recipe | None = None
         self._place: Path | None = None
+        self._labels: dict[str, Any] = {}
         self._runs = 0
 
     def fit(
@@ -100,26 +103,28 @@ class Learner(Pretrained, library_name="coset"):
             data.setdefault("smiles", smiles)
         if target is not None:
             data["target"] = [target] if isinstance(target, str) else list(target)
-        task = self.task
+        learned, task = self._values(graphs, values, data.get("target")), self.task
         if task == "auto":
-            task = task_for(self._values(graphs, values, data.get("target")))
+            task = task_for(learned)
+        labels = _labels_by_name(learned) if task == "multiclass" else {}
         given = {**{f"data.{key}": value for key, value in data.items()}, "data.split": split, "training.task": task}
         given |= {"data.fractions": list(fractions), "model.name": self.model, "seed": self.seed}
         given |= {f"{'training' if k in TrainingOptions.model_fields else 'model'}.{k}": v
                   for k, v in self.options.items()}  # fmt: skip
         self.recipe = load(recipe, [f"{key}={json.dumps(value, default=str)}" for key, value in given.items()])
         self.recipe.run(folder, quiet=quiet)
-        self._place = folder
+        self._place, self._labels = folder, labels
         return self
 
     def predict(self, graphs: Graphs) -> np.ndarray:
         """Values [graphs] or [graphs, targets]; of several classes the likeliest, of labels 0 and 1 the likelier.
 
-        Nodes are rows where nodes were learned from.
+        Classes are as they were given to :meth:`fit`; those of a file, and of a learner that was loaded, whole numbers
+        where all of them are, else texts. Nodes are rows where nodes were learned from.
         """
         probabilities, described, task = self._outputs(graphs)
         if described.classes:
-            return _as_classes(described.classes)[probabilities.argmax(1)]
+            return self._as_classes(described.classes)[probabilities.argmax(1)]
         values = (probabilities > 0.5).astype(int) if task == "classification" else probabilities
         return values[:, 0] if values.shape[1] == 1 else values
 
@@ -157,7 +162,8 @@ class Learner(Pretrained, library_name="coset"):
 
         Args:
             graphs: As of :meth:`fit`.
-            y: What is true; by default the ``y`` of PyG graphs. Missing values (NaN) do not count.
+            y: What is true; by default the ``y`` of PyG graphs. Missing values (NaN) do not count. Classes may be of
+                another type than in :meth:`fit`: 1, 1.0 and "1" are one.
 
         Raises:
             CosetError: There is nothing to compare with.
@@ -165,17 +171,16 @@ class Learner(Pretrained, library_name="coset"):
         true = targets_inside(graphs) if y is None else label_table(y).to_numpy()
         if true is None:
             raise CosetError("score: give y, what is true of these graphs")
-        predicted = self.predict(graphs)
-        predicted = predicted.reshape(len(predicted), -1)
-        true = true.reshape(predicted.shape)
-        recipe, _, described = self._loaded()
+        outputs, described, task = self._outputs(graphs)
         if described.classes:
-            return float((true.astype(str) == predicted.astype(str)).mean())
-        true = true.astype(float)
+            return _share_right(true.reshape(len(outputs)), np.asarray(described.classes)[outputs.argmax(1)])
+        true = true.reshape(outputs.shape).astype(float)
         known = ~np.isnan(true)
-        if recipe.training.task == "classification":
-            return float((true == predicted)[known].mean())
-        each = [r2(predicted[k, at], true[k, at]) or 0.0 for at, k in enumerate(known.T)]  # 0 of a constant target
+        if not known.any():
+            raise CosetError("score: all of y is missing")
+        if task == "classification":
+            return float((true == (outputs > 0.5))[known].mean())
+        each = [r2(outputs[k, at], true[k, at]) or 0.0 for at, k in enumerate(known.T)]  # 0 of a constant target
         return float(np.mean(each))
 
     def save(self, folder: str | Path) -> Path:
@@ -242,7 +247,7 @@ class Learner(Pretrained, library_name="coset"):
         recipe, _, described = self._loaded()
         if recipe.training.task == "regression":
             raise AttributeError("this learner predicts values, not classes")
-        return _as_classes(described.classes) if described.classes else np.array([0, 1])
+        return self._as_classes(described.classes) if described.classes else np.array([0, 1])
 
     def verify(self, graphs: Graphs | None = None) -> list[EquivarianceReport]:
         """The symmetry that the trained network claims, measured on the first of these graphs, or on its own data.
@@ -341,6 +346,16 @@ class Learner(Pretrained, library_name="coset"):
         smiles = None if isinstance(graphs, str | Path) else data.get("smiles")
         return graphs_to_predict(recipe, described, Path(data["path"]), smiles)
 
+    def _as_classes(self, names: Sequence[str]) -> np.ndarray:
+        """Classes as they were given; where that is not known whole numbers if all of them are, else their names."""
+        if all(name in self._labels for name in names):
+            labels = [self._labels[name] for name in names]
+            texts = any(isinstance(label, str) for label in labels)
+            return np.asarray(labels, dtype=object if texts else None)
+        if all(re.fullmatch(r"0|-?[1-9]\d*", name) for name in names):
+            return np.array([int(name) for name in names])
+        return np.asarray(names, dtype=object)
+
     def _loaded(self) -> Any:
         from coset.graphs.experiments import load_task
 
@@ -366,8 +381,26 @@ class Learner(Pretrained, library_name="coset"):
         return self._place
 
 
-def _as_classes(names: Sequence[str]) -> np.ndarray:
-    """Names of classes; whole numbers where all of them are."""
-    if all(name.removeprefix("-").isdigit() for name in names):
-        return np.array([int(name) for name in names])
-    return np.asarray(names, dtype=object)
+def _labels_by_name(given: np.ndarray | None) -> dict[str, Any]:
+    """Classes as they were given, by the name that a run knows them by.
+
+    Raises:
+        CosetError: Two of them have one name.
+    """
+    labels: dict[str, Any] = {}
+    for label in () if given is None else given.flat:
+        if not _is_missing(label) and labels.setdefault(name := class_name(str(label)), label) != label:
+            raise CosetError(f"y: the classes {labels[name]!r} and {label!r} are both called {name!r}; rename one")
+    return labels
+
+
+def _share_right(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of classes that are right, by their names, among those that are known."""
+    known = [at for at, label in enumerate(true) if not _is_missing(label)]
+    if not known:
+        raise CosetError("score: all of y is missing")
+    return float(np.mean([class_name(str(true[at])) == predicted[at] for at in known]))
+
+
+def _is_missing(label: object) -> bool:
+    return bool(pd.isna(label)) or not str(label).strip()  # type: ignore[call-overload]
