@@ -40,6 +40,54 @@ def test_charges_radicals_chirality_and_rings():
 
 
 @pytest.mark.parametrize(
+    ("smiles", "labels"),
+    [
+        ("C[C@H](N)C(=O)O", [2]),  # L-alanine is S, D-alanine R
+        ("N[C@@H](C)C(=O)O", [2]),
+        ("C[C@@H](N)C(=O)O", [1]),
+        ("N[C@H](C)C(=O)O", [1]),
+        ("C[C@H]1CC[C@H](C)CC1", [1, 1]),  # cis is (r, r), trans is (s, s)
+        ("C[C@H]1CC[C@@H](C)CC1", [2, 2]),
+        ("C[C@@]12CC[C@@](C)(CC1)CC2", [3, 3]),  # a cage: the rules give no label
+        ("N[Pt@SP1](N)(Cl)Cl", [4]),
+        ("CC(N)C(=O)O", []),
+    ],
+)
+def test_chirality_is_the_label_of_cahn_ingold_and_prelog(smiles, labels):
+    chirality = smiles_to_data(smiles).x[:, 1]
+    assert chirality[chirality > 0].tolist() == labels
+
+
+SPELLED = (
+    "C[C@]12CC[C@H]3[C@H]([C@@H]1CC[C@@H]2O)CCC4=CC(=O)CC[C@]34C",  # testosterone
+    "OC[C@H]1OC(O)[C@H](O)[C@@H](O)[C@@H]1O",
+    "C/C=C/[C@@H](O)[C@H](F)CC[S@](=O)C",
+)
+
+
+@pytest.mark.parametrize("smiles", SPELLED)
+def test_columns_do_not_depend_on_how_a_molecule_is_spelled(smiles):
+    chem = pytest.importorskip("rdkit.Chem")
+    mol, x = parse_smiles(smiles), smiles_to_data(smiles).x
+    for seed in range(10):
+        spelled = chem.MolToRandomSmilesVect(mol, 1, randomSeed=seed)[0]
+        other = parse_smiles(spelled)
+        match = list(other.GetSubstructMatch(mol, useChirality=True))
+        assert torch.equal(smiles_to_data(spelled).x[match], x), spelled
+
+
+def test_a_molecule_of_very_many_centres_is_read_without_labels():
+    x = smiles_to_data("C" + "[C@H](F)" * 401 + "C").x
+    assert x[:, 1].unique().tolist() == [0, 3]
+
+
+def test_reading_a_molecule_leaves_it_as_it_is():
+    mol = parse_smiles("C[S@](=O)c1ccccc1")  # RDKit's older rules, which it has gone by, call this R
+    assert molecule_to_data(mol).x[1, 1] == 2
+    assert mol.GetAtomWithIdx(1).GetProp("_CIPCode") == "R"
+
+
+@pytest.mark.parametrize(
     "smiles",
     ["*", "[U]", "S(F)(F)(F)(F)(F)F", "[Cu-3]", "[Fe+6]", "[2H]", "[SiH4]", "C[C@](F)(Cl)Br", "N->[Pt]", "[Og]", "B"],
 )

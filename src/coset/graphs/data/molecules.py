@@ -6,7 +6,8 @@ each can take are ``ATOM_COLUMNS`` and ``BOND_COLUMNS``: the table sizes that an
 usual ones goes to the last entry of its column, so the columns never run out of their tables.
 
 The group is S_n, renumbering atoms; nothing here depends on the order in which the SMILES string names them except
-that order.
+that order. Chirality is therefore the label of Cahn, Ingold and Prelog, R or S. The benchmark's own column holds the
+tags ``@`` and ``@@``, which change with the order of a string's letters: two spellings of one molecule differ there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ ATOM_SIZES: list[int] = list(ATOM_COLUMNS.values())
 BOND_SIZES: list[int] = list(BOND_COLUMNS.values())
 
 # Order of the values that have an entry of their own; anything else takes the column's last entry.
-_CHIRALITY = ("CHI_UNSPECIFIED", "CHI_TETRAHEDRAL_CW", "CHI_TETRAHEDRAL_CCW", "CHI_OTHER")
+_TAGS = ("CHI_UNSPECIFIED", "CHI_TETRAHEDRAL_CW", "CHI_TETRAHEDRAL_CCW", "CHI_OTHER")
+_UNLABELLED = 3  # entry of a stereocentre that the rules give no label
+_CHIRALITY = {"R": 1, "r": 1, "S": 2, "s": 2}  # small letters: centres whose branches differ by their handedness alone
+_MOST_STEPS = 100_000  # of the rules on a molecule, about a second: only long chains of centres need more
 _HYBRIDISATION = ("SP", "SP2", "SP3", "SP3D", "SP3D2")
 _BOND_TYPE = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 _STEREO = ("STEREONONE", "STEREOZ", "STEREOE", "STEREOCIS", "STEREOTRANS", "STEREOANY")
@@ -84,6 +88,7 @@ def molecule_to_data(mol: Any, smiles: str = "", id: str = "") -> Data:
     """
     # By index and through NumPy: RDKit's sequences ask for their length at every step; torch.tensor is slow on lists.
     x = np.array([_atom_columns(mol.GetAtomWithIdx(i)) for i in range(mol.GetNumAtoms())], dtype=np.int64)
+    x[:, 1] = _chirality(mol, x[:, 1])
     bonds = [mol.GetBondWithIdx(i) for i in range(mol.GetNumBonds())]
     forward = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), *_bond_columns(bond)) for bond in bonds]
     table = np.array(forward, dtype=np.int64).reshape(-1, 2 + len(BOND_SIZES))
@@ -157,10 +162,33 @@ def _ranged(value: int, low: int, high: int) -> int:
     return value - low if low <= value <= high else high - low + 1
 
 
+def _chirality(mol: Any, tags: np.ndarray) -> np.ndarray:
+    """Entries of atoms [n]: 0 for none, 1 for R, 2 for S, 3 for a stereocentre without a label, 4 for other geometries.
+
+    Args:
+        mol: The molecule, which is left as it is.
+        tags: RDKit's tags of its atoms [n], which hold for the order of its bonds.
+    """
+    centres = np.flatnonzero((tags > 0) & (tags < len(_TAGS)))
+    if not len(centres):
+        return tags
+    labelled, entries = require("rdkit.Chem", "molecules").Mol(mol), tags.copy()
+    entries[centres] = _UNLABELLED
+    try:
+        require("rdkit.Chem.rdCIPLabeler", "molecules").AssignCIPLabels(labelled, centres.tolist(), [], _MOST_STEPS)
+    except RuntimeError:  # too many steps: how far it got depends on the order of the atoms
+        return entries
+    for i in centres.tolist():
+        atom = labelled.GetAtomWithIdx(i)
+        if atom.HasProp("_CIPCode"):
+            entries[i] = _CHIRALITY.get(atom.GetProp("_CIPCode"), _UNLABELLED)
+    return entries
+
+
 def _atom_columns(atom: Any) -> list[int]:
     return [
         _ranged(atom.GetAtomicNum(), 1, 118),
-        _entry(_CHIRALITY, atom.GetChiralTag(), 4),
+        _entry(_TAGS, atom.GetChiralTag(), 4),
         _ranged(atom.GetTotalDegree(), 0, 10),
         _ranged(atom.GetFormalCharge(), -5, 5),
         _ranged(atom.GetTotalNumHs(), 0, 8),
