@@ -172,6 +172,15 @@ thread.join()
     assert made(folder) == undisturbed
 
 
+def test_a_change_far_into_a_table_that_keeps_its_size_is_seen(tmp_path):
+    file, folder = tmp_path / "long.csv", tmp_path / "shards"
+    file.write_text("smiles,y,name\n" + f"C,1.5,{'m' * 100_000}\n" * 11 + "CO,2.5,n\n")
+    preprocess(sharding(file), folder, quiet=True)
+    file.write_text(file.read_text().replace("CO,2.5", "CO,9.5"))
+    with pytest.raises(CosetError, match="was made with another files"):
+        preprocess(sharding(file), folder, quiet=True)
+
+
 def test_a_mended_table_goes_on_in_its_folder(tmp_path):
     file, folder = table(tmp_path / "a.csv", bad=(9,)), tmp_path / "shards"
     with pytest.raises(CosetError, match=r"a\.csv, row 9: unparsable SMILES"):

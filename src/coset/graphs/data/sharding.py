@@ -280,7 +280,7 @@ def _part(folder: Path, number: int) -> Path:
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
-    """Enough to notice that a file is another: its name, its size, and its first megabyte."""
+    """Enough to notice that a file is another: its name, its size, and a hash of all of it."""
     with file.open("rb") as content:
-        start = hashlib.blake2b(content.read(1 << 20), digest_size=8).hexdigest()
-    return {"name": file.name, "bytes": file.stat().st_size, "start": start}
+        digest = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    return {"name": file.name, "bytes": file.stat().st_size, "digest": digest}
