@@ -200,6 +200,85 @@ def test_layers_with_biases_and_files_of_torch(tmp_path):
         load_network(tmp_path / "list.pt", "plain", (2, 2))
 
 
+class Named(nn.Module):
+    """Linear layers by name, in the order in which they are called."""
+
+    def __init__(self, **layers):
+        super().__init__()
+        self.order = list(layers)
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        for name in self.order[:-1]:
+            x = F.relu(getattr(self, name)(x))
+        return getattr(self, self.order[-1])(x)
+
+
+def many():
+    return Named(**{f"fc{place}": nn.Linear(4, 4) for place in range(1, 12)}, out=nn.Linear(4, 1))
+
+
+def unnumbered(hidden=4):
+    return Named(input=nn.Linear(4, hidden), hidden=nn.Linear(hidden, 4), output=nn.Linear(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (many, "many.pt"), (many, "many.safetensors"), (unnumbered, "named.pt"),
+        (lambda: unnumbered(5), "named.safetensors"),
+    ],
+)  # fmt: skip
+def test_layers_are_read_in_the_order_of_the_network(tmp_path, make, name):
+    """By numbers in names, ten after nine; by the file if ``torch.save`` wrote it; by widths if one order fits."""
+    torch.manual_seed(0)
+    theirs, x = make().double(), torch.randn(5, 4, dtype=torch.float64)
+    (torch.save if name.endswith("pt") else save_file)(theirs.state_dict(), tmp_path / name)
+    ours, _ = load_network(tmp_path / name, "plain", (4,))
+    torch.testing.assert_close(ours(x), theirs(x).squeeze(-1))
+
+
+def test_a_lone_bias_is_of_the_first_layer(tmp_path):
+    torch.manual_seed(0)
+    state = {"b": torch.randn(3), "v": torch.randn(1, 3), "w": torch.randn(3, 4)}
+    save_file(state, tmp_path / "lone.safetensors")
+    x = torch.randn(5, 4, dtype=torch.float64)
+    theirs = F.relu(x @ state["w"].T.double() + state["b"]) @ state["v"][0].double()
+    torch.testing.assert_close(load_network(tmp_path / "lone.safetensors", "plain", (4,))[0](x), theirs)
+    save_file(state | {"c_bias": torch.ones(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(CosetError, match=r"c_bias \(3,\) is no weight or bias of a linear layer"):
+        load_network(tmp_path / "other.safetensors", "plain", (4,))
+    save_file(state | {"b2": torch.ones(1)}, tmp_path / "two.safetensors")
+    with pytest.raises(CosetError, match="2 biases have no weight beside them"):
+        load_network(tmp_path / "two.safetensors", "plain", (4,))
+    save_file(state | {"b": torch.ones(2)}, tmp_path / "short.safetensors")
+    with pytest.raises(CosetError, match="the bias of w has 2 numbers for 3 outputs"):
+        load_network(tmp_path / "short.safetensors", "plain", (4,))
+
+
+def test_layers_in_no_certain_order_are_refused(tmp_path):
+    save_file(unnumbered().state_dict(), tmp_path / "named.safetensors")
+    with pytest.raises(CosetError, match="fit together in more than one order; number their names"):
+        load_network(tmp_path / "named.safetensors", "plain", (4,))
+    square = {f"{letter}.weight": torch.eye(4) for letter in "abcdefghijklmn"}
+    save_file(square | {"last.weight": torch.ones(1, 5)}, tmp_path / "square.safetensors")
+    with pytest.raises(CosetError, match="layers 4 - 4"):
+        load_network(tmp_path / "square.safetensors", "plain", (4,))
+
+
+@pytest.mark.parametrize(
+    "between", [nn.BatchNorm1d(6), nn.BatchNorm1d(6, affine=False), nn.LayerNorm(6), nn.RMSNorm(6), nn.PReLU(6),
+                nn.PReLU(), nn.Conv1d(1, 1, 1)],
+)  # fmt: skip
+def test_files_that_hold_more_than_linear_layers_are_refused(tmp_path, between):
+    """None of its numbers may pass for the first layer's bias, and none may be left out."""
+    theirs = nn.Sequential(nn.Linear(4, 6, bias=False), between, nn.ReLU(), nn.Linear(6, 1))
+    torch.save(theirs.state_dict(), tmp_path / "normed.pt")
+    with pytest.raises(CosetError, match=r"normed\.pt: 1\.\w+ \(.*\) is no weight or bias of a linear layer.*--model"):
+        load_network(tmp_path / "normed.pt", "plain", (4,))
+
+
 def test_from_a_shell(trained, tmp_path, monkeypatch, capsys):
     model, train, held_out = trained
     save_file({k: v.clone() for k, v in model.base.state_dict().items()}, tmp_path / "model.safetensors")

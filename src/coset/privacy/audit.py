@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ from coset.privacy.hidden_layer import hidden_layer_of
 from coset.privacy.information import Information, information_of
 from coset.privacy.kinks import kinked, stationarity_at_kinks
 from coset.privacy.models.classifiers import InvariantClassifier, ReLUNetwork
-from coset.privacy.models.modules import OnFlatInputs, read_state
+from coset.privacy.models.linear_layers import Layer, layers_of
+from coset.privacy.models.modules import SAVED, OnFlatInputs, read_state
 from coset.privacy.neuron_differences import enough_units
 from coset.privacy.reconstruction import Attack, Reconstruction, reconstruct
 from coset.privacy.scores import FOUND, Scores, check_held_out, score
@@ -394,45 +394,20 @@ def load_network(weights: Path, group: str, shape: tuple[int, ...]) -> tuple[Inv
     """A ReLU network averaged over a group, its sizes read off its weights.
 
     Args:
-        weights: Weights and biases of linear layers, in the order of their names.
+        weights: Weights and biases of linear layers and nothing else, as :func:`layers_of` puts them in order.
         group: A key of :data:`coset.privacy.groups.ACTIONS`.
         shape: Of one input.
 
     Raises:
-        CosetError: The file cannot be read, or its layers do not fit together or the inputs.
+        CosetError: The file cannot be read, holds other tensors too, or layers that do not fit together or the inputs,
+            or do so in several orders.
     """
-    state = read_state(weights)
-    layers = _layers_of(state)
-    sizes = [layers[0][0].size(1), *(weight.size(0) for weight, _ in layers)] if layers else []
-    d = int(np.prod(shape))
-    fits = bool(layers) and all(a.size(0) == b.size(1) for (a, _), (b, _) in pairwise(layers))
-    if not fits or sizes[0] != d:
-        found = " - ".join(map(str, sizes)) or "(none)"
-        raise CosetError(
-            f"{weights}: layers {found}; expected {d} - ... as weights and biases of linear layers with ReLUs "
-            "between them (other networks: --model FILE.py:NAME, which makes it)"
-        )
+    ordered = weights.suffix in SAVED  # safetensors sort their tensors
+    layers = layers_of(read_state(weights), int(np.prod(shape)), weights, ordered=ordered)
+    sizes = [layers[0][0].size(1), *(weight.size(0) for weight, _ in layers)]
     table = group_of(group, shape)
     base = _linear_layers(layers) if any(bias is not None for _, bias in layers[1:]) else _homogeneous(sizes, layers)
     return InvariantClassifier(base, table).eval(), table
-
-
-Layer = tuple[Tensor, Tensor | None]
-
-
-def _layers_of(state: dict[str, Tensor]) -> list[Layer]:
-    """Weights and biases in the order of their names, numbers as numbers; a lone bias belongs to the first."""
-
-    def place(name: str) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
-
-    names = sorted(state, key=place)
-    biases = {name.rpartition(".")[0]: state[name] for name in names if state[name].dim() == 1}
-    layers = [(state[name], biases.pop(name.rpartition(".")[0], None)) for name in names if state[name].dim() == 2]
-    if layers and layers[0][1] is None and len(biases) == 1:
-        layers[0] = layers[0][0], biases.popitem()[1]
-    fit = all(bias is None or len(bias) == weight.size(0) for weight, bias in layers)
-    return layers if fit and not biases else []
 
 
 def _homogeneous(sizes: list[int], layers: list[Layer]) -> ReLUNetwork:
