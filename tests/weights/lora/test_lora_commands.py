@@ -170,6 +170,16 @@ def test_what_cannot_be_carried_is_refused_unless_it_is_said_to_be_well(coset, t
     assert coset("lora", "convert", tmp_path / "a", tmp_path / "c", "--lossy")[0] == 0
 
 
+def test_a_folder_around_one_adapter_is_looked_into(coset, tmp_path):
+    save_peft(one(1), tmp_path / "in" / "only")
+    code, out, err = coset("lora", "inspect", tmp_path / "in")
+    assert code == 0, err
+    assert "only (peft, base model somebody/base): 2 layers" in out.replace("\n", " ")
+    code, _, err = coset("lora", "convert", tmp_path / "in", tmp_path / "out")
+    assert code == 1
+    assert "is no adapter itself: give " in err.replace("\n", " ")
+
+
 def test_what_is_there_is_not_written_over(coset, tmp_path):
     for seed in range(2):
         save_peft(one(seed), tmp_path / f"a{seed}")

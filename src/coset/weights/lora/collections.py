@@ -25,6 +25,7 @@ from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.survey import DIFFERENT
 from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
 from coset.weights.lora.finetuning.digits import LAYOUT, make_digits_zoo
+from coset.weights.lora.finetuning.sources import BASE
 from coset.weights.lora.labels import TABLE, read_labels
 
 SOURCES = "sources.json"
@@ -163,9 +164,9 @@ def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZo
     """
     if (folder / INDEX).is_file():
         return open_zoo(folder)
-    # Beside the adapters that ``coset lora zoo`` makes lies the model they were finetuned from.
-    made = folder / "adapters"
-    sources = find_adapters(made if made.is_dir() else folder)
+    sources = find_adapters(folder)
+    if (folder / "adapters").is_dir():  # beside what ``coset lora zoo`` makes lies the model that was finetuned
+        sources = [path for path in sources if folder / BASE not in (path, *path.parents)]
     built, mark = folder / ".zoo", folder / ".zoo" / SOURCES
     kept = read_tree(mark, Sources) if (built / INDEX).is_file() and mark.is_file() else None
     before = kept["files"] if kept is not None else {}

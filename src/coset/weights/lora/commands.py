@@ -36,8 +36,10 @@ def inspect_adapter(
 
     others = adapters_beside(path, adapter)
     if adapter is None and others is not None and others.apart:
-        _inspect_all(path, others.names, alpha, json)
-        return
+        if len(others.names) > 1:
+            _inspect_all(path, others.names, alpha, json)
+            return
+        path, others = path / others.names[0], None
     facts = inspect(load_lora(path, adapter=adapter, alpha=alpha))
     if page is not None:
         from coset.weights.lora.pages import write_inspection

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from coset.core.errors import CosetError
 from coset.weights.lora import LoraAdapter, LoraPair, cosine, gauge, load_lora, save_peft
@@ -58,6 +58,25 @@ def test_a_misshapen_adapter_is_left_out_like_any_other_bad_one(folder, tmp_path
     save_file(state, folder / "odd" / "adapter_model.safetensors")
     zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder, skip_bad=True)
     assert (len(zoo), [name for name, _ in zoo.skipped]) == (6, ["odd"])
+
+
+def test_every_form_of_adapter_is_found_once_and_nothing_hidden(folder):
+    save_peft(adapter(7), folder / ".trash" / "old")
+    state = load_file(folder / "a0" / "adapter_model.safetensors")
+    for name in ("bin", "mlx"):
+        (folder / name).mkdir()
+    torch.save({f"unet.{key}": value for key, value in state.items()}, folder / "bin" / "pytorch_lora_weights.bin")
+    save_file(state, folder / "mlx" / "adapters.safetensors")
+    (folder / "mlx" / "adapter_config.json").write_text("{}")
+    assert [path.name for path in find_adapters(folder)] == [*(f"a{i}" for i in range(6)), "bin", "mlx"]
+
+
+def test_adapters_beside_a_folder_called_adapters_are_not_lost(tmp_path):
+    for name in ("adapters/a0", "adapters/a1", "more/b0"):
+        save_peft(adapter(len(name)), tmp_path / name)
+    (tmp_path / "base").mkdir()
+    save_file({"x": torch.ones(2)}, tmp_path / "base" / "model.safetensors")
+    assert opened(tmp_path).names == ("adapters/a0", "adapters/a1", "more/b0")
 
 
 def test_damage_on_disk_is_noticed(folder, tmp_path):

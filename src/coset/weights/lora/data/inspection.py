@@ -97,7 +97,7 @@ def adapters_beside(path: Path, adapter: str | None) -> Beside | None:
     own = {path, path / adapter} if adapter else {path}
     names = [str(p.relative_to(path)) for p in found if p not in own]
     itself = any((path / name).is_file() for name in (*FILES, CONFIG))
-    return Beside(names, not itself and len(names) > 1)
+    return Beside(names, not itself)
 
 
 def effective_rank(values: torch.Tensor) -> float:

@@ -146,6 +146,8 @@ def _locate(path: Path, adapter: str | None) -> tuple[Path, dict[str, Any]]:
     if len(several) == 1:
         return several[0], {}
     inside = sorted(p.parent.name for p in folder.glob("*/adapter_config.json"))
+    if len(inside) == 1:
+        raise CosetError(f"{folder} is no adapter itself: give {folder / inside[0]}")
     if inside:
         raise CosetError(f"{folder} holds several adapters ({', '.join(inside[:5])}): give the folder of one")
     what = f"{len(several)} safetensors files: give one" if several else "no adapter (adapter_model.safetensors)"

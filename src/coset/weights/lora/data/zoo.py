@@ -27,7 +27,7 @@ from coset.weights.checksums import checksum
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, padded
 from coset.weights.lora.data.magnitudes import Magnitudes
-from coset.weights.lora.data.reading import load_lora, natural_key
+from coset.weights.lora.data.reading import CONFIG, FILES, load_lora, natural_key
 from coset.weights.lora.data.survey import SHOWN, Progress, common_layout, common_magnitudes, named, survey
 
 INDEX, PARTIAL = "zoo.json", "building.json"
@@ -156,7 +156,9 @@ def _shapes(
 
 @takes_paths
 def find_adapters(folder: Path) -> list[Path]:
-    """Adapters in a folder and below: PEFT or diffusers folders, and single safetensors files.
+    """Adapters in a folder and below: PEFT, mlx-lm or diffusers folders, and single safetensors files.
+
+    What is hidden, whose name or that of a folder above it below this one begins with a dot, is left out.
 
     Raises:
         CosetError: There is none.
@@ -165,10 +167,12 @@ def find_adapters(folder: Path) -> list[Path]:
         raise CosetError(f"{folder} is not a folder of adapters")
     found: set[Path] = set()
     for file in folder.rglob("*"):
-        if file.name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        if file.name in (CONFIG, *FILES):
             found.add(file.parent)
         elif file.suffix == ".safetensors":
-            found.add(file.parent if file.name == "pytorch_lora_weights.safetensors" else file)
+            found.add(file)
     if not found:
         raise CosetError(f"{folder} holds no adapters (adapter_model.safetensors, *.safetensors)")
     return sorted(found, key=lambda path: natural_key(str(path)))
