@@ -124,6 +124,21 @@ def test_tensors_that_are_no_factors_are_refused_with_their_shapes(tensors, text
         load_lora({f"q.{part}": torch.ones(shape) for part, shape in tensors.items()})
 
 
+@pytest.mark.parametrize(("key", "part"), [("use_dora", "magnitude"), ("lora_bias", "bias")])
+def test_what_the_configuration_promises_and_the_file_lacks_is_an_obstacle(key, part):
+    state = {"q.lora_A.weight": torch.ones(2, 5), "q.lora_B.weight": torch.ones(4, 2)}
+    read = load_lora(state, {"r": 2, "lora_alpha": 2, key: True})
+    assert read.obstacles == (f"{key} is set, but no layer has a {part}: the file is not whole",)
+
+
+def test_an_alpha_that_is_true_is_no_number(tmp_path):
+    trained(peft.LoraConfig(target_modules=["first"])).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": True}))
+    with pytest.raises(CosetError, match=r"lora_alpha: .*a number was expected, not true or false"):
+        load_lora(tmp_path)
+
+
 class Nested(nn.Module):
     """Layers whose names are the ends of others', as Flux has them."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError, require
@@ -48,6 +48,12 @@ V = TypeVar("V")
 _Patterns = Annotated[dict[str, V], Field(max_length=10_000)]
 
 
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number was expected, not true or false")
+    return value
+
+
 class AdapterConfig(BaseModel):
     """What is used of ``adapter_config.json``; the rest is kept as it stands."""
 
@@ -55,7 +61,7 @@ class AdapterConfig(BaseModel):
 
     peft_type: str = "LORA"
     r: Annotated[int, Field(ge=1, strict=True)] | None = None
-    lora_alpha: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    lora_alpha: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)] | None = None
     rank_pattern: _Patterns[Annotated[int, Field(ge=0)] | list[bool]] | None = None
     alpha_pattern: _Patterns[Annotated[float, Field(allow_inf_nan=False)]] | None = None
     use_rslora: StrictBool | None = None
@@ -209,6 +215,9 @@ def _assemble(
         )
     _look_over(pairs, found, notes)
     whole = settings.whole
+    for key, part in (("use_dora", "magnitude"), ("lora_bias", "bias")):
+        if whole.get(key) and not any(part in parts for parts in found.layers.values()):
+            obstacles.append(f"{key} is set, but no layer has a {part}: the file is not whole")
     return LoraAdapter(
         pairs, name, whole.get("base_model_name_or_path"), convention, (*obstacles, *notes), found.dense, found.saved,
         tuple(obstacles), whole.get("task_type"), bool(whole.get("fan_in_fan_out")),
