@@ -93,6 +93,59 @@ WORDS = [f"w{i}" for i in range(6)]
 SWAPPED = ["w1", "w0", *WORDS[2:]]
 
 
+SMALL = {"num_key_value_heads": 1, "max_position_embeddings": 8}
+SAVED_BY = {  # the same network, as other releases say it
+    "rotations": ({"rope_theta": 1e4, "rope_scaling": None},
+                  {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}}),
+    "rotations by default": ({}, {"rope_theta": 1e4}),
+    "stretched": ({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.0}},
+                  {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}}),
+    "width of heads": ({"head_dim": 2}, {}),
+    "groups of heads": ({"num_key_value_heads": 2}, {"num_key_value_heads": None}),
+    "no window": ({"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 4096},
+                  {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": None}),
+}  # fmt: skip
+APART = {
+    "rotations": ({"rope_theta": 1e4}, {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, "rope_"),
+    "stretched": ({"rope_theta": 1e4}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_"),
+    "width of heads": ({"head_dim": 4}, {}, "x: head_dim=2, but .*a has head_dim=4"),
+    "a kind that nobody knows": ({"model_type": "own"}, {"model_type": "own", "head_dim": 2}, "x: head_dim=2, but"),
+}  # fmt: skip
+
+
+def saved(folder, seed, settings):
+    """With settings as said, those that are None left out."""
+    model(folder, seed)
+    config = {k: v for k, v in (CONFIG | SMALL | settings).items() if v is not None or k not in SMALL}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("kind", SAVED_BY)
+def test_one_network_saved_by_several_releases(kind, tmp_path):
+    pytest.importorskip("transformers", minversion="5")  # which alone knows all these names
+    first, second = (saved(tmp_path / n, i, said) for i, (n, said) in enumerate(zip("ax", SAVED_BY[kind], strict=True)))
+    _, facts, _ = merged(tmp_path, first, second)
+    assert facts["notes"] == []
+
+
+@pytest.mark.parametrize("kind", APART)
+def test_settings_that_differ_whatever_they_are_called(kind, tmp_path):
+    *settings, said = APART[kind]
+    first, second = (saved(tmp_path / n, i, own) for i, (n, own) in enumerate(zip("ax", settings, strict=True)))
+    with pytest.raises(CosetError, match=said):
+        merged(tmp_path, first, second)
+
+
+@pytest.mark.parametrize("key", ["rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"])
+def test_other_epsilons_of_norms_are_told(key, tmp_path):
+    first, second = (model(tmp_path / n, i, config={key: 10.0 ** -(6 - i)}) for i, n in enumerate("ab"))
+    _, facts, _ = merged(tmp_path, first, second)
+    (note,) = facts["notes"]
+    assert note.startswith(f"{key} is 1e-06 in ")
+    assert note.endswith("the first is kept")
+
+
 def poisoned(folder):
     name = "model.norm.weight"
     tensors = safetensors.load_file(folder / "model.safetensors")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from coset.core.errors import CosetError
+from coset.core.errors import CosetError, require
 from coset.weights.merging import vocabularies
-from coset.weights.merging.checkpoints import Checkpoint
+from coset.weights.merging.checkpoints import Checkpoint, quiet
 from coset.weights.merging.families import FAMILIES
 
 Heads = Literal["join", "average", "keep"]
@@ -22,6 +23,8 @@ WIDTHS = (
     "hidden_size", "intermediate_size", "num_attention_heads", "n_embd", "n_inner", "n_head", "dim", "hidden_dim",
     "n_heads",
 )  # fmt: skip
+EPSILON = re.compile("norm.*eps")
+"""Of norms, as each family calls it: ``layer_norm_eps``, ``layer_norm_epsilon``, ``rms_norm_eps``, ``norm_epsilon``."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -63,7 +66,7 @@ def check_fit(
         lacking = next(c for c in checkpoints if not c.classes)
         raise CosetError(f"{lacking.folder} has no head, {with_head[0].folder} has one: give all with heads, or none")
     for other in [*checkpoints[1:], *([] if base is None else [base])]:
-        _check_settings(first, other, equal_widths)
+        notes += _check_settings(first, other, equal_widths)
         sizes = [
             c.config["hidden_size"] // c.config["num_attention_heads"] for c in (first, other) if wired and c.has_heads
         ]
@@ -72,11 +75,6 @@ def check_fit(
         if other is not base:
             _check_tensors(first, other, equal_widths, heads)
         notes += vocabularies.check_same(first.folder, other.folder)
-        eps = [c.config.get("layer_norm_eps") for c in (first, other)]
-        if eps[0] != eps[1]:
-            notes.append(
-                f"layer_norm_eps is {eps[0]} in {first.folder} and {eps[1]} in {other.folder}: the first is kept"
-            )
     if base is not None:
         _check_base(checkpoints, base, heads)
         checkpoints = [*checkpoints, base]
@@ -87,12 +85,43 @@ def check_fit(
     return notes
 
 
-def _check_settings(first: Checkpoint, other: Checkpoint, equal_widths: bool) -> None:
-    for key in MUST_AGREE + (WIDTHS if equal_widths else ()):
-        a, b = first.config.get(key), other.config.get(key)
-        if a != b:
+def _check_settings(first: Checkpoint, other: Checkpoint, equal_widths: bool) -> list[str]:
+    """Whether configurations mean networks of one form; returns notes.
+
+    Raises:
+        CosetError: They do not.
+    """
+    keys = MUST_AGREE + (WIDTHS if equal_widths else ())
+    a, b = first.config, other.config
+    if a.get("model_type") == b.get("model_type") and any(a.get(key) != b.get(key) for key in keys):
+        a, b = _filled(a), _filled(b)
+    for key in keys:
+        told = key == "rope_parameters" or first.config.get(key) != other.config.get(key)
+        if told and a.get(key) != b.get(key):
             more = " (this method needs equal widths; fs_merge does not)" if key in WIDTHS else ""
-            raise CosetError(f"{other.folder}: {key}={b}, but {first.folder} has {key}={a}{more}")
+            raise CosetError(f"{other.folder}: {key}={b.get(key)}, but {first.folder} has {key}={a.get(key)}{more}")
+    return [
+        f"{key} is {a.get(key)} in {first.folder} and {b.get(key)} in {other.folder}: the first is kept"
+        for key in sorted({*a, *b})
+        if EPSILON.search(key) and a.get(key) != b.get(key)
+    ]
+
+
+def _filled(config: dict[str, Any]) -> dict[str, Any]:
+    """As this release of ``transformers`` reads it: defaults filled in, settings of other releases renamed.
+
+    Without the package, or of a kind that it does not know, as it is.
+    """
+    try:
+        transformers = require("transformers", "weights")
+        with quiet(transformers):
+            read = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)).to_dict()
+    except Exception:  # no such kind, or settings that it refuses in a way of its own
+        return config
+    rotary = read.get("rope_parameters")
+    if isinstance(rotary, dict) and "rope_type" in rotary:
+        rotary.pop("type", None)  # the same by its name of before
+    return read
 
 
 def _stored_as(checkpoint: Checkpoint) -> str:
