@@ -290,6 +290,16 @@ def test_code_of_a_model_is_neither_run_nor_copied(tmp_path):
     assert not (tmp_path / "out" / "code.py").exists()
 
 
+def test_what_texts_and_pictures_are_read_with_is_copied(tmp_path):
+    names = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model", "qwen.tiktoken",
+             "processor_config.json", "preprocessor_config.json", "chat_template.json")  # fmt: skip
+    first = with_files(model(tmp_path / "a [1]"), dict.fromkeys(names, "{}"))
+    (first / "notes.txt").write_text("mine")
+    merged(tmp_path, first, model(tmp_path / "b", 1))
+    copied = {file.name for file in (tmp_path / "out").iterdir()}
+    assert copied == {*names, "config.json", "model.safetensors", "merge.json", "README.md"}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_numbers_keep_their_type_or_take_that_asked_for(dtype, tmp_path):
     a, b = (model(tmp_path / n, i, dtype=dtype) for i, n in enumerate("ab"))

@@ -25,11 +25,11 @@ HEADS = ("classifier.", "pre_classifier.", "qa_outputs.", "score.")
 LAST = ("classifier.out_proj", "classifier", "score", "qa_outputs")
 """Modules that give classes, in the order in which they are looked for."""
 SIDE_FILES = (
-    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json",
-    "preprocessor_config.json",
+    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "*.model", "*.tiktoken", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+    "generation_config.json", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
-"""What goes with the weights into a merged folder."""
+"""What goes with the weights into a merged folder; SentencePiece's vocabularies have many names."""
 ANSWERS = {
     "ForSequenceClassification": "sequences", "ForImageClassification": "images", "ForTokenClassification": "tokens",
     "ForQuestionAnswering": "spans",
@@ -125,7 +125,7 @@ class Checkpoint:
 
     def side_files(self) -> list[Path]:
         """Those of :data:`SIDE_FILES` that are there."""
-        return [self.folder / name for name in SIDE_FILES if (self.folder / name).is_file()]
+        return [file for kind in SIDE_FILES for file in sorted(self.folder.glob(kind)) if file.is_file()]
 
     @property
     def classes(self) -> int:
