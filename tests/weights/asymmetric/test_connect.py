@@ -57,10 +57,10 @@ class Tied(Recurrent):
 class Tokens(nn.Module):
     def __init__(self):
         super().__init__()
-        self.enter, self.norm, self.head = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(64, 10)
+        self.enter, self.norm, self.head = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)
 
     def forward(self, x):
-        return self.head(self.norm(self.enter(x.view(-1, 8, 8))).flatten(1))
+        return self.head(self.norm(self.enter(x.view(-1, 8, 8)))).sum(1)
 
 class Steps(nn.Module):
     def __init__(self):
