@@ -89,6 +89,25 @@ def test_a_checkpoint_of_another_recipe_is_refused(run, small_csv, tmp_path):
         predict_csv(run, small_csv, tmp_path / "out.csv")
 
 
+def test_runs_that_are_not_finished_say_so_and_failed_ones_are_refused(run, small_csv, tmp_path):
+    folder = RunFolder(run)
+    (run / "metrics.json").unlink()
+    folder.write_status(state="running")
+    for command in ("predict", "embed"):
+        arguments = [command, str(run), str(small_csv), "--output", str(tmp_path / f"{command}.csv")]
+        told = CliRunner().invoke(app, arguments)
+        assert told.exit_code == 0, told.output
+        said = "the run was stopped after 1 of 1 epochs; this is its best network until then"
+        assert said in " ".join(told.stderr.split())
+        folder.write_status(state="failed", why="the disk is full")
+        (tmp_path / f"{command}.csv").unlink()
+        told = CliRunner().invoke(app, arguments)
+        assert told.exit_code == 1
+        assert "the run failed (the disk is full); run it again before you use it" in str(told.exception)
+        assert not (tmp_path / f"{command}.csv").exists()
+        folder.write_status(state="stopped", why="")
+
+
 def test_certificates_of_recipe_and_run(run, small_csv):
     recipe = run / "recipe.yaml"
     for target in (str(run), str(recipe)):

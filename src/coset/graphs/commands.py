@@ -26,16 +26,17 @@ def embed(
 
     from coset.core.files import claimed_output, named_after, write_text
     from coset.graphs.experiments import load_task
-    from coset.graphs.prediction import embeddings, graphs_to_predict, row_names
+    from coset.graphs.prediction import embeddings, graphs_to_predict, row_names, unfinished
 
     output = named_after(data, "embeddings.csv") if output is None else output
     recipe, task, described = load_task(run_folder)
+    notes = unfinished(recipe, run_folder)
     with claimed_output(output):
         table = graphs_to_predict(recipe, described, data, smiles, skip_bad_rows)
         found = embeddings(recipe, task, table).numpy()
         columns = pd.DataFrame(found, columns=[f"e{column}" for column in range(found.shape[1])])
         write_text(output, pd.concat([row_names(table), columns], axis=1).to_csv(index=False))
-    print_notes(table.notes)
+    print_notes([*notes, *table.notes])
     tell(rows=len(found), numbers=found.shape[1], output=str(output))
     console.print(f"{len(found)} rows of {found.shape[1]} numbers written to {output}", highlight=False, soft_wrap=True)
 

@@ -17,13 +17,14 @@ from torch_geometric.data import Batch, Data
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths, write_text
-from coset.core.outside import escaped
+from coset.core.outside import escaped, read_numbers
 from coset.graphs.data import datasets
 from coset.graphs.data.graph_table import GraphTable, node_names
 from coset.graphs.data.molecule_files import read_molecules
 from coset.graphs.exported import is_exported, read_config
 from coset.graphs.fitting.tasks import GraphTask
 from coset.relations.kernels.threads import pytorch_threads
+from coset.runs.folder import HISTORY, RunFolder
 from coset.runs.predictions import column_name, prediction_columns, spread_columns
 from coset.runs.results import RunResults
 
@@ -85,6 +86,7 @@ def predict_file(
             predicted.
     """
     first, recipe, _, described = members[0]
+    notes = [note for member in members for note in unfinished(member.recipe, member.folder)]
     for member in members:
         same = (member.described.target_names, member.described.classes) == (described.target_names, described.classes)
         if not same or _but_for_seeds(member.recipe) != _but_for_seeds(recipe):
@@ -112,7 +114,24 @@ def predict_file(
             raise CosetError(f"{data} has a column {column!r} already; rename it first")
         frame[column] = found
     write_text(output, escaped(frame).to_csv(index=False))
-    return len(frame), table.notes
+    return len(frame), (*notes, *table.notes)
+
+
+@takes_paths
+def unfinished(recipe: GraphRecipe, folder: Path) -> tuple[str, ...]:
+    """A note that a run is not finished, whose best network so far may be a poor one.
+
+    Raises:
+        CosetError: The run failed.
+    """
+    run = RunFolder(folder)
+    if is_exported(folder) or run.finished():
+        return ()
+    if run.status().get("state") == "failed":
+        raise CosetError(f"{folder}: the run failed ({run.status().get('why')}); run it again before you use it")
+    done = len(read_numbers(folder / HISTORY)) if (folder / HISTORY).is_file() else 0
+    return (f"{folder}: the run was stopped after {done:,} of {recipe.training.epochs:,} epochs; this is its best "
+            "network until then",)  # fmt: skip
 
 
 def _but_for_seeds(recipe: GraphRecipe) -> dict[str, Any]:
