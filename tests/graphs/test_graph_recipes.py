@@ -103,6 +103,21 @@ def test_resuming_with_another_recipe_is_refused(small_csv, tmp_path):
     assert finish(recipe_for(small_csv, "training.epochs=4"), tmp_path / "run")["epochs"] == 4
 
 
+def test_a_finished_run_of_data_that_changed_since_is_refused(small_csv, tmp_path, monkeypatch):
+    recipe, text = recipe_for(small_csv, "training.epochs=1"), small_csv.read_text()
+    before = finish(recipe, tmp_path / "run")
+    small_csv.write_text(text)
+    assert finish(recipe, tmp_path / "run") == before  # read again: they are what they were
+    os.utime(tmp_path / "run" / "recipe.yaml")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(recipe), "prepare", lambda *_: pytest.fail("read without need"))
+        assert finish(recipe, tmp_path / "run") == before
+    small_csv.write_text(text.replace("C,1", "C,7", 1))
+    with pytest.raises(CosetError, match=r"the data are not those that the run in .* began with"):
+        finish(recipe, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "done"
+
+
 def test_a_finished_run_goes_on_when_its_recipe_asks_for_more(small_csv, tmp_path):
     """Also if the recipe in its folder was edited, which then is the only one that is left."""
     assert finish(recipe_for(small_csv), tmp_path / "run")["epochs"] == 3

@@ -244,6 +244,11 @@ class GraphRecipe(Recipe):
     def reads(self) -> str:
         return f"{self.seed} {self.data.model_dump_json()}"
 
+    @property
+    def files(self) -> Sequence[Path]:
+        named = [getattr(self.data, key, None) for key in ("path", "labels")]
+        return [Path(name) for name in named if name]
+
     def identity(self, prepared: GraphTable) -> str:
         return prepared.identity()
 

@@ -87,6 +87,12 @@ class Recipe(Options, ABC):
         its seed say all."""
         return None
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files and folders that :meth:`prepare` reads, where the recipe names them: a finished run that is given again
+        reads its data again only if one of them has changed since."""
+        return ()
+
     @abstractmethod
     def work(self, run: Run, prepared: Any) -> dict[str, Any]:
         """Fit, measure, and leave the run's own files; returns the metrics that are this kind's own.

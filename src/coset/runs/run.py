@@ -189,10 +189,33 @@ def _settle(run: Run) -> bool:
         return False
     same = _finished_as_asked(run)
     if same:
+        _check_data_are_those(run)
         run.folder.drop_parts()  # which a full disk or a kill may have kept it from
     else:  # it goes on, further than it was asked to before
         (run.folder / METRICS).unlink()
     return same
+
+
+def _check_data_are_those(run: Run) -> None:
+    """Read the data of a finished run again if their files were changed or replaced since, and compare.
+
+    Raises:
+        CosetError: They are others.
+    """
+    then, began = run.folder.status().get("data"), (run.folder / RECIPE).stat().st_mtime
+    given = [path for path in run.recipe.files if path.exists()]
+    inside = [file for path in given if path.is_dir() for file in path.iterdir() if file.is_file()]
+    times = [max(stat.st_mtime, stat.st_ctime) for stat in (path.stat() for path in (*given, *inside))]
+    if then is not None and max(times, default=0.0) > began:
+        _check_same(run, run.recipe.identity(run.recipe.prepare(run)), then)
+
+
+def _check_same(run: Run, data: str | None, then: str | None) -> None:
+    if data != then:
+        raise CosetError(
+            f"the data are not those that the run in {run.folder} began with (now {data}, then {then}); "
+            "bring them back, or choose another folder with --output"
+        )
 
 
 def _finished_as_asked(run: Run) -> bool:
@@ -217,11 +240,8 @@ def _carry_out(run: Run, prepared: Any, before: tuple[float, float]) -> dict[str
     if prepared is None:
         prepared = recipe.prepare(run)
     data, earlier = recipe.identity(prepared), folder.status()
-    if "data" in earlier and earlier["data"] != data:
-        raise CosetError(
-            f"the data are not those that the run in {folder} began with (now {data}, then {earlier['data']}); "
-            "bring them back, or choose another folder with --output"
-        )
+    if "data" in earlier:
+        _check_same(run, data, earlier["data"])
     folder.begin(recipe.to_yaml())
     settings = {key: value for key, value in _flat(recipe.model_dump(mode="json")).items() if key in recipe.may_change}
     folder.write_status(state="running", at="", why="", data=data, settings=settings)
