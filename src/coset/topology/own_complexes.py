@@ -94,7 +94,7 @@ class ComplexFiles(SplitFiles):
             graphs, notes = read_complexes(files, progress, self.repair)
             table = with_cell_targets(graphs, labels, self.target, self.rank, self.split_for(seed), self._words)
             return replace(table, name=folder.name, notes=notes)
-        rows = labelled(pd.DataFrame({GRAPH: [file.stem for file in files]}), labels)
+        rows, told = labelled(pd.DataFrame({GRAPH: [file.stem for file in files]}), labels)
         for target in self.target:
             check_column([str(c) for c in rows.columns], target, labels)
         values, classes = column_values(rows, self.target, str(labels), self._words)
@@ -104,7 +104,7 @@ class ComplexFiles(SplitFiles):
         graphs, notes = read_complexes(files, progress, self.repair)
         for graph, y in zip(graphs, as_targets(values), strict=True):
             graph.y = y.unsqueeze(0)
-        table = GraphTable(graphs, tuple(self.target), splits, folder.name, notes=notes, classes=classes)
+        table = GraphTable(graphs, tuple(self.target), splits, folder.name, notes=told + notes, classes=classes)
         return replace(table, **_features_of(graphs))
 
     def to_predict(self, path: Path, described: GraphTable) -> GraphTable:

@@ -66,6 +66,45 @@ def test_labels_in_another_order_are_of_the_graphs_that_they_name(tmp_path, colu
     assert table.targets.flatten().tolist() == [2.0, 1.0, 0.0]
 
 
+def test_a_table_of_labels_that_says_something_else_than_the_graphs_is_refused(tmp_path):
+    graphs = [nx.path_graph(3) for _ in range(3)]
+    for y, graph in enumerate(graphs):
+        graph.graph.update(y=y, kind="path")
+    file = tmp_path / "all.json"
+    file.write_text(json.dumps([nx.node_link_data(graph, edges="edges") for graph in graphs]))
+    (tmp_path / "labels.csv").write_text("y,z\n0.0,5\n1,6\n\n9,7\n")
+    with pytest.raises(CosetError, match=r"labels\.csv, row 5: y is 9, but graph 'all-2' carries y=2"):
+        GraphFiles(path=str(file), target="z").load(0, False)
+    rewrite(tmp_path / "labels.csv", "9,7", "2,7")
+    table = GraphFiles(path=str(file), target="z", fractions=(1.0, 0.0, 0.0)).load(0, False)
+    assert table.targets.flatten().tolist() == [5.0, 6.0, 7.0]
+
+
+def test_rows_of_labels_are_counted_as_in_the_file_and_those_of_no_graph_are_told(tmp_path):
+    for at in range(3):
+        nx.write_graphml(nx.path_graph(3), tmp_path / f"g{at}.graphml")
+    (tmp_path / "labels.csv").write_text("graph,y\ng0,30\n\ng9,1\ng1,bad\ng2,5\n")
+    files = GraphFiles(path=str(tmp_path), target="y", fractions=(1.0, 0.0, 0.0))
+    with pytest.raises(CosetError, match=r"labels\.csv, row 5"):
+        files.load(0, False)
+    rewrite(tmp_path / "labels.csv", "bad", "20")
+    assert "labels.csv: left out 1 row of graphs that are not there: g9" in files.load(0, False).notes
+
+
+def test_new_graphs_may_lie_beside_the_labels_of_others(tmp_path):
+    (tmp_path / "train.g6").write_text("Bw\nBg\nB?\n")
+    (tmp_path / "new.g6").write_text("Bw\nBg\n")
+    (tmp_path / "labels.csv").write_text("y\n1\n2\n3\n")
+    files = GraphFiles(path=str(tmp_path / "train.g6"), target="y", fractions=(1.0, 0.0, 0.0))
+    assert files.to_predict(tmp_path / "new.g6", files.load(0, False)).ids == ["0", "1"]
+
+
+def test_an_empty_graph_among_lines_of_graph6_is_refused(tmp_path):
+    (tmp_path / "all.g6").write_text("Bw\n?\nBg\n")
+    with pytest.raises(CosetError, match=r"all\.g6, line 2: the graph has no nodes"):
+        GraphFiles(path=str(tmp_path / "all.g6"), target="y").load(0, False)
+
+
 def test_attributes_called_as_ends_or_nodes_rewire_no_graph(tmp_path):
     graph = nx.path_graph(4)
     for node in graph:

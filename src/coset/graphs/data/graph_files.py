@@ -68,13 +68,14 @@ class GraphTables:
 
 
 @takes_paths
-def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
+def read_graph_tables(path: Path, labels: Path | None = None, asked: bool = False) -> GraphTables:
     """The graphs of a file or a folder.
 
     Args:
         path: A folder of ``nodes``, ``edges`` and ``graphs`` (.csv, .tsv, .parquet; edges are needed, the others are
             optional), a folder of GraphML or node-link JSON files, one such file, or a file of graph6 lines.
         labels: Table with a row a graph and a column ``graph``; by default ``labels.csv`` beside the graphs, if there.
+        asked: Graphs to predict for: no table beside them is looked for, which may be that of other graphs.
 
     Raises:
         CosetError: There is nothing of the kind, or it is malformed; the message names file and row.
@@ -89,12 +90,12 @@ def read_graph_tables(path: Path, labels: Path | None = None) -> GraphTables:
             raise CosetError(
                 f"{path} holds no graphs: a table edges.csv, or files of GraphML (.graphml) or node-link JSON (.json)"
             )
-        labels = labels or table_in(path, LABELS)
+        labels = labels if asked else labels or table_in(path, LABELS)
         return _from_networks(path, ((file.stem, file) for file in files), labels)
     if path.name.endswith(GRAPH6):
-        return _from_graph6(path, labels or table_beside(path))
+        return _from_graph6(path, labels if asked else labels or table_beside(path))
     if path.suffix in NETWORKS:
-        return _from_networks(path, [(path.stem, path)], labels or table_beside(path))
+        return _from_networks(path, [(path.stem, path)], labels if asked else labels or table_beside(path))
     raise CosetError(
         f"{path} is no file of graphs that can be read: a folder with edges.csv, a file of graph6 (.g6), GraphML "
         "(.graphml), node-link JSON (.json), or a list of PyG graphs (.pt)"
@@ -180,7 +181,7 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
         edges += [_row({GRAPH: name, SOURCE: str(u), TARGET: str(v)}, data) for u, v, data in network.edges(data=True)]
     own = pd.DataFrame([_row({GRAPH: name}, network.graph) for name, network in networks])
     own.index = pd.Index([f"graph {name!r}" for name in own[GRAPH]])
-    graphs = own if labels is None else labelled(own, labels)
+    graphs, notes = (own, ()) if labels is None else labelled(own, labels)
     empty = {"nodes": [GRAPH, NODE], "edges": [GRAPH, SOURCE, TARGET]}
     tables = [pd.DataFrame(rows) if rows else pd.DataFrame(columns=empty[key])
               for key, rows in (("nodes", nodes), ("edges", edges))]  # fmt: skip
@@ -188,17 +189,14 @@ def _from_networks(place: Path, files: Iterable[tuple[str, Path]], labels: Path 
         table.index = pd.Index(_places_of(table, ends, len(networks) > 1), dtype=object)
     where = str(labels or place)
     directed = sum(network.is_directed() for _, network in networks)
-    notes = []
     if directed:
         verb = "is" if directed == 1 else "are"
-        notes.append(f"{counted(directed, 'graph')} {verb} directed; every edge is taken in both directions")
+        notes += (f"{counted(directed, 'graph')} {verb} directed; every edge is taken in both directions",)
     if composed := sorted({str(key) for _, network in networks for key in _composed(network)}):
-        notes.append(f"left out attributes that are lists or the like, no single values: {', '.join(composed[:5])}")
+        notes += (f"left out attributes that are lists or the like, no single values: {', '.join(composed[:5])}",)
     if renamed := sorted({column for row in (*nodes, *edges) for column in row if column.startswith(ATTRIBUTE)}):
-        notes.append(f"attributes that are called as nodes, ends or graphs are: {', '.join(renamed)}")
-    return GraphTables(
-        tables[0], tables[1], graphs, place, (f"nodes of {place}", f"edges of {place}", where), tuple(notes)
-    )
+        notes += (f"attributes that are called as nodes, ends or graphs are: {', '.join(renamed)}",)
+    return GraphTables(tables[0], tables[1], graphs, place, (f"nodes of {place}", f"edges of {place}", where), notes)
 
 
 def _places_of(table: pd.DataFrame, ends: Sequence[str], several: bool) -> list[str]:
@@ -268,8 +266,9 @@ def _texts(values: dict[Any, Any]) -> dict[str, str]:
 
 
 def _composed(network: nx.Graph) -> set[Any]:
-    """Attributes of nodes and edges that are no single values, such as places of a drawing."""
-    every = [data for _, data in network.nodes(data=True)] + [data for *_, data in network.edges(data=True)]
+    """Attributes of nodes, edges and the graph that are no single values, such as places of a drawing."""
+    own = {key: value for key, value in network.graph.items() if key not in ("node_default", "edge_default")}
+    every = [own, *(data for _, data in network.nodes(data=True)), *(data for *_, data in network.edges(data=True))]
     return {key for data in every for key, value in data.items() if isinstance(value, list | tuple | dict)}
 
 
@@ -279,21 +278,23 @@ def _from_graph6(file: Path, labels: Path | None) -> GraphTables:
     for number, line in enumerate(lines_of(file, encoding="ascii")):
         with refusing(f"{file}, line {number + 1},", "graph6"):
             network = nx.from_graph6_bytes(line.strip().removeprefix(">>graph6<<").encode("ascii"))
+        if not len(network):
+            raise CosetError(f"{file}, line {number + 1}: the graph has no nodes")
         name = str(number)
         nodes += [(name, str(node)) for node in network]
         edges += [(name, str(u), str(v)) for u, v in network.edges]
     own = pd.DataFrame({GRAPH: list(dict.fromkeys(name for name, _ in nodes))})
-    graphs = own if labels is None else labelled(own, labels)
+    graphs, notes = (own, ()) if labels is None else labelled(own, labels)
     node_table = pd.DataFrame(nodes, columns=[GRAPH, NODE])
     edge_table = pd.DataFrame(edges, columns=[GRAPH, SOURCE, TARGET])
-    return GraphTables(node_table, edge_table, graphs, file, (str(file), str(file), str(labels or file)))
+    return GraphTables(node_table, edge_table, graphs, file, (str(file), str(file), str(labels or file)), notes)
 
 
-def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
-    """The graphs with the columns of a table of labels: by its column of graphs, or row by row without one.
+def labelled(own: pd.DataFrame, labels: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The graphs with the columns of a table of labels, by its column of graphs, or row by row without one; and notes.
 
     Raises:
-        CosetError: The table has other graphs, or one of them twice.
+        CosetError: The table has other graphs, or one of them twice, or other values than graphs carry themselves.
     """
     table = read_table(labels)
     spelling = _names_of_graphs(table, set(own[GRAPH]))
@@ -312,14 +313,42 @@ def labelled(own: pd.DataFrame, labels: Path) -> pd.DataFrame:
     if (double := table[GRAPH].duplicated()).any():
         row = table.index[int(double.to_numpy().argmax())]
         raise CosetError(f"{labels}, row {row}: graph {table[GRAPH][row]!r} is there twice")
-    missing = [name for name in own[GRAPH] if name not in set(table[GRAPH])]
+    known, told = set(own[GRAPH]), set(table[GRAPH])
+    missing = [name for name in own[GRAPH] if name not in told]
     if missing:
         raise CosetError(f"{labels} has no row for graph {missing[0]!r} ({len(missing)} are missing)")
     kept = own[[GRAPH, *(column for column in own.columns if column not in table)]]
     merged = kept.merge(table, on=GRAPH, how="left")
-    rows: list[int] = pd.Index(table[GRAPH]).get_indexer(pd.Index(own[GRAPH])).tolist()
-    merged.index = pd.Index(rows) + 2
-    return merged
+    merged.index = table.index[pd.Index(table[GRAPH]).get_indexer(pd.Index(own[GRAPH]))]
+    _check_agree(own, merged, labels)
+    surplus = [name for name in table[GRAPH] if name not in known]
+    what = f"{labels.name}: left out {counted(len(surplus), 'row')} of graphs that are not there: "
+    return merged, (what + ", ".join(surplus[:5]),) if surplus else ()
+
+
+def _check_agree(own: pd.DataFrame, merged: pd.DataFrame, labels: Path) -> None:
+    """Raise a CosetError where a table says something else of a graph than the graph does: one of them is out of date.
+
+    Args:
+        own: What graphs carry.
+        merged: The same rows, with the columns of the table instead of theirs.
+        labels: The table.
+    """
+    for column in (column for column in own.columns if column != GRAPH and column in merged):
+        for row, graph, carried, cell in zip(merged.index, own[GRAPH], own[column], merged[column], strict=True):
+            if not (pd.isna(carried) or pd.isna(cell) or _same_value(str(carried), str(cell))):
+                raise CosetError(
+                    f"{labels}, row {row}: {column} is {cell}, but graph {graph!r} carries {column}={carried}; "
+                    "take it out of one of them, or give the column another name"
+                )
+
+
+def _same_value(a: str, b: str) -> bool:
+    """Whether two cells are the same word or number, however it is written."""
+    try:
+        return a.strip() == b.strip() or float(a) == float(b)
+    except ValueError:
+        return False
 
 
 def _names_of_graphs(table: pd.DataFrame, known: set[str]) -> str | None:

@@ -138,7 +138,7 @@ class GraphFiles(SplitFiles):
             table = read_pyg_file(path, described.level, asked=True)
             table = replace(table, target_names=(), splits={}, graphs=pairs_to_predict(table.graphs, described.level))
             return _like(table, described, path)
-        return graphs_of(read_graph_tables(path), (), described.level, self.ignore, None, described.columns)
+        return graphs_of(read_graph_tables(path, asked=True), (), described.level, self.ignore, None, described.columns)
 
     def _from_pyg(self, split: Split) -> GraphTable:
         table = read_pyg_file(Path(self.path), self.level)
@@ -172,7 +172,7 @@ def with_labels(
     if file is None:
         raise CosetError(f"data.target={','.join(targets)}: there is no table labels.csv beside {path}; name one by "
                          "data.labels, or leave the target out: graphs of a .pt file have theirs in y")  # fmt: skip
-    rows = labelled(pd.DataFrame({GRAPH: table.ids}), file)
+    rows, notes = labelled(pd.DataFrame({GRAPH: table.ids}), file)
     targets = target_columns(list(targets), list(rows.columns))
     for target in targets:
         check_column([str(c) for c in rows.columns], target, file)
@@ -180,7 +180,10 @@ def with_labels(
     graphs = [graph.clone() for graph in table.graphs]
     for graph, y in zip(graphs, as_targets(values), strict=True):
         graph.y = y.unsqueeze(0)
-    return replace(table, graphs=graphs, target_names=tuple(targets), classes=classes, level="graph", splits={})
+    return replace(
+        table, graphs=graphs, target_names=tuple(targets), classes=classes, level="graph", splits={},
+        notes=table.notes + notes,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
