@@ -46,6 +46,12 @@ def t5():
     return transformers.T5ForConditionalGeneration(config)
 
 
+def vit():
+    config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+                                    image_size=8, patch_size=4)  # fmt: skip
+    return transformers.ViTForImageClassification(config)
+
+
 def mixtral():
     config = transformers.MixtralConfig(**{**SIZES, "num_hidden_layers": 1}, num_key_value_heads=2, num_local_experts=3)
     return transformers.MixtralForCausalLM(config)
@@ -83,6 +89,8 @@ CASES = {
     "lora_bias of Conv1D": (gpt2, lora(**FLAT, lora_bias=True)),
     "Conv1D with the wrong flag": (gpt2, lora(target_modules=["c_attn", "attn.c_proj"], fan_in_fan_out=False)),
     "positions": (gpt2, lora(target_modules=["wpe"])),
+    "layers that are stored under other names": (vit, lora(lora_bias=True, modules_to_save=["classifier"])),
+    "experts' neighbours, whose experts are stored apart": (mixtral, lora(target_modules=["q_proj", "gate"])),
     "DoRA of convolutions, a head in full": (
         resnet, lora(target_modules=["convolution"], use_dora=True, modules_to_save=["classifier"]),
     ),
@@ -109,6 +117,8 @@ def inputs(model):
     generator = torch.Generator().manual_seed(1)
     if isinstance(model, transformers.ResNetForImageClassification):
         return {"pixel_values": torch.randn(2, 3, 32, 32, generator=generator)}
+    if isinstance(model, transformers.ViTForImageClassification):
+        return {"pixel_values": torch.randn(2, 3, 8, 8, generator=generator)}
     return {"input_ids": torch.randint(1, 40, (2, 6), generator=generator)}
 
 

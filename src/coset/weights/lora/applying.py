@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from coset.core.files import takes_paths, write_json
 from coset.core.outside import inside, read_tree, tensor_file
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.orientation import Shape, turned_squares
+from coset.weights.lora.storing import stored_names
 
 _INDEX = "model.safetensors.index.json"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -57,7 +59,7 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
     names = {name: shard for shard in shards for name in held[shard]}
     shapes = {name: shape for found in held.values() for name, shape in found.items()}
     tie = Tie.of(base, names)
-    changes = _Changes(adapter, shapes if tie is None else {tie.head: shapes[tie.embedding]} | shapes, strength)
+    changes = _Changes(adapter, base, shapes if tie is None else {tie.head: shapes[tie.embedding]} | shapes, strength)
     tie = tie if tie is not None and tie.is_broken(changes) else None
     with new_output(output, base.is_dir()) as part:
         for shard in shards:
@@ -127,6 +129,7 @@ class _Changes:
 
     Args:
         adapter: The adapter.
+        base: The base, a file or a folder.
         shapes: Of the parameters of the base.
         strength: What updates are multiplied with.
 
@@ -134,8 +137,8 @@ class _Changes:
         CosetError: A parameter that the adapter changes is missing, or not to be told.
     """
 
-    def __init__(self, adapter: LoraAdapter, shapes: Mapping[str, Shape], strength: float):
-        self.adapter, self.strength, self._shapes = adapter, strength, shapes
+    def __init__(self, adapter: LoraAdapter, base: Path, shapes: Mapping[str, Shape], strength: float):
+        self.adapter, self.base, self.strength, self._shapes = adapter, base, strength, shapes
         self._changed: dict[str, str] = {}  # parameters of the base, and what the adapter calls them
         self.updates: dict[str, LoraPair] = {}
         self.biases: dict[str, Tensor] = {}
@@ -157,11 +160,18 @@ class _Changes:
         Raises:
             CosetError: There is none, or several, or another name has led to it.
         """
-        found = _named(name, self._shapes, self.adapter.name)
-        other = self._changed.setdefault(found, name)
+        ends = _ending(name, self._shapes) or [self._stored[end] for end in _ending(name, self._stored)]
+        if len(ends) != 1:
+            what = f"several parameters that end so ({', '.join(ends[:3])})" if ends else "no such parameter"
+            raise CosetError(f"{self.adapter.name} changes {name}; the base has {what}")
+        other = self._changed.setdefault(ends[0], name)
         if other != name:
-            raise CosetError(f"{self.adapter.name} changes {other} and {name}; the base has {found} alone for both")
-        return found
+            raise CosetError(f"{self.adapter.name} changes {other} and {name}; the base has {ends[0]} alone for both")
+        return ends[0]
+
+    @cached_property
+    def _stored(self) -> dict[str, str]:
+        return stored_names(self.base, self._shapes)
 
     def __contains__(self, name: str) -> bool:
         return any(name in held for held in (self.updates, self.biases, self.dense, self.saved))
@@ -243,14 +253,9 @@ def _fitting(name: str, value: Tensor, like: Tensor) -> Tensor:
     return value.to(like)
 
 
-def _named(name: str, names: Collection[str], adapter: str) -> str:
-    if name in names:
-        return name
-    ends = [n for n in names if n.endswith(f".{name}") or name.endswith(f".{n}")]
-    if len(ends) != 1:
-        what = f"several parameters that end so ({', '.join(ends[:3])})" if ends else "no such parameter"
-        raise CosetError(f"{adapter} changes {name}; the base has {what}")
-    return ends[0]
+def _ending(name: str, names: Collection[str]) -> list[str]:
+    """The name itself where it is there, else all that end with it, or that it ends with."""
+    return [name] if name in names else [n for n in names if n.endswith(f".{name}") or name.endswith(f".{n}")]
 
 
 def _shards(base: Path) -> list[Path]:
