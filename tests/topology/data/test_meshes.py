@@ -50,6 +50,26 @@ def test_a_cube_of_squares(tmp_path):
     assert triangulated(cube).complex.kind == "simplicial"
 
 
+CORNERS = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
+PLY = (
+    "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\nelement face 2\n"
+    "property list uchar int vertex_indices\nend_header\n"
+)
+
+
+@pytest.mark.parametrize("after", ["", " 1 0 0", " .1 .2 .3 1.0", " 7"])
+def test_colours_may_follow_the_vertices_of_a_face(tmp_path, after):
+    file = tmp_path / "a.off"
+    file.write_text(f"OFF\n4 2 0\n{CORNERS}3 0 1 2{after}\n3 0 1 3{after}\n")
+    assert read_mesh(file).complex.counts == (4, 5, 2)
+
+
+def test_a_whole_ply_of_text_is_read(tmp_path):
+    file = tmp_path / "a.ply"
+    file.write_text(f"{PLY}{CORNERS}3 0 1 2\n3 0 1 3\n")
+    assert read_mesh(file).complex.counts == (4, 5, 2)
+
+
 @pytest.mark.parametrize("suffix", ["stl", "obj", "ply", "off"])
 def test_formats_give_the_same_surface(tmp_path, suffix):
     trimesh = pytest.importorskip("trimesh")
@@ -82,6 +102,19 @@ def test_equal_places_are_one_vertex_and_unused_ones_go():
         ("a.off", "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 1\n", "lists a vertex twice"),
         ("a.off", CUBE.replace("8 6 0", "8 7 0") + "4 0 1 2 3\n", "is given twice"),
         ("a.stl", "no mesh at all", "."),
+        ("a.off", f"OFF\n4 2 0\n{CORNERS}4 0 1 2\n3 0 1 3\n", "face 0 announces 4 vertices: '4 0 1 2'"),
+        ("a.off", f"OFF\n4 2 0\n{CORNERS}3 0 1 2 3\n3 0 1 3\n", "face 0 announces 3 vertices: '3 0 1 2 3'"),
+        ("a.off", f"OFF\n4 1 0\n{CORNERS}3 0 1 2\n3 0 1 3\n", "1 faces are announced, but '3 0 1 3' follows"),
+        ("a.off", "OFF\n3 1 0\n0 0\n1 0\n0 1\n3 0 1 2\n", "vertex 0 has 2 coordinates, not 3"),
+        ("a.off", "4OFF\n3 1 0\n0 0 0 1\n1 0 0 1\n0 1 0 1\n3 0 1 2\n", "its first word is 4OFF"),
+        ("a.ply", f"{PLY}{CORNERS}3 0 1 2\n", "its header announces 6 rows, but 5 follow"),
+        ("a.ply", f"{PLY}{CORNERS}3 0 1 2\n3 0 1\n", "face 1 has 3 numbers, not 4: '3 0 1'"),
+        (
+            "a.ply",
+            f"{PLY.replace('vertex 4', 'vertex 5')}{CORNERS}3 0 1 2\n3 0 1 3\n",
+            "announces 7 rows, but 6 follow",
+        ),
+        ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2\n", "line 5 is a face of 2 vertices: 'f 1 2'"),
         ("a.txt", "", ".txt is no mesh format; choose .off"),
     ],
 )

@@ -6,6 +6,7 @@ triangulations are SciPy's, alpha and Vietoris-Rips complexes GUDHI's.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from coset.core.errors import CosetError, require
-from coset.core.outside import check_regular, read_text
+from coset.core.outside import check_regular, read_bytes, read_text
 from coset.topology.data.batches import ComplexData, to_data
 from coset.topology.data.cells import Array, Cells
 from coset.topology.data.complexes import Complex, from_faces, from_simplices
@@ -107,6 +108,8 @@ def _repaired(faces: Cells) -> tuple[Cells, tuple[int, int]]:
     return Cells.of(kept), (flat, doubled)
 
 
+OFF_KINDS = re.compile("(ST)?C?N?OFF")
+"""First words of OFF files with points in space: texture, colours and normals may follow the coordinates."""
 MOST_BYTES = 1 << 28
 """Of a mesh file that trimesh reads."""
 CGAL = Path("/usr/share/doc/libcgal-dev/data.tar.gz")
@@ -247,6 +250,8 @@ def _parse_off(text: str) -> tuple[Cells, Array]:
     rows = [line for line in (line.split("#")[0].split() for line in text.splitlines()) if line]
     if not rows or not rows[0][0].endswith("OFF"):
         raise ValueError("it does not begin with OFF")
+    if not OFF_KINDS.fullmatch(rows[0][0]):
+        raise ValueError(f"its first word is {rows[0][0]}: points of three coordinates alone are read")
     rows[0] = rows[0][1:]
     rows = rows if rows[0] else rows[1:]
     if not rows or len(rows[0]) < 2:
@@ -256,13 +261,66 @@ def _parse_off(text: str) -> tuple[Cells, Array]:
         raise ValueError(
             f"it is cut short: {vertices} vertices and {faces} faces are announced, {len(rows) - 1} lines follow"
         )
+    if more := rows[1 + vertices + faces :]:
+        raise ValueError(f"{faces} faces are announced, but {' '.join(more[0])!r} follows")
+    short = next((at for at, row in enumerate(rows[1 : 1 + vertices]) if len(row) < 3), None)
+    if short is not None:
+        raise ValueError(f"vertex {short} has {len(rows[1 + short])} coordinates, not 3")
     positions = np.array([row[:3] for row in rows[1 : 1 + vertices]], dtype=float).reshape(-1, 3)
-    polygons = [row[1 : 1 + int(row[0])] for row in rows[1 + vertices : 1 + vertices + faces]]
-    return Cells.of([tuple(map(int, polygon)) for polygon in polygons]), positions
+    return Cells.of(_off_faces(rows[1 + vertices :])), positions
+
+
+def _off_faces(rows: list[list[str]]) -> list[tuple[int, ...]]:
+    """Vertices of the faces. A colour may follow: 3 or 4 numbers, or, if it does so everywhere, one of a list."""
+    sizes = [int(row[0]) for row in rows]
+    after = [len(row) - 1 - size for row, size in zip(rows, sizes, strict=True)]
+    usual = {0, 1, 3, 4} if set(after) == {1} else {0, 3, 4}
+    wrong = next((at for at, count in enumerate(after) if count not in usual), None)
+    if wrong is not None:
+        raise ValueError(f"face {wrong} announces {sizes[wrong]} vertices: {' '.join(rows[wrong])!r}")
+    return [tuple(map(int, row[1 : 1 + size])) for row, size in zip(rows, sizes, strict=True)]
 
 
 def _read_with_trimesh(path: Path) -> tuple[Cells, Array]:
     check_regular(path, MOST_BYTES)
+    if path.suffix.lower() == ".ply":
+        _check_ply(path)
+    if path.suffix.lower() == ".obj":
+        _check_obj(path)
     loaded = require("trimesh", "topology").load(path, process=False, force="mesh")
     faces, vertices = np.asarray(loaded.faces, dtype=np.int64), np.asarray(loaded.vertices, dtype=float)
     return Cells.of(faces.reshape(-1, 3)), vertices.reshape(-1, 3)
+
+
+def _check_ply(path: Path) -> None:
+    """Raise a ValueError if a PLY file of text has other rows than its header says; trimesh reads what there is."""
+    content = read_bytes(path, MOST_BYTES)
+    if b"ascii" not in content[:200].partition(b"end_header")[0]:
+        return  # of a binary file trimesh tells that it is cut short
+    lines = [line.split() for line in content.decode("latin-1").splitlines()]
+    end = next((at for at, words in enumerate(lines) if words == ["end_header"]), len(lines))
+    elements: list[tuple[str, int, list[bool]]] = []  # name, rows, and of each property whether it is a list
+    for words in lines[:end]:
+        if words[:1] == ["element"]:
+            elements.append((words[1], int(words[2]), []))
+        elif words[:1] == ["property"]:
+            elements[-1][2].append(words[1] == "list")
+    rows = [words for words in lines[end + 1 :] if words]
+    announced = sum(count for _, count, _ in elements)
+    if len(rows) != announced:
+        raise ValueError(f"its header announces {announced} rows, but {len(rows)} follow")
+    kinds = ((name, lists, at) for name, count, lists in elements for at in range(count))
+    for words, (name, lists, at) in zip(rows, kinds, strict=True):
+        place = 0
+        for is_list in lists:
+            place += 1 + (int(words[place]) if is_list and place < len(words) else 0)
+        if place != len(words):
+            raise ValueError(f"{name} {at} has {len(words)} numbers, not {place}: {' '.join(words)!r}")
+
+
+def _check_obj(path: Path) -> None:
+    """Raise a ValueError if a face has fewer than three vertices; trimesh leaves it out."""
+    for number, line in enumerate(read_text(path, MOST_BYTES, encoding="latin-1").splitlines()):
+        words = line.split("#")[0].split()
+        if words[:1] == ["f"] and len(words) < 4 and not words[-1].endswith("\\"):  # a face may go on in the next line
+            raise ValueError(f"line {number + 1} is a face of {len(words) - 1} vertices: {line.strip()!r}")
