@@ -219,6 +219,16 @@ def test_total_energies_keep_their_differences(tmp_path):
     assert ours.nunique() > 1
 
 
+def test_targets_beyond_float32_are_learned(tmp_path):
+    rows = "".join(f"{'C' * n},{1e39 * n}\n" for n in range(1, 13))
+    (tmp_path / "huge.csv").write_text("smiles,carbons\n" + rows)
+    changes = ["model.name=gin", "model.width=8", "model.layers=1", "training.epochs=2", "training.early_stopping=2"]
+    changes += ["data.fractions=[0.5,0.25,0.25]", "data.target=carbons", f"data.path={tmp_path / 'huge.csv'}"]
+    made = load("csv", changes).run(tmp_path / "run", quiet=True)
+    assert 1e37 < made["val"]["rmse"] < 1e41
+    assert np.isfinite(pd.read_csv(tmp_path / "run" / "history.csv")["val_rmse"]).all()
+
+
 def test_what_views_leave_is_removed_with_the_rest(small_csv, tmp_path):
     recipe = load("csv", [f"data.path={small_csv}", *SMALL])
     recipe.run(tmp_path / "run", quiet=True)

@@ -181,7 +181,8 @@ class GraphTask(pl.LightningModule):
         metrics = metrics_of(self.task, prediction, target)
         for name, value in metrics.items():
             # Every process has computed the same value; saying so (sync_dist) keeps Lightning from warning.
-            self.log(f"val_{name}", torch.tensor(value), prog_bar=name == self.monitor, sync_dist=True)
+            exact = torch.float32 if self.device.type == "mps" else torch.float64  # of targets beyond float32
+            self.log(f"val_{name}", torch.tensor(value, dtype=exact), prog_bar=name == self.monitor, sync_dist=True)
         self.watched.append(metrics[self.monitor])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
