@@ -11,6 +11,7 @@ from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from coset import CosetError
 from coset.graphs.data.columns import encoded, features, learned_columns
 from coset.graphs.data.own_graphs import GraphFiles, graphs_of
+from coset.graphs.data.pyg_files import table_of_graphs
 from coset.graphs.data.splits import stratified_split
 from coset.runs.recipes import load
 
@@ -462,6 +463,19 @@ def test_edges_of_pyg_may_stand_once_and_loops_are_noted(tmp_path):
         read(both[:3], [5.0, 6.0, 7.0])
     with pytest.raises(CosetError, match=r"g.pt, graph 0: edge 0 -> 1 is there twice, with different edge_attr"):
         read([[0, 1], [0, 1]], [5.0, 6.0])
+
+
+def test_targets_of_edges_keep_digits_that_tell_them_apart():
+    ends = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    y = torch.tensor([1000000.123, 1000000.123, 1000000.124, 1000000.124], dtype=torch.float64)
+    table = table_of_graphs([Data(x=torch.ones(3, 1), edge_index=ends, edge_y=y)], "two edges")
+    assert table.targets.flatten().tolist() == [1000000.123, 1000000.124]
+
+
+def test_integers_that_are_no_categories_are_refused():
+    graph = Data(x=torch.tensor([[0, 3], [1, 10**9]]), edge_index=torch.tensor([[0, 1], [1, 0]]), y=torch.ones(1))
+    with pytest.raises(CosetError, match=r"x, column 1, goes up to 1,000,000,000; .* make measures real numbers"):
+        table_of_graphs([graph], "big")
 
 
 def test_masks_of_nodes_are_the_split(tmp_path):

@@ -25,6 +25,8 @@ from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.validation import validate_graph
 
 EDGE_TARGETS = "edge_y"
+MOST_VALUES = 100_000
+"""Of a column of integers, each of which has a row in a table of the network."""
 LEVELS: tuple[Level, ...] = ("graph", "node", "edge", "link")
 ALLOWED: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, NodeStorage, EdgeStorage]
 
@@ -87,7 +89,7 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
         found["masked"] += bool(masks) and not splits
         for mask in masks:
             del data[mask]
-    node_features, edge_features = (graph_features(graphs, key) for key in ("x", "edge_attr"))
+    node_features, edge_features = (_features(graphs, key, name) for key in ("x", "edge_attr"))
     return GraphTable(
         graphs, targets, splits, Path(name).name, node_features, edge_features, _notes(found),
         level=next((own for own in LEVELS if own == level), "graph"),
@@ -218,7 +220,7 @@ def _of_pairs(data: Data, level: str, name: str) -> Data:
     data.edge_label_index = torch.stack([codes // nodes, codes % nodes])
     if target is None:
         return data
-    target = torch.as_tensor(target).float().reshape(len(target), -1)
+    target = torch.as_tensor(target).double().reshape(len(target), -1)
     if len(target) != ends.size(1):
         raise CosetError(f"{name}: {EDGE_TARGETS} has {len(target)} rows for {ends.size(1)} columns of edge_index")
     own, target = target[ends[0] != ends[1]], target.new_empty(len(codes), target.size(1))
@@ -258,6 +260,20 @@ def _same_columns(graphs: list[Data], name: str) -> int:
         if len(forms) > 1:
             raise CosetError(f"{name}: {key} differs between graphs in width or kind; all must have the same columns")
     return widths.pop()
+
+
+def _features(graphs: list[Data], key: str, name: str) -> list[int] | int | None:
+    """As of :func:`coset.graphs.data.datasets.graph_features`.
+
+    Raises:
+        CosetError: A column of integers goes so high that they are measures rather than numbers of categories.
+    """
+    found = graph_features(graphs, key)
+    if isinstance(found, list) and found and max(found) > MOST_VALUES:
+        column = found.index(max(found))
+        raise CosetError(f"{name}: {key}, column {column}, goes up to {found[column] - 1:,}; integers are numbers of "
+                         f"categories, below {MOST_VALUES:,}: make measures real numbers, {key}.float()")  # fmt: skip
+    return found
 
 
 def _masks(data: Data, name: str) -> Splits:
