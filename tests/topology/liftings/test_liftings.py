@@ -213,6 +213,13 @@ def test_multigraphs_and_directed_graphs_of_networkx():
         ring_complex(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3)
 
 
+def test_boundaries_of_one_ring_of_several_on_the_same_nodes_are_refused():
+    with pytest.raises(CosetError, match="distinct='cycles'"):
+        RingLift(boundary=True)
+    assert RingLift(boundary=True, distinct="cycles").boundary
+    assert RingLift(rings="induced", boundary=True).boundary  # of which a set of nodes has one
+
+
 @pytest.mark.parametrize("lift", [RingLift(), CliqueLift(), BallLift(), MapperLift()])
 def test_an_edge_that_is_listed_twice_is_refused(lift):
     once = torch.tensor([[0, 1, 0, 2, 1, 2], [1, 0, 2, 0, 2, 1]])

@@ -139,8 +139,13 @@ class RingLift(Lifting):
         longest: Nodes of the longest cycle.
         rings: ``simple`` for all cycles, ``induced`` for those without chords (as in CIN).
         distinct: ``vertices`` keeps one cycle of every set of nodes, ``cycles`` all.
-        boundary: Incidence of edges and rings by boundary instead of inclusion.
+        boundary: Incidence of edges and rings by boundary instead of inclusion. With simple rings by ``vertices`` it is
+            refused: which of the cycles of a set of nodes is kept, and so which edges bound it, would follow the
+            numbers of the nodes.
         most: Refuse a graph with more cycles.
+
+    Raises:
+        CosetError: The options do not go together.
     """
 
     kind: Kind = "cell"
@@ -159,6 +164,8 @@ class RingLift(Lifting):
             raise CosetError(f"rings={rings!r}: choose simple or induced")
         if distinct not in ("vertices", "cycles"):
             raise CosetError(f"distinct={distinct!r}: choose vertices or cycles")
+        if boundary and (rings, distinct) == ("simple", "vertices"):
+            raise CosetError("boundaries of simple rings depend on how nodes are numbered: give distinct='cycles' too")
         super().__init__(boundary)
         self.longest, self.rings, self.distinct, self.most = longest, rings, distinct, most
 
