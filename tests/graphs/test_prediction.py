@@ -205,6 +205,13 @@ def test_formulas_come_back_as_text(run, tmp_path):
     assert pd.read_csv(tmp_path / "out.csv")["name"].to_list() == ["'=cmd|x"]
 
 
+def test_cells_are_written_again_as_they_are(run, tmp_path):
+    (tmp_path / "new.csv").write_text("id,smiles,note\nNA,CCO,null\nnan,CCC,\n")
+    predict_csv(run, tmp_path / "new.csv", tmp_path / "out.csv")
+    again = pd.read_csv(tmp_path / "out.csv", keep_default_na=False, dtype=str)
+    assert again[["id", "note"]].to_numpy().tolist() == [["NA", "null"], ["nan", ""]]
+
+
 def test_total_energies_keep_their_differences(tmp_path):
     smiles = ["C" * n for n in range(1, 13)]
     rows = "".join(f"{text},{-1e9 + 1e-3 * n}\n" for n, text in enumerate(smiles))

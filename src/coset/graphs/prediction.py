@@ -97,7 +97,8 @@ def predict_file(
     except CosetError as error:
         text = str(error).replace("skip_bad_rows=true", "--skip-bad-rows").replace("smiles=COLUMN", "--smiles COLUMN")
         raise CosetError(text) from error
-    read = read_molecules(data, skip_bad_rows).frame if molecules else row_names(table)
+    # Cells are written again as they are: an identifier may be called NA.
+    read = read_molecules(data, skip_bad_rows, frozenset({""})).frame if molecules else row_names(table)
     frame = read.loc[[int(row) for row in table.ids]] if molecules else read
     each, within = [], []
     for folder, own, task, _ in members:

@@ -16,7 +16,7 @@ from coset.core.errors import CosetError
 from coset.core.files import claimed
 from coset.graphs.data import datasets
 from coset.graphs.data.sharding import PLAN, Sharding, preprocess
-from coset.graphs.data.shards import ShardedGraphs
+from coset.graphs.data.shards import MANIFEST, ShardedGraphs, read_manifest
 from coset.graphs.transforms import ShortestPathDistances, precompute
 
 pytest.importorskip("pyarrow")
@@ -59,6 +59,17 @@ def test_shards_hold_what_reading_and_encoding_gives(file, tmp_path, undisturbed
         assert one.to_dict().keys() == other.to_dict().keys()
         assert all(str(one[key]) == str(other[key]) for key in one.to_dict())
     assert not (tmp_path / "undisturbed" / "rows").exists()
+
+
+def test_shards_of_reactions_know_their_columns(tmp_path):
+    file, reaction = tmp_path / "reactions.csv", "[CH3:1][OH:2]>>[CH2:1]=[O:2]"
+    file.write_text("smiles,y\n" + f"{reaction},1.0\n" * 3)
+    preprocess(Sharding((file,), STEPS, targets="y", shard_rows=2), tmp_path / "shards", quiet=True)
+    about, whole = read_manifest(tmp_path / "shards" / MANIFEST), datasets.csv(file, targets="y", split=None)
+    assert (about["node_features"], about["edge_features"]) == (whole.node_features, whole.edge_features)
+    file.write_text(f"smiles,y\n{reaction},1.0\nCCO,2.0\n")
+    with pytest.raises(CosetError, match="some rows are reactions and some are molecules"):
+        preprocess(Sharding((file,), STEPS, targets="y", shard_rows=1), tmp_path / "mixed", quiet=True)
 
 
 def test_rows_that_a_kill_has_left_go_with_the_next_call(file, tmp_path, undisturbed):

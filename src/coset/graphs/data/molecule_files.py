@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from coset.core.errors import CosetError, require
-from coset.core.outside import lines_of, read_table
+from coset.core.outside import MISSING, lines_of, read_table
 
 SMILES, NAME = "smiles", "name"
 """Columns that an SDF gives beside its properties: the structure, and the first line of each record."""
@@ -39,18 +39,19 @@ class MoleculeTable(NamedTuple):
     skipped: list[int]
 
 
-def read_molecules(path: Path, skip_bad_rows: bool = False) -> MoleculeTable:
+def read_molecules(path: Path, skip_bad_rows: bool = False, missing: frozenset[str] = MISSING) -> MoleculeTable:
     """The table of a file; of an SDF (also .sdf.gz) a row a record.
 
     Args:
         path: Of the file.
         skip_bad_rows: Leave out records of an SDF that RDKit cannot read; an error otherwise.
+        missing: Cells that count as missing.
 
     Raises:
         CosetError: The file is missing or malformed; the record or row is named.
     """
     if ".sdf" not in [suffix.lower() for suffix in path.suffixes[-2:]]:
-        return MoleculeTable(read_table(path), [])
+        return MoleculeTable(read_table(path, missing=missing), [])
     chem = require("rdkit.Chem", "molecules")
     rows, numbers, skipped = list[dict[str, str | None]](), list[int](), list[int]()
     with require("rdkit.rdBase", "molecules").BlockLogs():

@@ -23,8 +23,8 @@ from typing_extensions import TypedDict
 from coset.core.errors import CosetError
 from coset.core.files import LOCK, claimed, holds_something, make_folder, write_json, write_text
 from coset.core.outside import check_column, read_table, read_text, read_tree, table_chunks
+from coset.graphs.data.compounds import feature_sizes
 from coset.graphs.data.datasets import listed, parse_rows, target_columns
-from coset.graphs.data.molecules import ATOM_SIZES, BOND_SIZES
 from coset.graphs.data.shards import MANIFEST, Shard, read_manifest, write_shard
 from coset.graphs.transforms import precompute
 from coset.runs.launch.jobs import ENGINES, Job, over_ray_data, run_jobs
@@ -181,7 +181,8 @@ def _make_shard(
     if read.classes:
         raise CosetError(f"{file}: target {targets[0]!r} has words; shards hold numbers, so number the classes")
     graphs = precompute(read.graphs, sharding.transform)
-    write_shard(_shard(folder, number), graphs, {"file": file, "skipped": read.skipped})
+    sizes = [feature_sizes(mol.kind, len(mol.mols)) for mol in read.mols[:1]]
+    write_shard(_shard(folder, number), graphs, {"file": file, "skipped": read.skipped, "features": sizes})
 
 
 def _shared_out(
@@ -253,18 +254,22 @@ def _finish(folder: Path, plan: dict[str, Any], parts: Sequence[Any]) -> dict[st
         return dict(read_manifest(file))
     shards: list[list[Any]] = []
     skipped: dict[str, list[int]] = {}
+    sizes: list[list[list[int]]] = []
     for number in range(len(parts)):
         shard = Shard(_shard(folder, number))
         shards.append([_shard(folder, number).name, len(shard)])
         skipped.setdefault(shard.about["file"], []).extend(shard.about["skipped"])
+        sizes += shard.about["features"]
     if not any(count for _, count in shards):
         raise CosetError(f"{folder}: no row is left with a molecule")
+    if any(others != sizes[0] for others in sizes):
+        raise CosetError(f"{folder}: some rows are reactions and some are molecules; give a table of each")
     notes = [f"{name}: skipped {len(rows)} unparsable rows: {listed(rows)}" for name, rows in skipped.items() if rows]
     names = [entry["name"] for entry in plan["files"]]
     about = {
         "name": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", "shards": shards,
-        "target_names": plan["targets"], "transform": plan["transform"], "node_features": ATOM_SIZES,
-        "edge_features": BOND_SIZES, "notes": notes, "skipped": {name: rows for name, rows in skipped.items() if rows},
+        "target_names": plan["targets"], "transform": plan["transform"], "node_features": sizes[0][0],
+        "edge_features": sizes[0][1], "notes": notes, "skipped": {name: rows for name, rows in skipped.items() if rows},
     }  # fmt: skip
     write_json(file, about)
     shutil.rmtree(folder / ROWS, ignore_errors=True)
