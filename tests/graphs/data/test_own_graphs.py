@@ -90,6 +90,8 @@ def test_rows_of_labels_are_counted_as_in_the_file_and_those_of_no_graph_are_tol
         files.load(0, False)
     rewrite(tmp_path / "labels.csv", "bad", "20")
     assert "labels.csv: left out 1 row of graphs that are not there: g9" in files.load(0, False).notes
+    rewrite(tmp_path / "labels.csv", "g9", "")
+    assert "labels.csv: left out 1 row of graphs that are not there: (no name)" in files.load(0, False).notes
 
 
 def test_new_graphs_may_lie_beside_the_labels_of_others(tmp_path):

@@ -307,7 +307,7 @@ def labelled(own: pd.DataFrame, labels: Path) -> tuple[pd.DataFrame, tuple[str, 
         table[GRAPH] = own[GRAPH].to_list()
     else:
         table = table.rename(columns={spelling: GRAPH})
-        table[GRAPH] = table[GRAPH].astype(str).str.strip()
+        table[GRAPH] = table[GRAPH].fillna("").astype(str).str.strip()
         if not set(table[GRAPH]) & set(own[GRAPH]):  # names of files, with their endings
             table[GRAPH] = table[GRAPH].map(lambda name: Path(name).stem)
     if (double := table[GRAPH].duplicated()).any():
@@ -323,7 +323,7 @@ def labelled(own: pd.DataFrame, labels: Path) -> tuple[pd.DataFrame, tuple[str, 
     _check_agree(own, merged, labels)
     surplus = [name for name in table[GRAPH] if name not in known]
     what = f"{labels.name}: left out {counted(len(surplus), 'row')} of graphs that are not there: "
-    return merged, (what + ", ".join(surplus[:5]),) if surplus else ()
+    return merged, (what + ", ".join(name or "(no name)" for name in surplus[:5]),) if surplus else ()
 
 
 def _check_agree(own: pd.DataFrame, merged: pd.DataFrame, labels: Path) -> None:
