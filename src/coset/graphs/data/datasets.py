@@ -373,7 +373,7 @@ def target_values(
 def _numbered_classes(cells: pd.Series, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Codes [rows, 1] of classes that are numbers, in their order, and their names, to the last digit."""
     named = {cell: class_name(cell) for cell in cells.dropna().unique()}
-    classes = sorted(set(named.values()), key=Decimal)
+    classes = sorted(dict.fromkeys(named.values()), key=Decimal)
     for one, other in pairwise(classes):
         if Decimal(one) == Decimal(other):
             row = cells.index[int((cells.map(named) == other).argmax())]
