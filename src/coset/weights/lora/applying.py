@@ -48,8 +48,6 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
         CosetError: The base lacks a layer, has other shapes, or is quantised; the adapter cannot be applied with
             another strength; what comes out is not finite; or there is something at ``output``.
     """
-    if output.exists():
-        raise CosetError(f"{output} exists already: choose another output")
     if not math.isfinite(strength):
         raise CosetError(f"--strength {strength}: a finite number was expected; 1 is as trained")
     if strength != 1 and (adapter.saved or any(p.magnitude is not None for p in adapter.layers.values())):
