@@ -440,6 +440,22 @@ def test_columns_without_any_value_are_left_out_and_others_refused_with_the_way_
     assert len(GraphFiles(path=str(file), target="y", ignore="kind").load(0, False).targets) == 4
 
 
+def test_what_is_no_feature_is_told(tmp_path):
+    (tmp_path / "edges.csv").write_text("graph,source,target\na,0,1\nb,0,1\nc,0,1\n")
+    (tmp_path / "graphs.csv").write_text("graph,y,temperature,unit,part\na,1,10,K,train\nb,2,20,K,test\nc,3,30,K,val\n")
+    files = GraphFiles(path=str(tmp_path), target="y", split="column", split_column="part")
+    told = "graphs.csv: not used: temperature; features are columns of nodes and edges"
+    assert files.load(0, False).notes == (told,)
+    assert GraphFiles(**files.model_dump() | {"ignore": "temperature"}).load(0, False).notes == ()
+    ends = torch.tensor([[0, 1], [1, 0]])
+    graph = Data(
+        edge_index=ends, y=torch.ones(1), num_nodes=2, pos=torch.zeros(2, 3), edge_weight=torch.ones(2), id="a"
+    )
+    torch.save([graph] * 3, tmp_path / "g.pt")
+    told = "not used: edge_weight, pos; features are x and edge_attr"
+    assert GraphFiles(path=str(tmp_path / "g.pt")).load(0, False).notes == (told,)
+
+
 @pytest.mark.filterwarnings("error")
 def test_edges_of_pyg_may_stand_once_and_loops_are_noted(tmp_path):
     file, names = tmp_path / "g.pt", {"y": torch.ones(1), "num_nodes": 3}

@@ -262,7 +262,7 @@ def graphs_of(
         if split is not None and split.kind in ("column", "time"):
             skipped.add(split.column)
         columns, more = _learned(found, skipped, *_seen_in_training(splits, kind, found))
-        notes += more
+        notes += more + _of_no_use(tables, skipped)
     graphs = _graphs(found, *(encoded(*part) for part in _feature_tables(tables, columns)))
     if kind == "edge":
         graphs = [_with_edges_asked(graph) for graph in graphs]
@@ -436,6 +436,19 @@ def _learned(
         columns[key] = learned_columns(table, learned, rows[key], name)
         check_words(columns[key], MOST_WORDS, name)
     return columns, tuple(notes)
+
+
+def _of_no_use(tables: GraphTables, skipped: set[str]) -> tuple[str, ...]:
+    """A note on columns of graphs that look like features: only those of nodes and edges are."""
+    unread = [
+        str(name)
+        for name, cells in tables.graphs.items()
+        if name != GRAPH and name not in skipped and cells.nunique(dropna=False) > 1
+    ]
+    if not unread:
+        return ()
+    listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
+    return (f"{Path(tables.names[2]).name}: not used: {listed}; features are columns of nodes and edges",)
 
 
 def _feature_tables(

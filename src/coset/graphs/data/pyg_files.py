@@ -27,6 +27,9 @@ from coset.graphs.data.validation import validate_graph
 EDGE_TARGETS = "edge_y"
 MOST_VALUES = 100_000
 """Of a column of integers, each of which has a row in a table of the network."""
+MASKS = [f"{part}_mask" for part in NAMES]
+USED = {"x", "edge_index", "edge_attr", "y", EDGE_TARGETS, "edge_label_index", "id", "num_nodes", *MASKS}
+"""Attributes of a graph that are read."""
 LEVELS: tuple[Level, ...] = ("graph", "node", "edge", "link")
 ALLOWED: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, NodeStorage, EdgeStorage]
 
@@ -68,6 +71,7 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
     if level == "edge" and not of_edges and not asked:
         raise CosetError(f"{name}: data.level=edge, but not all graphs have {EDGE_TARGETS}, a row an edge")
     given = [_of_pairs(data, level, f"{name}, graph {row}") for row, data in enumerate(given)]
+    unread = sorted({key for data in given for key in data.keys()} - USED)  # noqa: SIM118  (no mapping)
     found = Counter[str]()
     graphs = [_simple(data, str(row), name, found) for row, data in enumerate(given)]
     of_nodes = all(_rows(data) == data.num_nodes for data in graphs) and any((g.num_nodes or 0) > 1 for g in graphs)
@@ -85,13 +89,13 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
     targets = () if not width else (y,) if width == 1 else tuple(f"{y}{column}" for column in range(width))
     splits = _masks(graphs[0], name) if level == "node" and len(graphs) == 1 else {}
     for data in graphs:
-        masks = [f"{split}_mask" for split in NAMES if f"{split}_mask" in data]
+        masks = [mask for mask in MASKS if mask in data]
         found["masked"] += bool(masks) and not splits
         for mask in masks:
             del data[mask]
     node_features, edge_features = (_features(graphs, key, name) for key in ("x", "edge_attr"))
     return GraphTable(
-        graphs, targets, splits, Path(name).name, node_features, edge_features, _notes(found),
+        graphs, targets, splits, Path(name).name, node_features, edge_features, _notes(found, unread),
         level=next((own for own in LEVELS if own == level), "graph"),
     )  # fmt: skip
 
@@ -190,7 +194,7 @@ def _well_formed(data: Data, nodes: int) -> bool:
     return inside and ("edge_attr" not in data or data.edge_attr.size(0) == ends.size(1))
 
 
-def _notes(found: Counter[str]) -> tuple[str, ...]:
+def _notes(found: Counter[str], unread: list[str]) -> tuple[str, ...]:
     loops, doubles, one_way = (found[key] for key in ("loops", "doubles", "one way"))
     notes = [f"left out {counted(loops, 'edge')} from a node to itself"] if loops else []
     notes += [f"left out {counted(doubles, 'edge')} listed more than once"] if doubles else []
@@ -199,6 +203,9 @@ def _notes(found: Counter[str]) -> tuple[str, ...]:
         notes.append(f"{graphs} {verb} edges in one direction only; every edge is taken in both")
     if masked := found["masked"]:
         notes.append(f"left out masks of {counted(masked, 'graph')}: they split nodes where a file has one graph")
+    if unread:
+        listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
+        notes.append(f"not used: {listed}; features are x and edge_attr")
     return tuple(notes)
 
 
