@@ -240,3 +240,11 @@ def test_claims_can_be_given():
     held, broken = verify_claims(nn.Linear(3, 2), POINTS, claims=claims)
     assert held.passed
     assert not broken.passed
+
+
+def test_a_claim_need_not_stand_in_a_tuple():
+    model = nn.Linear(3, 2)
+    model.symmetry = lambda: Claim(PointPermutation(), PointPermutation(), "rows move together")
+    (report,) = verify_claims(model, POINTS)
+    assert report.passed
+    assert report.statement == "rows move together"

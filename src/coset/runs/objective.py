@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coset.core.errors import CosetError
@@ -39,6 +39,22 @@ def summed_loss(
         each = None if weights is None else weights[targets.long()]
         return F.binary_cross_entropy_with_logits(outputs, targets, weight=each, reduction="sum")
     return (F.l1_loss if loss == "l1" else F.mse_loss)(outputs, targets, reduction="sum")
+
+
+def check_outputs(network: nn.Module, outputs: Tensor, rows: int, columns: int) -> None:
+    """Raise a CosetError unless a network gave what a loss compares with targets: others are broadcast, or cut.
+
+    Args:
+        network: Named in the message.
+        outputs: What it gave.
+        rows: Of the batch: graphs, nodes, edges, pairs, ...
+        columns: A target each, or a class.
+    """
+    if outputs.shape != (rows, columns):
+        raise CosetError(
+            f"{type(network).__name__} gives {list(outputs.shape)} for a batch of {rows} with {columns} to predict; "
+            f"its output should be [{rows}, {columns}], a row each and a column a target or class"
+        )
 
 
 def standard(

@@ -48,7 +48,7 @@ from coset.runs.devices import ALL, device_of, moved
 from coset.runs.fit import Loop, best_epoch, fit
 from coset.runs.folder import BEST, CERTIFICATE, HISTORY, LAST, PREDICTIONS, REPORT, RunFolder
 from coset.runs.metrics import metrics_of
-from coset.runs.objective import check_task, standard, summed_loss
+from coset.runs.objective import check_outputs, check_task, standard, summed_loss
 from coset.runs.optimiser import adam
 from coset.runs.predictions import prediction_columns, target_columns
 from coset.runs.recipe import Recipe
@@ -255,6 +255,7 @@ class SupervisedRecipe(Recipe):
 
     def _loss(self, learner: Learner, examples: Examples, rows: Tensor) -> Tensor:
         outputs = _applied(learner.network, self.batch([examples.inputs[row] for row in rows.tolist()]))
+        check_outputs(learner.network, outputs, len(rows), examples.outputs)
         targets = (examples.targets[rows] - learner.mean) / learner.scale
         total = summed_loss(self.training.task, self.training.loss, outputs, targets)
         return total / (~targets.isnan()).sum().clamp(min=1)

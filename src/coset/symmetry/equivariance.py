@@ -145,13 +145,13 @@ def verify_claims(
     model: nn.Module,
     x: Any,
     *,
-    claims: Iterable[Claim] | None = None,
+    claims: Iterable[Claim] | Claim | None = None,
     trials: int = 5,
     seed: int = 0,
     tolerance: float = 1e-8,
     dtype: torch.dtype = torch.float64,
 ) -> list[EquivarianceReport]:
-    """Check everything that a model claims in ``model.symmetry()``, or the ``claims`` given, on one input.
+    """Check all claims of a model, by ``model.symmetry()``, or those given (one alone, too), on one input.
 
     The model and its training state stay as they are (:func:`check_equivariance`).
 
@@ -165,6 +165,7 @@ def verify_claims(
                 f"{type(model).__name__} declares no symmetry: its method symmetry() should return a tuple of Claim"
             )
         claims = declared()
+    claims = (claims,) if isinstance(claims, Claim) else claims
     return [
         check_equivariance(
             model,

@@ -50,6 +50,16 @@ def test_missing_labels_do_not_count():
     assert task.loss_of(batch_of([3.0, math.nan], [math.nan, 2.0])).item() == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(("outputs", "shape"), [(2, r"\[2, 2\]"), (None, r"\[2\]")])
+def test_outputs_of_another_shape_are_refused(outputs, shape):
+    network = Constant(outputs or 1)
+    if outputs is None:
+        network.forward = lambda batch: network.value.expand(len(batch.y))
+    task = GraphTask(network, "regression", torch.tensor([[0.0], [1.0]]))
+    with pytest.raises(CosetError, match=rf"Constant gives {shape} .* should be \[2, 1\]"):
+        task.loss_of(batch_of([0.0], [1.0]))
+
+
 def test_a_batch_without_labels_has_loss_zero_and_gradients():
     task = GraphTask(Constant(), "regression", torch.tensor([[0.0], [1.0]]))
     loss = task.loss_of(batch_of([math.nan]))

@@ -14,7 +14,7 @@ from coset.graphs.fitting.loaders import place, share
 from coset.relations.structure import Structure
 from coset.runs import schedules
 from coset.runs.metrics import Task, direction, metrics_of
-from coset.runs.objective import balanced_weights, check_task, standard, summed_loss
+from coset.runs.objective import balanced_weights, check_outputs, check_task, standard, summed_loss
 from coset.runs.optimiser import adam
 from coset.runs.seeds import seed_everything
 
@@ -131,6 +131,7 @@ class GraphTask(pl.LightningModule):
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Mean loss over the known labels of a batch; with several processes, over those of all of them."""
         out = self._rows(self.model(batch), batch).float()
+        check_outputs(self.model, out, len(batch.y), self.columns)
         total = summed_loss(self.task, self.loss, out, ((batch.y - self.mean) / self.scale).float(), self.weights)
         count, processes = (~batch.y.isnan()).sum(), place()[1]
         if processes > 1:  # gradients are averaged over processes, whatever the number of labels each has
