@@ -54,6 +54,11 @@ def test_run_predict_verify_report(coset, finished, small_csv, tmp_path, monkeyp
     facts = json.loads(coset("predict", finished, small_csv, "--quiet", "--json")[1])
     assert (facts["predictions"], facts["output"]) == (12, "small-predictions.csv")
     assert (tmp_path / "small-predictions.csv").read_text() == (tmp_path / "out.csv").read_text()
+    kept = small_csv.read_bytes()
+    code, _, err = coset("predict", finished, small_csv, "--output", small_csv)
+    assert code == 1
+    assert err == f"error: {small_csv} is what is predicted for; give predictions another name by --output\n"
+    assert small_csv.read_bytes() == kept
     code, out, _ = coset("verify", finished, "--json")
     assert code == 0
     assert json.loads(out)[0]["passed"]

@@ -166,6 +166,8 @@ def predict(
     from coset.runs.recipes import load_run
 
     output = output or named_after(data, "predictions.csv")
+    if output.exists() and data.exists() and output.samefile(data):
+        raise CosetError(f"{output} is what is predicted for; give predictions another name by --output")
     first, *others = run_folders(run_folder)
     recipe = load_run(first)
     given: dict[str, Any] = {"smiles": smiles, "skip_bad_rows": skip_bad_rows or None, "draws": draws, "seed": seed}

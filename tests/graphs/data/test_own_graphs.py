@@ -456,6 +456,25 @@ def test_what_is_no_feature_is_told(tmp_path):
     assert GraphFiles(path=str(tmp_path / "g.pt")).load(0, False).notes == (told,)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"edge_index": None}, r"graph 0: edge_index must be \[2, edges\]"),
+        ({"edge_index": None, "y": None, "edge_y": torch.ones(2)}, r"graph 0: edge_index must be \[2, edges\]"),
+        ({"edge_index": torch.tensor([[0.0, 1.0], [1.0, 0.0]])}, "graph 0: edge_index holds float32, not numbers"),
+        ({"x": torch.tensor([[1], [-1]])}, "graph 0: x holds -1; integers are numbers of categories"),
+        ({"edge_attr": torch.tensor([-2, -2])}, "graph 0: edge_attr holds -2; integers are numbers of categories"),
+    ],
+)
+def test_pyg_graphs_that_cannot_be_read_are_named(tmp_path, changes, message):
+    whole = {"edge_index": torch.tensor([[0, 1], [1, 0]]), "y": torch.ones(1), "num_nodes": 2}
+    torch.save([Data(**whole | changes)] * 3, tmp_path / "g.pt")
+    with pytest.raises(CosetError, match=message):
+        GraphFiles(path=str(tmp_path / "g.pt")).load(0, False)
+    torch.save([Data(**whole | {"edge_index": whole["edge_index"].int()})] * 3, tmp_path / "g.pt")
+    assert torch.equal(GraphFiles(path=str(tmp_path / "g.pt")).load(0, False).graphs[0].edge_index, whole["edge_index"])
+
+
 @pytest.mark.filterwarnings("error")
 def test_edges_of_pyg_may_stand_once_and_loops_are_noted(tmp_path):
     file, names = tmp_path / "g.pt", {"y": torch.ones(1), "num_nodes": 3}

@@ -70,6 +70,7 @@ def table_of_graphs(given: list[Data], name: str, level: str = "auto", asked: bo
         level = "edge"
     if level == "edge" and not of_edges and not asked:
         raise CosetError(f"{name}: data.level=edge, but not all graphs have {EDGE_TARGETS}, a row an edge")
+    given = [_with_ends(data, f"{name}, graph {row}") for row, data in enumerate(given)]
     given = [_of_pairs(data, level, f"{name}, graph {row}") for row, data in enumerate(given)]
     unread = sorted({key for data in given for key in data.keys()} - USED)  # noqa: SIM118  (no mapping)
     found = Counter[str]()
@@ -123,6 +124,24 @@ def _separated(stored: dict[str, Any] | Data, slices: Any, path: Path) -> list[D
         raise CosetError(f"{path}: its slices do not fit its graphs ({type(error).__name__}: {error})") from None
 
 
+def _with_ends(data: Data, what: str) -> Data:
+    """The graph with int64 numbers of nodes in ``edge_index``.
+
+    Raises:
+        CosetError: There is none, or it holds no whole numbers.
+    """
+    ends = data.edge_index
+    if not isinstance(ends, Tensor) or ends.dim() != 2 or ends.size(0) != 2:
+        raise CosetError(f"{what}: edge_index must be [2, edges]")
+    if ends.is_floating_point() or ends.is_complex() or ends.dtype == torch.bool:
+        raise CosetError(f"{what}: edge_index holds {str(ends.dtype).removeprefix('torch.')}, not numbers of nodes")
+    if ends.dtype == torch.long:
+        return data
+    data = data.clone()
+    data.edge_index = ends.long()
+    return data
+
+
 def _simple(data: Data, number: str, name: str, found: Counter[str]) -> Data:
     """A copy with columns for features and an id, edges sorted and simple, each in both directions."""
     data, what = data.clone(), f"{name}, graph {number}"
@@ -140,6 +159,9 @@ def _simple(data: Data, number: str, name: str, found: Counter[str]) -> Data:
         data[key] = value.float() if value.is_floating_point() else value.long()
         if not torch.isfinite(data[key]).all():
             raise CosetError(f"{what}: {key} has cells that are no finite numbers, or beyond float32")
+        if not value.is_floating_point() and value.numel() and int(value.min()) < 0:
+            raise CosetError(f"{what}: {key} holds {int(value.min())}; integers are numbers of categories, from 0 on: "
+                             f"make measures real numbers, {key}.float()")  # fmt: skip
     if "id" not in data or not isinstance(data.id, str):
         data.id = number
     if "x" not in data:
