@@ -16,11 +16,12 @@ from torch_geometric.data import Data
 from coset.core.errors import CosetError
 from coset.core.files import make_folder, takes_paths
 from coset.core.outside import check_column, read_table, read_tree
-from coset.graphs.data.datasets import as_targets, graph_features
+from coset.graphs.data.datasets import graph_features
 from coset.graphs.data.graph_files import GRAPH, OF_FILES, labelled, table_in
 from coset.graphs.data.graph_table import GraphTable, Level
 from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
 from coset.graphs.data.sources import FOLDER_THERE, GRAPH_DATA
+from coset.graphs.data.targets import as_targets
 from coset.runs.terminal import track
 from coset.topology.data.adapters import from_toponetx, toponetx_features
 from coset.topology.data.batches import to_data
@@ -149,7 +150,7 @@ def with_cell_targets(
         targets: Columns of it.
         rank: Of the cells.
         split: Of one complex its cells are split, of several whole complexes, unless a column says.
-        words: As of :func:`coset.graphs.data.datasets.target_values`.
+        words: As of :func:`coset.graphs.data.targets.target_values`.
 
     Raises:
         CosetError: It names a complex or a cell that is not there, or one twice; or a target is wrong.

@@ -9,6 +9,7 @@ import torch
 
 from coset import CosetError
 from coset.graphs.data import datasets
+from coset.graphs.data.targets import as_targets
 
 HEAD = "smiles,y\n"
 ROWS = "CCO,1\nCCC,2\nCCN,3\n"
@@ -117,5 +118,5 @@ def test_targets_keep_what_tells_them_apart(table):
     large = table(HEAD + "CCO,1e39\nCCC,2e39\n").targets
     assert bool(large.isfinite().all())
     assert table(HEAD + "CCO,0.1\nCCC,0.7\n").targets.dtype == torch.float32
-    assert datasets.as_targets(np.array([[16777217.0]])).dtype == torch.float64
-    assert datasets.as_targets(np.array([[np.nan], [1.5]])).dtype == torch.float32
+    assert as_targets(np.array([[16777217.0]])).dtype == torch.float64
+    assert as_targets(np.array([[np.nan], [1.5]])).dtype == torch.float32

@@ -18,7 +18,6 @@ from coset.core.errors import CosetError
 from coset.core.options import listed_names
 from coset.core.outside import check_column, row_named
 from coset.graphs.data.columns import Columns, blank_columns, check_words, encoded, features, learned_columns
-from coset.graphs.data.datasets import as_targets, check_known, target_columns, target_values
 from coset.graphs.data.graph_files import (
     GRAPH,
     NODE,
@@ -36,6 +35,7 @@ from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of
 from coset.graphs.data.splits import Splits, column_split, fold_split, ordered_split, random_split, stratified_split
+from coset.graphs.data.targets import as_targets, check_known, target_columns, target_values
 from coset.graphs.data.validation import validate_graph
 
 MOST_WORDS = 1000  # of a column of features
@@ -245,7 +245,7 @@ def graphs_of(
         split: How rows are split; not at all with ``None``.
         columns: What is known of feature columns from training; learned from these rows if ``None``.
         negatives: Of links, pairs without an edge for each edge that is held out.
-        words: As of :func:`coset.graphs.data.datasets.target_values`.
+        words: As of :func:`coset.graphs.data.targets.target_values`.
 
     Raises:
         CosetError: The tables do not fit together, or a cell is wrong; the message names file, row and column.
@@ -339,7 +339,7 @@ def column_values(
     rows: pd.DataFrame, targets: Sequence[str], name: str, words: bool = False
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Target cells [rows, targets], NaN where empty, and the names of the classes: see
-    :func:`coset.graphs.data.datasets.target_values`.
+    :func:`coset.graphs.data.targets.target_values`.
 
     Raises:
         CosetError: A cell is wrong, or all of a column are empty.

@@ -19,9 +19,10 @@ from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.outside import read_saved, refusing
-from coset.graphs.data.datasets import LARGEST, graph_features, settle_precision
+from coset.graphs.data.datasets import graph_features
 from coset.graphs.data.graph_table import GraphTable, Level, counted
 from coset.graphs.data.splits import NAMES, Splits
+from coset.graphs.data.targets import LARGEST, settle_precision
 from coset.graphs.data.validation import validate_graph
 
 EDGE_TARGETS = "edge_y"

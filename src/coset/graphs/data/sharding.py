@@ -24,8 +24,9 @@ from coset.core.errors import CosetError
 from coset.core.files import LOCK, claimed, holds_something, make_folder, write_json, write_text
 from coset.core.outside import check_column, read_table, read_text, read_tree, table_chunks
 from coset.graphs.data.compounds import feature_sizes
-from coset.graphs.data.datasets import listed, parse_rows, target_columns
+from coset.graphs.data.datasets import listed, parse_rows
 from coset.graphs.data.shards import MANIFEST, Shard, read_manifest, write_shard
+from coset.graphs.data.targets import target_columns
 from coset.graphs.transforms import precompute
 from coset.runs.launch.jobs import ENGINES, Job, over_ray_data, run_jobs
 from coset.runs.terminal import bars
