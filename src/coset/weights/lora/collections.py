@@ -21,9 +21,10 @@ from coset.core.options import Options
 from coset.core.outside import read_tree
 from coset.weights.checksums import checksum
 from coset.weights.lora.data.factors import Factors, Layout
+from coset.weights.lora.data.finding import adapters_below
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.survey import DIFFERENT
-from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, find_adapters, open_zoo
+from coset.weights.lora.data.zoo import INDEX, LoraZoo, build_zoo, open_zoo
 from coset.weights.lora.finetuning.digits import LAYOUT, make_digits_zoo
 from coset.weights.lora.finetuning.sources import BASE
 from coset.weights.lora.labels import TABLE, read_labels
@@ -164,9 +165,16 @@ def opened(folder: Path, layers: str = "same", skip_bad: bool = False) -> LoraZo
     """
     if (folder / INDEX).is_file():
         return open_zoo(folder)
-    sources = find_adapters(folder)
+    found = adapters_below(folder)
+    sources = found.paths
     if (folder / "adapters").is_dir():  # beside what ``coset lora zoo`` makes lies the model that was finetuned
         sources = [path for path in sources if folder / BASE not in (path, *path.parents)]
+    zoo = _beside(folder, sources, layers, skip_bad)
+    return replace(zoo, notes=(*found.notes, *zoo.notes))
+
+
+def _beside(folder: Path, sources: Sequence[Path], layers: str, skip_bad: bool) -> LoraZoo:
+    """The collection of these adapters that lies in their folder, built if it does not, or is of others."""
     built, mark = folder / ".zoo", folder / ".zoo" / SOURCES
     kept = read_tree(mark, Sources) if (built / INDEX).is_file() and mark.is_file() else None
     before = kept["files"] if kept is not None else {}

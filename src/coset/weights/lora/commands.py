@@ -37,7 +37,7 @@ def inspect_adapter(
     others = adapters_beside(path, adapter)
     if adapter is None and others is not None and others.apart:
         if len(others.names) > 1:
-            _inspect_all(path, others.names, alpha, json)
+            _inspect_all(path, others, alpha, json)
             return
         path, others = path / others.names[0], None
     facts = inspect(load_lora(path, adapter=adapter, alpha=alpha))
@@ -60,16 +60,16 @@ def inspect_adapter(
         f"{facts.dense_parameters:,} of the updates, norm {facts.norm:.4g}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    more = others.names if others is not None else []
-    print_notes((*facts.notes, *([f"further adapters in it: {', '.join(more)}"] if more else [])))
+    more, links = (others.names, others.notes) if others is not None else ([], ())
+    print_notes((*facts.notes, *([f"further adapters in it: {', '.join(more)}"] if more else []), *links))
 
 
-def _inspect_all(folder: Path, names: list[str], alpha: float | None, json: bool) -> None:
+def _inspect_all(folder: Path, found: Any, alpha: float | None, json: bool) -> None:
     """A line for each adapter of a folder, or why it cannot be read."""
     from coset.weights.lora import inspect, load_lora
 
     rows: list[list[str]] = []
-    for name in names:
+    for name in found.names:
         try:
             facts = inspect(load_lora(folder / name, alpha=alpha))
         except CosetError as error:
@@ -86,6 +86,7 @@ def _inspect_all(folder: Path, names: list[str], alpha: float | None, json: bool
         return
     print_table(head, rows)
     console.print(f"{len(rows)} adapters in {folder}", highlight=False, soft_wrap=True)
+    print_notes(found.notes)
 
 
 @COMMANDS.register("lora convert")
@@ -233,17 +234,18 @@ def collect(
     Example: coset lora collect adapters zoo --skip-bad
     """
 
-    from coset.weights.lora.data.zoo import build_zoo, find_adapters
+    from coset.weights.lora.data.finding import adapters_below
+    from coset.weights.lora.data.zoo import build_zoo
 
     def bar(items: Any, what: str) -> Any:
         return track(items, what, quiet=quiet)
 
-    sources = find_adapters(folder)
+    found = adapters_below(folder)
     output = output or named_after(folder, "zoo")
     zoo = build_zoo(
-        sources, output, root=folder, layers=layers, skip_bad=skip_bad, lossy=lossy, dtype=dtype, progress=bar
+        found.paths, output, root=folder, layers=layers, skip_bad=skip_bad, lossy=lossy, dtype=dtype, progress=bar
     )
-    print_notes((*zoo.notes, *(f"skipped {name}: {reason}" for name, reason in zoo.skipped)))
+    print_notes((*found.notes, *zoo.notes, *(f"skipped {name}: {reason}" for name, reason in zoo.skipped)))
     console.print(f"{len(zoo)} adapters, rank {zoo.rank}, in {output}", highlight=False, soft_wrap=True)
 
 

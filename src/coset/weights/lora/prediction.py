@@ -22,11 +22,11 @@ from coset.weights.lora.collections import Collection
 from coset.weights.lora.comparison import Problem, Units
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, select, stack
+from coset.weights.lora.data.finding import Found, adapters_below
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import FILES, load_lora
 from coset.weights.lora.data.survey import named
 from coset.weights.lora.data.writing import check_whole
-from coset.weights.lora.data.zoo import find_adapters
 from coset.weights.lora.models.fitting import Task, predict
 from coset.weights.lora.models.registry import LORA_MODELS, ModelSizes, Setting
 
@@ -162,9 +162,10 @@ def predict_adapters(
     """
     if output.is_file() and not all(re.fullmatch("id|prediction_.*", column) for column in read_header(output)):
         raise CosetError(f"{output} exists already and holds no predictions: choose another output")
-    rows, notes, dora = [], [], 0
     single = data.is_file() or any((data / name).is_file() for name in ("adapter_config.json", *FILES))
-    for path in [data] if single else find_adapters(data):
+    found = Found([data], []) if single else adapters_below(data)
+    rows, notes, dora = [], [*found.notes], 0
+    for path in found.paths:
         name = path.name if single else str(path.relative_to(data))
         try:
             adapter = named(load_lora(path), saved.renamed)

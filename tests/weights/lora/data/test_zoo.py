@@ -13,6 +13,8 @@ from coset.core.errors import CosetError
 from coset.weights.lora import LoraAdapter, LoraPair, cosine, gauge, load_lora, save_peft
 from coset.weights.lora.collections import opened
 from coset.weights.lora.data.factors import Layout, stack
+from coset.weights.lora.data.finding import adapters_below
+from coset.weights.lora.data.inspection import adapters_beside
 from coset.weights.lora.data.zoo import build_zoo, find_adapters, open_zoo
 from coset.weights.lora.neighbours import duplicates, map_of, search
 
@@ -69,6 +71,37 @@ def test_every_form_of_adapter_is_found_once_and_nothing_hidden(folder):
     save_file(state, folder / "mlx" / "adapters.safetensors")
     (folder / "mlx" / "adapter_config.json").write_text("{}")
     assert [path.name for path in find_adapters(folder)] == [*(f"a{i}" for i in range(6)), "bin", "mlx"]
+
+
+def test_links_to_adapters_are_followed_and_two_ways_to_one_are_one_adapter(folder, tmp_path):
+    save_peft(adapter(7), tmp_path / "elsewhere" / "b0")
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(tmp_path / "elsewhere" / "b0")
+    (folder / "a").symlink_to("a0")  # before a0 in the order of names
+    (folder / "c.safetensors").symlink_to("a1/adapter_model.safetensors")
+    (folder / "a5" / "up").symlink_to("..")
+    (folder / "lost").symlink_to("gone")
+    found = adapters_below(folder)
+    assert [str(path.relative_to(folder)) for path in found.paths] == [*(f"a{i}" for i in range(6)), "again"]
+    assert found.notes == [
+        "links to what has another path, too, are left out: a (is a0), more/b0 (is again), a5/up (is .), "
+        "c.safetensors (is a1)",
+        "links that lead nowhere: lost",
+    ]
+    zoo = opened(folder)
+    assert (len(zoo), zoo.notes[:2]) == (7, tuple(found.notes))
+    assert opened(folder).notes == zoo.notes, "told again when the collection is there already"
+    beside = adapters_beside(folder, None)
+    assert (len(beside.names), beside.notes) == (7, tuple(found.notes))
+
+
+def test_a_folder_that_holds_nothing_but_a_link_to_adapters_is_one_of_adapters(folder, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "mine").symlink_to(folder)
+    assert [str(path.relative_to(tmp_path)) for path in find_adapters(tmp_path / "links")] == [
+        f"links/mine/a{i}" for i in range(6)
+    ]
+    assert len(adapters_beside(tmp_path / "links", None).names) == 6
 
 
 def test_adapters_beside_a_folder_called_adapters_are_not_lost(tmp_path):

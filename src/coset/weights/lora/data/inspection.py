@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
+from coset.weights.lora.data.finding import adapters_below
 from coset.weights.lora.data.reading import CONFIG, FILES
-from coset.weights.lora.data.zoo import find_adapters
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,12 @@ class Beside:
     Attributes:
         names: Paths below the folder; without the adapter that the folder itself is.
         apart: Whether the folder itself is none.
+        notes: Links that are left out.
     """
 
     names: list[str]
     apart: bool
+    notes: tuple[str, ...] = ()
 
 
 def adapters_beside(path: Path, adapter: str | None) -> Beside | None:
@@ -91,13 +93,13 @@ def adapters_beside(path: Path, adapter: str | None) -> Beside | None:
         path: A file or a folder.
         adapter: The one in it that is read.
     """
-    if not path.is_dir() or (not any(path.rglob("*.safetensors")) and not any(path.rglob("*.bin"))):
+    if not path.is_dir():
         return None
-    found = find_adapters(path)
+    found = adapters_below(path)
     own = {path, path / adapter} if adapter else {path}
-    names = [str(p.relative_to(path)) for p in found if p not in own]
+    names = [str(p.relative_to(path)) for p in found.paths if p not in own]
     itself = any((path / name).is_file() for name in (*FILES, CONFIG))
-    return Beside(names, not itself)
+    return Beside(names, not itself, tuple(found.notes))
 
 
 def effective_rank(values: torch.Tensor) -> float:

@@ -26,8 +26,9 @@ from coset.core.outside import inside, read_arrays, read_tree
 from coset.weights.checksums import checksum
 from coset.weights.lora.data.adapters import LoraAdapter
 from coset.weights.lora.data.factors import Factors, Layout, padded
+from coset.weights.lora.data.finding import adapters_below
 from coset.weights.lora.data.magnitudes import Magnitudes
-from coset.weights.lora.data.reading import CONFIG, FILES, load_lora, natural_key
+from coset.weights.lora.data.reading import load_lora
 from coset.weights.lora.data.survey import SHOWN, Progress, common_layout, common_magnitudes, named, survey
 
 INDEX, PARTIAL = "zoo.json", "building.json"
@@ -158,24 +159,13 @@ def _shapes(
 def find_adapters(folder: Path) -> list[Path]:
     """Adapters in a folder and below: PEFT, mlx-lm or diffusers folders, and single safetensors files.
 
-    What is hidden, whose name or that of a folder above it below this one begins with a dot, is left out.
+    Links are followed, and an adapter that several paths lead to is taken once. What is hidden, whose name or that of
+    a folder above it below this one begins with a dot, is left out.
 
     Raises:
         CosetError: There is none.
     """
-    if not folder.is_dir():
-        raise CosetError(f"{folder} is not a folder of adapters")
-    found: set[Path] = set()
-    for file in folder.rglob("*"):
-        if any(part.startswith(".") for part in file.relative_to(folder).parts):
-            continue
-        if file.name in (CONFIG, *FILES):
-            found.add(file.parent)
-        elif file.suffix == ".safetensors":
-            found.add(file)
-    if not found:
-        raise CosetError(f"{folder} holds no adapters (adapter_model.safetensors, *.safetensors)")
-    return sorted(found, key=lambda path: natural_key(str(path)))
+    return adapters_below(folder).paths
 
 
 def build_zoo(
