@@ -1,5 +1,6 @@
 """Adapters of odd kinds in their base models: logits beside those of PEFT with the adapter apart."""
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -273,6 +274,36 @@ def test_shards_of_a_base_with_one_parameter_for_two(tmp_path):
     with torch.no_grad():
         found = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "made").eval()(**x).logits
         torch.testing.assert_close(found, model(**x).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_what_loaders_read_beside_the_weights_goes_along_and_the_rest_is_told(tmp_path, coset):
+    written(llama, lora(), tmp_path)
+    base = tmp_path / "base"
+    files = [
+        "qwen.tiktoken", "source.spm", "bpe.codes", "prophetnet.tokenizer", "LICENSE", "1_Pooling/config.json",
+        "2_Dense/model.safetensors", "additional_chat_templates/tools.jinja",
+    ]  # fmt: skip
+    rest = ["original/params.json", "onnx/model.onnx", "pytorch_model.bin", "modeling_x.py", ".git/config"]
+    for name in [*files, *rest, "2_Dense/code.py"]:
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text(name)
+    steps = [{"idx": i, "path": path} for i, path in enumerate(["", "1_Pooling", "2_Dense"])]
+    (base / "modules.json").write_text(json.dumps(steps))
+    code, _, err = coset("lora", "apply", base, tmp_path / "adapter", tmp_path / "made")
+    assert code == 0, err
+    left = "modeling_x.py, onnx, original, pytorch_model.bin"
+    assert f"not copied from {base}, as code or what no loader reads: {left}\n" in err
+    made = tmp_path / "made"
+    assert [name for name in files if not (made / name).is_file()] == []
+    assert not [name for name in [*rest, "2_Dense/code.py"] if (made / name).exists()]
+
+
+def test_a_folder_of_modules_outside_the_base_is_refused(tmp_path):
+    written(llama, lora(), tmp_path)
+    (tmp_path / "base" / "modules.json").write_text('[{"path": "../adapter"}]')
+    with pytest.raises(CosetError, match=r"names the file '../adapter', which is not in"):
+        applied(tmp_path)
+    assert not (tmp_path / "made").exists()
 
 
 def test_words_that_were_added_before_training_have_to_be_in_the_base(tmp_path):

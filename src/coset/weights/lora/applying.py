@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from coset.core.errors import CosetError, require
 from coset.core.files import takes_paths, write_json
 from coset.core.outside import inside, read_tree, tensor_file
+from coset.weights.lora.companions import Companions
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.orientation import Shape, turned_squares
 from coset.weights.lora.storing import stored_names
@@ -30,7 +31,7 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 @takes_paths
 def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0) -> int:
-    """Write the base model with the adapter in it; shards, types and all other files are the base's.
+    """Write the base model with the adapter in it; shards, types and all else that loaders read are the base's.
 
     Args:
         adapter: Of one network, its layers named as in the base.
@@ -59,14 +60,25 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
     tie = Tie.of(base, names)
     changes = _Changes(adapter, base, shapes if tie is None else {tie.head: shapes[tie.embedding]} | shapes, strength)
     tie = tie if tie is not None and tie.is_broken(changes) else None
+    beside = _beside(base, shards)
     with new_output(output, base.is_dir()) as part:
         for shard in shards:
             _rewrite(shard, part / shard.name if base.is_dir() else part, changes, tie)
-        if base.is_dir():
-            _copy_others(base, part, {shard.name for shard in shards})
+        beside.copy(part)
         if tie is not None:
             _untie(part, tie, names)
     return len(changes)
+
+
+@takes_paths
+def left_behind(base: Path) -> list[str]:
+    """What :func:`apply` does not copy from the folder of a base model: names of files and folders."""
+    return [path.name for path in _beside(base, _shards(base)).left]
+
+
+def _beside(base: Path, shards: list[Path]) -> Companions:
+    """What goes along; with a base of one file nothing does."""
+    return Companions.of(base, {shard.name for shard in shards}) if base.is_dir() else Companions([], [])
 
 
 class Shards(TypedDict):
@@ -299,13 +311,6 @@ def _untie(part: Path, tie: Tie, names: Mapping[str, Path]) -> None:
     for index in part.glob("*.safetensors.index.json"):
         listed = read_tree(index, dict[str, Any])
         write_json(index, listed | {"weight_map": listed["weight_map"] | {tie.head: names[tie.embedding].name}})
-
-
-def _copy_others(base: Path, part: Path, shards: set[str]) -> None:
-    """Configuration, tokenizer, index: small files that lie beside the shards, and no code."""
-    for file in base.iterdir():
-        if file.is_file() and file.name not in shards and file.suffix in (".json", ".txt", ".model", ".jinja", ".md"):
-            shutil.copy(file, part / file.name)
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def apply_adapter(
     Example: coset lora apply bert my-adapter bert-adapted
     """
     from coset.weights.lora import load_lora
-    from coset.weights.lora.applying import apply
+    from coset.weights.lora.applying import apply, left_behind
     from coset.weights.lora.data.naming import canonical
     from coset.weights.lora.data.writing import alone, check_whole, only
 
@@ -184,6 +184,8 @@ def apply_adapter(
     output = output or named_after(base, "adapted" + (base.suffix if base.is_file() else ""))
     with claimed_output(output):
         changed = apply(found, base, output, strength)
+    left = left_behind(base)
+    print_notes([f"not copied from {base}, as code or what no loader reads: {', '.join(left)}"] if left else [])
     console.print(f"{changed} parameters changed; written to {output}", highlight=False, soft_wrap=True)
 
 
