@@ -258,6 +258,29 @@ def test_an_adapter_in_another_naming_is_found(coset, tmp_path):
     assert out.splitlines()[1].split() == ["a1.safetensors", "1.0000"]
 
 
+def test_layers_that_no_adapter_of_the_collection_has_are_orthogonal_to_it(coset, tmp_path):
+    for seed in range(3):
+        save_peft(one(seed), tmp_path / "in" / f"a{seed}")
+    more = one(1)
+    layers = {**more.layers, "y.q": replace(more.layers["x.q"], u=3 * more.layers["x.q"].u)}
+    more = LoraAdapter(layers)
+    save_peft(more, tmp_path / "more")
+    code, out, err = coset("lora", "search", tmp_path / "more", tmp_path / "in")
+    assert code == 0, err
+    assert out.splitlines()[1].split() == ["a1", f"{one(1).norm() / more.norm():.4f}"]
+    assert f"{tmp_path / 'more'} has 1 layers that the collection lacks (y.q, ...): orthogonal to all of it" in err
+
+
+def test_where_common_layers_alone_are_kept_they_alone_are_compared(coset, tmp_path):
+    save_peft(one(0), tmp_path / "in" / "a0")
+    save_peft(LoraAdapter({"x.q": one(1).layers["x.q"]}), tmp_path / "in" / "a1")
+    assert coset("lora", "collect", tmp_path / "in", tmp_path / "zoo", "--layers", "intersection")[0] == 0
+    code, out, err = coset("lora", "search", tmp_path / "in" / "a0", tmp_path / "zoo")
+    assert code == 0, err
+    assert out.splitlines()[1].split() == ["a0", "1.0000"]
+    assert "has 1 layers that the collection lacks (x.v, ...): not compared" in err
+
+
 def flux(seed, size=4, rank=2):
     """q, k and v of one block under the names of diffusers, of one A as in Flux's own matrix."""
     g = torch.Generator().manual_seed(seed)

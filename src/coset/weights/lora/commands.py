@@ -293,12 +293,19 @@ def search(
 
     Example: coset lora search mine zoo
     """
-    from coset.weights.lora.neighbours import gathered, search_folder
+    from coset.weights.lora.neighbours import asked, gathered, nearest, outside
 
     zoo = gathered(collection, skip_bad)
-    found = search_folder(adapter, zoo, top, lossy)
+    query = asked(adapter, zoo, lossy)
+    found, others = nearest(query, zoo, top), outside(query, zoo)
     print_table(["adapter", "cosine"], [[n.name, f"{n.cosine:.4f}"] for n in found])
-    print_notes(zoo.notes)
+    counted = "not compared" if zoo.is_cut else "orthogonal to all of it"
+    told = (
+        [f"{adapter} has {len(others)} layers that the collection lacks ({others[0]}, ...): {counted}"]
+        if others
+        else []
+    )
+    print_notes((*zoo.notes, *told))
 
 
 @COMMANDS.register("lora duplicates")

@@ -20,7 +20,7 @@ from coset.weights.lora.data.releases import NAMED
 from coset.weights.lora.data.writing import check_whole
 from coset.weights.lora.data.zoo import LoraZoo
 from coset.weights.lora.labels import TABLE, read_labels
-from coset.weights.lora.models.kernel import cosines
+from coset.weights.lora.models.kernel import cosines, squared_norms
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,16 @@ def search_folder(adapter: Path, zoo: LoraZoo | Path, top: int = 10, lossy: bool
     Raises:
         CosetError: They have no layer in common, the adapter is more than its factors, or none is asked for.
     """
-    if top < 1:
-        raise CosetError(f"top={top}: how many neighbours are wanted is 1 at least")
     zoo = zoo if isinstance(zoo, LoraZoo) else gathered(Path(zoo))
+    return nearest(asked(adapter, zoo, lossy), zoo, top)
+
+
+def asked(adapter: Path, zoo: LoraZoo, lossy: bool = False) -> LoraAdapter:
+    """An adapter that is looked for, its layers under the names of the collection.
+
+    Raises:
+        CosetError: It has none of the collection's layers, or is more than its factors.
+    """
     found = load_lora(adapter)
     if not lossy:
         check_whole(found)
@@ -102,7 +109,32 @@ def search_folder(adapter: Path, zoo: LoraZoo | Path, top: int = 10, lossy: bool
     found = in_names_of(zoo.layout.names, found)
     if not set(found.layers) & set(zoo.layout.names):
         raise CosetError(f"{adapter} has none of the layers of {zoo.folder} ({zoo.layout.names[0]}, ...)")
-    return search(stack([found], zoo.layout), zoo.factors(), zoo.names, top)[0]
+    return found
+
+
+def nearest(query: LoraAdapter, zoo: LoraZoo, top: int = 10) -> list[Neighbour]:
+    """The adapters of a collection with the largest cosine, best first.
+
+    A layer of the query that no adapter of the collection has is orthogonal to all of them, and in its norm. Where the
+    collection keeps common layers alone, they are all that is compared.
+
+    Raises:
+        CosetError: None is asked for.
+    """
+    if top < 1:
+        raise CosetError(f"top={top}: how many neighbours are wanted is 1 at least")
+    factors = stack([query], zoo.layout)
+    found = search(factors, zoo.factors(), zoo.names, top)[0]
+    if zoo.is_cut or not outside(query, zoo):
+        return found
+    share = float(squared_norms(factors)[0].sqrt()) / max(query.norm(), 1e-300)
+    return [replace(one, cosine=share * one.cosine) for one in found]
+
+
+def outside(query: LoraAdapter, zoo: LoraZoo) -> list[str]:
+    """Layers of an adapter that the collection does not hold."""
+    known = set(zoo.layout.names)
+    return [layer for layer in query.layers if layer not in known]
 
 
 def in_names_of(names: Iterable[str], adapter: LoraAdapter) -> LoraAdapter:

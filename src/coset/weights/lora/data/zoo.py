@@ -29,7 +29,7 @@ from coset.weights.lora.data.factors import Factors, Layout, padded
 from coset.weights.lora.data.finding import adapters_below
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import load_lora
-from coset.weights.lora.data.survey import SHOWN, Progress, common_layout, common_magnitudes, named, survey
+from coset.weights.lora.data.survey import DIFFERENT, SHOWN, Progress, common_layout, common_magnitudes, named, survey
 
 INDEX, PARTIAL = "zoo.json", "building.json"
 Size = Annotated[int, Field(ge=0)]
@@ -62,6 +62,11 @@ class LoraZoo:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether layers that some of its adapters have were left out, since others lack them."""
+        return any(note.startswith(DIFFERENT) and "): intersection taken, " in note for note in self.notes)
 
     def factors(self, rows: Sequence[int] | None = None) -> Factors:
         """Factors of some adapters, or of all, read from disk as float32."""
