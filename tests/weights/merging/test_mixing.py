@@ -157,6 +157,47 @@ def test_one_network_several_times_is_that_network(name):
     torch.testing.assert_close(found, torch.tensor(A), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_says_which_settings_it_looks_at(name):
+    looked_at = set()
+
+    class Watched(Values):
+        def __getattribute__(self, key):
+            if key in Values.__dataclass_fields__:
+                looked_at.add(key)
+            return super().__getattribute__(key)
+
+    method = MERGE_METHODS[name]
+    count = method.models or 2
+    chosen = Watched.of(count, density=[0.5] * count, flatten=False, select_topk=0.5)
+    looked_at.clear()
+    tensors = [torch.randn(4, 6) for _ in range(count + 1)]
+    method.function(tensors[1:], tensors[0] if method.base else None, chosen, torch.Generator())
+    assert looked_at == method.settings
+
+
+UNUSED = {
+    "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1, density: 0.5}}, {model: b}]\n"
+    "parameters: {t: 0.5, normalize: true, int8_mask: true}": "t, density",
+    "merge_method: average\nmodels: [{model: a}, {model: b}]\nparameters: {weights: [1, 0]}": "weights",
+    "merge_method: task_arithmetic\nmodels: [{model: a, parameters: {scale: 2}}]\nbase_model: base\n"
+    "parameters: {scale: 0.5}": "scale",
+    "merge_method: slerp_global\nslices: [{sources: [{model: a, layer_range: [0, 3]}, {model: b, layer_range: "
+    "[0, 3]}], parameters: {t: 0.2}}]\nparameters: {t: 0.5}": "t",
+    "merge_method: distillation\nmodels: [{model: a}, {model: b}]\nparameters: {width: 8, steps: 3}": "width",
+}
+
+
+@pytest.mark.parametrize("text", UNUSED)
+def test_settings_that_a_method_does_not_look_at_are_told(text, three):
+    merge = written(three, text + "\noutput: out\n")
+    assert merge.unused == UNUSED[text].split(", ")
+    if merge.method.mix is not None:
+        note = f"merge_method={merge.merge_method} does not look at {UNUSED[text]}: without effect"
+        assert f"note: {note}" in merge_file.check(merge)
+        assert note in merge_file.run(merge)["notes"]
+
+
 def test_gradients_and_filters():
     assert evaluated(0.5, "x", 0.3) == 0.5
     assert evaluated([0.0, 1.0], "x", 0.25) == 0.25
@@ -272,6 +313,10 @@ REFUSED = {
     "models: [{model: a}, {model: b}]\nmerge_method: linear\ntokenizer_source: union": "vocabularies are not joined",
     "models: [{model: a}, {model: b}]\nmerge_method: linear\nchat_template: auto": "chat templates are not chosen",
     "models: [{model: a}]\nmerge_method: linear": "takes 2 models at least, not 1",
+    "models: [{model: a, parameters: {weight: 2}}, {model: b}]\nmerge_method: linear\nparameters: {weights: [1, 2]}":
+        "parameters.weights and weight are two names of the same numbers: give one",
+    "models: [{model: a}]\nmerge_method: ties\nbase_model: base\nparameters: {lambda: 2, scale: 1}":
+        "parameters.lambda and scale are two names of the same number here: give one",
     "models: [{model: a}, {model: b}]\nmerge_method: slerp_global\nparameters: {t: [0, 1]}": "takes one number for t",
     "models: [{model: a}, {model: b}]\nmerge_method: regmean": "regmean needs samples of every task",
 }  # fmt: skip

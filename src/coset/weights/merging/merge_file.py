@@ -204,6 +204,8 @@ def _fitting(merge: MergeFile, opened: Sequence[Checkpoint], base: Checkpoint | 
     )
     if base is None and merge.base_model is not None:
         notes.append(f"merge_method={merge.merge_method} does not look at base_model, which is left unread")
+    if merge.unused:
+        notes.append(f"merge_method={merge.merge_method} does not look at {', '.join(merge.unused)}: without effect")
     return notes
 
 
@@ -224,6 +226,12 @@ def _needs(merge: MergeFile) -> None:
     weights = merge.parameters.weights
     if weights is not None and len(weights) != len(merge.models):
         raise CosetError(f"parameters.weights holds {len(weights)} numbers for {len(merge.models)} models")
+    if weights is not None and (
+        merge.parameters.weight is not None or any("weight" in m.parameters for m in merge.models)
+    ):
+        raise CosetError("parameters.weights and weight are two names of the same numbers: give one")
+    if merge.parameters.lam is not None and merge.parameters.scale is not None and "lam" in method.settings:
+        raise CosetError("parameters.lambda and scale are two names of the same number here: give one")
     for m in merge.models:
         if m.inputs is None and method.samples:
             raise CosetError(f"{m.task} has no inputs: merge_method={name} needs samples of every task")

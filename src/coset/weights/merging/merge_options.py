@@ -26,6 +26,7 @@ from coset.weights.merging.merge_values import (
     within_limits,
 )
 from coset.weights.merging.methods import MERGE_METHODS, MergeMethod, Output
+from coset.weights.merging.mixing import PerTensor
 from coset.weights.merging.operators import Kind
 from coset.weights.merging.trained import Init
 
@@ -106,6 +107,15 @@ class Parameters(Options):
         return no_answer(value)
 
 
+_IN_FILES = {
+    "lam": ("lam", "scale"), "weight": ("weight", "weights"), "flatten": ("nuslerp_flatten",),
+    "row_wise": ("nuslerp_row_wise",),
+}  # fmt: skip
+"""What the settings of a tensor are called in a file, where it is otherwise."""
+_FREE = {"int8_mask", "tokens"}
+"""Settings of no method: one has no meaning here, texts are cut for measuring, too."""
+
+
 class MergeFile(Options):
     """A merge, settled and checked."""
 
@@ -136,6 +146,17 @@ class MergeFile(Options):
     def method(self) -> MergeMethod:
         """What is to be done."""
         return MERGE_METHODS[self.merge_method]
+
+    @property
+    def unused(self) -> list[str]:
+        """Settings that are given and that the method does not look at."""
+        uses = {each for name in self.method.settings for each in _IN_FILES.get(name, (name,))}
+        given = [name for name in Parameters.model_fields if name in self.parameters.model_fields_set - uses - _FREE]
+        of_tensor = self.method.settings if isinstance(self.method, PerTensor) else frozenset()
+        sources = [source.parameters for part in self.layers for source in part.sources]
+        for own in (*(m.parameters for m in self.models), *(part.parameters for part in self.layers), *sources):
+            given += [name for name in own if ("lam" if name == "lambda" else name) not in of_tensor]
+        return list(dict.fromkeys("lambda" if name == "lam" else name for name in given))
 
     @field_validator("seed", mode="before")
     @classmethod

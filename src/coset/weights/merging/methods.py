@@ -120,6 +120,7 @@ class MergeMethod(ABC):
         models: How many it merges; ``None`` for any number.
         any_width: Whether teachers may be of different widths, and the merged network of a width of its own.
         files: Whether ``coset merge`` knows it.
+        settings: Those of a merge file that it looks at.
         mix: For methods that do not follow features through the networks: merges them parameter by parameter.
         begin: For methods that are trained: makes the student.
         solve: For methods in closed form: makes the merged network.
@@ -132,6 +133,7 @@ class MergeMethod(ABC):
     models: int | None = None
     any_width: bool = False
     files: bool = False
+    settings: frozenset[str] = frozenset()
     mix: Mix | None = None
     begin: Begin | None = None
     solve: Callable[..., Any] | None = None
@@ -169,6 +171,7 @@ class ClosedForm(MergeMethod):
         signature = inspect.signature(function, eval_str=True)
         self.samples, self.base = "inputs" in signature.parameters, "base" in signature.parameters
         self.files = signature.return_annotation is Merged
+        self.settings = frozenset(signature.parameters) | ({"augmentation"} if self.samples else set())
         self.tries = [{name: value} for name, values in tries.items() for value in values] or [{}]
 
     def merge(self, material: Material) -> Outcome:

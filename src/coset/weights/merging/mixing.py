@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -88,15 +88,17 @@ class PerTensor(MergeMethod):
         function: Of the models' tensors, the base's, settings and a generator that follows from seed and name.
         base: Whether it asks for the model that all began as.
         models: How many it merges; ``None`` for any number from two, or from one where there is a base.
+        uses: Which of :class:`Values` it looks at.
         tries: For one of its settings the values that a comparison tries.
     """
 
     def __init__(
-        self, name: str, function: Mixer, base: Base, models: int | None, tries: Mapping[str, Sequence[float]]
+        self, name: str, function: Mixer, base: Base, models: int | None, uses: Iterable[str],
+        tries: Mapping[str, Sequence[float]],
     ):  # fmt: skip
         self.name, self.function, self.models, self.samples, self.files = name, function, models, False, True
         self.base, self.base_optional = base == "needed", base == "optional"
-        self.least = models or (1 if self.base else 2)
+        self.least, self.settings = models or (1 if self.base else 2), frozenset(uses)
         self.tries = [{name: value} for name, values in tries.items() for value in values] or [{}]
         self.mix = self._mix
 
@@ -136,12 +138,12 @@ class PerTensor(MergeMethod):
 
 
 def mixer(
-    *names: str, base: Base = "none", models: int | None = None, **tries: Sequence[float]
+    name: str, *uses: str, base: Base = "none", models: int | None = None, **tries: Sequence[float]
 ) -> Callable[[Mixer], Mixer]:
     """A decorator that registers a function of tensors as a :class:`PerTensor`."""
 
     def add(function: Mixer) -> Mixer:
-        MERGE_METHODS.register(*names)(PerTensor(names[0], function, base, models, tries))
+        MERGE_METHODS.register(name)(PerTensor(name, function, base, models, uses, tries))
         return function
 
     return add
@@ -152,7 +154,7 @@ def _seed_of(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "big")
 
 
-@mixer("linear")
+@mixer("linear", "weight", "normalize")
 def linear(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """sum_i w_i W_i, divided by sum_i w_i unless ``normalize`` is false.
 
@@ -175,13 +177,13 @@ def _weighted_sum(weights: Sequence[float], tensors: Tensors) -> Tensor:
     return total
 
 
-@mixer("slerp", models=2, t=(0.3, 0.5, 0.7))
+@mixer("slerp", "t", models=2, t=(0.3, 0.5, 0.7))
 def slerp(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """Along the great circle between the directions of two tensors; in a straight line where these are parallel."""
     return _on_the_circle(tensors[0], tensors[1], v.t, PARALLEL)
 
 
-@mixer("nuslerp", base="optional", models=2)
+@mixer("nuslerp", "weight", "flatten", "row_wise", base="optional", models=2)
 def nuslerp(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """SLERP at t = w_2 / (w_1 + w_2), of differences from a base if there is one, of tensors or of their rows."""
     total = sum(v.weight)
@@ -215,7 +217,7 @@ def _on_the_circle(a: Tensor, b: Tensor, t: float, parallel: float) -> Tensor:
     return _weighted_sum(shares, (a, b))
 
 
-@mixer("multislerp", base="optional")
+@mixer("multislerp", "weight", "normalize", base="optional")
 def multislerp(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """Directions projected to the tangent space at their weighted mean, averaged there, and brought back.
 
@@ -241,7 +243,7 @@ def multislerp(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Genera
     return found if base is None else base + found
 
 
-@mixer("karcher")
+@mixer("karcher", "max_iter", "tol")
 def karcher(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """The point of the sphere of directions with the smallest sum of squared angles, times the mean norm."""
     norms = [float(x.norm()) for x in tensors]
@@ -265,7 +267,7 @@ def karcher(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator
     return mean * (sum(norms) / len(norms))
 
 
-@mixer("nearswap", base="needed", models=1, t=(1e-3, 1e-2))
+@mixer("nearswap", "t", base="needed", models=1, t=(1e-3, 1e-2))
 def nearswap(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """The base, moved to the other model where the two are nearer than t, and by a share t / |difference| elsewhere."""
     assert base is not None
@@ -273,13 +275,13 @@ def nearswap(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generato
     return share * tensors[0] + (1 - share) * base
 
 
-@mixer("passthrough", models=1)
+@mixer("passthrough", "scale", models=1)
 def passthrough(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """One model as it is, times ``scale``."""
     return tensors[0] * v.scale[0]
 
 
-@mixer("model_stock", base="needed")
+@mixer("model_stock", "filter_wise", base="needed")
 def model_stock(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """t mean + (1 - t) base, t = k c / (1 + (k - 1) c), c the mean cosine of differences (Jang et al. 2024).
 
@@ -303,7 +305,7 @@ def model_stock(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Gener
     return t * torch.stack(list(tensors)).mean(0) + (1 - t) * base
 
 
-@mixer("sce", base="needed")
+@mixer("sce", "select_topk", base="needed")
 def sce(tensors: Tensors, base: Tensor | None, v: Values, _: torch.Generator) -> Tensor:
     """Entries of the largest variance, models weighted by mean squares, signs elected (Wan et al. 2024)."""
     assert base is not None
@@ -451,14 +453,16 @@ def by_rank(moved: Tensor, i: int, v: Values, generator: torch.Generator) -> Ten
     return (rows * kept).reshape(moved.shape)
 
 
-for _name, _method, _tries in (
-    ("task_arithmetic", _Differences(), {"lam": (0.3, 0.5, 1.0)}),
-    ("ties", _Differences(largest, elect=True, normalize=True), {}),
-    ("dare_linear", _Differences(by_chance, rescale=True), {}),
-    ("dare_ties", _Differences(by_chance, elect=True, rescale=True), {}),
-    ("breadcrumbs", _Differences(without_outliers), {}),
-    ("breadcrumbs_ties", _Differences(without_outliers, elect=True), {}),
-    ("della", _Differences(by_rank, elect=True, normalize=True, rescale=True), {}),
-    ("della_linear", _Differences(by_rank, rescale=True), {}),
+for _name, _method, _uses, _tries in (
+    ("task_arithmetic", _Differences(), (), {"lam": (0.3, 0.5, 1.0)}),
+    ("ties", _Differences(largest, elect=True, normalize=True), ("density", "rescale"), {}),
+    ("dare_linear", _Differences(by_chance, rescale=True), ("density", "rescale"), {}),
+    ("dare_ties", _Differences(by_chance, elect=True, rescale=True), ("density", "rescale"), {}),
+    ("breadcrumbs", _Differences(without_outliers), ("density", "gamma", "rescale"), {}),
+    ("breadcrumbs_ties", _Differences(without_outliers, elect=True), ("density", "gamma", "rescale"), {}),
+    ("della", _Differences(by_rank, elect=True, normalize=True, rescale=True), ("density", "epsilon", "rescale"), {}),
+    ("della_linear", _Differences(by_rank, rescale=True), ("density", "epsilon", "rescale"), {}),
 ):  # fmt: skip
-    MERGE_METHODS.register(_name)(PerTensor(_name, _method, "needed", None, _tries))
+    MERGE_METHODS.register(_name)(
+        PerTensor(_name, _method, "needed", None, ("weight", "normalize", "lam", *_uses), _tries)
+    )

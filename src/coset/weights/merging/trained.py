@@ -34,6 +34,11 @@ from coset.weights.merging.zipping import zip_maps
 
 Init = Literal["first", "average", "align", "random"]
 """Where a student begins; ``align`` is the average of teachers whose features are in the order of the first's."""
+SETTINGS = frozenset(
+    ("init", "output", "steps", "learning_rate", "weight_decay", "batch_size", "cross", "augmentation")
+)
+"""Of a merge file, those that all that is trained looks at."""
+OF_SUPERNET = frozenset(("rank", "kind", "width", "low_memory"))
 EXACT = 1e-3
 """Largest relative difference that is allowed between the SuperNet and the network it is folded to, in float32."""
 
@@ -97,6 +102,7 @@ class Trained(MergeMethod):
         self.begin, self.init, self.kind, self.cross, self.local, self.files = begin, init, kind, cross, local, files
         self.output = output
         self.any_width = begin is supernet
+        self.settings = SETTINGS | (OF_SUPERNET if begin is supernet else frozenset())
 
     def starts(
         self, teachers: Sequence[Teacher], inputs: Sequence[Inputs], setting: Setting
