@@ -124,6 +124,43 @@ def test_tensors_that_are_no_factors_are_refused_with_their_shapes(tensors, text
         load_lora({f"q.{part}": torch.ones(shape) for part, shape in tensors.items()})
 
 
+LAYER = {"lora_down.weight": (2, 4), "lora_up.weight": (4, 2)}
+CONVOLUTION = {"lora_down.weight": (2, 4, 3, 3), "lora_up.weight": (4, 2, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("layer", "part", "shape", "text"),
+    [
+        (LAYER, "dora_scale", (1, 4), "DoRA magnitudes of 4 columns; those of its 4 rows are read"),
+        (LAYER, "lora_magnitude_vector", (1, 4), "DoRA magnitudes of 4 columns; those of its 4 rows are read"),
+        (LAYER, "lora_magnitude_vector", (2, 2), r"DoRA magnitudes of shape \(2, 2\); one for each of its 4 rows"),
+        (LAYER, "lora_magnitude_vector", (5,), r"DoRA magnitudes of shape \(5,\); one for each of its 4 rows"),
+        (LAYER, "lora_magnitude_vector", (), r"DoRA magnitudes of shape \(\); one for each of its 4 rows"),
+        (CONVOLUTION, "dora_scale", (1, 4, 1, 1), "DoRA magnitudes of 4 columns; those of its 4 rows are read"),
+        (CONVOLUTION, "lora_magnitude_vector", (2, 2, 1, 1), r"DoRA magnitudes of shape \(2, 2, 1, 1\); one for each"),
+    ],
+)
+def test_magnitudes_of_anything_but_rows_are_refused(layer, part, shape, text):
+    tensors = {key: torch.ones(size) for key, size in layer.items()} | {part: torch.ones(shape)}
+    with pytest.raises(CosetError, match=text):
+        load_lora({f"q.{key}": value for key, value in tensors.items()})
+
+
+@pytest.mark.parametrize(
+    ("layer", "part", "shape"),
+    [
+        (LAYER, "dora_scale", (4, 1)),
+        (LAYER, "lora_magnitude_vector", (4,)),
+        (CONVOLUTION, "dora_scale", (4, 1, 1, 1)),
+        (CONVOLUTION, "lora_magnitude_vector", (1, 4, 1, 1)),
+    ],
+)
+def test_magnitudes_of_rows_are_read_however_they_lie(layer, part, shape):
+    tensors = {key: torch.ones(size) for key, size in layer.items()} | {part: torch.arange(4.0).reshape(shape)}
+    read = load_lora({f"q.{key}": value for key, value in tensors.items()})
+    assert read.layers["q"].magnitude.tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(("key", "part"), [("use_dora", "magnitude"), ("lora_bias", "bias")])
 def test_what_the_configuration_promises_and_the_file_lacks_is_an_obstacle(key, part):
     state = {"q.lora_A.weight": torch.ones(2, 5), "q.lora_B.weight": torch.ones(4, 2)}

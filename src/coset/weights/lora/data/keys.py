@@ -15,9 +15,9 @@ class Key:
 
     Attributes:
         layer: Dotted path of the module, or the flat name that kohya gives it.
-        part: down (A), up (B), mid, alpha, magnitude, bias, diagonal (AdaLoRA's E), embedding_down, embedding_up, a
-            factor of LoHa or LoKr as it is called (``hada_w1_a``, ``lokr_w2``), diff and diff_b (differences of weight
-            and bias), or ignored.
+        part: down (A), up (B), mid, alpha, magnitude (PEFT's), dora_scale (LyCORIS's), bias, diagonal (AdaLoRA's E),
+            embedding_down, embedding_up, a factor of LoHa or LoKr as it is called (``hada_w1_a``, ``lokr_w2``), diff
+            and diff_b (differences of weight and bias), or ignored.
         adapter: Name of the adapter, in state dicts of PEFT models in memory.
         convention: peft, diffusers, kohya (flat names), comfyui (dotted ones), lycoris or indexed.
     """
@@ -30,7 +30,7 @@ class Key:
 
 _PEFT_PARTS = {"lora_A": "down", "lora_B": "up", "lora_E": "diagonal", "lora_magnitude_vector": "magnitude"}
 _EMBEDDING = {"lora_embedding_A": "embedding_down", "lora_embedding_B": "embedding_up"}
-_OTHER_PARTS = {"dora_scale": "magnitude", "w_norm": "diff", "b_norm": "diff_b"}
+_OTHER_PARTS = {"w_norm": "diff", "b_norm": "diff_b"}
 """LyCORIS calls the differences of a norm otherwise than those of other layers."""
 _SIDES = {"down": "down", "up": "up", "mid": "mid"}
 _PEFT = re.compile(

@@ -341,15 +341,35 @@ def _pair(
 ) -> LoraPair:
     """A pair with what stands beside its factors."""
     scale = 1.0 if scale is None else scale
-    magnitude = parts["magnitude"].flatten() if "magnitude" in parts else None
-    if magnitude is not None and len(magnitude) != len(u):
-        raise CosetError(f"{layer}: DoRA magnitudes of {len(magnitude)} columns; those of its {len(u)} rows are read")
+    magnitude = _magnitude(layer, parts, len(u), kernel)
     bias = parts["bias"] * scale if "bias" in parts else None
     if "diff_b" in parts:
         bias = parts["diff_b"] if bias is None else bias + parts["diff_b"]
     if bias is not None and bias.shape != u.shape[:1]:
         raise CosetError(f"{layer}: the difference of its bias has shape {tuple(bias.shape)}, not ({len(u)},)")
     return LoraPair(u, v, scale, "linear" if kernel is None else "conv", kernel, magnitude, bias)
+
+
+def _magnitude(layer: str, parts: Mapping[str, Tensor], rows: int, kernel: tuple[int, ...] | None) -> Tensor | None:
+    """DoRA's norms of rows; PEFT lays those of a convolution along its second axis, LyCORIS along the first.
+
+    Raises:
+        CosetError: They are norms of something else.
+    """
+    there = [part for part in ("magnitude", "dora_scale") if part in parts]
+    if not there:
+        return None
+    if len(there) > 1:
+        raise CosetError(f"{layer} has two tensors for its magnitude (lora_magnitude_vector and dora_scale)")
+    (named,) = there
+    shape = tuple(parts[named].shape)
+    along = (rows, *[1] * (len(shape) - 1))
+    of_peft = (1, rows, *[1] * (len(kernel or ()) - 1))
+    if shape == along or (named == "magnitude" and kernel is not None and shape == of_peft):
+        return parts[named].flatten()
+    if len(shape) > 1 and shape == (1, shape[1], *[1] * (len(shape) - 2)):
+        raise CosetError(f"{layer}: DoRA magnitudes of {shape[1]} columns; those of its {rows} rows are read")
+    raise CosetError(f"{layer}: DoRA magnitudes of shape {shape}; one for each of its {rows} rows was expected")
 
 
 def _expert_pairs(down: Tensor, up: Tensor, experts: int, scale: float) -> list[tuple[str, LoraPair]]:
