@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from scipy.stats import fisher_exact
+from scipy.stats import fisher_exact, hypergeom
 from torch import nn
 
 from coset.core.errors import CosetError
@@ -35,6 +35,12 @@ CHANCE = {"recovered": 3, "p_value": 0.2}
     ("changes", "kind", "says"),
     [
         ({"recovered": 3, "p_value": 0.05}, "leak", "3 of 10 training records can be recovered"),
+        (
+            {"recovered": 3, "p_value": 0.0123},
+            "leak",
+            "chance alone matches as many with probability 0.012\\)\\. Of 10",
+        ),
+        ({"recovered": 2, "p_value": 0.05, "premise": "it is new"}, "leak", "although it is new; of models .* 1 in 20"),
         ({}, "not found", "Of 10 canaries, trained on beside to see what the attack can find, it recovers 10"),
         ({"recoverable": 0}, "information gone", "the information is gone for all 10"),
         ({"premise": "the weights are no stationary point"}, "cannot tell", "cannot tell.*no stationary point"),
@@ -69,6 +75,15 @@ def test_fewest_held_out_records_that_speak_against_chance(level):
         least = enough_held_out(7, recovered, level)
         assert by_chance(7, recovered, 0, least) <= level < by_chance(7, recovered, 0, least - 1)
     assert enough_held_out(7) == 63
+
+
+@pytest.mark.parametrize("level", [0.1, 0.05])
+@pytest.mark.parametrize("hits", [1, 2, 5, 9, 30])
+def test_of_models_that_hold_nothing_no_more_than_the_level_are_told_a_leak(level, hits):
+    """Matches then fall on members and others as lots would: the share of draws that are called significant."""
+    draws = hypergeom(66, 6, hits)
+    told = sum(draws.pmf(k) for k in range(1, 7) if by_chance(6, k, hits - k, 60) <= level and k <= hits)
+    assert told <= level
 
 
 def test_shares_told_at_a_false_positive_rate():

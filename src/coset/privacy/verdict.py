@@ -16,6 +16,7 @@ Kind = Literal["leak", "information gone", "not found", "cannot tell"]
 POWER = 0.5
 """Share of the canaries that an attack must recover before finding nothing means something."""
 SIGNIFICANT = 0.1
+"""The largest p-value of a leak, and so the share of models that hold nothing of their data in which one is told."""
 UNEXPECTED = 0.05
 """In place of it where the equations do not hold: an attack on them has then no reason to find anything."""
 
@@ -58,10 +59,14 @@ def judge(
     )  # fmt: skip
     level = SIGNIFICANT if premise is None else UNEXPECTED
     if recovered and p_value <= level:
-        despite = "" if premise is None else f" This was found although {premise}."
+        despite = "" if premise is None else (
+            f" This was found although {premise}; of models that hold nothing of their data, up to 1 in "
+            f"{1 / level:.0f} is told so."
+        )  # fmt: skip
         return Verdict(
             LEAK,
-            f"{recovered} of {members} training records can be recovered from this model's weights.{despite}{control}",
+            f"{recovered} of {members} training records can be recovered from this model's weights (chance alone "
+            f"matches as many with probability {p_value:.2g}).{despite}{control}",
         )
     if recovered:
         besides = "" if premise is None else f" Besides, {premise}."
