@@ -26,3 +26,10 @@ def listed_names(value: Any) -> Any:
     if isinstance(value, str):
         return [name.strip() for name in value.split(",") if name.strip()]
     return [str(value)] if isinstance(value, int | float) else value
+
+
+def no_answer(value: Any) -> Any:
+    """A validator of numbers: yes or no, which Python takes for 1 and 0, is a ``ValueError``."""
+    if isinstance(value, bool):
+        raise ValueError("a number was expected, not true or false")
+    return value

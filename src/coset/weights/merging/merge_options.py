@@ -10,7 +10,7 @@ from pydantic import AliasChoices, ConfigDict, Field, ValidationError, field_val
 
 from coset.core.errors import CosetError
 from coset.core.files import takes_paths
-from coset.core.options import Options
+from coset.core.options import Options, no_answer
 from coset.core.outside import read_settings, read_text
 from coset.core.registry import nearest
 from coset.weights.merging.augmentation import AugmentationOptions
@@ -22,7 +22,6 @@ from coset.weights.merging.merge_values import (
     Slice,
     checked,
     from_slices,
-    no_answer,
     within_limits,
 )
 from coset.weights.merging.methods import MERGE_METHODS, MergeMethod, Output
@@ -219,7 +218,7 @@ def _told(error: Any) -> str:
         return f"unknown key {key}={value}" + (f"; did you mean {near}?" if near else "")
     if error["type"] == "missing":
         return f"{key} is missing"
-    said = error["msg"].removeprefix("Value error, ")
+    said = error["msg"].removeprefix("Value error, ").removesuffix(", not true or false")  # the value is told below
     whole = key == "merge_method" or " has to be " in said or said.startswith("unknown key")
     return f"{key}: {said}" + ("" if whole else f", not {value}")
 

@@ -14,17 +14,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from coset.core.errors import CosetError
-from coset.core.options import Options
+from coset.core.options import Options, no_answer
 from coset.core.registry import nearest
 from coset.weights.merging.mixing import Values
-
-
-def no_answer(value: Any) -> Any:
-    """Raise a ValueError for yes or no, which Python takes for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("a number was expected")
-    return value
-
 
 Finite = Annotated[float, BeforeValidator(no_answer), Field(allow_inf_nan=False)]
 Gradient = Annotated[list[Finite], Field(min_length=1)]

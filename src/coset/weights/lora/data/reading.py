@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from torch import Tensor, nn
 
 from coset.core.errors import CosetError, require
+from coset.core.options import no_answer
 from coset.core.outside import read_tree, tensors_with_metadata
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.data.keys import Key, parse_key
@@ -48,12 +49,6 @@ V = TypeVar("V")
 _Patterns = Annotated[dict[str, V], Field(max_length=10_000)]
 
 
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number was expected, not true or false")
-    return value
-
-
 class AdapterConfig(BaseModel):
     """What is used of ``adapter_config.json``; the rest is kept as it stands."""
 
@@ -61,7 +56,7 @@ class AdapterConfig(BaseModel):
 
     peft_type: str = "LORA"
     r: Annotated[int, Field(ge=1, strict=True)] | None = None
-    lora_alpha: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)] | None = None
+    lora_alpha: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(no_answer)] | None = None
     rank_pattern: _Patterns[Annotated[int, Field(ge=0)] | list[bool]] | None = None
     alpha_pattern: _Patterns[Annotated[float, Field(allow_inf_nan=False)]] | None = None
     use_rslora: StrictBool | None = None
