@@ -176,6 +176,15 @@ def test_an_alpha_that_is_true_is_no_number(tmp_path):
         load_lora(tmp_path)
 
 
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_a_pattern_that_is_true_is_no_number(key, tmp_path):
+    trained(peft.LoraConfig(target_modules=["first"])).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {key: {"second": True}}))
+    with pytest.raises(CosetError, match=rf"{key}\.second: .*a number was expected, not true or false"):
+        load_lora(tmp_path)
+
+
 class Nested(nn.Module):
     """Layers whose names are the ends of others', as Flux has them."""
 

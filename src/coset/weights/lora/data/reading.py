@@ -46,7 +46,7 @@ _ABOUT_BASE = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_n
 
 
 V = TypeVar("V")
-_Patterns = Annotated[dict[str, V], Field(max_length=10_000)]
+_Patterns = Annotated[dict[str, Annotated[V, BeforeValidator(no_answer)]], Field(max_length=10_000)]
 
 
 class AdapterConfig(BaseModel):
