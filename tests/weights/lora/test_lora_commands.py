@@ -240,6 +240,23 @@ def test_merge_and_apply(coset, tmp_path, monkeypatch):
     assert "both-of-them: no such file or folder; where the result goes is told by --output" in err
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "said"),
+    [
+        ("svd", ["--density", "0.3", "--seed", "1"], "svd does not look at --density and --seed"),
+        ("ties", ["--density", "0.3", "--seed", "1"], "ties does not look at --seed"),
+        ("dare_linear", ["--density", "0.3", "--seed", "1"], ""),
+        ("linear", [], ""),
+    ],
+)
+def test_settings_that_a_combination_does_not_look_at_are_told(coset, tmp_path, method, given, said):
+    for seed in range(2):
+        save_peft(one(seed), tmp_path / f"a{seed}")
+    code, _, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", "--method", method, *given)
+    assert code == 0, err
+    assert (f"note: {said}\n" in err) if said else "does not look at" not in err
+
+
 def test_further_adapters_of_a_folder_are_named(coset, tmp_path):
     save_peft(one(1), tmp_path / "a")
     save_peft(one(2), tmp_path / "a" / "second")

@@ -145,6 +145,13 @@ def dare_ties(pairs: Sequence[LoraPair], mixing: Mixing, generator: torch.Genera
 
 _EXACT = ("linear", "cat", "svd")
 """Combinations that leave one update as it is."""
+_BY_CHANCE = ("dare_linear", "dare_ties")
+
+
+def unused(method: str, density: float | None, seed: int | None) -> list[str]:
+    """Settings that are given and that a combination does not look at."""
+    given = {"density": density is not None and method in _EXACT, "seed": seed is not None and method not in _BY_CHANCE}
+    return [name for name, idle in given.items() if idle]
 
 
 def largest(delta: Float[Tensor, "n m"], density: float) -> Float[Tensor, "n m"]:

@@ -127,8 +127,10 @@ def merge_adapters(
     method: Annotated[str, typer.Option(help="linear, cat, svd, ties, dare_linear or dare_ties.")] = "linear",
     weights: Annotated[str | None, typer.Option(help="One an adapter, as in 0.5,0.5; each 1 by default.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of the result: the best of this rank.")] = None,
-    density: Annotated[float, typer.Option(help="Share of entries that ties and dare keep.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Of what dare drops.")] = 0,
+    density: Annotated[
+        float | None, typer.Option(help="Share of entries that ties and dare keep; by default .5.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of what dare drops; by default 0.")] = None,
     form: Annotated[str | None, FORM] = None,
     alpha: Annotated[float | None, ALPHA] = None,
     network: Annotated[str | None, NETWORK] = None,
@@ -140,7 +142,7 @@ def merge_adapters(
     Example: coset lora merge style subject --output both --weights 1,0.7 --method svd --rank 16
     """
     from coset.weights.lora import load_lora
-    from coset.weights.lora.combining import Mixing, combine
+    from coset.weights.lora.combining import Mixing, combine, unused
     from coset.weights.lora.data.naming import of_model
     from coset.weights.lora.data.writing import check_whole
 
@@ -148,8 +150,9 @@ def merge_adapters(
     for one in () if lossy else found:
         check_whole(one)
     shares = [1.0] * len(found) if weights is None else [_number(w) for w in weights.split(",")]
-    made = combine(found, method, Mixing(shares, rank, density, seed))
-    print_notes(made.notes)
+    mixing = Mixing(shares, rank, Mixing.density if density is None else density, seed or 0)
+    made, idle = combine(found, method, mixing), [f"--{name}" for name in unused(method, density, seed)]
+    print_notes((*made.notes, *([f"{method} does not look at {' and '.join(idle)}"] if idle else [])))
     console.print(f"relative error of the updates: {made.error:.3g}", highlight=False)
     _write(of_model(made.adapter, model), output or _beside(adapters[0], form, "merged"), form, network, lossy)
 
