@@ -327,6 +327,11 @@ def test_numbers_that_are_not_finite_and_classes_below_zero(coset, place, tmp_pa
     code, _, err = coset("connect", files[0], tmp_path / "broken.safetensors", *model, "--data", "digits")
     assert code == 1
     assert "broken.safetensors: 1.bias is not finite" in err
+    state["1.bias"] = torch.ones_like(state["1.bias"], dtype=torch.int8)
+    save_tensors(state, tmp_path / "broken.safetensors")
+    code, _, err = coset("connect", files[0], tmp_path / "broken.safetensors", *model, "--data", "digits")
+    assert code == 1
+    assert "broken.safetensors: 1.bias is stored as torch.int8, the network computes with torch.float32" in err
     assert not (tmp_path / "out").exists()
 
 

@@ -84,11 +84,12 @@ def read_networks(model: nn.Module, files: Sequence[Path]) -> Ensemble:
     """
     if len(files) < 2:
         raise CosetError(f"give two networks or more, not {len(files)}")
-    names = set(model.state_dict())
+    own = model.state_dict()
+    names = set(own)
     states: list[State] = []
     for file in files:
         state = unwrapped(load_state(file), names)
-        state = _tied(model, {name: _finite(value, name, file) for name, value in state.items()}, file)
+        state = _tied(model, {name: _number(value, name, own.get(name), file) for name, value in state.items()}, file)
         try:
             stacked(model, [state])
         except CosetError as error:
@@ -97,8 +98,13 @@ def read_networks(model: nn.Module, files: Sequence[Path]) -> Ensemble:
     return Ensemble(model.float().eval(), stacked(model, states))
 
 
-def _finite(value: Tensor, name: str, file: Path) -> Tensor:
-    """In single precision if it is no counter."""
+def _number(value: Tensor, name: str, own: Tensor | None, file: Path) -> Tensor:
+    """In single precision if it is no counter; the network has ``own`` of that name."""
+    if own is not None and own.is_floating_point() and not value.is_floating_point():
+        raise CosetError(
+            f"{file}: {name} is stored as {value.dtype}, the network computes with {own.dtype}: quantised weights "
+            "cannot be mixed"
+        )
     value = value.float() if value.is_floating_point() else value
     if not value.isfinite().all():
         raise CosetError(f"{file}: {name} is not finite")
