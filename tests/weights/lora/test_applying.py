@@ -257,6 +257,18 @@ def test_two_layers_that_lead_to_one_parameter_are_refused(tmp_path):
     assert not (tmp_path / "made.safetensors").exists()
 
 
+def test_layers_of_two_models_are_not_put_into_one(tmp_path):
+    """Two halves whose layers are numbered on: each name ends as one of the base does."""
+    base = single_file(tmp_path / "base.safetensors", **{f"layer.{i}.q.weight": torch.zeros(4, 4) for i in range(2)})
+    with pytest.raises(
+        CosetError,
+        match=r"changes encoder.layer.0.q.weight, which the base has without its encoder., and decoder.layer.1.q.weight"
+        r", which it has without its decoder.: another base\?",
+    ):
+        apply(square("encoder.layer.0.q", "decoder.layer.1.q"), base, tmp_path / "made.safetensors")
+    apply(square("encoder.layer.0.q", "encoder.layer.1.q"), base, tmp_path / "made.safetensors")
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_the_base_has_no_place_for_is_refused(case, tmp_path):
     make, options, said = REFUSED[case]

@@ -160,6 +160,7 @@ class _Changes:
                 self.biases[self._found(f"{layer}.bias")] = pair.bias
         self.dense = {self._found(name): value for name, value in adapter.dense.items()}
         self.saved = {self._found(name): value for name, value in adapter.saved.items()}
+        self._check_one_place()
         updates = {name: pair.shape for name, pair in self.updates.items() if pair.kind == "linear"}
         squares = [name for name, (n, m) in updates.items() if n == m and shapes[name] == (n, m)]
         self.turned = turned_squares(squares, shapes, updates, adapter.transposed)
@@ -178,6 +179,25 @@ class _Changes:
         if other != name:
             raise CosetError(f"{self.adapter.name} changes {other} and {name}; the base has {ends[0]} alone for both")
         return ends[0]
+
+    def _check_one_place(self) -> None:
+        """A model inside a model has one place there.
+
+        Raises:
+            CosetError: Names lead to the base by other beginnings that are put before them, or taken off.
+        """
+        places: dict[str, str] = {}
+        for end, name in self._changed.items():
+            if end != name and end.endswith(f".{name}"):
+                places.setdefault(f"with {end.removesuffix(name)} before it", name)
+            elif end != name and name.endswith(f".{end}"):
+                places.setdefault(f"without its {name.removesuffix(end)}", name)
+        if len(places) > 1:
+            (first, one), (second, other), *_ = places.items()
+            raise CosetError(
+                f"{self.adapter.name} changes {one}, which the base has {first}, and {other}, which it has {second}: "
+                "another base?"
+            )
 
     @cached_property
     def _stored(self) -> dict[str, str]:
