@@ -109,6 +109,7 @@ def test_adalora_folds_its_diagonal():
         ({"lora_A.weight": (4, 10), "lora_B.weight": (4,)}, "q: its tensors do not fit together"),
         ({"lora_A.weight": (), "lora_B.weight": ()}, "q: its tensors do not fit together"),
         ({"lora_A.weight": (4, 0), "lora_B.weight": (6, 4)}, "q: a factor is a matrix"),
+        ({"lora_A.weight": (0, 4), "lora_B.weight": (6, 0), "alpha": ()}, r"a factor is .* here are down \(0, 4\), up"),
         ({"lora_embedding_A": (4,), "lora_embedding_B": (6,)}, "q: its tensors do not fit together"),
         ({"lokr_w1": (), "lokr_w2": (3, 3)}, "q: "),
         (
@@ -122,6 +123,31 @@ def test_adalora_folds_its_diagonal():
 def test_tensors_that_are_no_factors_are_refused_with_their_shapes(tensors, text):
     with pytest.raises(CosetError, match=text):
         load_lora({f"q.{part}": torch.ones(shape) for part, shape in tensors.items()})
+
+
+@pytest.mark.parametrize(
+    ("alphas", "scales", "note"),
+    [
+        ([1.0, 4.0], [0.5, 2], None),
+        ([1.0, None], [0.5, 1], "no alpha for 1 of 2 layers (lora_unet_1, ...): scale 1"),
+        ([None, None], [1, 1], "no alpha anywhere: scale 1"),
+    ],
+)
+def test_files_of_kohya_that_were_resized_layer_by_layer(alphas, scales, note, tmp_path):
+    """Its tool writes ``Dynamic`` for the alpha of the file, and each layer's own beside the factors."""
+    state = {}
+    for i, alpha in enumerate(alphas):
+        state |= {
+            f"lora_unet_{i}.lora_down.weight": torch.ones(2, 4),
+            f"lora_unet_{i}.lora_up.weight": torch.ones(3, 2),
+        }
+        state |= {} if alpha is None else {f"lora_unet_{i}.alpha": torch.tensor(alpha)}
+    safetensors.save_file(
+        state, tmp_path / "x.safetensors", {"ss_network_alpha": "Dynamic", "ss_network_dim": "Dynamic"}
+    )
+    read = load_lora(tmp_path / "x.safetensors")
+    assert [pair.scale for pair in read.layers.values()] == scales
+    assert read.notes == (() if note is None else (note,))
 
 
 LAYER = {"lora_down.weight": (2, 4), "lora_up.weight": (4, 2)}

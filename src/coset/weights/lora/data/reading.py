@@ -203,7 +203,8 @@ def _assemble(
             f"({unknown[0]}, ...); --alpha says it"
         )
     elif unknown and convention == "kohya":
-        notes.append("no alpha anywhere: scale 1")
+        some = f"for {len(unknown)} of {len(found.layers)} layers ({unknown[0]}, ...)"
+        notes.append(f"no alpha {'anywhere' if len(unknown) == len(found.layers) else some}: scale 1")
     if found.strangers:
         obstacles.append(
             f"{len(found.strangers)} tensors that are no part of a LoRA are ignored ({found.strangers[0]}, ...)"
@@ -278,12 +279,13 @@ def _plain(tensor: Tensor, key: str) -> Tensor:
 def _checked_pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tuple[str, LoraPair, bool]]:
     """See :func:`_pairs`; tensors that are no factors are refused with their shapes."""
     shapes = ", ".join(f"{part} {tuple(tensor.shape)}" for part, tensor in parts.items())
+    factors = [tensor for part, tensor in parts.items() if part.startswith(_FACTORS)]
+    empty = any(0 in tensor.shape for tensor in factors) and not settings.adaptive  # AdaLoRA may leave no rank
     try:
-        pairs = _pairs(layer, parts, settings)
+        pairs = [] if empty else _pairs(layer, parts, settings)
     except (RuntimeError, IndexError, ValueError) as error:
         raise CosetError(f"{layer}: its tensors do not fit together: {shapes}") from error
-    factors = [tensor for part, tensor in parts.items() if part.startswith(_FACTORS)]
-    if any(tensor.dim() < 2 for tensor in factors) or not all(0 not in pair.shape for _, pair, _ in pairs):
+    if empty or any(tensor.dim() < 2 for tensor in factors) or not all(0 not in pair.shape for _, pair, _ in pairs):
         raise CosetError(f"{layer}: a factor is a matrix, or a kernel, of one number at least; here are {shapes}")
     return pairs
 

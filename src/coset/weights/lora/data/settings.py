@@ -16,6 +16,8 @@ from coset.weights.lora.data.patterns import matches
 HEADER = "lora_adapter_metadata"
 """Where diffusers keeps the settings of each network of a pipeline, as JSON in the header of a file of weights."""
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva_pissa")
+_UNTOLD = (None, "None", "Dynamic")
+"""What kohya's header says of alpha where it tells none: of factors resized layer by layer each has its own."""
 _KINDS = ("LORA", "ADALORA", "LOHA", "LOKR")
 _OTHER_FORWARD = {
     "kasa_config": "KaSA", "use_qalora": "QA-LoRA", "use_bdlora": "block-diagonal LoRA", "arrow_config": "Arrow",
@@ -52,7 +54,7 @@ class Settings:
         header = metadata.get("ss_network_alpha")
         if alpha is not None and not math.isfinite(alpha):
             raise CosetError(f"alpha={alpha} must be a number")
-        return cls(config, networks, alpha, None if header in (None, "None") else _number("ss_network_alpha", header))
+        return cls(config, networks, alpha, None if header in _UNTOLD else _number("ss_network_alpha", header))
 
     def about(self, layer: str) -> tuple[Mapping[str, Any], str]:
         """The settings of the network that a layer belongs to, and the layer's name inside it."""
