@@ -296,7 +296,7 @@ def search(
 
     Example: coset lora search mine zoo
     """
-    from coset.weights.lora.neighbours import asked, gathered, nearest, outside
+    from coset.weights.lora.neighbours import about_cosines, asked, gathered, nearest, outside
 
     zoo = gathered(collection, skip_bad)
     query = asked(adapter, zoo, lossy)
@@ -308,7 +308,7 @@ def search(
         if others
         else []
     )
-    print_notes((*zoo.notes, *told))
+    print_notes((*about_cosines(zoo), *told))
 
 
 @COMMANDS.register("lora duplicates")
@@ -321,13 +321,13 @@ def find_duplicates(
 
     Example: coset lora duplicates zoo --threshold 0.95
     """
-    from coset.weights.lora.neighbours import duplicates, gathered
+    from coset.weights.lora.neighbours import about_cosines, duplicates, gathered
 
     zoo = gathered(collection, skip_bad)
     found = duplicates(zoo.factors(), zoo.names, threshold)
     print_table(["adapter", "and", "cosine"], [[a, b, f"{c:.4f}"] for a, b, c in found])
     console.print(f"{len(found)} pairs among {len(zoo)} adapters", highlight=False)
-    print_notes(zoo.notes)
+    print_notes(about_cosines(zoo))
 
 
 @COMMANDS.register("lora map")

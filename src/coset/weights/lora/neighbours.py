@@ -79,6 +79,12 @@ def gathered(folder: Path, skip_bad: bool = False) -> LoraZoo:
     return opened(folder, "union", skip_bad)
 
 
+def about_cosines(zoo: LoraZoo) -> list[str]:
+    """Notes on a collection, and on what of it no cosine looks at."""
+    unseen = ["DoRA's magnitudes are not compared: a cosine is of the products of factors alone"]
+    return [*zoo.notes, *(unseen if zoo.magnitude_groups else [])]
+
+
 def search_folder(adapter: Path, zoo: LoraZoo | Path, top: int = 10, lossy: bool = False) -> list[Neighbour]:
     """The adapters of a collection, or of a folder of adapters, that are most like this one.
 
@@ -179,6 +185,7 @@ def map_folder(
     from coset.weights.lora.pages import write_map
 
     zoo, colours = gathered(collection, skip_bad), None
+    notes = about_cosines(zoo)
     file = labels or collection / TABLE
     if colour is not None:
         if not file.is_file():
@@ -187,4 +194,6 @@ def map_folder(
         if colour not in found.table:
             raise CosetError(f"{file} has no column {colour!r}; it has {', '.join(map(str, found.table.columns))}")
         colours = found.table[colour].set_axis(found.places).reindex(range(len(zoo.names)))
-    return write_map(output, list(zoo.names), map_of(zoo.factors()).numpy(), colours, f"Map of {collection.name}")
+        notes += found.notes
+    places = map_of(zoo.factors()).numpy()
+    return write_map(output, list(zoo.names), places, colours, f"Map of {collection.name}", notes)

@@ -115,11 +115,13 @@ def _zoo_verdict(metrics: dict[str, Any]) -> str:
 
 
 @takes_paths
-def write_map(path: Path, names: list[str], places: Any, colours: pd.Series | None, title: str) -> Path:
+def write_map(
+    path: Path, names: list[str], places: Any, colours: pd.Series | None, title: str, notes: Sequence[str] = ()
+) -> Path:
     """A point an adapter, with its name; coloured by a label."""
     drawn = figure(*_points_of_map(names, places, colours), x="first component", y="second component", height=640)
     text = "Kernel principal components of the cosines between updates; those that lie close are alike."
-    sections = [Section("Map", text, panels=[Panel("Map of the collection", drawn)])]
+    sections = [Section("Map", text, panels=[Panel("Map of the collection", drawn)], notes=list(notes))]
     coloured = "" if colours is None else f", coloured by {colours.name}"
     verdict = f"{counted(len(names), 'adapter')}, close where their updates are alike{coloured}."
     return write_sections(path, title, sections, kind="map of LoRAs", verdict=verdict)

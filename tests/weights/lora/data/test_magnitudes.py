@@ -1,5 +1,7 @@
 """DoRA's magnitudes as input of models."""
 
+import html
+
 import pytest
 import torch
 
@@ -75,6 +77,18 @@ def test_a_collection_keeps_magnitudes_if_all_have_them(tmp_path):
     mixed = build_zoo(find_adapters(tmp_path / "in"), tmp_path / "mixed", root=tmp_path / "in")
     assert mixed.magnitude_groups == ()
     assert any("4 of 5 adapters have DoRA magnitudes" in note for note in mixed.notes)
+
+
+def test_what_no_cosine_looks_at_is_told(tmp_path, coset):
+    for seed in range(4):
+        save_peft(adapter(seed), tmp_path / "in" / f"a{seed}")
+    told = "DoRA's magnitudes are not compared: a cosine is of the products of factors alone"
+    for verb in (["search", tmp_path / "in" / "a0"], ["duplicates"]):
+        code, _, err = coset("lora", *verb, tmp_path / "in")
+        assert code == 0, err
+        assert f"note: {told}\n" in err
+    assert coset("lora", "map", tmp_path / "in", "--output", tmp_path / "map.html")[0] == 0
+    assert told in html.unescape((tmp_path / "map.html").read_text(encoding="utf-8"))
 
 
 def test_magnitudes_that_are_missing_or_of_another_size_are_named(tmp_path):

@@ -112,6 +112,17 @@ def test_adapters_beside_a_folder_called_adapters_are_not_lost(tmp_path):
     assert opened(tmp_path).names == ("adapters/a0", "adapters/a1", "more/b0")
 
 
+def test_what_a_collection_has_no_place_for_is_told(folder, tmp_path):
+    some = adapter(7)
+    layers = {name: replace(pair, bias=torch.ones(6)) for name, pair in some.layers.items()}
+    save_peft(replace(some, layers=layers), folder / "a7")
+    save_peft(replace(some, saved={"head.weight": torch.ones(2, 6)}), folder / "a8")
+    zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    assert zoo.notes == tuple(
+        f"1 of 8 adapters hold {what}, too: they are left out" for what in ("differences of biases", "whole parameters")
+    )
+
+
 def test_damage_on_disk_is_noticed(folder, tmp_path):
     zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
     array = np.load(tmp_path / "zoo" / "u_0.npy", mmap_mode="r+")

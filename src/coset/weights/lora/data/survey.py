@@ -35,6 +35,7 @@ class Facts:
         content: Hash of its files.
         obstacles: What of them is not in its layers, or is not known.
         largest: Number of its factors, in size.
+        beside: What it holds beside its factors and magnitudes.
     """
 
     layers: Mapping[str, tuple[int, int, int]]
@@ -43,13 +44,17 @@ class Facts:
     content: str = ""
     obstacles: tuple[str, ...] = ()
     largest: float = 0.0
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, adapter: LoraAdapter, content: str) -> Facts:
         layers = {name: (*pair.shape, pair.rank) for name, pair in adapter.layers.items()}
         sizes = {name: p.magnitude.numel() for name, p in adapter.layers.items() if p.magnitude is not None}
         largest = max(float(side.abs().max()) for pair in adapter.layers.values() for side in pair.factors())
-        return cls(layers, sizes, adapter.base_model, content, adapter.obstacles, largest)
+        biases = any(pair.bias is not None for pair in adapter.layers.values())
+        beside = {"differences of biases": biases, "whole parameters": adapter.dense or adapter.saved}
+        held = tuple(what for what, there in beside.items() if there)
+        return cls(layers, sizes, adapter.base_model, content, adapter.obstacles, largest, held)
 
     @property
     def rank(self) -> int:
@@ -211,3 +216,11 @@ def common_magnitudes(
     )
     sizes = next(iter(found.values())).magnitudes
     return groups_of({name: sizes[name] for name in layout.names if name in common}), notes
+
+
+def beside_factors(found: Mapping[str, Facts]) -> list[str]:
+    """Notes on what adapters hold and a collection has no place for."""
+    counted = Counter(what for facts in found.values() for what in facts.beside)
+    return [
+        f"{number} of {len(found)} adapters hold {what}, too: they are left out" for what, number in counted.items()
+    ]

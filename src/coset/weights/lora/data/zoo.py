@@ -29,7 +29,16 @@ from coset.weights.lora.data.factors import Factors, Layout, padded
 from coset.weights.lora.data.finding import adapters_below
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import load_lora
-from coset.weights.lora.data.survey import DIFFERENT, SHOWN, Progress, common_layout, common_magnitudes, named, survey
+from coset.weights.lora.data.survey import (
+    DIFFERENT,
+    SHOWN,
+    Progress,
+    beside_factors,
+    common_layout,
+    common_magnitudes,
+    named,
+    survey,
+)
 
 INDEX, PARTIAL = "zoo.json", "building.json"
 Size = Annotated[int, Field(ge=0)]
@@ -244,7 +253,11 @@ def _planned(
     if said or not good:
         raise CosetError("; ".join(said) or "no adapter could be read")
     magnitudes, more_notes = common_magnitudes(facts, layout)
-    notes += [*more_notes, *(f"{name}: {what}" for name, fact in facts.items() for what in fact.obstacles)]
+    notes += [
+        *more_notes,
+        *beside_factors(facts),
+        *(f"{name}: {what}" for name, fact in facts.items() for what in fact.obstacles),
+    ]
     plan = {
         "names": list(facts), "groups": [[list(s), list(n)] for s, n in layout.groups],
         "rank": max(fact.rank for fact in facts.values()), "dtype": dtype,
