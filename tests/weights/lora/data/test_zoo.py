@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -121,6 +122,12 @@ def test_what_a_collection_has_no_place_for_is_told(folder, tmp_path):
     assert zoo.notes == tuple(
         f"1 of 8 adapters hold {what}, too: they are left out" for what in ("differences of biases", "whole parameters")
     )
+
+
+def test_copies_of_one_adapter_are_told(folder, tmp_path):
+    shutil.copytree(folder / "a1", folder / "b" / "again")
+    zoo = build_zoo(find_adapters(folder), tmp_path / "zoo", root=folder)
+    assert (len(zoo), zoo.notes) == (7, ("copies of one adapter, each counted: a1 and b/again",))
 
 
 def test_damage_on_disk_is_noticed(folder, tmp_path):

@@ -224,3 +224,13 @@ def beside_factors(found: Mapping[str, Facts]) -> list[str]:
     return [
         f"{number} of {len(found)} adapters hold {what}, too: they are left out" for what, number in counted.items()
     ]
+
+
+def copies(found: Mapping[str, Facts]) -> list[str]:
+    """A note on adapters whose files are the same: one could be trained on and the other tested on."""
+    names: dict[str, list[str]] = {}
+    for name, facts in found.items():
+        names.setdefault(facts.content, []).append(name)
+    said = [" and ".join(same) for same in names.values() if len(same) > 1]
+    more = f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
+    return [f"copies of one adapter, each counted: {'; '.join(said[:SHOWN])}{more}"] if said else []

@@ -36,6 +36,7 @@ from coset.weights.lora.data.survey import (
     beside_factors,
     common_layout,
     common_magnitudes,
+    copies,
     named,
     survey,
 )
@@ -253,11 +254,8 @@ def _planned(
     if said or not good:
         raise CosetError("; ".join(said) or "no adapter could be read")
     magnitudes, more_notes = common_magnitudes(facts, layout)
-    notes += [
-        *more_notes,
-        *beside_factors(facts),
-        *(f"{name}: {what}" for name, fact in facts.items() for what in fact.obstacles),
-    ]
+    notes += [*more_notes, *beside_factors(facts), *copies(facts)]
+    notes += [f"{name}: {what}" for name, fact in facts.items() for what in fact.obstacles]
     plan = {
         "names": list(facts), "groups": [[list(s), list(n)] for s, n in layout.groups],
         "rank": max(fact.rank for fact in facts.values()), "dtype": dtype,
