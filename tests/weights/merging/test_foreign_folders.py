@@ -227,6 +227,7 @@ OTHER_WORDS = {  # files of the first folder, of the second, and what is said
     "merges.txt": ({"merges.txt": "#version: 0.2\na b\n"}, {"merges.txt": "b a\n"}, rf"x/merges\.txt {ANOTHER}"),
     "tokenizer.model": ({"tokenizer.model": "one"}, {"tokenizer.model": "other"}, rf"x/tokenizer\.model {ANOTHER}"),
     "spiece.model": ({"spiece.model": "one"}, {"spiece.model": "other"}, rf"x/spiece\.model {ANOTHER}"),
+    "source.spm": ({"source.spm": "one"}, {"source.spm": "other"}, rf"x/source\.spm {ANOTHER}"),
     "tiktoken": ({"qwen.tiktoken": "one"}, {"qwen.tiktoken": "other"}, rf"x/qwen\.tiktoken {ANOTHER}"),
     "merges in tokenizer.json": ({"tokenizer.json": tokenizer(merges=["w0 w1"])},
                                  {"tokenizer.json": tokenizer(merges=["w1 w0"])}, ANOTHER),
@@ -292,6 +293,7 @@ def test_code_of_a_model_is_neither_run_nor_copied(tmp_path):
 
 def test_what_texts_and_pictures_are_read_with_is_copied(tmp_path):
     names = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model", "qwen.tiktoken",
+             "source.spm", "bpe.codes", "prophetnet.tokenizer",
              "processor_config.json", "preprocessor_config.json", "chat_template.json")  # fmt: skip
     first = with_files(model(tmp_path / "a [1]"), dict.fromkeys(names, "{}"))
     (first / "notes.txt").write_text("mine")

@@ -17,6 +17,7 @@ from coset.weights.merging import mlp_files
 from coset.weights.merging.families import FAMILIES
 from coset.weights.merging.teachers import Teacher
 from coset.weights.merging.transformer_encoders import TransformerEncoder
+from coset.weights.merging.vocabularies import PACKED
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Alone, or in shards with an index."""
@@ -25,7 +26,7 @@ HEADS = ("classifier.", "pre_classifier.", "qa_outputs.", "score.")
 LAST = ("classifier.out_proj", "classifier", "score", "qa_outputs")
 """Modules that give classes, in the order in which they are looked for."""
 SIDE_FILES = (
-    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "*.model", "*.tiktoken", "tokenizer_config.json",
+    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", *PACKED, "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
     "generation_config.json", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip

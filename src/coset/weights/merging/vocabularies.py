@@ -13,8 +13,8 @@ from coset.core.errors import CosetError
 from coset.core.outside import read_text, read_tree
 from coset.weights.checksums import checksum
 
-PACKED = ("*.model", "*.tiktoken")
-"""Vocabularies in formats that are compared byte by byte: SentencePiece's and tiktoken's."""
+PACKED = ("*.model", "*.tiktoken", "*.spm", "*.codes", "*.tokenizer")
+"""Vocabularies in formats that are compared byte by byte: SentencePiece's, tiktoken's, and those of few families."""
 
 
 class _Added(BaseModel):
