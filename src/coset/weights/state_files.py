@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from coset.core.errors import require
+from coset.core.errors import CosetError, require
 from coset.core.files import replacing, takes_paths
 from coset.core.outside import read_tensors
 
@@ -44,3 +44,13 @@ def load_state(path: Path) -> dict[str, Tensor]:
         CosetError: The file is missing, or holds something else.
     """
     return read_tensors(path)
+
+
+def check_one_model(single: Path, shards: Iterable[str], index: Path) -> None:
+    """That a folder holds one model, of which ``transformers`` reads the single file and others the shards.
+
+    Raises:
+        CosetError: It holds both.
+    """
+    if single.is_file() and single.name not in shards:
+        raise CosetError(f"{single.parent} holds {single.name} and shards by {index.name}: two models; remove one")

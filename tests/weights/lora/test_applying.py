@@ -318,6 +318,14 @@ def test_a_folder_of_modules_outside_the_base_is_refused(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_a_base_of_shards_and_a_whole_file_is_refused(tmp_path):
+    """Transformers reads the whole file, diffusers the shards."""
+    written(tied, lora(), tmp_path, max_shard_size="4KB")
+    save_file({"x": torch.ones(2)}, tmp_path / "base" / "model.safetensors")
+    with pytest.raises(CosetError, match=r"holds model.safetensors and shards by model.safetensors.index.json: two mo"):
+        applied(tmp_path)
+
+
 def test_words_that_were_added_before_training_have_to_be_in_the_base(tmp_path):
     torch.manual_seed(0)
     base = llama()

@@ -605,6 +605,12 @@ def test_of_two_merges_into_one_folder_the_second_is_told(pair):
     assert mode == stat.S_IMODE((pair / "out" / "merge.json").stat().st_mode)
 
 
+def test_shards_and_a_whole_file_are_two_models(pair):
+    save_file({"x": torch.ones(2)}, pair / "m1" / "model.safetensors")
+    with pytest.raises(CosetError, match=r"m1 holds model.safetensors and shards by model.safetensors.index.json: two"):
+        merge_file.check(load(written(pair, "linear")))
+
+
 def test_shards_outside_of_the_folder_are_refused(pair):
     index = {"weight_map": {"a": "../m1/model.safetensors"}}
     (pair / "m0" / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -24,6 +24,7 @@ from coset.weights.lora.companions import Companions
 from coset.weights.lora.data.adapters import LoraAdapter, LoraPair
 from coset.weights.lora.orientation import Shape, turned_squares
 from coset.weights.lora.storing import stored_names
+from coset.weights.state_files import check_one_model
 
 _INDEX = "model.safetensors.index.json"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -298,6 +299,7 @@ def _shards(base: Path) -> list[Path]:
     )
     if index is not None:
         listed: Mapping[str, str] = read_tree(index, Shards)["weight_map"]
+        check_one_model(index.with_name(index.name.removesuffix(".index.json")), listed.values(), index)
         found = [inside(base, name, index) for name in dict.fromkeys(listed.values())]
     else:
         found = sorted(base.glob("*.safetensors"))

@@ -18,6 +18,7 @@ from coset.weights.merging.families import FAMILIES
 from coset.weights.merging.teachers import Teacher
 from coset.weights.merging.transformer_encoders import TransformerEncoder
 from coset.weights.merging.vocabularies import PACKED
+from coset.weights.state_files import check_one_model
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Alone, or in shards with an index."""
@@ -75,6 +76,7 @@ class Checkpoint:
             index, single = self.folder / f"{kind}.index.json", self.folder / kind
             if index.is_file():
                 listed = read_tree(index, _Index).weight_map
+                check_one_model(single, listed.values(), index)
                 break
             if single.is_file():
                 listed = dict.fromkeys(_names(single), single.name)
