@@ -176,6 +176,12 @@ def test_a_method_says_which_settings_it_looks_at(name):
     assert looked_at == method.settings
 
 
+@pytest.mark.parametrize("source", ["base", "b", "model:b"])
+def test_the_tokenizer_may_be_asked_for_that_of_any_of_the_models(source, three):
+    text = f"merge_method: linear\nmodels: [{{model: a}}, {{model: b}}]\ntokenizer_source: {source}\noutput: out\n"
+    assert len(written(three, text).models) == 2
+
+
 UNUSED = {
     "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1, density: 0.5}}, {model: b}]\n"
     "parameters: {t: 0.5, normalize: true, int8_mask: true}": "t, density",
@@ -311,6 +317,8 @@ REFUSED = {
     "models: [{model: a}, {model: b}]\nmerge_method: ram": "choose from .*ties",
     "models: [{model: a}, {model: b}]\nmerge_method: ties": "merge_method=ties needs base_model",
     "models: [{model: a}, {model: b}]\nmerge_method: linear\ntokenizer_source: union": "vocabularies are not joined",
+    "models: [{model: a}, {model: b}]\nmerge_method: linear\ntokenizer_source: model:elsewhere":
+        "tokenizer_source: model:elsewhere: none of the models; the first one's tokenizer is kept",
     "models: [{model: a}, {model: b}]\nmerge_method: linear\nchat_template: auto": "chat templates are not chosen",
     "models: [{model: a}]\nmerge_method: linear": "takes 2 models at least, not 1",
     "models: [{model: a, parameters: {weight: 2}}, {model: b}]\nmerge_method: linear\nparameters: {weights: [1, 2]}":

@@ -246,14 +246,29 @@ def _of_mergekit(values: dict[str, Any]) -> dict[str, Any]:
     values = _without_nothing(values)
     if "slices" in values:
         values = from_slices(values)
-    source = values.pop("tokenizer_source", None)
-    if source == "union":
-        raise CosetError("tokenizer_source: union: vocabularies are not joined; the models need one vocabulary")
+    _check_tokenizer(values.pop("tokenizer_source", None), values)
     if values.get("out_dtype") is not None:
         values["dtype"] = values.pop("out_dtype")
     values.pop("out_dtype", None)
     values.pop("name", None)
     return values
+
+
+def _check_tokenizer(source: Any, values: dict[str, Any]) -> None:
+    """Whether the tokenizer that a file asks for is that of its models, which have one vocabulary.
+
+    Raises:
+        CosetError: It is not.
+    """
+    if source == "union":
+        raise CosetError("tokenizer_source: union: vocabularies are not joined; the models need one vocabulary")
+    models = values.get("models")
+    listed = [m.get("model") for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+    if source is not None and str(source).removeprefix("model:") not in ("base", values.get("base_model"), *listed):
+        raise CosetError(
+            f"tokenizer_source: {source}: none of the models; the first one's tokenizer is kept, as all have one "
+            "vocabulary"
+        )
 
 
 def _without_nothing(value: Any) -> Any:
