@@ -118,6 +118,19 @@ def test_what_of_an_adapter_the_model_does_not_see_is_told(collection, run, tmp_
     )
 
 
+def test_whole_parameters_and_links_are_told_of_a_prediction(collection, run, tmp_path):
+    found = load_lora(collection / "adapters" / "00003")
+    save_peft(replace(found, saved={"head.weight": torch.ones(2, 3)}), tmp_path / "in" / "a")
+    (tmp_path / "in" / "b").symlink_to("a")
+    assert predict(run, tmp_path / "in", tmp_path / "p.csv") == (
+        1,
+        (
+            "links to what has another path, too, are left out: b (is a)",
+            "1 of 1 adapters hold whole parameters, too: they are left out",
+        ),
+    )
+
+
 def test_predictions_that_are_not_finite_are_refused(collection, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     file = tmp_path / "run" / "checkpoint.ckpt"

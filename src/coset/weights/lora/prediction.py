@@ -25,7 +25,7 @@ from coset.weights.lora.data.factors import Factors, Layout, select, stack
 from coset.weights.lora.data.finding import Found, adapters_below
 from coset.weights.lora.data.magnitudes import Magnitudes
 from coset.weights.lora.data.reading import FILES, load_lora
-from coset.weights.lora.data.survey import named
+from coset.weights.lora.data.survey import Facts, beside_factors, named
 from coset.weights.lora.data.writing import check_whole
 from coset.weights.lora.models.fitting import Task, predict
 from coset.weights.lora.models.registry import LORA_MODELS, ModelSizes, Setting
@@ -164,7 +164,7 @@ def predict_adapters(
         raise CosetError(f"{output} exists already and holds no predictions: choose another output")
     single = data.is_file() or any((data / name).is_file() for name in ("adapter_config.json", *FILES))
     found = Found([data], []) if single else adapters_below(data)
-    rows, notes, dora = [], [*found.notes], 0
+    rows, notes, dora, seen = [], [*found.notes], 0, dict[str, Facts]()
     for path in found.paths:
         name = path.name if single else str(path.relative_to(data))
         try:
@@ -180,7 +180,9 @@ def predict_adapters(
             notes.append(f"skipped {error}")
             continue
         notes += said
+        seen[name] = Facts.of(adapter, "")
         dora += any(pair.magnitude is not None for pair in adapter.layers.values())
+    notes += beside_factors(seen)
     if dora and saved.reference is None:
         notes.append(f"the model does not see DoRA's magnitudes, which {dora} of {len(rows)} adapters have")
     table = pd.DataFrame(rows, columns=["id", *(f"prediction_{t}" for t in saved.targets)])
