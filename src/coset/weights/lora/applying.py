@@ -155,7 +155,10 @@ class _Changes:
         self.biases: dict[str, Tensor] = {}
         for layer, pair in adapter.layers.items():
             if pair.kind == "expert":
-                raise CosetError(f"{adapter.name}: experts of one parameter ({layer}) are not applied: merge with PEFT")
+                raise CosetError(
+                    f"{adapter.name}: {layer} is of experts of one parameter, or of one that is no weight "
+                    "(target_parameters): merge with PEFT"
+                )
             self.updates[self._found(f"{layer}.weight")] = pair
             if pair.bias is not None:
                 self.biases[self._found(f"{layer}.bias")] = pair.bias

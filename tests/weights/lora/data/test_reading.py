@@ -8,6 +8,7 @@ from torch import nn
 
 from coset.core.errors import CosetError
 from coset.weights.lora import load_lora, save_kohya, save_peft
+from coset.weights.lora.applying import apply
 
 peft = pytest.importorskip("peft")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -292,6 +293,37 @@ def test_experts_of_one_parameter_are_pairs_of_their_own():
     if found.shape != wanted.shape:
         found = found.mT
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"target_parameters": ["blk.raw"]}, "expert"),
+        ({"target_parameters": ["raw"]}, "expert"),
+        ({"target_parameters": ["blk.weight"]}, "linear"),
+        ({"target_parameters": ["other.raw"], "target_modules": ["blk"]}, "linear"),
+        ({"target_parameters": ["raw"], "target_modules": ["blk"]}, "linear"),
+    ],
+)
+def test_a_parameter_that_is_no_weight_of_its_module_is_not_taken_for_one(config, kind, tmp_path):
+    """PEFT's file names the module alone: which of its parameters it was, the configuration says."""
+    state = {"deep.blk.lora_A.weight": torch.ones(2, 4), "deep.blk.lora_B.weight": torch.ones(4, 2)}
+    read = load_lora(state, {"r": 2, "lora_alpha": 2} | config)
+    assert read.layers["deep.blk"].kind == kind
+    safetensors.save_file({"deep.blk.weight": torch.ones(4, 4)}, tmp_path / "base.safetensors")
+    if kind == "linear":
+        assert apply(read, tmp_path / "base.safetensors", tmp_path / "made.safetensors") == 1
+        return
+    with pytest.raises(
+        CosetError, match=r"deep.blk is of experts .* or of one that is no weight \(target_parameters\)"
+    ):
+        apply(read, tmp_path / "base.safetensors", tmp_path / "made.safetensors")
+
+
+def test_experts_of_alpha_zero_are_zero_updates():
+    state = {"blk.lora_A.weight": torch.ones(6, 4), "blk.lora_B.weight": torch.ones(5, 6)}
+    read = load_lora(state, {"r": 2, "lora_alpha": 0, "target_parameters": ["blk.weight"]})
+    assert [pair.scale for pair in read.layers.values()] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ class LoraPair:
         u: ``[n, r]``, the side of outputs.
         v: ``[m, r]``, the side of inputs.
         scale: s; it may be negative.
-        kind: linear, conv (then m = in * height * width), embedding (n is its dimension, m the vocabulary), or expert.
+        kind: linear, conv (then m = in * height * width), embedding (n is its dimension, m the vocabulary), or expert
+            (one of several in a parameter, or a parameter that is no weight of its module).
         kernel: For conv the shape ``(in, height, width)`` that m stands for.
         magnitude: DoRA's vector ``[n]``, which GL(r) does not move; with it dW is not the whole update.
         bias: Difference of the layer's bias ``[n]``, its scale inside.

@@ -311,7 +311,7 @@ def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tup
     rank, settled = down.size(0), settings.rank(layer)
     if settings.experts() and down.dim() == 2 and settled and rank != settled and rank % settled == 0:
         scale = settings.scale(layer, alpha, settled)
-        return [(s, p, scale is not None) for s, p in _expert_pairs(down, up, rank // settled, scale or 1.0)]
+        return [(s, p, scale is not None) for s, p in _expert_pairs(down, up, rank // settled, scale)]
     if settled is not None and settled != rank:
         raise CosetError(f"{layer} has rank {rank}, but adapter_config.json says {settled}")
     scale = settings.scale(layer, alpha, rank)
@@ -324,7 +324,7 @@ def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tup
     if up.dim() > 2 and math.prod(up.shape[2:]) != 1:
         raise CosetError(f"{layer}: B has a spatial kernel {tuple(up.shape)}; only 1 x 1 is read")
     made = _pair(layer, parts, up.reshape(up.size(0), rank), down.reshape(rank, -1).mT, kernel, scale)
-    return [("", made, scale is not None)]
+    return [("", made if settings.of_weight(layer) else replace(made, kind="expert"), scale is not None)]
 
 
 def _of_rank_zero(down: Tensor, up: Tensor, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -369,10 +369,11 @@ def _magnitude(layer: str, parts: Mapping[str, Tensor], rows: int, kernel: tuple
     raise CosetError(f"{layer}: DoRA magnitudes of shape {shape}; one for each of its {rows} rows was expected")
 
 
-def _expert_pairs(down: Tensor, up: Tensor, experts: int, scale: float) -> list[tuple[str, LoraPair]]:
+def _expert_pairs(down: Tensor, up: Tensor, experts: int, scale: float | None) -> list[tuple[str, LoraPair]]:
     """PEFT stores A as [experts * r, in], experts outermost, and B as [out, r * experts], experts innermost."""
     a = down.reshape(experts, -1, down.size(1))
     b = up.reshape(up.size(0), -1, experts)
+    scale = 1.0 if scale is None else scale
     return [(f".expert{e}", LoraPair(b[:, :, e], a[e].mT, scale, "expert")) for e in range(experts)]
 
 

@@ -122,6 +122,14 @@ class Settings:
         """Whether whole parameters were adapted, which may hold several experts."""
         return bool(self.whole.get("target_parameters"))
 
+    def of_weight(self, layer: str) -> bool:
+        """Whether what was adapted of a module is its weight: ``target_parameters`` may name another parameter."""
+        modules = self.whole.get("target_modules")
+        if isinstance(modules, list | tuple | set) and any(_ends_so(layer, str(module)) for module in modules):
+            return True
+        named = [str(target).rpartition(".") for target in self.whole.get("target_parameters") or []]
+        return all(last == "weight" for place, _, last in named if not place or _ends_so(layer, place))
+
     def obstacles(self) -> list[str]:
         """What makes the update something else than what the tensors say."""
         found = []
@@ -136,6 +144,11 @@ class Settings:
             if config.get("trainable_token_indices"):
                 found.append("trainable_token_indices: rows of the embedding were trained, too")
         return found
+
+
+def _ends_so(layer: str, name: str) -> bool:
+    """As PEFT finds modules by a list of names."""
+    return layer == name or layer.endswith(f".{name}")
 
 
 def _networks(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -52,7 +52,9 @@ def save_peft(adapter: LoraAdapter, folder: Path) -> Path:
     tensors: dict[str, Tensor] = {}
     for name, pair in adapter.layers.items():
         if pair.kind == "expert":
-            raise CosetError(f"{adapter.name}: {name} is one expert of a parameter, which cannot be written for PEFT")
+            raise CosetError(
+                f"{adapter.name}: {name} is of an expert, or of no weight, which cannot be written for PEFT"
+            )
         tensors |= _peft_layer(f"base_model.model.{name}.", pair, biases)
     for name, value in adapter.saved.items():
         layer, _, last = name.rpartition(".")
@@ -250,7 +252,9 @@ def _refuse_beside_factors(adapter: LoraAdapter, form: str) -> None:
         if pair.bias is not None:
             raise CosetError(f"{adapter.name}: {form} has no place for the difference of a bias ({name})")
         if pair.kind == "expert":
-            raise CosetError(f"{adapter.name}: {form} has no place for one expert of a parameter ({name})")
+            raise CosetError(
+                f"{adapter.name}: {form} has no place for an expert, or a parameter that is no weight ({name})"
+            )
 
 
 WRITERS: Registry[Callable[[LoraAdapter, Path], Path]] = Registry("form of adapters")
