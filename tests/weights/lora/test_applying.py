@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from coset.weights.lora import LoraAdapter, LoraPair, load_lora  # noqa: E402
-from coset.weights.lora.applying import apply  # noqa: E402
+from coset.weights.lora.applying import apply, left_behind  # noqa: E402
 from coset.weights.lora.data.naming import canonical  # noqa: E402
 from coset.weights.lora.data.writing import WRITERS, alone, check_whole, save_peft  # noqa: E402
 
@@ -316,6 +316,21 @@ def test_a_folder_of_modules_outside_the_base_is_refused(tmp_path):
     with pytest.raises(CosetError, match=r"names the file '../adapter', which is not in"):
         applied(tmp_path)
     assert not (tmp_path / "made").exists()
+
+
+def test_shards_in_folders_stay_in_them(tmp_path):
+    """Two of one name among them."""
+    tensors = {"one": {"a.weight": torch.ones(4, 4)}, "two": {"b.weight": torch.zeros(4, 4)}}
+    for name, held in tensors.items():
+        (tmp_path / "base" / name).mkdir(parents=True)
+        save_file(held, tmp_path / "base" / name / "x.safetensors")
+    index = {"weight_map": {"a.weight": "one/x.safetensors", "b.weight": "two/x.safetensors"}}
+    (tmp_path / "base" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert apply(square("b"), tmp_path / "base", tmp_path / "made") == 1
+    assert left_behind(tmp_path / "base") == []
+    assert load_file(tmp_path / "made" / "one" / "x.safetensors")["a.weight"].equal(torch.ones(4, 4))
+    assert load_file(tmp_path / "made" / "two" / "x.safetensors")["b.weight"].any()
+    assert json.loads((tmp_path / "made" / "model.safetensors.index.json").read_text()) == index
 
 
 def test_a_base_of_shards_and_a_whole_file_is_refused(tmp_path):

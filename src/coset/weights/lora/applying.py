@@ -64,10 +64,10 @@ def apply(adapter: LoraAdapter, base: Path, output: Path, strength: float = 1.0)
     beside = _beside(base, shards)
     with new_output(output, base.is_dir()) as part:
         for shard in shards:
-            _rewrite(shard, part / shard.name if base.is_dir() else part, changes, tie)
+            _rewrite(shard, part / shard.relative_to(base) if base.is_dir() else part, changes, tie)
         beside.copy(part)
         if tie is not None:
-            _untie(part, tie, names)
+            _untie(part, tie, str(names[tie.embedding].relative_to(base)))
     return len(changes)
 
 
@@ -79,7 +79,9 @@ def left_behind(base: Path) -> list[str]:
 
 def _beside(base: Path, shards: list[Path]) -> Companions:
     """What goes along; with a base of one file nothing does."""
-    return Companions.of(base, {shard.name for shard in shards}) if base.is_dir() else Companions([], [])
+    if not base.is_dir():
+        return Companions([], [])
+    return Companions.of(base, {shard.relative_to(base).parts[0] for shard in shards})
 
 
 class Shards(TypedDict):
@@ -326,16 +328,17 @@ def _rewrite(shard: Path, to: Path, changes: _Changes, tie: Tie | None) -> None:
         if tie is not None and tie.embedding in tensors:
             tensors[tie.head] = changes(tie.head, file.get_tensor(tie.embedding)).contiguous().clone()
         metadata = file.metadata() or {"format": "pt"}
+    to.parent.mkdir(parents=True, exist_ok=True)
     require("safetensors.torch", "weights").save_file(tensors, str(to), metadata=metadata)
 
 
-def _untie(part: Path, tie: Tie, names: Mapping[str, Path]) -> None:
-    """The configuration and the index know that embedding and last map are two."""
+def _untie(part: Path, tie: Tie, shard: str) -> None:
+    """The configuration and the index know that embedding and last map are two, in this shard."""
     config = read_tree(part / "config.json", dict[str, Any])
     write_json(part / "config.json", config | {"tie_word_embeddings": False})
     for index in part.glob("*.safetensors.index.json"):
         listed = read_tree(index, dict[str, Any])
-        write_json(index, listed | {"weight_map": listed["weight_map"] | {tie.head: names[tie.embedding].name}})
+        write_json(index, listed | {"weight_map": listed["weight_map"] | {tie.head: shard}})
 
 
 @contextmanager

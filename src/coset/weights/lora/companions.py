@@ -34,8 +34,8 @@ class Companions:
     left: list[Path]
 
     @classmethod
-    def of(cls, base: Path, shards: Collection[str]) -> Companions:
-        """Those of a folder whose weights are in files of these names.
+    def of(cls, base: Path, weights: Collection[str]) -> Companions:
+        """Those of a folder whose weights are in it, or below it, under these names.
 
         Raises:
             CosetError: A folder that it names is not in it.
@@ -43,7 +43,7 @@ class Companions:
         folders = {base / name for name in _FOLDERS} | _modules(base)
         made = cls([], [])
         for path in sorted(base.iterdir()):
-            if path.name.startswith(".") or path.name in shards:
+            if path.name.startswith(".") or path.name in weights:
                 continue
             taken = path in folders if path.is_dir() else any(path.match(kind) for kind in _READ)
             (made.taken if taken else made.left).append(path)
