@@ -252,7 +252,8 @@ def test_merge_and_apply(coset, tmp_path, monkeypatch):
 def test_settings_that_a_combination_does_not_look_at_are_told(coset, tmp_path, method, given, said):
     for seed in range(2):
         save_peft(one(seed), tmp_path / f"a{seed}")
-    code, _, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", "--method", method, *given)
+    made = ("--output", tmp_path / "made", "--method", method, *given)
+    code, _, err = coset("lora", "merge", tmp_path / "a0", tmp_path / "a1", *made)
     assert code == 0, err
     assert (f"note: {said}\n" in err) if said else "does not look at" not in err
 
