@@ -299,6 +299,134 @@ def test_extrinsics_the_wrong_way_round_are_found_out(world, read):
         )  # fmt: skip
 
 
+# Files that speak against themselves
+
+
+def cotracker(world, **others):
+    return {
+        "pred_tracks": time_first(world.xy)[None], "pred_visibility": time_first(world.visible)[None],
+        "image_size": np.array(SIZE), **others,
+    }  # fmt: skip
+
+
+def test_visibility_in_other_numbers_is_refused(world, read):
+    """A sigmoid above a half is a logit above 0, not above a half."""
+    seen = time_first(world.visible)[None]
+    assert agrees(read(**cotracker(world, pred_visibility=np.where(seen, 255, 0).astype(np.uint8))), world)
+    assert agrees(read(**cotracker(world, pred_visibility=np.where(seen, 1, np.nan))), world)
+    for values in (np.where(seen, 0.4, -0.4), np.where(seen, 1, -1), np.where(seen, 7.0, 0.0)):
+        with pytest.raises(CosetError, match=r"pred_visibility holds .* of logits take the sigmoid"):
+            read(**cotracker(world, pred_visibility=values))
+    tapir = {"tracks": world.xy, "image_size": np.array(SIZE)}
+    assert agrees(read(**tapir, occluded=np.where(world.visible, 0, np.nan)), world)  # unknown is not seen
+    with pytest.raises(CosetError, match="occluded holds -1 to 0"):
+        read(**tapir, occluded=np.where(world.visible, 0, -1))
+    chances = np.where(world.visible, 0.1, 0.9)
+    with pytest.raises(CosetError, match="occlusion lies between 0 and 1: chances or logits"):
+        read(**tapir, occlusion=chances, expected_dist=chances)
+    with pytest.raises(CosetError, match="expected_dist lies between 0 and 1"):
+        read(**tapir, occlusion=10 * chances - 5, expected_dist=chances)
+
+
+def test_exchanged_axes_are_found_out(world, read):
+    seen, hidden = time_first(world.visible), ~time_first(world.visible)
+    for arrays in (
+        cotracker(world, pred_tracks=world.xy[None], pred_visibility=world.visible[None]),
+        {"tracks": time_first(world.xy), "visibles": seen},
+        {"points": time_first(world.xy / SIZE), "occluded": hidden, "image_size": np.array(SIZE)},
+        {"target_points": time_first(world.xy), "occluded": hidden},
+        {"tracks_XYZ": world.inside, "visibility": world.visible, "fx_fy_cx_cy": np.array([FOCAL, FOCAL, 160, 120])},
+        {"trajs_2d": world.xy, "visibs": world.visible},
+    ):
+        with pytest.raises(CosetError, match="points and frames seem to be exchanged in"):
+            read(**arrays)
+    # A camera of every frame tells that time is where it should be, however fast points are.
+    leaping = {"pred_tracks": world.xy[None], "pred_visibility": world.visible[None]}
+    assert read(**leaping, Ks_all=np.repeat(K[None], 30, 0)).frames == 30
+
+
+def test_tracks_outside_the_picture_are_refused(world, read):
+    for size in ((160, 120), (240, 320)):
+        with pytest.raises(CosetError, match=rf"lies outside the picture of {size[0]} x {size[1]}"):
+            read(**cotracker(world, image_size=np.array(size)))
+    with pytest.raises(CosetError, match="all points lie within"):
+        read(**cotracker(world, pred_tracks=time_first(2 * world.xy / SIZE - 1)[None]))
+    for size in ([0.5, 0.5], [np.inf, 240], [np.nan, 240]):
+        with pytest.raises(CosetError, match="expected width and height in pixels"):
+            read(**cotracker(world, image_size=np.array(size)))
+    arrays = {**cotracker(world), "width": np.array("wide"), "height": np.array("high")}
+    del arrays["image_size"]
+    with pytest.raises(CosetError, match="width has type"):
+        read(**arrays)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (K.T, "expected rows fx, 0, cx"),
+        (K + [[0, 40, 0], [0, 0, 0], [0, 0, 0]], "expected rows fx, 0, cx"),
+        (np.linalg.inv(K), "the principal point .* lies outside pictures of 320 x 240"),
+        (K * [[4], [4], [1]], r"the principal point \(640, 480\) lies outside pictures of 320 x 240"),
+        (K / [[320], [320], [1]], "a focal length of 0.9375 is that of no lens for pictures of 320 x 240"),
+    ],
+)
+def test_intrinsics_of_other_pictures_are_refused(world, read, matrix, message):
+    for arrays in ({"Ks_all": np.repeat(matrix[None], 9, 0)}, {"intrinsics": matrix}):
+        with pytest.raises(CosetError, match=message):
+            read(**cotracker(world, **arrays))
+
+
+def test_pixels_that_are_nearly_square_are_made_square(world, read):
+    """Four per cent between fx and fy are two per cent of every place, if their mean stands for both."""
+    wide = world.xy * [1.04, 1]
+    matrix = K * [[1.04], [1], [1]]
+    for intrinsics in (matrix, np.array([1.04 * FOCAL, FOCAL, 1.04 * 160, 120])):
+        found = read(
+            pred_tracks=time_first(wide)[None], pred_visibility=time_first(world.visible)[None], intrinsics=intrinsics
+        )
+        expected = np.where(world.visible[..., None], (world.xy - [160, 120]) / FOCAL, 0)
+        assert np.allclose(found.tensor()[..., :2].numpy(), expected, atol=1e-6)
+        assert found.intrinsics.source == "mean of the file's"
+
+
+def test_cameras_the_other_way_round_are_found_out(world, read):
+    inverse = np.linalg.inv(world.extrinsics)
+    rest = {"Ks_all": np.repeat(K[None], 9, 0), "GT_depth_tracks_all": time_first(world.inside[..., 2])[None]}
+    assert read(**cotracker(world, **rest, Ms_all=world.extrinsics)).truth is not None
+    with pytest.raises(CosetError, match="expected matrices from the world to the camera"):
+        read(**cotracker(world, **rest, Ms_all=inverse))
+    odyssey = {
+        "trajs_2d": time_first(world.xy), "trajs_3d": time_first(world.points), "visibs": time_first(world.visible),
+    }  # fmt: skip
+    with pytest.raises(CosetError, match="do not bring trajs_3d to trajs_2d"):
+        read(**odyssey, intrinsics=np.repeat(K[None], 9, 0), extrinsics=inverse)
+    with pytest.raises(CosetError, match="do not bring trajs_3d to trajs_2d"):  # those of pictures twice as large
+        read(**odyssey, intrinsics=np.repeat(K[None] * [[2], [2], [1]], 9, 0), extrinsics=world.extrinsics)
+
+
+def test_depths_without_end_are_not_known(world, read):
+    depth = time_first(world.inside[..., 2]).copy()
+    depth[:, 7], depth[:, 8] = np.inf, np.nan
+    found = read(**cotracker(world, GT_depth_tracks_all=depth[None])).truth.depth
+    assert (found[7:9] == 0).all()
+    assert np.allclose(found[9:], world.inside[9:, :, 2])
+
+
+def test_clocks_and_colours(world, read):
+    assert read(**cotracker(world, rate=np.array([30.0]))).rate == 30
+    for rate in (0.0, -5.0, np.nan, np.inf):
+        with pytest.raises(CosetError, match="expected frames a second"):
+            read(**cotracker(world, rate=np.array(rate)))
+    with pytest.raises(CosetError, match="expected one number"):
+        read(**cotracker(world, rate=np.array([30.0, 25.0])))
+    with pytest.raises(CosetError, match="expected 9 seconds that grow"):
+        read(**cotracker(world, times=np.append(np.arange(8.0), np.inf)))
+    assert read(**cotracker(world, colours=np.full((30, 3), 255))).colours.max() == 255
+    for colour in (0.5, 256.0, -1.0, np.nan):
+        with pytest.raises(CosetError, match="expected red, green, blue of 0 to 255"):
+            read(**cotracker(world, colours=np.full((30, 3), colour)))
+
+
 # Mistakes
 
 SOME = {"pred_tracks": np.ones((1, 4, 30, 2)), "pred_visibility": np.ones((1, 4, 30))}
@@ -325,6 +453,8 @@ SOME = {"pred_tracks": np.ones((1, 4, 30, 2)), "pred_visibility": np.ones((1, 4,
             "GT_depth_tracks_all has shape (1, 30, 4); expected (4, 30)",
         ),
         ({"tracks": np.ones((30, 4, 2), bool), "visibles": np.ones((30, 4))}, "tracks holds bool; expected numbers"),
+        ({**SOME, "pred_visibility": np.full((1, 4, 30), "seen")}, "pred_visibility has type <U4; numbers"),
+        ({"tracks": np.ones((0, 4, 2)), "visibles": np.ones((0, 4))}, "tracks has shape (0, 4, 2); expected"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_in_one_line(read, arrays, message):

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from coset.core.errors import CosetError
 from coset.core.outside import ArrayArchive
 
-NUMBERS = "biufUS"
+NUMBERS = "biuf"
 
 
 class ArrayFile:
@@ -26,6 +26,23 @@ class ArrayFile:
             raise CosetError(f"{self.path}: {name} has type {values.dtype}; numbers were expected")
         return values
 
+    def text(self, name: str) -> str:
+        """A word."""
+        return str(self._archive.read(name))
+
+    def number(self, name: str) -> float | None:
+        """A number, also one in an array of its own; None if there is none of this name.
+
+        Raises:
+            CosetError: There are several, or none.
+        """
+        if name not in self.names:
+            return None
+        values = self[name]
+        if values.size != 1:
+            raise CosetError(f"{self.path}: {name} has shape {values.shape}; expected one number")
+        return float(values.reshape(-1)[0])
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Of an array of any kind; it is not read."""
         return self._archive.shape(name)
@@ -38,11 +55,11 @@ class ArrayFile:
         """An array of places in the plane or in space, an axis of batches in front taken away.
 
         Raises:
-            CosetError: It has another shape, or holds no numbers.
+            CosetError: It has another shape, is empty, or holds no numbers.
         """
         values = self[name]
         inner = values[0] if values.ndim == 4 and values.shape[0] == 1 else values
-        if inner.ndim != 3 or inner.shape[-1] != last:
+        if inner.ndim != 3 or inner.shape[-1] != last or not inner.size:
             raise CosetError(f"{self.path}: {name} has shape {values.shape}; expected {expected}")
         if inner.dtype.kind not in "fiu":
             raise CosetError(f"{self.path}: {name} holds {inner.dtype}; expected numbers")
@@ -62,8 +79,21 @@ class ArrayFile:
         return values.reshape(shape)
 
     def flags(
-        self, name: str, shape: tuple[int, int], expected: tuple[int, ...] | None = None
+        self, name: str, shape: tuple[int, int], expected: tuple[int, ...] | None = None, unknown: bool = False
     ) -> Bool[np.ndarray, "first second"]:  # fmt: skip
-        """As :meth:`by_frame`, of booleans, of 0 and 1, or of probabilities."""
+        """As :meth:`by_frame`, of booleans, of 0 and 1 (or 255), or of probabilities; ``unknown`` where it holds NaN.
+
+        Raises:
+            CosetError: It has another shape, or holds other numbers: logits, or marks of its own.
+        """
         values = self.by_frame(name, shape, expected)
-        return values if values.dtype == bool else np.nan_to_num(values.astype(float)) > 0.5
+        if values.dtype == bool:
+            return values
+        known = np.isfinite(values)
+        told = values[known]
+        if not (((told >= 0) & (told <= 1)).all() or np.isin(told, (0, 255)).all()):
+            raise CosetError(
+                f"{self.path}: {name} holds {told.min():g} to {told.max():g}; expected true and false, 0 and 1, or "
+                "probabilities; of logits take the sigmoid"
+            )
+        return np.where(known, values > 0.5, unknown)

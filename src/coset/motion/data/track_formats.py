@@ -28,9 +28,16 @@ from coset.motion.data.truth import Truth, cameras_of, moving_points
 
 SHARES = 1.5  # largest coordinate up to which tracks are shares of the picture, not pixels
 CLEARER = 3.0  # times that a step along time must be below one along points to tell which axis is which
+LEAP = 0.05  # of the extent of all points: a step along time above it is none of a video
+INSIDE = 0.9  # share of what is visible that lies in the picture, or nearly
+NEAR = 0.02  # of the picture's size around it, in which trackers put points that leave it
+SKEW = 0.01  # of the focal length, above which pixels are no rectangles
+ASTRAY = 0.05  # of the picture's size: distance of a projected place from its track that shows a wrong camera
 MASKED = 0.8  # share of frames that the test set of TracksTo4D asks a moving point to be on the mask (40 of 50)
 LENGTHS = {"intrinsics": (3, True), "extrinsics": (3, True), "video": (4, True), "queries": (2, False)}
 """Arrays with a row a frame (or else a point), and their number of axes without one of batches."""
+CAMERAS = {"Ks_all": 3, "Ms_all": 3, "intrinsics": 3, "extrinsics": 3, "extrinsics_w2c": 3, "video": 4}
+"""Arrays with a row a frame in forms whose axes are known, and their number of axes without one of batches."""
 
 
 class RawTracks(NamedTuple):
@@ -66,7 +73,10 @@ def read_tracks(file: ArrayFile) -> RawTracks:
                 raw = raw._replace(matrices=_matrices(file, "intrinsics", raw.xy.shape[1]))
             if "started_at" in file:
                 raw = raw._replace(started_at=_started(file["started_at"], len(raw.xy), file.path))
-            return raw._replace(size=_size(file) or raw.size)
+            raw = raw._replace(size=_size(file) or raw.size)
+            _check_axes(file, name, raw)
+            _check_picture(file, raw)
+            return raw
     have = ", ".join(file.names) or "nothing"
     raise CosetError(
         f"{file.path} holds {have}; expected pred_tracks and pred_visibility, or tracks and visibles, or a form known "
@@ -93,11 +103,16 @@ def _truth_of_test_set(file: ArrayFile, visible: Bool[np.ndarray, "points frames
     if "Ms_all" in file:
         rotations, positions = _cameras(file, "Ms_all", frames)
     if "GT_depth_tracks_all" in file:
-        depth = np.nan_to_num(file.by_frame("GT_depth_tracks_all", (frames, points)).T.astype(float))
+        depth = _known_depth(file.by_frame("GT_depth_tracks_all", (frames, points)).T.astype(float))
     if "GT_mask_tracks_all" in file:
         mask = file.by_frame("GT_mask_tracks_all", (frames, points)).T
         moving = (np.nan_to_num(mask.astype(float)) > 0).sum(1) > MASKED * frames
     return Truth(depth, rotations, positions, moving)
+
+
+def _known_depth(depth: Float[np.ndarray, "points frames"]) -> Float[np.ndarray, "points frames"]:
+    """With 0 where it is not known: rendered skies have an infinite depth, sensors give NaN."""
+    return np.where(np.isfinite(depth), depth, 0.0)
 
 
 def _tapir(file: ArrayFile) -> RawTracks:
@@ -106,7 +121,7 @@ def _tapir(file: ArrayFile) -> RawTracks:
     if "visibles" in file:
         return RawTracks(xy, file.flags("visibles", shape))
     if "occluded" in file:
-        return RawTracks(xy, ~file.flags("occluded", shape))
+        return RawTracks(xy, ~file.flags("occluded", shape, unknown=True))
     if "occlusion" in file:
         return RawTracks(xy, _seen_by_logits(file, shape))
     if "visibility" in file:
@@ -125,6 +140,12 @@ def _seen_by_logits(file: ArrayFile, shape: tuple[int, int]) -> Bool[np.ndarray,
     occlusion = file.by_frame("occlusion", shape)
     if "expected_dist" in file:
         doubt = file.by_frame("expected_dist", shape)
+        for name, values in (("occlusion", occlusion), ("expected_dist", doubt)):
+            if values.any() and (values >= 0).all() and (values <= 1).all():
+                raise CosetError(
+                    f"{file.path}: {name} lies between 0 and 1: chances or logits? Save visibles (points, frames), "
+                    "true where a point is seen"
+                )
         return _sigmoid(-occlusion) * _sigmoid(-doubt) > 0.5
     if np.isin(occlusion, (0, 1)).all():
         return occlusion == 0
@@ -140,7 +161,7 @@ def _tapvid(file: ArrayFile) -> RawTracks:
     shares = file.places("points", "(points, frames, 2)")
     if "occluded" not in file:
         raise CosetError(f"{file.path} has points but no occluded (points, frames)")
-    visible = ~file.flags("occluded", shares.shape[:2])
+    visible = ~file.flags("occluded", shares.shape[:2], unknown=True)
     started = _query_frames(file, "query_points", len(shares), column=0)
     if _largest(shares, visible) > SHARES:
         return RawTracks(shares, visible, started_at=started)
@@ -156,7 +177,7 @@ def _kubric(file: ArrayFile) -> RawTracks:
     xy = file.places("target_points", "(points, frames, 2)")
     if "occluded" not in file:
         raise CosetError(f"{file.path} has target_points but no occluded (points, frames)")
-    visible = ~file.flags("occluded", xy.shape[:2])
+    visible = ~file.flags("occluded", xy.shape[:2], unknown=True)
     return RawTracks(xy, visible, started_at=_query_frames(file, "query_points", len(xy), column=0))
 
 
@@ -174,7 +195,7 @@ def _tapvid_3d(file: ArrayFile) -> RawTracks:
         rotations, positions = _cameras(file, "extrinsics_w2c", inside.shape[1])
         world = np.einsum("nij,pnj->pni", rotations, inside) + positions
         moving = moving_points(world, visible, inside[..., 2])
-    truth = Truth(np.nan_to_num(inside[..., 2]), rotations, positions, moving)
+    truth = Truth(_known_depth(inside[..., 2]), rotations, positions, moving)
     started = _query_frames(file, "queries_xyt", len(inside), column=2)
     return RawTracks(_pixels(inside, matrix[None]), visible, matrix, None, started, truth)
 
@@ -192,8 +213,17 @@ def _point_odyssey(file: ArrayFile) -> RawTracks:
         return RawTracks(xy, visible, matrices)
     world = file.places("trajs_3d", "(frames, points, 3)", 3).transpose(1, 0, 2)
     rotations, positions = _cameras(file, "extrinsics", xy.shape[1])
+    if matrices is not None:
+        inside = np.einsum("nji,pnj->pni", rotations, world - positions)
+        away = np.linalg.norm(_pixels(inside, matrices) - xy, axis=-1)[visible]
+        away = np.where(np.isfinite(away), away, np.inf)
+        if len(away) and np.median(away) > ASTRAY * max(_picture(file, matrices)):
+            raise CosetError(
+                f"{file.path}: extrinsics and intrinsics do not bring trajs_3d to trajs_2d; expected matrices from the "
+                "world to the camera (frames, 4, 4), and intrinsics in pixels of trajs_2d"
+            )
     depth = np.where(known, np.einsum("pni,ni->pn", world - positions, rotations[:, :, 2]), 0)
-    truth = Truth(np.nan_to_num(depth), rotations, positions, moving_points(world, known, depth))
+    truth = Truth(_known_depth(depth), rotations, positions, moving_points(world, known, depth))
     return RawTracks(xy, visible, matrices, truth=truth)
 
 
@@ -218,8 +248,11 @@ def _spatial_tracker(file: ArrayFile) -> RawTracks:
     if "extrinsics" in file:
         rotations, positions = _cameras(file, "extrinsics", frames)
         inside = np.einsum("nji,pnj->pni", rotations, coords - positions)
-        xy = _pixels(inside, matrices)
-        if _share_inside(xy, visible & (inside[..., 2] > 0), visible, _picture(file, matrices)) < 0.5:
+        xy, picture = _pixels(inside, matrices), _picture(file, matrices)
+        share = _share_inside(xy, visible & (inside[..., 2] > 0), visible, picture)
+        behind = np.einsum("nij,pnj->pni", rotations, coords) + positions
+        other = _share_inside(_pixels(behind, matrices), visible & (behind[..., 2] > 0), visible, picture)
+        if share < 0.5 or share < min(other, INSIDE):
             raise CosetError(
                 f"{file.path}: extrinsics bring most coords out of the picture; expected matrices from the world to "
                 "the camera (frames, 4, 4)"
@@ -286,10 +319,54 @@ def _frames_first(
     )
 
 
+def _check_axes(file: ArrayFile, name: str, raw: RawTracks) -> None:
+    """Refuse tracks whose axes are exchanged: points that leap from frame to frame and lie close to one another.
+
+    Raises:
+        CosetError: It looks like that, and no other array has as many rows as there are frames.
+    """
+    points, frames = raw.visible.shape
+    for other, axes in CAMERAS.items():
+        shape = file.shape(other) if other in file else ()
+        if len(shape) >= axes and shape[-axes] == frames != points:
+            return
+    along, across = _step(raw.xy, raw.visible), _step(raw.xy.swapaxes(0, 1), raw.visible.T)
+    seen = raw.xy[raw.visible & np.isfinite(raw.xy).all(-1)]
+    if not len(seen) or not np.isfinite(along):
+        return
+    low, high = np.quantile(seen, (0.05, 0.95), axis=0)
+    if across * CLEARER < along and along > LEAP * np.linalg.norm(high - low):
+        raise CosetError(
+            f"{file.path}: points and frames seem to be exchanged in {name}: as it is, {points} points leap by "
+            f"{along:.0f} pixels from each of {frames} frames to the next and lie {across:.0f} apart in one; exchange "
+            "its axes, and those of the array that says where points are visible"
+        )
+
+
+def _check_picture(file: ArrayFile, raw: RawTracks) -> None:
+    """Refuse tracks of which much lies outside the picture.
+
+    Raises:
+        CosetError: The size is told, and more than a tenth of what is visible lies outside; or all but nothing would
+            lie inside with width and height exchanged, and does not.
+    """
+    there = raw.visible & np.isfinite(raw.xy).all(-1)
+    if raw.size is None or not there.any():
+        return
+    (width, height), share = raw.size, _share_inside(raw.xy, there, there, raw.size)
+    near, other = (_share_inside(raw.xy, there, there, size, NEAR) for size in (raw.size, raw.size[::-1]))
+    if share < INSIDE or (near < 1 - NEAR and other > 1 - NEAR / 4):
+        raise CosetError(
+            f"{file.path}: {100 * (1 - near):.0f} % of what is visible lies outside the picture of {width} x {height}; "
+            "expected x before y in pixels of that picture, and image_size (width, height)"
+        )
+
+
 def _step(xy: Float[np.ndarray, "rows steps 2"], visible: Bool[np.ndarray, "rows steps"]) -> float:
     """Median distance from one entry of a row to the next, where both are visible; infinite if there is none."""
     both = visible[:, 1:] & visible[:, :-1]
-    return float(np.median(np.linalg.norm(np.diff(xy, axis=1)[both], axis=-1))) if both.any() else np.inf
+    steps = np.diff(np.where(visible[..., None], xy, 0), axis=1)[both]
+    return float(np.median(np.linalg.norm(steps, axis=-1))) if both.any() else np.inf
 
 
 def _matrices(file: ArrayFile, name: str, frames: int) -> np.ndarray | None:
@@ -304,8 +381,21 @@ def _matrices(file: ArrayFile, name: str, frames: int) -> np.ndarray | None:
     inner = values[0] if values.ndim == 4 and values.shape[0] == 1 else values
     if inner.shape[-2:] != (3, 3) or inner.ndim > 3 or (inner.ndim == 3 and len(inner) < frames):
         raise CosetError(f"{file.path}: {name} has shape {values.shape}; expected ({frames}, 3, 3)")
+    check_pinholes(inner, f"{file.path}: {name}")
     inner = inner.astype(float)
     return inner[:frames] if inner.ndim == 3 else inner
+
+
+def check_pinholes(matrices: Float[np.ndarray, "*frames 3 3"], where: str) -> None:
+    """Refuse matrices that are no (fx, 0, cx), (0, fy, cy), (0, 0, 1).
+
+    Raises:
+        CosetError: One of them is transposed, inverted, has another last row, or pixels that are no rectangles.
+    """
+    for matrix in matrices.reshape(-1, 3, 3).astype(float):
+        skew, zeros = abs(matrix[0, 1]), np.abs(matrix[[1, 2, 2], [0, 0, 1]])
+        if np.isfinite(matrix).all() and (skew > SKEW * abs(matrix[0, 0]) or (zeros > SKEW).any()):
+            raise CosetError(f"{where}: {matrix.tolist()}; expected rows fx, 0, cx, then 0, fy, cy, then 0, 0, 1")
 
 
 def _cameras(
@@ -354,15 +444,17 @@ def _size(file: ArrayFile) -> tuple[int, int] | None:
     """Width and height, from image_size, height and width, a video or depths.
 
     Raises:
-        CosetError: image_size is no size.
+        CosetError: image_size, or width and height, are no size.
     """
+    told = None
     if "image_size" in file:
-        size = file["image_size"].reshape(-1)
-        if size.shape != (2,) or size.dtype.kind not in "iuf" or not (size > 0).all():
-            raise CosetError(f"{file.path}: image_size is {size.tolist()}; expected width and height in pixels")
-        return int(size[0]), int(size[1])
-    if "width" in file and "height" in file:
-        return int(file["width"].reshape(-1)[0]), int(file["height"].reshape(-1)[0])
+        told = file["image_size"].reshape(-1)
+    elif "width" in file and "height" in file:
+        told = np.concatenate([file["width"].reshape(-1)[:1], file["height"].reshape(-1)[:1]])
+    if told is not None:
+        if told.shape != (2,) or not (np.isfinite(told) & (told >= 2)).all():
+            raise CosetError(f"{file.path}: image_size is {told.tolist()}; expected width and height in pixels")
+        return int(told[0]), int(told[1])
     for name in ("video", "depths"):
         shape = file.shape(name) if name in file else ()
         if len(shape) >= 4 and shape[-1] in (1, 3, 4):

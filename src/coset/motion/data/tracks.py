@@ -19,10 +19,14 @@ from coset.core.errors import CosetError
 from coset.core.files import takes_paths, write_bytes
 from coset.core.outside import array_archive
 from coset.motion.data.array_file import ArrayFile
-from coset.motion.data.track_formats import SHARES, read_tracks
-from coset.motion.data.truth import Truth
+from coset.motion.data.track_formats import SHARES, RawTracks, check_pinholes, read_tracks
+from coset.motion.data.truth import Truth, other_way_round
 
 LEAST_FRAMES, LEAST_POINTS = 3, 20
+WIDEST, NARROWEST = 0.05, 100.0  # focal lengths over the mean of width and height beyond which a lens is a mistake
+SAME = 1e-3  # of the focal length, within which cameras are the same but for rounding
+MEAN = "mean of the file's"
+"""Source of a camera in place of several, or of pixels that are not square, to whose pixels tracks were brought."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Intrinsics:
         """
         k = np.asarray(value, dtype=float)
         if k.shape == (3, 3):
+            check_pinholes(k, "intrinsics")
             fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
         elif k.shape == (4,):
             fx, fy, cx, cy = k
@@ -75,6 +80,19 @@ class Intrinsics:
         if abs(fx - fy) > 0.05 * fx:
             raise CosetError(f"intrinsics with fx={fx:g} and fy={fy:g}: pixels must be square (within 5 %)")
         return cls(float(fx + fy) / 2, float(cx), float(cy))
+
+    def checked(self, size: tuple[int, int], where: str) -> Intrinsics:
+        """These intrinsics, if they may be those of pictures of a size.
+
+        Raises:
+            CosetError: The principal point lies outside, or no lens has such a focal length.
+        """
+        (width, height), of = size, f"pictures of {size[0]} x {size[1]}; expected pixels of these pictures"
+        if not (0 < self.cx < width and 0 < self.cy < height):
+            raise CosetError(f"{where}: the principal point ({self.cx:g}, {self.cy:g}) lies outside {of}")
+        if not WIDEST <= self.focal / ((width + height) / 2) <= NARROWEST:
+            raise CosetError(f"{where}: a focal length of {self.focal:g} is that of no lens for {of}")
+        return self
 
     def straight(self, bent: Float[np.ndarray, "*batch 2"], rounds: int = 20) -> Float[np.ndarray, "*batch 2"]:
         """Normalised coordinates without the lens's distortion, by fixed-point iteration."""
@@ -240,31 +258,83 @@ def load(path: Path, intrinsics: Intrinsics | None = None) -> Tracks:
 
 def _tracks_of(file: ArrayFile, given: Intrinsics | None) -> Tracks:
     raw = read_tracks(file)
-    xy, k, path = raw.xy, given, file.path
-    ours = "intrinsics_source" in file
-    if k is None and raw.matrices is not None and not ours:
-        xy, k = one_pinhole(xy, raw.matrices, path)
-    elif k is None and "intrinsics" in file:
-        radial = float(file["intrinsics_radial"]) if "intrinsics_radial" in file else 0.0
-        source = str(file["intrinsics_source"]) if ours else "file"
-        k = replace(Intrinsics.parse(file["intrinsics"]), source=source, radial=radial)
+    path = file.path
+    xy, k = (raw.xy, given) if given is not None else _camera_of(file, raw)
     size = raw.size or _size(xy, raw.visible, k, path)
-    colours = file.get("colours")
-    if colours is not None and colours.shape != (len(xy), 3):
-        raise CosetError(f"{path}: colours has shape {colours.shape}; expected ({len(xy)}, 3)")
-    times = file.get("times")
-    if times is not None and (times.shape != (xy.shape[1],) or not (np.diff(times) > 0).all()):
-        raise CosetError(f"{path}: times has shape {times.shape}; expected {xy.shape[1]} seconds that grow")
-    rate = float(file["rate"]) if "rate" in file and file.shape("rate") == () else 20.0
+    if k is not None:
+        k = k.checked(size, f"{path}: intrinsics" if given is None else "intrinsics")
     seen = np.abs(xy[raw.visible & np.isfinite(xy).all(-1)])
-    if raw.size is None and len(seen) and seen.max() <= SHARES:
+    if len(seen) and seen.max() <= SHARES:
         raise CosetError(
             f"{path}: all points lie within {SHARES} pixels of the corner; shares of the picture are named points, "
             "with occluded and image_size"
         )
+    if (
+        raw.truth is not None
+        and k is not None
+        and other_way_round(raw.truth, (xy - [k.cx, k.cy]) / k.focal, raw.visible)
+    ):
+        raise CosetError(
+            f"{path}: with cameras the other way round, points stand still three times better; expected matrices from "
+            "the world to the camera"
+        )
     started = raw.visible.argmax(1).astype(np.int64) if raw.started_at is None else raw.started_at
     lens, known = k or Intrinsics.assumed(*size), raw.size is not None
-    return Tracks(xy, raw.visible, size, started, lens, rate, colours, raw.truth, times, known)
+    rate, times = _clock(file, xy.shape[1])
+    return Tracks(xy, raw.visible, size, started, lens, rate, _colours(file, len(xy)), raw.truth, times, known)
+
+
+def _camera_of(file: ArrayFile, raw: RawTracks) -> tuple[Float[np.ndarray, "points frames 2"], Intrinsics | None]:
+    """Tracks and camera of a file; pixels are brought to one pinhole where there are several, or none are square."""
+    ours = "intrinsics_source" in file
+    if raw.matrices is not None and not ours:
+        return one_pinhole(raw.xy, raw.matrices, file.path)
+    if "intrinsics" not in file:
+        return raw.xy, None
+    try:
+        k = Intrinsics.parse(file["intrinsics"])
+    except CosetError as error:
+        raise CosetError(f"{file.path}: {error}") from error
+    if ours:
+        return raw.xy, replace(k, source=file.text("intrinsics_source"), radial=file.number("intrinsics_radial") or 0.0)
+    matrix, numbers = k.matrix(), file["intrinsics"].astype(float)
+    if numbers.size > 3:
+        matrix[[0, 1], [0, 1]] = numbers[:2] if numbers.ndim == 1 else numbers[[0, 1], [0, 1]]
+    return one_pinhole(raw.xy, matrix, file.path)
+
+
+def _clock(file: ArrayFile, frames: int) -> tuple[float, Float[np.ndarray, " frames"] | None]:
+    """Frames a second, and the seconds of each if they are told.
+
+    Raises:
+        CosetError: The rate is no positive number, or the seconds do not grow.
+    """
+    rate, times = file.number("rate"), file.get("times")
+    if rate is not None and not (np.isfinite(rate) and rate > 0):
+        raise CosetError(f"{file.path}: rate is {rate:g}; expected frames a second")
+    if times is not None and (
+        times.shape != (frames,) or not (np.isfinite(times).all() and (np.diff(times) > 0).all())
+    ):
+        raise CosetError(f"{file.path}: times has shape {times.shape}; expected {frames} seconds that grow")
+    return 20.0 if rate is None else rate, times
+
+
+def _colours(file: ArrayFile, points: int) -> Num[np.ndarray, "points 3"] | None:
+    """Colours of points, if the file has them.
+
+    Raises:
+        CosetError: They have another shape, or are no numbers of 0 to 255.
+    """
+    colours = file.get("colours")
+    if colours is None:
+        return None
+    if colours.shape != (points, 3):
+        raise CosetError(f"{file.path}: colours has shape {colours.shape}; expected ({points}, 3)")
+    shares = bool((colours != np.round(colours)).any() and (colours <= 1).all())
+    if shares or not ((colours >= 0) & (colours <= 255)).all():
+        low, high = colours.min(), colours.max()
+        raise CosetError(f"{file.path}: colours holds {low:g} to {high:g}; expected red, green, blue of 0 to 255")
+    return colours
 
 
 @takes_paths
@@ -283,6 +353,8 @@ def one_pinhole(
     k = Intrinsics(float(focal.mean()), float(centre[:, 0].mean()), float(centre[:, 1].mean()), "file")
     if np.array_equal(focal, np.full_like(focal, k.focal)) and np.array_equal(centre, centre[:1].repeat(len(each), 0)):
         return xy, k
+    if max(np.ptp(focal) / k.focal, np.ptp(centre, 0).max() / k.focal) > SAME:
+        k = replace(k, source=MEAN)
     return (xy - centre) / focal * k.focal + np.array([k.cx, k.cy]), k
 
 

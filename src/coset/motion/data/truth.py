@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+CLEARER = 3.0  # times that still points must stray less under inverted cameras to show that these are meant
+STRAYS = 0.02  # of their depth: what is below says nothing of how cameras are meant
 MOVES = 0.01  # of the median depth: travel beyond which a point of a test set counts as moving
 
 
@@ -71,3 +73,44 @@ def moving_points(
     travel = np.where(known, np.linalg.norm(world - mean[:, None], axis=-1), 0).max(1)
     near = np.abs(depth[known])
     return travel > MOVES * (np.median(near) if len(near) else np.inf)
+
+
+def other_way_round(
+    truth: Truth, flat: Float[np.ndarray, "points frames 2"], visible: Bool[np.ndarray, "points frames"]
+) -> bool:
+    """Whether cameras are from the camera to the world: the median point then stands stiller under their inverses.
+
+    Args:
+        truth: With depths and cameras; without, nothing is said.
+        flat: Where points are seen, in normalised coordinates.
+        visible: Observations that count.
+    """
+    if truth.depth is None or truth.rotations is None or truth.positions is None:
+        return False
+    known = visible & (truth.depth > 0) & np.isfinite(flat).all(-1)
+    rows = known.sum(1) >= 3
+    if not rows.any():
+        return False
+    known, depth = known[rows], np.where(known, truth.depth, 0.0)[rows]
+    inside = (
+        np.concatenate([np.where(known[..., None], flat[rows], 0.0), np.ones((*known.shape, 1))], -1) * depth[..., None]
+    )
+    turn = truth.rotations.transpose(0, 2, 1)
+    inverse = -np.einsum("nij,nj->ni", turn, truth.positions)
+    as_told, inverted = (
+        _strays(np.einsum("nij,pnj->pni", r, inside) + t, known, depth)
+        for r, t in ((truth.rotations, truth.positions), (turn, inverse))
+    )
+    return as_told > max(STRAYS, CLEARER * inverted)
+
+
+def _strays(
+    world: Float[np.ndarray, "points frames 3"],
+    known: Bool[np.ndarray, "points frames"],
+    depth: Float[np.ndarray, "points frames"],
+) -> float:
+    """Median over points of how far they are from their mean place, in the mean, over their mean depth."""
+    count = known.sum(1)
+    mean = np.where(known[..., None], world, 0).sum(1) / count[:, None]
+    away = np.where(known, np.linalg.norm(world - mean[:, None], axis=-1), 0).sum(1) / count
+    return float(np.median(away / (depth.sum(1) / count)))
