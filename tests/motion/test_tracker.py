@@ -130,6 +130,17 @@ def test_a_folder_of_pictures_is_a_video(tmp_path):
     assert "f15.png first" in read.damage
 
 
+def test_pictures_of_another_size_are_left_out_with_their_time(tmp_path):
+    pictures = gliding(6).frames
+    for n, picture in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), picture[::2, ::2] if n in (0, 3) else picture)
+    video = read_video(tmp_path)
+    assert (video.frames == pictures[[1, 2, 4, 5]][..., ::-1]).all()
+    assert video.times == pytest.approx(np.array([0, 1, 3, 4]) / 20)
+    assert "2 pictures" in video.damage
+    assert "0.png first" in video.damage
+
+
 def test_uneven_times_are_kept_and_even_ones_are_not():
     assert uneven(np.arange(5) / 30) is None
     assert uneven(np.array([0.0, 0.1, 0.1, 0.2])) is None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -99,6 +100,7 @@ def read_video(path: Path, most_frames: int | None = None, stride: int = 1, long
 
     A video is turned as its rotation flag says, and keeps the times of its frames if they are uneven. The pictures of a
     folder are taken in the order of their names (numbers in them count as numbers), turned as their EXIF tag says.
+    Those of another size than most are left out, and leave a gap in time.
 
     Args:
         path: Video, or folder of pictures.
@@ -160,30 +162,32 @@ def uneven(times: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"] 
 def _read_pictures(folder: Path, most_frames: int | None, stride: int, longest_side: int) -> Video:
     cv2 = require("cv2", "motion")
     names = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file()]
-    names = sorted(names, key=lambda path: [(w.isdigit(), int(w) if w.isdigit() else w) for w in _words(path.stem)])
+    names = sorted(names, key=lambda path: [(w.isdecimal(), int(w) if w.isdecimal() else w) for w in _words(path.stem)])
     if not names:
         raise CosetError(f"{folder}: no pictures in this folder; frames end in {', '.join(PICTURES)}")
     frames: list[np.ndarray] = []
-    left_out, scale = [], 1.0
-    for name in names[::stride][:most_frames]:
+    read, damaged, scale = [], [], 1.0
+    for number, name in enumerate(names[::stride][:most_frames]):
         frame = cv2.imread(str(name), cv2.IMREAD_COLOR)
-        if frame is not None:
-            fit = min(1.0, longest_side / max(frame.shape[:2]))
-            frame, scale = _fitted(cv2, frame, fit), scale if frames else fit
-        if frame is None or (frames and frame.shape != frames[0].shape):
-            left_out.append(name.name)
+        if frame is None:
+            damaged.append(number)
             continue
-        frames.append(frame)
+        scale = min(1.0, longest_side / max(frame.shape[:2]))
+        frames.append(_fitted(cv2, frame, scale))
+        read.append((number, frames[-1].shape, scale))
         if len(frames) * frames[0].nbytes > MOST_BYTES:
             raise CosetError(f"{folder}: {len(frames)} frames fill {MOST_BYTES >> 30} GiB; take a part of them")
     if not frames:
-        raise CosetError(f"{folder}: no picture can be decoded, {left_out[0]} to begin with")
+        raise CosetError(f"{folder}: no picture can be decoded, {names[0].name} to begin with")
+    usual = Counter((shape, scale) for _, shape, scale in read).most_common(1)[0][0]
+    kept = [i for i, (_, shape, scale) in enumerate(read) if (shape, scale) == usual]
+    left_out = sorted({*range(len(read) + len(damaged))} - {read[i][0] for i in kept})
     damage = None
     if left_out:
-        damage = (
-            f"{len(left_out)} pictures of {folder} are damaged or of another size and left out, {left_out[0]} first"
-        )
-    return Video(np.stack(frames), 20.0 / stride, folder, scale, damage)
+        first = names[::stride][left_out[0]].name
+        damage = f"{len(left_out)} pictures of {folder} are damaged or of another size and left out, {first} first"
+    times = uneven(np.array([read[i][0] for i in kept]) * stride / 20.0)
+    return Video(np.stack([frames[i] for i in kept]), 20.0 / stride, folder, usual[1], damage, times)
 
 
 def _words(name: str) -> list[str]:
