@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,3 +170,14 @@ def test_nerfstudio_gets_cameras_that_look_along_minus_z(result, tmp_path):
     k = tracks.intrinsics
     expected = project(inside).numpy() * k.focal * float(result.prediction.focal[n]) + [k.cx, k.cy]
     assert seen == pytest.approx(expected, abs=1e-6)
+
+
+def test_focal_lengths_that_differ_stand_with_their_frames(result, tmp_path):
+    """nerfstudio reads fl_x of a frame only where the file has none for all."""
+    zoom = torch.linspace(1, 1.3, result.tracks.frames).double()
+    zoomed = replace(result, prediction=result.prediction._replace(focal=zoom))
+    write_nerfstudio(zoomed, tmp_path / "transforms.json")
+    content = json.loads((tmp_path / "transforms.json").read_text())
+    assert "fl_x" not in content
+    told = [frame["fl_x"] for frame in content["frames"]]
+    assert told == pytest.approx((zoom * result.tracks.intrinsics.focal).tolist())

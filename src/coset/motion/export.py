@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Num, UInt8
 
-from coset.core.files import json_text, make_folder, takes_paths, write_bytes, write_text
+from coset.core.errors import CosetError
+from coset.core.files import json_text, make_folder, reason, takes_paths, write_bytes, write_text
 from coset.motion.reconstruct import Reconstruction
 
 GREY = 160.0
+COLMAP = ("cameras", "images", "points3D")
+STAY = ("metrics.json", "scene.glb", "transforms.json", "ply/frame_*.ply", *(f"colmap/{part}.txt" for part in COLMAP))
+"""Files of a reconstruction that one after it in the same folder may not write again."""
 UPRIGHT = np.diag([1.0, -1.0, -1.0])  # cameras of computer vision look along +z, y down; of graphics along -z, y up
 
 
@@ -38,6 +42,28 @@ def write_all(reconstruction: Reconstruction, folder: Path) -> list[str]:
     write_nerfstudio(reconstruction, folder / "transforms.json")
     write_arrays(reconstruction, folder / "reconstruction.npz")
     return ["ply/", "colmap/", "scene.glb", "transforms.json", "reconstruction.npz"]
+
+
+@takes_paths
+def clear(folder: Path, images: bool = False) -> None:
+    """Remove what an earlier reconstruction left in a folder and the next one may not write over.
+
+    Args:
+        folder: Of reconstructions.
+        images: Whether the pictures in it were written by the earlier one.
+
+    Raises:
+        CosetError: Something cannot be removed.
+    """
+    patterns = [*STAY, *(["images/frame_*.jpg"] if images else [])]
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        try:
+            path.unlink()
+        except OSError as error:
+            raise CosetError(f"cannot remove {path}, which an earlier reconstruction left: {reason(error)}") from error
+    for part in ("ply", "colmap", "images"):
+        if (folder / part).is_dir() and not any((folder / part).iterdir()):
+            (folder / part).rmdir()
 
 
 @takes_paths
@@ -71,7 +97,8 @@ def write_ply(
 def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
     """A COLMAP text model: ``cameras.txt``, ``images.txt``, ``points3D.txt``; points that stand still only.
 
-    COLMAP's pixels begin at the corner of the first one, not in its middle: half a pixel is added.
+    COLMAP's pixels begin at the corner of the first one, not in its middle: half a pixel is added. Pictures are named
+    as :func:`write_images` names them.
     """
     tracks, prediction = reconstruction.tracks, reconstruction.prediction
     k, (width, height) = tracks.intrinsics, tracks.size
@@ -91,7 +118,7 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
     ):
         q, t = quaternion(rotation.T), -rotation.T @ position
         numbers = " ".join(f"{x:.12g}" for x in (*q, *t))
-        images.append(f"{n + 1} {numbers} {1 if one else n + 1} frame_{n:04d}.png")
+        images.append(f"{n + 1} {numbers} {1 if one else n + 1} frame_{n:04d}.jpg")
         seen = np.flatnonzero(tracks.visible[:, n])
         places[n] = {int(p): i for i, p in enumerate(seen)}
         images.append(
@@ -106,7 +133,7 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
         where = " ".join(f"{n + 1} {places[int(n)][int(p)]}" for n in np.flatnonzero(tracks.visible[p]))
         xyz = " ".join(f"{x:.12g}" for x in clouds[p])
         rows.append(f"{number[int(p)]} {xyz} {' '.join(str(int(c)) for c in colours[p])} {error[p]:.6g} {where}")
-    for name, lines in (("cameras", cameras), ("images", images), ("points3D", rows)):
+    for name, lines in zip(COLMAP, (cameras, images, rows), strict=True):
         write_text(folder / f"{name}.txt", "\n".join(lines) + "\n")
 
 
@@ -114,23 +141,25 @@ def write_colmap(reconstruction: Reconstruction, folder: Path) -> None:
 def write_nerfstudio(reconstruction: Reconstruction, path: Path) -> None:
     """``transforms.json`` of nerfstudio and instant-ngp: a lens, and camera to world of every frame, y up.
 
-    Pictures are named ``images/frame_0000.jpg`` and so on; :func:`write_images` writes them.
+    Pictures are named ``images/frame_0000.jpg`` and so on; :func:`write_images` writes them. Focal lengths that differ
+    stand with the frames alone: nerfstudio reads none there where the file has one for all.
     """
     tracks, prediction = reconstruction.tracks, reconstruction.prediction
     k, focal = tracks.intrinsics, prediction.focal.numpy() * tracks.intrinsics.focal
+    one = bool(np.ptp(focal) < 1e-9)
     rotations = UPRIGHT @ prediction.rotations.numpy() @ UPRIGHT
     positions = prediction.positions.numpy() @ UPRIGHT
     frames = []
     for n, time in enumerate(tracks.seconds()):
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = rotations[n], positions[n]
-        lens = {"fl_x": float(focal[n]), "fl_y": float(focal[n])} if np.ptp(focal) > 1e-9 else {}
+        lens = {} if one else {"fl_x": float(focal[n]), "fl_y": float(focal[n])}
         name = f"images/frame_{n:04d}.jpg"
         frames.append({"file_path": name, "transform_matrix": matrix.tolist(), "time": float(time), **lens})
     content = {
-        "camera_model": "OPENCV", "fl_x": float(focal.mean()), "fl_y": float(focal.mean()), "cx": k.cx + 0.5,
-        "cy": k.cy + 0.5, "w": tracks.size[0], "h": tracks.size[1], "k1": k.radial, "k2": 0.0, "p1": 0.0, "p2": 0.0,
-        "frames": frames,
+        "camera_model": "OPENCV", **({"fl_x": float(focal[0]), "fl_y": float(focal[0])} if one else {}),
+        "cx": k.cx + 0.5, "cy": k.cy + 0.5, "w": tracks.size[0], "h": tracks.size[1],
+        "k1": k.radial, "k2": 0.0, "p1": 0.0, "p2": 0.0, "frames": frames,
     }  # fmt: skip
     write_text(path, json_text(content, indent=1))
 
