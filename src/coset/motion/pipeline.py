@@ -13,8 +13,8 @@ from coset.core.errors import CosetError, require
 from coset.core.files import claimed_folder, json_text, write_bytes, write_text
 from coset.core.outside import parse_tree, read_text
 from coset.motion.data import tracks as track_files
-from coset.motion.data.tracks import Intrinsics, Tracks
-from coset.motion.export import write_all, write_images
+from coset.motion.data.tracks import BETWEEN, MEAN, Intrinsics, Tracks
+from coset.motion.export import clear, write_all, write_images
 from coset.motion.models.checkpoint import load_model, pretrained
 from coset.motion.reconstruct import WINDOW, Options, Reconstruction, reconstruct
 from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
@@ -26,6 +26,9 @@ from coset.runs.terminal import bars
 
 NO_TRACKS = (".pkl", ".pickle", ".npy", ".pt", ".pth", ".mat", ".h5")
 """Endings under which trackers and test sets keep tracks that are not read."""
+
+BESIDE = 0.1  # of width or height, from which a principal point is far from the middle
+REACH = 0.6  # of width and height, which points that were tracked in a picture hardly ever stay within
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,26 @@ def track_video(source: Input, output: Path, picture: Path | None = None, progre
     Raises:
         CosetError: The video cannot be read or followed, or a file cannot be written.
     """
+    if output.suffix.lower() != ".npz":
+        raise CosetError(f"{output}: tracks are written as a file that ends in .npz")
+    if picture is not None:
+        check_picture(picture)
     video = read_video(source.path, source.most_frames, source.stride)
     intrinsics = read_intrinsics(source.intrinsics, video)
     runs = [run for run in shots(video) if run.stop - run.start >= 3]
     if not runs:
         raise CosetError(f"{source.path}: {_count(video)}; tracks need a shot of at least 3")
     chosen = [_shot(runs, source.shot, source.path)] if source.shot else runs
-    lines = []
-    for number, run in enumerate(chosen, 1):
-        found = _follow(video, run, source, intrinsics, progress)
+    lines, lost, number = [], [], 0
+    for run in chosen:
+        try:
+            found = _follow(video, run, source, intrinsics, progress)
+        except CosetError as error:
+            if len(chosen) == 1:
+                raise
+            lost.append(f"frames {run.start} to {run.stop - 1} are left out: {error}")
+            continue
+        number += 1
         file = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
         track_files.save(found, file)
         length = found.visible.sum(1).mean()
@@ -88,8 +102,15 @@ def track_video(source: Input, output: Path, picture: Path | None = None, progre
             shot = replace(video, frames=video.frames[run])
             write_picture(preview(shot, found, middle), picture)
             lines.append(f"frame {run.start + middle} with its tracks: {picture}")
-    lines += [_focal_note(found.intrinsics), *([video.damage] if video.damage else [])]
-    return lines
+    if not number:
+        raise CosetError(lost[0])
+    return [
+        *lines,
+        _focal_note(found.intrinsics),
+        *_lens_notes(found),
+        *lost,
+        *([video.damage] if video.damage else []),
+    ]
 
 
 def reconstruct_file(
@@ -110,6 +131,8 @@ def reconstruct_file(
     Raises:
         CosetError: The input cannot be used, or a file cannot be written.
     """
+    if source.images and source.path.resolve() == (output / "images").resolve():
+        raise CosetError(f"{source.path}: --images would write over the pictures that it reads; take another --output")
     with claimed_folder(output):
         return _reconstruct(source, output, options, model, progress)
 
@@ -123,6 +146,7 @@ def _reconstruct(
     tracks, frames, notes = read_input(source, progress)
     with _bar(progress, "reconstructing", None) as each:
         result = reconstruct(tracks, network, options, lambda stage: each(stage))
+    clear(output, images=_wrote_images(output) and source.path.resolve() != (output / "images").resolve())
     names = write_all(result, output)
     if source.images and frames is not None:
         write_images(frames, output / "images")
@@ -144,6 +168,15 @@ def _reconstruct(
     return result, notes
 
 
+def _wrote_images(folder: Path) -> bool:
+    """Whether a reconstruction that was written to a folder says that it wrote pictures."""
+    try:
+        told = parse_tree(read_text(folder / METRICS, 1 << 24), folder / METRICS)
+    except CosetError:
+        return False
+    return isinstance(told, dict) and "images/" in (told.get("files") or [])
+
+
 def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None, list[str]]:
     """Tracks of an NPZ, or of the longest (or chosen) shot of a video with its frames; notes."""
     if source.path.suffix.lower() in NO_TRACKS:
@@ -152,8 +185,13 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
             "numpy.savez"
         )
     if source.path.suffix.lower() == ".npz":
+        asked = {"--max-frames": source.most_frames, "--stride": source.stride > 1, "--shot": source.shot}
+        asked |= {"--find-again": source.again, "--images": source.images}
+        if any(asked.values()):
+            names = " and ".join(name for name, value in asked.items() if value)
+            raise CosetError(f"{source.path}: {names} is for videos; the tracks of a file are taken as they are")
         found = track_files.load(source.path, read_intrinsics(source.intrinsics, None))
-        return _guessed(found, source.focal_guess), None, _size_note(found)
+        return _guessed(found, source.focal_guess), None, [*_size_note(found), *_lens_notes(found)]
     video = read_video(source.path, source.most_frames, source.stride)
     runs = [run for run in shots(video) if run.stop - run.start >= 3]
     if not runs:
@@ -164,7 +202,7 @@ def read_input(source: Input, progress: bool) -> tuple[Tracks, np.ndarray | None
         notes.append(f"the video has {len(runs)} shots; frames {run.start} to {run.stop - 1} are used (--shot chooses)")
     tracks = _follow(video, run, source, read_intrinsics(source.intrinsics, video), progress)
     guess = None if source.focal_guess is None else source.focal_guess * video.scale
-    return _guessed(tracks, guess), video.frames[run], notes
+    return _guessed(tracks, guess), video.frames[run], [*notes, *_lens_notes(tracks)]
 
 
 def _size_note(tracks: Tracks) -> list[str]:
@@ -178,18 +216,43 @@ def _size_note(tracks: Tracks) -> list[str]:
     ]
 
 
+def _lens_notes(tracks: Tracks) -> list[str]:
+    """What is to be said of intrinsics that were given, and may be those of other pictures."""
+    k, size, notes = tracks.intrinsics, np.array(tracks.size), []
+    if k.source == MEAN:
+        notes.append(
+            "the cameras of the file differ, or their pixels are not square: tracks are brought to one camera of "
+            f"{k.focal:.1f} px, and all that is written is in its pixels"
+        )
+    if k.source == BETWEEN:
+        notes.append(f"fx and fy differ: their mean of {k.focal:.1f} px is taken for both")
+    if k.known and (np.abs([k.cx, k.cy] - size / 2) > BESIDE * size).any():
+        notes.append(
+            f"the principal point ({k.cx:g}, {k.cy:g}) is far from the middle of pictures of {size[0]} x {size[1]}: "
+            "right for pictures that were cropped, but not if it is that of another size, turned, or cy before cx"
+        )
+    reach = tracks.xy[tracks.visible].max(0, initial=0)
+    if (reach < REACH * size).all():
+        notes.append(
+            f"points reach only to {reach[0]:.0f} x {reach[1]:.0f} of pictures of {size[0]} x {size[1]}: "
+            "their coordinates have to be in pixels of these pictures"
+        )
+    return notes
+
+
 def _guessed(tracks: Tracks, focal: float | None) -> Tracks:
     """With a focal length that is not sure, where one is given."""
     if focal is None:
         return tracks
-    return replace(tracks, intrinsics=replace(tracks.intrinsics, focal=focal, source="guess", deviation=0.0))
+    k = replace(tracks.intrinsics, focal=focal, source="guess", deviation=0.0)
+    return replace(tracks, intrinsics=k.checked(tracks.size, "--focal-guess"))
 
 
 def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None:
     """From a text or JSON file, or numbers; scaled along if the video's frames were made smaller.
 
     Raises:
-        CosetError: They cannot be read or make no pinhole.
+        CosetError: They cannot be read, make no pinhole, or are those of pictures of another size than the video's.
     """
     if value is None:
         return None
@@ -207,7 +270,19 @@ def read_intrinsics(value: str | None, video: Video | None) -> Intrinsics | None
     except (ValueError, TypeError, OverflowError, OSError) as error:
         raise CosetError(f"intrinsics {value!r}: give f,cx,cy or fx,fy,cx,cy, or a file of a 3 x 3 matrix") from error
     scale = 1.0 if video is None else video.scale
-    return Intrinsics(parsed.focal * scale, parsed.cx * scale, parsed.cy * scale, "given")
+    found = Intrinsics(parsed.focal * scale, parsed.cx * scale, parsed.cy * scale, parsed.source)
+    return found if video is None else found.checked(video.size, f"intrinsics {value!r}")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse what no picture can be written to, before the work and not after it.
+
+    Raises:
+        CosetError: The folder is missing, or pictures are not written under such a name.
+    """
+    cv2 = require("cv2", "motion")
+    if not path.parent.is_dir() or not cv2.haveImageWriter(f"picture{path.suffix or '.png'}"):
+        raise CosetError(f"cannot write {path}: give a name that ends in .png or .jpg in a folder that exists")
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,13 +68,15 @@ def write_turntable(
 
 
 def check_ending(path: Path) -> None:
-    """Refuse names of other formats.
+    """Refuse names of other formats, and folders that are not there.
 
     Raises:
-        CosetError: The name ends neither in ``.gif`` nor in ``.mp4``.
+        CosetError: The name ends neither in ``.gif`` nor in ``.mp4``, or nothing can lie there.
     """
     if path.suffix.lower() not in ENDINGS:
         raise CosetError(f"{path}: a turn is written as a file that ends in {' or '.join(ENDINGS)}")
+    if not path.parent.is_dir():
+        raise CosetError(f"cannot write {path}: {os.strerror(errno.ENOENT)}")
 
 
 def turn_of(

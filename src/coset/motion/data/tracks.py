@@ -28,6 +28,9 @@ SAME = 1e-3  # of the focal length, within which cameras are the same but for ro
 MEAN = "mean of the file's"
 """Source of a camera in place of several, or of pixels that are not square, to whose pixels tracks were brought."""
 
+BETWEEN = "mean of fx and fy"
+"""Source of a focal length given in place of two."""
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -79,7 +82,7 @@ class Intrinsics:
             raise CosetError(f"intrinsics {k.tolist()}: focal lengths must be positive numbers of pixels")
         if abs(fx - fy) > 0.05 * fx:
             raise CosetError(f"intrinsics with fx={fx:g} and fy={fy:g}: pixels must be square (within 5 %)")
-        return cls(float(fx + fy) / 2, float(cx), float(cy))
+        return cls(float(fx + fy) / 2, float(cx), float(cy), "given" if abs(fx - fy) <= SAME * fx else BETWEEN)
 
     def checked(self, size: tuple[int, int], where: str) -> Intrinsics:
         """These intrinsics, if they may be those of pictures of a size.
