@@ -1,6 +1,7 @@
 """A camera that only turns, of any focal length, or stands still, gives rotations and no scene."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,16 @@ def test_rotations_and_focal_length_of_exact_tracks(widths):
     relative = found.prediction.rotations[0].T @ found.prediction.rotations
     assert float(rotation_angle(relative, rotations[0].T @ rotations).max()) < 0.01
     assert found.error < 0.01
+
+
+def test_a_focal_length_that_is_held_stays_given():
+    """Two thirds, which single precision rounds, of the mean of width and height."""
+    tracks, _, focal = pan(0.6 * 560 / 576, 0.0, known=560 * 2 / 3)
+    held = turning_camera(replace(tracks, intrinsics=replace(tracks.intrinsics, focal=focal))).tracks.intrinsics
+    assert (held.source, held.deviation) == ("given", 0.0)
+    assert held.focal == focal
+    wrong = turning_camera(replace(tracks, intrinsics=replace(tracks.intrinsics, focal=2 * focal))).tracks.intrinsics
+    assert wrong.source == "estimated"
 
 
 @pytest.mark.parametrize("widths", [0.6, 1.2, 3.0])

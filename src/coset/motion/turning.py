@@ -47,6 +47,7 @@ TIMES = 2.0  # what a turning camera leaves over what a moving one leaves, from 
 SHARE = 0.2  # of points that show parallax in a camera that moves; a few may be moving things
 HOPELESS = 12.0  # pixels of median error above which no turning camera is meant
 NOISE = 0.5  # pixels below which what is left of a point says nothing
+SAME = 1e-6  # of a focal length that was held
 STEADY = 1.0  # pixels that points of a camera that stands still move at most
 
 
@@ -100,7 +101,7 @@ def turning_camera(
     whole, lens = adjust_with_lens(whole, lens, picture, long, replace(free, lens=0), each)
     left = left_over(whole, picture, lens) * unit
     k = tracks.intrinsics
-    if float(lens.focal) != guess:
+    if abs(float(lens.focal) / guess - 1) > SAME:  # more than what single precision rounds
         k = replace(k, focal=float(lens.focal) * unit, source="estimated", radial=0.0)
         k = replace(k, deviation=lens_deviations(whole, lens, picture, free)[0])
     return Turning(replace(tracks, intrinsics=k), normalised(whole, lens), float(left.median()), rows, left[rows])
