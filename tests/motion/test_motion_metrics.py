@@ -131,6 +131,15 @@ def test_positions_are_errors_in_the_units_of_the_truth_and_the_path_is_free_of_
     assert near["camera_path"] == pytest.approx(far["camera_path"]) == pytest.approx(wanted / math.sqrt(32 / 3))
 
 
+def test_a_path_is_not_measured_against_a_camera_that_stays():
+    """Any path shrinks onto one place: an error of 0 would say that it was right."""
+    eye = torch.eye(3).double().repeat(3, 1, 1)
+    path = torch.tensor([[0.0, 0, 0], [4.0, 3, 0], [8.0, 0, 0]]).double()
+    found = camera_errors(eye, path, eye, torch.full((3, 3), 2.0).double())
+    assert found["rotation"] == pytest.approx(0, abs=1e-6)
+    assert all(math.isnan(found[name]) for name in ("ate", "rpe_translation", "camera_path"))
+
+
 def test_the_mean_of_a_rotation_is_itself():
     turn = rotation_from_vector(torch.tensor([0.3, 0.2, 0.1]).double())
     assert torch.allclose(mean_rotation(turn.expand(4, 3, 3)), turn)

@@ -11,6 +11,7 @@ from coset.motion.data.scenes import SceneOptions, make_scene
 from coset.motion.data.tracks import Tracks
 from coset.motion.data.truth import Truth
 from coset.motion.models.checkpoint import save_model
+from coset.motion.reconstruct import Options
 from coset.motion.test_sets import averages, evaluate_clips, selected
 
 
@@ -57,7 +58,7 @@ def test_clips_become_a_table_with_means_and_medians(coset, folder, network, tmp
 
 def test_errors_do_not_depend_on_how_a_prediction_is_written_down(folder, network):
     from coset.motion.metrics import truth_metrics
-    from coset.motion.reconstruct import Options, feed_forward
+    from coset.motion.reconstruct import feed_forward
 
     table, _ = evaluate_clips([folder / "clip0.npz"], network, Options(refine="none", window=30))
     tracks = selected(files.load(folder / "clip0.npz"))
@@ -75,3 +76,25 @@ def test_clips_without_truth_and_folders_without_clips(coset, folder, tmp_path):
     assert (code, "no clips: give NPZ files" in err) == (1, True)
     code, _, err = coset("motion", "evaluate", folder, "--refine", "all")
     assert (code, "choose none, bundle or finetune" in err) == (1, True)
+
+
+def test_clips_that_means_leave_out_are_named(folder, network, tmp_path):
+    """A camera that only turns, one that truly stays, and depths that nobody knows."""
+    scene = make_scene("boxes", SceneOptions(points=60, frames=16, noise=0.2, outliers=0, least_seen=12), 0)
+    angle = np.linspace(-0.1, 0.1, 16)
+    flat = np.random.default_rng(0).uniform([-0.3, -0.3], 0.3, (60, 2))
+    turn = np.stack([[[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]] for a in angle])
+    inside = np.einsum("pi,nij->pnj", np.concatenate([flat, np.ones((60, 1))], 1), turn)
+    seen, size = np.ones((60, 16), bool), scene.tracks.size
+    turned = replace(scene.tracks, xy=inside[..., :2] / inside[..., 2:] * 400 + np.array(size) / 2, visible=seen)
+    truth = Truth(scene.depth(), scene.rotations, scene.positions, scene.moving)
+    files.save(replace(turned, truth=truth), tmp_path / "turns.npz")
+    still = replace(truth, depth=np.zeros_like(scene.depth()), positions=np.zeros((16, 3)))
+    files.save(replace(scene.tracks, truth=still), tmp_path / "stays.npz")
+    table, notes = evaluate_clips([tmp_path / "turns.npz", tmp_path / "stays.npz"], network, Options(refine="none"))
+    assert notes == [
+        f"{tmp_path / 'turns.npz'}: the camera only turns or stands still, so that depths and cameras are not measured",
+        f"{tmp_path / 'stays.npz'}: the true camera stays in its place, so that ate is not measured",
+        f"{tmp_path / 'stays.npz'}: no depth of what is visible is known, so that abs_rel is not measured",
+    ]
+    assert table["ate"].isna().all()

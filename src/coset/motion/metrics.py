@@ -15,6 +15,8 @@ from coset.motion.geometry import align, align_robustly, rotation_angle, to_came
 from coset.motion.losses import observed
 from coset.motion.models.trackster4d import Prediction
 
+STAYS = 1e-9  # of its coordinates: a path of this size is rounding
+
 
 def reprojection_error(
     prediction: Prediction, tracks: Float[Tensor, "points frames 3"], focal: float
@@ -38,18 +40,20 @@ def camera_errors(
         ``ate``, root mean square distance of positions; ``rpe_translation``, root mean square error of the step to the
         next frame, each step seen from its own camera; both in the truth's units. ``rpe_rotation``: root mean square
         degrees of the turn to the next frame. ``camera_path``: ``ate`` over the true path's root mean square size.
+        NaN for errors of positions where the true camera stays in its place, to which every path shrinks.
     """
     turn = mean_rotation(true_rotations @ rotations.transpose(-1, -2))
     similarity = align(positions, true_positions)
     aligned = similarity.points(positions)
     step, shift = _steps(similarity.rotation @ rotations, aligned)
     true_step, true_shift = _steps(true_rotations, true_positions)
-    size = _rms((true_positions - true_positions.mean(0)).norm(dim=-1)).clamp(min=1e-12)
-    ate = _rms((aligned - true_positions).norm(dim=-1))
+    size = _rms((true_positions - true_positions.mean(0)).norm(dim=-1))
+    stays = bool(size <= STAYS * true_positions.abs().max().clamp(min=1e-3))
+    ate = size.new_tensor(math.nan) if stays else _rms((aligned - true_positions).norm(dim=-1))
     return {
         "rotation": float(rotation_angle(turn @ rotations, true_rotations).mean()),
         "rpe_rotation": float(_rms(rotation_angle(step, true_step))),
-        "rpe_translation": float(_rms((shift - true_shift).norm(dim=-1))),
+        "rpe_translation": math.nan if stays else float(_rms((shift - true_shift).norm(dim=-1))),
         "ate": float(ate),
         "camera_path": float(ate / size),
     }

@@ -5,6 +5,7 @@ Of a clip the first 50 frames count, and the points that were picked in them and
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,7 +54,9 @@ def evaluate_clips(
                 raise CosetError(f"{path} has no truth: Ms_all, GT_depth_tracks_all or the like")
             started = time.process_time()
             result = reconstruct(tracks, model, options)
-            rows.append({"clip": path.stem, **result.metrics(), "seconds": time.process_time() - started})
+            row = {"clip": path.stem, **result.metrics(), "seconds": time.process_time() - started}
+            rows.append(row)
+            notes += _unmeasured(path, row, result.depth_known)
         except CosetError as error:
             notes.append(str(error) if str(path) in str(error) else f"{path}: {error}")
         each()
@@ -61,6 +64,15 @@ def evaluate_clips(
         raise CosetError(notes[0] if notes else "no clips: give NPZ files of tracks with their truth")
     table = pd.DataFrame(rows)
     return table[["clip", "frames", "points", *(name for name in SHOWN if name in table)]], notes
+
+
+def _unmeasured(path: Path, row: dict, depth_known: bool) -> list[str]:
+    """What is to be said of a clip that means and medians of some errors leave out."""
+    if not depth_known:
+        return [f"{path}: the camera only turns or stands still, so that depths and cameras are not measured"]
+    without = [name for name in ("ate", "abs_rel") if name in row and math.isnan(row[name])]
+    why = {"ate": "the true camera stays in its place", "abs_rel": "no depth of what is visible is known"}
+    return [f"{path}: {why[name]}, so that {name} is not measured" for name in without]
 
 
 def averages(table: pd.DataFrame) -> dict[str, dict[str, float]]:
