@@ -133,6 +133,7 @@ def test_arrays_give_back_the_reconstruction(result, folder):
     assert np.allclose(arrays["points"], result.points().numpy(), atol=1e-5)
     assert np.array_equal(arrays["rotations"], result.prediction.rotations.numpy())
     assert np.array_equal(arrays["moving"], result.moving().numpy())
+    assert np.array_equal(arrays["rows"], np.arange(result.tracks.points))
 
 
 @pytest.mark.parametrize("vector", [[0, 0, 0], [3.1, 0, 0], [0, -2, 1], [0, 0, np.pi]])

@@ -19,6 +19,7 @@ from coset.motion.reconstruct import (
     reconstruct,
     window_runs,
 )
+from coset.motion.verdict import verdict
 
 
 def test_runs_cover_all_frames_and_overlap():
@@ -160,3 +161,49 @@ def test_tracks_of_a_test_set_are_measured_against_its_truth(scene, network):
     assert metrics["rotation"] < 1
     assert metrics["abs_rel"] < 0.1
     assert {"rpe_translation", "dynamic_abs_rel"} <= metrics.keys()
+
+
+def test_halves_that_hardly_share_a_point_are_told_or_refused(scene, network):
+    """Points of the first half end at frame 7, the others begin there; some go on: a cut that nobody saw."""
+    for bridges, message in ((3, "3 points are seen both before frame 7 and from there on; at least 4"), (6, None)):
+        seen = np.ones_like(scene.tracks.visible)
+        seen[bridges:30, 7:], seen[30:, :7] = False, False
+        tracks = replace(scene.tracks, visible=seen)
+        if message:
+            with pytest.raises(CosetError, match=message):
+                reconstruct(tracks, network, Options(refine="none"))
+        else:
+            notes = " ".join(reconstruct(tracks, network, Options(refine="none")).notes)
+            assert "only 6 points are seen both before frame 7 and from there on" in notes
+
+
+def test_tracks_too_short_to_share_frames_are_not_called_motionless(scene, network):
+    seen = np.zeros_like(scene.tracks.visible)
+    for p in range(60):
+        seen[p, p % 13 : p % 13 + 2] = True
+    with pytest.raises(CosetError, match="no two frames share more than 5 points; 12 are needed"):
+        reconstruct(replace(scene.tracks, visible=seen), network, Options(refine="none"))
+
+
+def test_a_frame_that_few_still_points_tell_of_is_named(clean_scene, network):
+    tracks = clean_scene.tracks
+    seen = tracks.visible.copy()
+    seen[np.flatnonzero(~clean_scene.moving)[5:], 6] = False
+    seen[np.flatnonzero(clean_scene.moving), 6] = True
+    found = reconstruct(replace(tracks, visible=seen), network, Options())
+    assert found.notes[-1] == "frame 6 sees fewer than 6 points that stand still: the camera there is unsure"
+
+
+def test_points_that_are_left_out_are_told_and_the_others_numbered(scene, network):
+    seen = scene.tracks.visible.copy()
+    seen[[4, 40]] = np.arange(14) == 3
+    found = reconstruct(replace(scene.tracks, visible=seen), network, Options(refine="none"))
+    assert found.rows.tolist() == [p for p in range(60) if p not in (4, 40)]
+    assert found.notes[0] == "2 of 60 points are seen in fewer than two frames and left out"
+
+
+def test_tracks_that_nothing_explains_are_not_called_a_scene(scene, network):
+    xy = np.random.default_rng(0).uniform(0, scene.tracks.size, scene.tracks.xy.shape)
+    found = reconstruct(replace(scene.tracks, xy=xy), network, Options())
+    assert "cameras and points are not to be trusted" in verdict(found)
+    assert "not to be trusted" not in verdict(reconstruct(scene.tracks, network, Options()))

@@ -230,8 +230,11 @@ def write_gltf(reconstruction: Reconstruction, path: Path) -> None:
 
 @takes_paths
 def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
-    """An NPZ: points [P, N, 3], rotations, positions, basis, coefficients, gamma, intrinsics and radial distortion."""
-    p = reconstruction.prediction
+    """An NPZ: points [P, N, 3], rotations, positions, basis, coefficients, gamma, intrinsics and radial distortion.
+
+    ``rows`` [P] says which points of the tracks that came in these are.
+    """
+    p, rows = reconstruction.prediction, reconstruction.rows
     arrays = {name: getattr(p, name).numpy() for name in p._fields}
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -242,6 +245,7 @@ def write_arrays(reconstruction: Reconstruction, path: Path) -> None:
         intrinsics=reconstruction.tracks.intrinsics.matrix(),
         depth_known=reconstruction.depth_known,
         radial_distortion=reconstruction.tracks.intrinsics.radial,
+        rows=np.arange(reconstruction.tracks.points) if rows is None else rows,
     )
     write_bytes(path, buffer.getvalue())
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coset.core.errors import CosetError
@@ -29,6 +29,7 @@ from coset.motion.turning import STEADY, Turning, only_turns, stands_still, trav
 from coset.relations.kernels.threads import pytorch_threads
 
 SHARED = 12  # observations that two windows must share
+FEW = 6  # points that stand still below which the camera of a frame is unsure
 WINDOW = 32  # frames of one pass if nobody says how many
 Refine = Literal["none", "bundle", "finetune"]
 
@@ -46,6 +47,7 @@ class Reconstruction:
         bodies: Groups of moving points that refinement placed, depths in units of the adjustment; of these
             ``known`` says whether their depth is measured.
         noise: Accuracy of a track, normalised, that motion levels are held against.
+        rows: Which points these are of the tracks that came in; all of them if None.
     """
 
     tracks: Tracks
@@ -55,6 +57,7 @@ class Reconstruction:
     depth_known: bool = True
     bodies: tuple[Body, ...] = ()
     noise: float = BundleOptions.noise
+    rows: Int[np.ndarray, " points"] | None = None
 
     def points(self) -> Float[Tensor, "points frames 3"]:
         """Where every point is in every frame."""
@@ -140,11 +143,12 @@ def reconstruct(
         CosetError: The tracks do not allow it: too short, too few, nothing moves, windows without common points.
     """
     options = options or Options()
-    tracks = tracks.checked()
+    rows = np.flatnonzero(tracks.visible.sum(1) >= 2)
+    given, tracks = tracks, tracks.checked()
+    notes = _track_notes(given, tracks)
     if (most := travel(tracks, 0.98)) < STEADY:
         raise CosetError(f"the points move by {most:.2f} pixels: without motion there is no depth to be seen")
     seconds: dict[str, float] = {}
-    notes: list[str] = []
     bodies: list[Body] = []
     started = time.perf_counter()
     turning = turning_camera(tracks, options.bundle, lambda: each("turning camera"))
@@ -156,7 +160,8 @@ def reconstruct(
         )
         seconds["focal"], started = time.perf_counter() - started, time.perf_counter()
     if only_turns(turning, tracks, calibration, lambda flat: _guesses(flat, model, options), options.bundle):
-        return rotation_only(turning, seconds)
+        turned = rotation_only(turning, seconds)
+        return replace(turned, notes=(*notes, *turned.notes), rows=rows)
     tracks = tracks if calibration is None else calibration.tracks
     if not tracks.intrinsics.known:
         notes.append(focal_note(tracks.intrinsics, options.refine))
@@ -166,7 +171,7 @@ def reconstruct(
     prediction, kept, windows = feed_forward(tracks.tensor(model.read_unseen), model, options, lambda: each("network"))
     if not kept.all():
         notes.append(f"{int((~kept).sum())} points seen in a single frame of every window are left out")
-        tracks = tracks.select(kept.numpy())
+        tracks, rows = tracks.select(kept.numpy()), rows[kept.numpy()]
     seconds["network"], started = time.perf_counter() - started, time.perf_counter()
     if windows > 1:
         notes.append(
@@ -183,7 +188,41 @@ def reconstruct(
             notes.append(str(doubts))
         seconds["bundle"] = time.perf_counter() - started
     placed, noise = in_first_camera(prediction), options.bundle.noise
-    return Reconstruction(tracks, placed, seconds, tuple(notes), bodies=tuple(bodies), noise=noise)
+    found = Reconstruction(tracks, placed, seconds, tuple(notes), bodies=tuple(bodies), noise=noise, rows=rows)
+    return replace(found, notes=(*notes, *_unsure_notes(found)))
+
+
+def _track_notes(given: Tracks, tracks: Tracks) -> list[str]:
+    """What is to be said of tracks before anything is made of them.
+
+    Raises:
+        CosetError: No two frames share enough points.
+    """
+    seen = tracks.visible.astype(int)
+    together = seen.T @ seen
+    most = int(together[~np.eye(len(together), dtype=bool)].max())
+    if most < SHARED:
+        raise CosetError(f"no two frames share more than {most} points; {SHARED} are needed: longer tracks, or more")
+    notes = []
+    if left := given.points - tracks.points:
+        notes.append(f"{left} of {given.points} points are seen in fewer than two frames and left out")
+    frame, shared = tracks.seam()
+    if shared < SHARED:
+        notes.append(
+            f"only {shared} points are seen both before frame {frame} and from there on: how the two parts lie to each "
+            "other hangs on them; if there is a cut, each side is to be taken alone"
+        )
+    return notes
+
+
+def _unsure_notes(found: Reconstruction) -> list[str]:
+    """What is to be said of frames whose camera next to nothing tells."""
+    still = found.tracks.visible & ~found.moving().numpy()[:, None]
+    few = np.flatnonzero(still.sum(0) < FEW).tolist()
+    if not few:
+        return []
+    which = f"frame {few[0]} sees" if len(few) == 1 else f"{len(few)} frames, {few[0]} to begin with, see"
+    return [f"{which} fewer than {FEW} points that stand still: the camera there is unsure"]
 
 
 def body_note(body: Body) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from coset.motion.reconstruct import Reconstruction
 from coset.motion.turning import stands_still
 
+TOO_FAR = 0.03  # of the mean of width and height: a median error above it is no reconstruction
+
 
 def verdict(reconstruction: Reconstruction) -> str:
     """How well cameras and points explain what was seen, what moves, and what of it is not known."""
     if not reconstruction.depth_known:
         return _without_depth(reconstruction)
     measured, tracks = reconstruction.metrics(), reconstruction.tracks
-    error = measured["reprojection_median_px"]
+    error = float(measured["reprojection_median_px"])
     text = (
         f"{tracks.points} points and the camera over {tracks.frames} frames: seen again {error:.2g} pixels from where "
         f"they were tracked (median); {_movers(reconstruction)}."
     )
+    if error > TOO_FAR * sum(tracks.size) / 2:
+        text += " That explains nothing of what was seen: cameras and points are not to be trusted."
     if tracks.intrinsics.source in ("assumed", "guess"):
         text += " The focal length is not known: depths and angles may be wrong."
     return text

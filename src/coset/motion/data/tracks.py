@@ -187,7 +187,8 @@ class Tracks:
         """These tracks without points that are seen less than twice, if enough is left.
 
         Raises:
-            CosetError: Too few frames or points, or a visible point has no finite place.
+            CosetError: Too few frames or points, a visible point has no finite place, or too few points are seen before
+                a frame and from there on.
         """
         if self.frames < LEAST_FRAMES:
             raise CosetError(f"{where}: {self.frames} frames; a reconstruction needs at least {LEAST_FRAMES}")
@@ -206,7 +207,20 @@ class Tracks:
         alone = np.flatnonzero(self.visible[kept].sum(0) < 4)
         if len(alone):
             raise CosetError(f"{where}: frame {alone[0]} sees fewer than 4 of the points; cut the video there")
+        frame, shared = self.seam()
+        if shared < 4:
+            raise CosetError(
+                f"{where}: {shared} points are seen both before frame {frame} and from there on; at least 4 are "
+                "needed, cut the video there"
+            )
         return self.select(kept)
+
+    def seam(self) -> tuple[int, int]:
+        """The frame whose earlier and later frames share the fewest points, and how many."""
+        seen = self.visible
+        before, later = np.logical_or.accumulate(seen, 1), np.logical_or.accumulate(seen[:, ::-1], 1)[:, ::-1]
+        shared = (before[:, :-1] & later[:, 1:]).sum(0)
+        return int(shared.argmin()) + 1, int(shared.min())
 
 
 @takes_paths
