@@ -37,9 +37,9 @@ class Input:
 
     Attributes:
         path: NPZ of tracks, a video, or a folder of pictures.
-        intrinsics: File, or numbers ``f,cx,cy`` or ``fx,fy,cx,cy``, in pixels of the frames as stored, which are held;
+        intrinsics: File, or numbers ``f,cx,cy`` or ``fx,fy,cx,cy``, in pixels of the upright frames, which are held;
             the focal length is estimated if None.
-        focal_guess: Pixels of the frames as stored, from which an estimate of the focal length sets out.
+        focal_guess: Pixels of the upright frames, from which an estimate of the focal length sets out.
         images: Write the frames too, for programs that read the cameras.
         turntable: Film of one turn around the scene to write, if wanted.
         again: Look for points that come back into view.
