@@ -6,7 +6,7 @@ The world has no scale and no up of its own: the first camera's axes and the net
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,9 +18,10 @@ from torch import Tensor
 from coset.core.errors import CosetError
 from coset.motion.baselines import FreeReconstruction
 from coset.motion.bundle_adjustment import PINHOLE, BundleOptions, Unknowns, adjust_among_still, static_cost
-from coset.motion.calibration import Calibration, calibrate, doubt
+from coset.motion.calibration import calibrate, doubt
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import align_robustly, to_camera
+from coset.motion.growing import Window, grown
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
@@ -168,17 +169,24 @@ def reconstruct(
     if options.refine == "finetune":
         model = finetune(model, tracks, options, lambda: each("fine-tuning"))
         seconds["finetune"], started = time.perf_counter() - started, time.perf_counter()
-    prediction, kept, windows = feed_forward(tracks.tensor(model.read_unseen), model, options, lambda: each("network"))
+    windows = passes(tracks.tensor(model.read_unseen), model, options, lambda: each("network"))
+    prediction, kept = joined(windows, tracks.tensor(), model.basis)
+    whole = tracks
     if not kept.all():
         notes.append(f"{int((~kept).sum())} points seen in a single frame of every window are left out")
         tracks, rows = tracks.select(kept.numpy()), rows[kept.numpy()]
     seconds["network"], started = time.perf_counter() - started, time.perf_counter()
-    if windows > 1:
+    if len(windows) > 1:
         notes.append(
-            f"{windows} windows of at most {options.window or WINDOW} frames were aligned on the points they share"
+            f"{len(windows)} windows of at most {options.window or WINDOW} frames were aligned on the points they share"
         )
     if options.refine == "bundle":
-        others = {} if calibration is None else {"search for the focal length": _selected(calibration, kept)}
+        others = {} if calibration is None else {"search for the focal length": calibration.start}
+        if len(windows) > 1:
+            others["growing window"] = grown(
+                windows, whole.tensor().double(), options.bundle, lambda: each("bundle adjustment")
+            )
+        others = {name: _selected(other, kept) for name, other in others.items()}
         prediction, start, bodies = best_bundle(
             prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment"), others
         )
@@ -265,7 +273,7 @@ def focal_note(k: Intrinsics, refine: Refine) -> str:
 def _guesses(flat: Float[Tensor, "points frames 3"], model: TracksTo4D, options: Options) -> list[Prediction]:
     """The network's prediction of all points, if its windows hold together."""
     try:
-        found, kept, _ = feed_forward(flat, model, options)
+        found, kept = joined(passes(flat, model, options), flat, model.basis)
     except CosetError:
         return []
     middle = found.basis.mean(0, keepdim=True)
@@ -274,8 +282,7 @@ def _guesses(flat: Float[Tensor, "points frames 3"], model: TracksTo4D, options:
     return [found._replace(basis=basis, gamma=gamma)]
 
 
-def _selected(calibration: Calibration, kept: Bool[Tensor, " points"]) -> Prediction:
-    start = calibration.start
+def _selected(start: Prediction, kept: Bool[Tensor, " points"]) -> Prediction:
     return start._replace(basis=start.basis[kept], gamma=start.gamma[kept])
 
 
@@ -290,20 +297,35 @@ def feed_forward(
     each: Callable[[], object] = lambda: None,
 ) -> tuple[Prediction, Bool[Tensor, " points"], int]:
     """One pass, or one a window: the prediction of the points that could be placed, which these are, and how many."""
-    runs = window_runs(whole.size(1), options.window or WINDOW, options.overlap)
-    parts = []
-    for run in runs:
+    windows = passes(whole, model, options, each)
+    return *joined(windows, whole, model.basis), len(windows)
+
+
+def passes(
+    whole: Float[Tensor, "points frames 3"],
+    model: TracksTo4D,
+    options: Options,
+    each: Callable[[], object] = lambda: None,
+) -> list[Window]:
+    """What the network says of each window."""
+    windows = []
+    for run in window_runs(whole.size(1), options.window or WINDOW, options.overlap):
         clip = whole[:, run]
         rows = torch.nonzero((clip[..., 2] > 0.5).sum(1) >= 2).squeeze(1)
         with torch.no_grad():
-            parts.append((run, rows, Prediction(*(part.double() for part in model(clip[rows])))))
+            windows.append(Window(run, rows, Prediction(*(part.double() for part in model(clip[rows])))))
         each()
-    if len(runs) == 1:
-        _, rows, prediction = parts[0]
-        kept = torch.zeros(len(whole), dtype=torch.bool).index_fill_(0, rows, True)
-        return prediction, kept, 1
-    prediction, kept = merge_windows(parts, whole, model.basis)
-    return prediction, kept, len(runs)
+    return windows
+
+
+def joined(
+    windows: Sequence[Window], whole: Float[Tensor, "points frames 3"], basis: int
+) -> tuple[Prediction, Bool[Tensor, " points"]]:
+    """One prediction of all frames, and the points that it is of."""
+    if len(windows) > 1:
+        return merge_windows(windows, whole, basis)
+    kept = torch.zeros(len(whole), dtype=torch.bool).index_fill_(0, windows[0].rows, True)
+    return windows[0].prediction, kept
 
 
 def window_runs(frames: int, window: int, overlap: int) -> list[slice]:
@@ -322,7 +344,7 @@ def window_runs(frames: int, window: int, overlap: int) -> list[slice]:
 
 
 def merge_windows(
-    parts: list[tuple[slice, Tensor, Prediction]], tracks: Float[Tensor, "points frames 3"], basis: int
+    parts: Sequence[Window], tracks: Float[Tensor, "points frames 3"], basis: int
 ) -> tuple[Prediction, Bool[Tensor, " points"]]:
     """Windows brought into the world of the first by similarities on what they share, and blended.
 
