@@ -3,7 +3,7 @@ import torch
 
 from coset.motion.bundle_adjustment import PINHOLE, BundleOptions, Unknowns, adjust_among_still
 from coset.motion.data.scenes import SceneOptions, make_scene
-from coset.motion.geometry import project, to_camera
+from coset.motion.geometry import align, project, to_camera
 from coset.motion.growing import Window, grown, mirrored, settled
 from coset.motion.metrics import camera_errors
 from coset.motion.models.trackster4d import Prediction
@@ -60,3 +60,18 @@ def test_windows_that_are_mirror_images_grow_into_the_scene(scene):
     assert found.rotations.shape == (OPTIONS.frames, 3, 3)
     refined, *_ = adjust_among_still(found, PINHOLE, tracks, options, Unknowns())
     assert turned_by(refined, scene) < 0.2
+
+
+def test_points_beyond_the_most_are_placed_in_the_end(scene, monkeypatch):
+    tracks = scene.tracks.tensor().double()
+    windows = []
+    for run in window_runs(OPTIONS.frames, 24, 8):
+        rows = ((tracks[:, run, 2] > 0.5).sum(1) >= 2).nonzero().squeeze(1)
+        windows.append(Window(run, rows, truth_of(scene, run, rows)))
+    monkeypatch.setattr("coset.motion.growing.MOST", 30)
+    monkeypatch.setattr("coset.motion.growing.COVERED", 10)
+    found = grown(windows, tracks, BundleOptions())
+    assert turned_by(found, scene) < 0.5
+    ours, true = (p.static[~torch.from_numpy(scene.moving)] for p in (found, truth_of(scene)))
+    placed = align(ours, true).points(ours)
+    assert ((placed - true).norm(dim=-1).median() / true.std(0).norm()) < 0.05

@@ -13,13 +13,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coset.motion.bundle_adjustment import PINHOLE, BundleOptions, adjust_cameras, static_cost, triangulate
 from coset.motion.models.trackster4d import Prediction
 
 STEP = 4  # frames that are added on either side before all is adjusted again
+MOST = 150  # points of a window, those seen longest: more cost time and tell cameras hardly better
+COVERED = 40  # of them in every frame, or all are taken
 STEPS = 15  # of Levenberg-Marquardt each time; the last adjustment is not made here
 
 
@@ -76,12 +78,45 @@ def grown(
 ) -> Prediction:
     """Cameras of all frames and a static cloud, from the window that its settled cameras explain best.
 
+    Cameras are settled on some points of each window; the others are placed in the end.
+
     Args:
         windows: Predictions that together cover all frames.
         tracks: Normalised, in float64.
         options: Of the adjustments.
         each: Called after every step of one.
     """
+    windows = [_longest(window, tracks) for window in windows]
+    used = torch.zeros(len(tracks), dtype=torch.bool).index_fill_(0, torch.cat([w.rows for w in windows]), True)
+    numbers = used.cumsum(0) - 1
+    cameras, known, points, gamma = _grown(
+        [w._replace(rows=numbers[w.rows]) for w in windows], tracks[used], options, each
+    )
+    placed = triangulate(cameras._replace(basis=points[known][:, None]), PINHOLE, tracks, options.noise)
+    basis, levels = placed.basis, placed.gamma
+    rows = used.nonzero().squeeze(1)[known]
+    return cameras._replace(
+        basis=basis.index_copy(0, rows, points[known][:, None]), gamma=levels.index_copy(0, rows, gamma[known])
+    )
+
+
+def _longest(window: Window, tracks: Float[Tensor, "points frames 3"]) -> Window:
+    """The window with the points alone that are seen in most of its frames; all, where these leave a frame bare."""
+    seen = tracks[window.rows][:, window.run, 2] > 0.5
+    best = seen.sum(1).sort(descending=True, stable=True).indices[:MOST].sort().values
+    if (seen[best].sum(0) < seen.sum(0).clamp(max=COVERED)).any():
+        return window
+    p = window.prediction
+    return window._replace(rows=window.rows[best], prediction=p._replace(basis=p.basis[best], gamma=p.gamma[best]))
+
+
+def _grown(
+    windows: Sequence[Window],
+    tracks: Float[Tensor, "points frames 3"],
+    options: BundleOptions,
+    each: Callable[[], object],
+) -> tuple[Prediction, Bool[Tensor, " points"], Float[Tensor, "points 3"], Float[Tensor, " points"]]:
+    """Cameras of all frames; which points are placed, where, and their motion levels."""
     count, frames = tracks.shape[:2]
     seen = tracks[..., 2] > 0.5
     found = [w._replace(prediction=settled(w.prediction, tracks[w.rows][:, w.run], options, each)) for w in windows]
@@ -103,7 +138,7 @@ def grown(
         start = _held(cameras, before, after)._replace(basis=points[known][:, None], gamma=gamma[known])
         cameras = adjust_cameras(start, tracks[known][:, inside], replace(options, iterations=STEPS), each)
         points[known], gamma[known] = cameras.static, cameras.gamma
-    return cameras._replace(basis=points[:, None], gamma=gamma)
+    return cameras, known, points, gamma
 
 
 def _still(prediction: Prediction) -> Prediction:
