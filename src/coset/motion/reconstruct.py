@@ -21,7 +21,7 @@ from coset.motion.bundle_adjustment import PINHOLE, BundleOptions, Unknowns, adj
 from coset.motion.calibration import calibrate, doubt
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import align_robustly, to_camera
-from coset.motion.growing import Window, grown
+from coset.motion.growing import Window, grown, mirrored
 from coset.motion.losses import LossWeights, losses, total_loss
 from coset.motion.metrics import mean_rotation, reprojection_error, truth_metrics
 from coset.motion.models.trackster4d import Prediction, TracksTo4D
@@ -30,7 +30,9 @@ from coset.motion.turning import STEADY, Turning, only_turns, stands_still, trav
 from coset.relations.kernels.threads import pytorch_threads
 
 SHARED = 12  # observations that two windows must share
+EQUAL = 1e-6  # likelihoods of the same minimum, come to in two ways
 FEW = 6  # points that stand still below which the camera of a frame is unsure
+GROWN = "growing window"  # the start of long videos, which is no mirror image
 WINDOW = 32  # frames of one pass if nobody says how many
 Refine = Literal["none", "bundle", "finetune"]
 
@@ -183,9 +185,7 @@ def reconstruct(
     if options.refine == "bundle":
         others = {} if calibration is None else {"search for the focal length": calibration.start}
         if len(windows) > 1:
-            others["growing window"] = grown(
-                windows, whole.tensor().double(), options.bundle, lambda: each("bundle adjustment")
-            )
+            others[GROWN] = grown(windows, whole.tensor().double(), options.bundle, lambda: each("bundle adjustment"))
         others = {name: _selected(other, kept) for name, other in others.items()}
         prediction, start, bodies = best_bundle(
             prediction, tracks.tensor().double(), options, lambda: each("bundle adjustment"), others
@@ -344,7 +344,7 @@ def window_runs(frames: int, window: int, overlap: int) -> list[slice]:
 
 
 def merge_windows(
-    parts: Sequence[Window], tracks: Float[Tensor, "points frames 3"], basis: int
+    parts: Sequence[tuple[slice, Tensor, Prediction]], tracks: Float[Tensor, "points frames 3"], basis: int
 ) -> tuple[Prediction, Bool[Tensor, " points"]]:
     """Windows brought into the world of the first by similarities on what they share, and blended.
 
@@ -417,6 +417,8 @@ def best_bundle(
 ) -> tuple[Prediction, str, list[Body]]:
     """Cameras and static cloud adjusted, the best of several starts by its own likelihood; then what moves is placed.
 
+    A scene and its mirror image in depth look alike (:mod:`coset.motion.growing`): both are tried.
+
     Args:
         prediction: The network's.
         tracks: Normalised.
@@ -438,11 +440,18 @@ def best_bundle(
     if options.restart and not others:
         plain = FreeReconstruction(scaled, basis=prediction.basis.size(1))()
         starts["plain guess"] = Prediction(*(part.detach() for part in plain))._replace(focal=prediction.focal)
+    if GROWN not in starts:
+        starts["mirror image of the network's"] = mirrored(prediction)
     found = {
         name: adjust_among_still(start, PINHOLE, scaled, options.bundle, Unknowns(), each)[0]
         for name, start in starts.items()
     }
     winner = min(found, key=lambda name: static_cost(found[name], scaled))
+    if GROWN not in starts:
+        turned = adjust_among_still(mirrored(found[winner]), PINHOLE, scaled, options.bundle, Unknowns(), each)[0]
+        if static_cost(turned, scaled) < static_cost(found[winner], scaled) - EQUAL:
+            winner = f"mirror image of what the {winner} leads to"
+            found[winner] = turned
     placed, bodies = place_movers(found[winner], scaled, options.bundle.noise, prediction)
     each()
     return placed, winner, bodies
