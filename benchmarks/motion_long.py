@@ -62,18 +62,15 @@ def found_from(scene: Scene, model: TracksTo4D, options: Options) -> dict[str, f
     true = [torch.from_numpy(v).double() for v in (scene.rotations, scene.positions)]
     middle = torch.from_numpy(scene.points).double().mean(1)[kept]
 
-    def still(prediction: Prediction) -> Prediction:
-        return prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
-
     def growing() -> Prediction:
         start = grown(windows, tracks, options.bundle)
         return start._replace(basis=start.basis[kept], gamma=start.gamma[kept])
 
     starts: dict[str, Callable[[], Prediction]] = {
-        "merged": lambda: still(merged),
+        "merged": lambda: merged.still(),
         "plain": lambda: Prediction(*(part.detach() for part in FreeReconstruction(tracks[kept], basis=1)())),
         "grown": growing,
-        "truth": lambda: still(merged)._replace(rotations=true[0], positions=true[1], basis=middle[:, None]),
+        "truth": lambda: merged.still()._replace(rotations=true[0], positions=true[1], basis=middle[:, None]),
     }
     row: dict[str, float] = {}
     for name, start in starts.items():

@@ -44,12 +44,11 @@ def arms(scene: Scene, model: torch.nn.Module) -> dict[str, dict[str, float]]:
     tracks = scene.tracks.tensor(model.read_unseen)
     prediction, _, _ = feed_forward(tracks, model, options)
     placed, _, _ = best_bundle(prediction, tracks.double(), options, lambda: None)
-    still = placed._replace(basis=placed.basis[:, :1], coefficients=placed.coefficients[:, :1])
     adjusted = adjust_cameras(prediction, tracks.double(), options.bundle)
     started = time.process_time()
     place_movers(adjusted, tracks.double(), options.bundle.noise, prediction)
     seconds = time.process_time() - started
-    found = {"placed": placed, "B_k = 0": still, "frozen": frozen(scene)}
+    found = {"placed": placed, "B_k = 0": placed.still(), "frozen": frozen(scene)}
     rows = {name: scene_metrics(p, scene) for name, p in found.items()}
     rows["placed"]["seconds"] = seconds
     return rows

@@ -219,11 +219,7 @@ def starts_from(picture: Float[Tensor, "points frames 3"], lens: Lens, guesses: 
     with torch.no_grad():
         predicted = guesses(flat.float())
     starts = [Prediction(*(part.detach().double() for part in start)) for start in (plain, *predicted)]
-    return [_still(start)._replace(gamma=start.gamma * lens.focal) for start in starts]
-
-
-def _still(prediction: Prediction) -> Prediction:
-    return prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
+    return [start.still()._replace(gamma=start.gamma * lens.focal) for start in starts]
 
 
 def _known(tracks: Tracks, lens: Lens, unit: float, deviation: float) -> Tracks:

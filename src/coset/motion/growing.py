@@ -64,7 +64,7 @@ def settled(
 ) -> Prediction:
     """Cameras and static cloud adjusted from a start, from its mirror image, and from the mirror image of what it leads
     to; the one with the best likelihood."""
-    start = _still(start)
+    start = start.still()
     first = adjust_cameras(start, tracks, options, each)
     found = [first, *(adjust_cameras(mirrored(s), tracks, options, each) for s in (start, first))]
     return min(found, key=lambda one: static_cost(one, tracks))
@@ -139,10 +139,6 @@ def _grown(
         cameras = adjust_cameras(start, tracks[known][:, inside], replace(options, iterations=STEPS), each)
         points[known], gamma[known] = cameras.static, cameras.gamma
     return cameras, known, points, gamma
-
-
-def _still(prediction: Prediction) -> Prediction:
-    return prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
 
 
 def _held(prediction: Prediction, before: int, after: int) -> Prediction:

@@ -192,7 +192,7 @@ def reconstruct(
         )
         notes.append(f"bundle adjustment: the start from the {start} won")
         notes += [body_note(body) for body in bodies if not body.known]
-        if tracks.intrinsics.known and (doubts := doubt(_still(prediction), tracks, options.bundle)):
+        if tracks.intrinsics.known and (doubts := doubt(prediction.still(), tracks, options.bundle)):
             notes.append(str(doubts))
         seconds["bundle"] = time.perf_counter() - started
     placed, noise = in_first_camera(prediction), options.bundle.noise
@@ -284,10 +284,6 @@ def _guesses(flat: Float[Tensor, "points frames 3"], model: TracksTo4D, options:
 
 def _selected(start: Prediction, kept: Bool[Tensor, " points"]) -> Prediction:
     return start._replace(basis=start.basis[kept], gamma=start.gamma[kept])
-
-
-def _still(prediction: Prediction) -> Prediction:
-    return prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
 
 
 def feed_forward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -194,6 +194,11 @@ def plural(level: str) -> str:
 def counted(count: int, name: str, several: str | None = None) -> str:
     """So many of something, in a sentence: ``1 graph``, ``2 classes``."""
     return f"{count:,} {name if count == 1 else several or f'{name}s'}"
+
+
+def not_used(names: Sequence[str], most: int = 5) -> str:
+    """Columns or attributes that are read and not looked at, in a note."""
+    return "not used: " + ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def node_names(graph: Data) -> list[str]:

@@ -30,7 +30,7 @@ from coset.graphs.data.graph_files import (
     read_graph_tables,
     table_beside,
 )
-from coset.graphs.data.graph_table import NO_EDGES, GraphTable, Level, counted
+from coset.graphs.data.graph_table import NO_EDGES, GraphTable, Level, counted, not_used
 from coset.graphs.data.links import edges_once, open_pairs, with_links
 from coset.graphs.data.pyg_files import read_pyg_file
 from coset.graphs.data.sources import GRAPH_DATA, THERE, GraphData, absolute, check_shares, fold_of
@@ -445,10 +445,8 @@ def _of_no_use(tables: GraphTables, skipped: set[str]) -> tuple[str, ...]:
         for name, cells in tables.graphs.items()
         if name != GRAPH and name not in skipped and cells.nunique(dropna=False) > 1
     ]
-    if not unread:
-        return ()
-    listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
-    return (f"{Path(tables.names[2]).name}: not used: {listed}; features are columns of nodes and edges",)
+    file = Path(tables.names[2]).name
+    return (f"{file}: {not_used(unread)}; features are columns of nodes and edges",) if unread else ()
 
 
 def _feature_tables(

@@ -20,7 +20,7 @@ from coset.core.errors import CosetError
 from coset.core.files import takes_paths
 from coset.core.outside import read_saved, refusing
 from coset.graphs.data.datasets import graph_features
-from coset.graphs.data.graph_table import GraphTable, Level, counted
+from coset.graphs.data.graph_table import GraphTable, Level, counted, not_used
 from coset.graphs.data.splits import NAMES, Splits
 from coset.graphs.data.targets import LARGEST, settle_precision
 from coset.graphs.data.validation import validate_graph
@@ -227,8 +227,7 @@ def _notes(found: Counter[str], unread: list[str]) -> tuple[str, ...]:
     if masked := found["masked"]:
         notes.append(f"left out masks of {counted(masked, 'graph')}: they split nodes where a file has one graph")
     if unread:
-        listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
-        notes.append(f"not used: {listed}; features are x and edge_attr")
+        notes.append(f"{not_used(unread)}; features are x and edge_attr")
     return tuple(notes)
 
 

@@ -51,6 +51,10 @@ class Prediction(NamedTuple):
         """B_1, the scene as it would stand still."""
         return self.basis[..., 0, :]
 
+    def still(self) -> Prediction:
+        """The same cameras and static cloud, and nothing that moves: of all clouds B_1 alone."""
+        return self._replace(basis=self.basis[..., :1, :], coefficients=self.coefficients[..., :1])
+
     def points(self) -> Float[Tensor, "*batch points frames 3"]:
         """X_ip: where every point is in every frame, in the world."""
         return moving_points(self.basis, self.coefficients)

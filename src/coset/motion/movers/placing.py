@@ -59,7 +59,7 @@ def place_movers(
     options = options or MoverOptions()
     view = View.of(prediction, tracks)
     mobile = adopted(view, together(view, moving_rows(prediction.gamma, noise).numpy(), options), options)
-    still = prediction._replace(basis=prediction.basis[:, :1], coefficients=prediction.coefficients[:, :1])
+    still = prediction.still()
     groups = bodies_of(view, mobile, options)
     solved = [Depths.of(view, rows, options) for rows in groups]
     placed, bodies = dict[int, np.ndarray](), dict[int, Body]()
