@@ -517,7 +517,8 @@ def store_in_bfloat16(network: nn.Module, name: str) -> None:
         pass
     raise ValueError(
         f"trainer.precision=bf16: {name} with these options has no layers for it; model=subgraphormer has, with "
-        "attention=gat, relations=[uL,vL,vv] and a width such as 24, 48 or 96"
+        "attention=gat, relations=[uL,vL,vv] and a width such as 24, 48 or 96, and model=gnn-sswl-plus, with relations "
+        "of uL, vL, vv and a width that 8 divides"
     )
 
 

@@ -178,8 +178,8 @@ def sum_into(
     """Write ``own x[i] + sum over neighbours of (ReLU of) x[k] + term`` to ``out``, for rows that fill vectors.
 
     Args:
-        out, x: Matrices, or slices of columns of larger ones.
-        term: One row an edge, or ``None``.
+        out, x: Matrices, or slices of columns of larger ones; they may be stored in bfloat16.
+        term: One row an edge, in the precision of arithmetic, or ``None``.
         structure: Layout and compressed rows of the relation.
         along: Axis of the product.
         relu: Whether messages are rectified.
@@ -193,27 +193,31 @@ def sum_backward_into(
     d_x: Tensor, grad: Tensor, x: Tensor, term: Tensor | None, structure: Structure, along: int, relu: bool,
     own: float | None = None,
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
-    """Add the gradient of x to ``d_x``; those of ``term`` and of ``own`` are returned."""
+    """Add the gradient of x to ``d_x``; those of ``term`` and of ``own`` are returned.
+
+    All three are in the precision of arithmetic; ``grad`` and ``x`` may be stored in bfloat16.
+    """
     bounds = item_bounds(structure[0], structure[1], summed=x.size(1))
     parts = len(bounds) - 1
-    d_term = x.new_zeros(parts, 0 if term is None else term.numel())
+    d_term = torch.zeros(parts, 0 if term is None else term.numel(), dtype=arithmetic(x.dtype))
     d_own = torch.zeros(parts, x.size(1), dtype=torch.float64)
     arguments = _sum_arguments(x, term, structure, along, relu, own)
     threads.run(
         propagation.sum_backward, bounds, *arguments, *flat(grad), *flat(d_x), d_term.numpy(), d_own.numpy()
     )  # fmt: skip
-    return None if term is None else d_term.sum(0).view(-1, x.size(1)), d_own.sum().to(x.dtype)
+    return None if term is None else d_term.sum(0).view(-1, x.size(1)), d_own.sum().to(d_term.dtype)
 
 
 def _sum_arguments(
     x: Tensor, term: Tensor | None, structure: Structure, along: int, relu: bool, own: float | None
 ) -> tuple[object, ...]:
     layout, ptr, column, order = structure
-    term_ = x.new_empty(0).numpy() if term is None else term.detach().contiguous().view(-1).numpy()
-    dtype = x.detach().numpy().dtype.type
+    has_term = term is not None
+    term = torch.empty(0, dtype=arithmetic(x.dtype)) if term is None else term.detach().contiguous().view(-1)
+    term_ = term.numpy()
     return (
         along, layout.numpy(), ptr.numpy(), column.numpy(), order.numpy(), x.size(1), lanes(x.size(1)),
-        *flat(x), term_, term is not None, relu, dtype(own or 0), own is not None,
+        *flat(x), term_, has_term, relu, term_.dtype.type(own or 0), own is not None,
     )  # fmt: skip
 
 

@@ -44,15 +44,15 @@ def test_a_load_widens_and_a_store_rounds_as_pytorch(native, monkeypatch):
         )
 
 
-def network(away_from_kinks=False, **options):
+def network(away_from_kinks=False, kind=Subgraphormer, **options):
     torch.manual_seed(0)
-    made = Subgraphormer(2, [3, 3], [2], width=WIDTH, layers=2, positional_encoding=8, **options)
+    made = kind(2, [3, 3], [2], **{"width": WIDTH, "layers": 2, "positional_encoding": 8} | options)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
         if away_from_kinks:
             for name, parameter in made.layers.named_parameters():
-                if "norm.bias" in name:
+                if "norm.bias" in name or "edge_encoder" in name:
                     parameter.add_(5)
     return made
 
@@ -82,9 +82,13 @@ def widened(batch):
     return wide
 
 
-@pytest.mark.parametrize("linear", [False, True])
-def test_a_network_is_as_near_to_float64_as_eight_bits_are(linear):
-    made, batch = network(away_from_kinks=True, linear=linear), graphs(40)
+SUMS = {"kind": GNNSSWLPlus}
+NETWORKS = [{}, {"linear": True}, SUMS, SUMS | {"residual": True}, SUMS | {"relations": ["uL", "vL"]}]
+
+
+@pytest.mark.parametrize("options", NETWORKS)
+def test_a_network_is_as_near_to_float64_as_eight_bits_are(options):
+    made, batch = network(away_from_kinks=True, **options), graphs(40)
     stored = copy.deepcopy(made)
     stored.store_in_bfloat16()
     assert stored.pair_features(batch)[0].dtype == torch.float32  # after the last layer; the next line looks before it
@@ -96,26 +100,48 @@ def test_a_network_is_as_near_to_float64_as_eight_bits_are(linear):
     assert all(parameter.grad.dtype == torch.float32 for parameter in stored.parameters() if parameter.grad is not None)
 
 
-def test_behind_kinks_gradients_point_the_same_way():
+@pytest.mark.parametrize("options", [{}, SUMS])
+def test_behind_kinks_gradients_point_the_same_way(options):
     """Rounding switches units whose input is near 0 on and off, as rounding the weights of a float64 network does."""
-    made, batch = network(), graphs(40)
+    made, batch = network(**options), graphs(40)
     stored = copy.deepcopy(made)
     stored.store_in_bfloat16()
     (_, grad), (_, exact) = gradients(stored, batch), gradients(made.double(), widened(batch))
     assert torch.cosine_similarity(grad, exact, dim=0) > 0.97
 
 
-def test_evaluation_is_in_the_precision_of_the_weights():
-    made, batch = network().double().eval(), widened(graphs(4))
+@pytest.mark.parametrize("options", [{}, SUMS])
+def test_evaluation_is_in_the_precision_of_the_weights(options):
+    made, batch = network(**options).double().eval(), widened(graphs(4))
     stored = copy.deepcopy(made)
     stored.store_in_bfloat16()
     with torch.no_grad():
         assert torch.equal(stored(batch), made(batch))
 
 
-@pytest.mark.parametrize("options", [{"attention": "gatv2"}, {"relations": ["uL", "vv"]}, {"width": 36}])
-def test_networks_without_the_operation_say_so(options):
+@pytest.mark.parametrize("relations", [["uL"], ["vL", "vv"]])
+def test_a_part_in_evaluation_is_computed_apart(relations):
+    """Norms of several modes have no operation of their own, whatever rows are stored as."""
+    made, batch = network(kind=GNNSSWLPlus), graphs(20)
+    for relation in relations:
+        made.layers[0].gather[relation].eval()
+    stored = copy.deepcopy(made)
+    stored.store_in_bfloat16()
+    (out, grad), (exact, d_exact) = gradients(stored, batch), gradients(made.double(), widened(batch))
+    assert 1e-5 < distance(out, exact) < 2e-2
+    assert torch.cosine_similarity(grad, d_exact, dim=0) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Subgraphormer, {"attention": "gatv2"}),
+        (Subgraphormer, {"relations": ["uL", "vv"]}),
+        (Subgraphormer, {"width": 36}),
+        (GNNSSWLPlus, {"relations": ["uL", "uG"]}),
+        (GNNSSWLPlus, {"width": 36}),
+    ],
+)
+def test_networks_without_the_operation_say_so(kind, options):
     with pytest.raises(ValueError, match="no operation on rows of pairs in bfloat16"):
-        Subgraphormer(1, None, None, **({"width": WIDTH} | options)).store_in_bfloat16()
-    with pytest.raises(ValueError, match="no operation on rows of pairs in bfloat16"):
-        GNNSSWLPlus(1, None, None, width=WIDTH).store_in_bfloat16()
+        kind(1, None, None, **({"width": WIDTH} | options)).store_in_bfloat16()

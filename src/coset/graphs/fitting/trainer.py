@@ -18,8 +18,8 @@ class TrainerOptions(Options):
     strategy: str | None = Field(None, description="ddp_spawn by default when there are several devices")
     precision: Literal["32-true", "bf16", "bf16-mixed", "16-mixed"] = Field(
         "32-true",
-        description="bf16: on a CPU that has it, rows of pairs are stored and multiplied in bfloat16 (subgraphormer); "
-        "*-mixed are for GPUs",
+        description="bf16: on a CPU that has it, rows of pairs are stored and multiplied in bfloat16 (subgraphormer, "
+        "gnn-sswl-plus); *-mixed are for GPUs",
     )
     matmul_precision: MatmulPrecision = Field(
         "highest",

@@ -15,6 +15,7 @@ from coset.graphs.models import attention_block, linear_attention_block, sum_blo
 from coset.graphs.models.bags import BagGraph
 from coset.graphs.models.product import PairGraph
 from coset.nn import MLP, FeatureEncoder, norm_relu_linear
+from coset.nn.norm_relu import covers
 from coset.relations import Relation, attend, broadcast, marginalise, propagate, reference
 from coset.relations.verbs import Score
 
@@ -306,8 +307,6 @@ class SumOfTerms(nn.Module):
         dropout: Probability.
     """
 
-    takes_bfloat16 = False
-
     def __init__(self, width: int, residual: bool = False, dropout: float = 0.0):
         super().__init__()
         self.gather = nn.ModuleDict()
@@ -316,6 +315,8 @@ class SumOfTerms(nn.Module):
 
     def forward(self, x: Float[Tensor, "pairs width"], graph: Any) -> Float[Tensor, "pairs width"]:
         terms = sum_block.branches(self, x, graph)
+        if terms is None and x.dtype == torch.bfloat16:  # as in SubgraphAttentionBlock
+            return self(x.float(), graph).to(x.dtype)
         if terms is None:
             total = sum(module(x, graph) for module in self.gather.values())
             out = F.relu(self.norm(total), inplace=True)
@@ -344,3 +345,8 @@ class PairSumBlock(SumOfTerms):
                 self.gather[relation] = PairSum(width, AXIS[relation], edge_features)
             else:
                 self.gather[relation] = PairTerm(relation, width, width)
+
+    @property
+    def takes_bfloat16(self) -> bool:
+        """Whether it has an operation on rows of pairs in bfloat16."""
+        return bool(self.gather) and set(self.gather) <= {"uL", "vL", "vv"} and covers(self.norm.num_features)

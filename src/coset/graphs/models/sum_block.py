@@ -15,6 +15,11 @@ then sums all terms. A branch says how its columns come about:
 
 Biases ahead of a norm are never added (the norm takes them off again). Kept for the backward pass are the sums, K, H
 and what the last norm reads; all that follows a norm, X among them, is computed again.
+
+X may be stored in bfloat16 where all terms are :class:`Sums` and :class:`OwnRoot`, and with it the sums, H, what the
+last norm reads and the gradients of these: products of matrices read and write it, and weights are rounded to it once a
+step. Statistics, terms of nodes and edges, all sums, X's gradient until its terms are added up among them, and the
+gradients of parameters are float32.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from coset.graphs.models.attention_block import weight_gradient
 from coset.nn import MLP
 from coset.nn.buffers import buffers
 from coset.nn.norm_relu import NormReLU, Origin, add_repeated, origin_of, settled, sum_repeated
@@ -58,7 +64,7 @@ class Branch(Protocol):
         """Write H_g; return what the backward pass needs."""
 
     def backward(self, kept: Any, x: Tensor, d_h: Tensor, d_x: Tensor, tensors: Tensors) -> Tensors:
-        """Add to the gradient of X; return those of ``tensors``."""
+        """Add to the gradient of X, in the precision of arithmetic; return those of ``tensors``."""
 
 
 class _OneMLP:
@@ -93,16 +99,16 @@ class Sums(_OneMLP):
         own, edge, weight = tensors
         gathered = buffers.empty(x.size(0), x.size(1), x)
         operators.sum_into(gathered, x, edge, self._structure(), self.along, True, float(own))
-        torch.mm(gathered, weight.t(), out=h)
+        torch.mm(gathered, weight.to(x.dtype).t(), out=h)
         return gathered
 
     def backward(self, kept: Any, x: Tensor, d_h: Tensor, d_x: Tensor, tensors: Sequence[Any]) -> Tensors:
         own, edge, weight = tensors
-        d_gathered = torch.mm(d_h, weight, out=buffers.empty(x.size(0), x.size(1), x))
+        d_gathered = torch.mm(d_h, weight.to(x.dtype), out=buffers.empty(x.size(0), x.size(1), x))
         d_edge, d_own = operators.sum_backward_into(
             d_x, d_gathered, x, edge, self._structure(), self.along, True, float(own)
         )
-        return d_own.view(1), d_edge, d_h.t() @ kept
+        return d_own.view(1), d_edge, weight_gradient(d_h, kept)
 
 
 @dataclass
@@ -115,15 +121,18 @@ class OwnRoot(_OneMLP):
 
     def forward(self, x: Tensor, h: Tensor, tensors: Sequence[Any]) -> Any:
         scaled, weight = tensors
-        torch.mm(x, scaled.t(), out=h)
-        add_repeated(h, self.graph.at_own_root(x) @ weight.t(), self.graph.pairs)
+        torch.mm(x, scaled.to(x.dtype).t(), out=h)
+        add_repeated(h, self.graph.at_own_root(x).to(weight.dtype) @ weight.t(), self.graph.pairs)
 
     def backward(self, kept: Any, x: Tensor, d_h: Tensor, d_x: Tensor, tensors: Sequence[Any]) -> Tensors:
         scaled, weight = tensors
-        d_x.addmm_(d_h, scaled)
+        if d_x.dtype == d_h.dtype:
+            d_x.addmm_(d_h, scaled)
+        else:
+            d_x.add_(torch.mm(d_h, scaled.to(d_h.dtype), out=buffers.empty(x.size(0), x.size(1), x)))
         d_term = sum_repeated(d_h, self.graph.pairs)
         d_x.index_add_(0, self.graph.diagonal, (d_term @ weight)[self.graph.root_index])
-        return d_h.t() @ x, d_term.t() @ self.graph.at_own_root(x)
+        return weight_gradient(d_h, x), d_term.t() @ self.graph.at_own_root(x).to(d_term.dtype)
 
 
 @dataclass
@@ -169,7 +178,8 @@ def branches(block: Any, x: Tensor, graph: Any) -> list[Branch] | None:
     """The branches of a block on this input, or ``None`` where this operation cannot stand for it."""
     if not kernels_apply(x) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not block.gather:
         return None
-    if any(parameter.dtype != x.dtype for parameter in block.parameters()) or not settled([block.norm], x):
+    wanted = operators.arithmetic(x.dtype)
+    if any(parameter.dtype != wanted for parameter in block.parameters()) or not settled([block.norm], x):
         return None
     if not all(hasattr(term, "branch") for term in block.gather.values()):
         return None
@@ -227,6 +237,7 @@ class _SumBlock(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> Any:
         rows, width = x.size(0), second.size(0)
+        second = second.to(x.dtype)
         hidden = buffers.empty(rows, second.size(1), x)
         columns, norms, kept, start = [], [], [], 0
         for term, (bias, term_gamma, term_beta, *own) in zip(terms, _by_term(terms, tensors)):
@@ -255,19 +266,19 @@ class _SumBlock(torch.autograd.Function):
         rows, width = c.shape
         d_c, d_gamma, d_beta = last.backward(c, grad.contiguous(), buffers.empty(rows, width, c))
         active = _active(norms, columns, hidden)
-        d_second = d_c.t() @ active
+        d_second = weight_gradient(d_c, active)
         d_carried = last.bias_gradient(d_c)
         d_hidden = torch.mm(d_c, second, out=active)
         del active, d_c
         x = source.again() if source else x
-        d_x = buffers.empty(rows, x.size(1), x).zero_()
+        d_x = buffers.empty(rows, x.size(1), last.scale).zero_()
         gradients: list[Tensor | None] = []
         for term, where, norm, state, (_, _, _, *own) in zip(terms, columns, norms, kept, _by_term(terms, tensors)):
             d_h = d_hidden[:, where]
             d_h, d_term_gamma, d_term_beta = norm.backward(hidden[:, where], d_h, d_h)
             gradients += [norm.bias_gradient(d_h), d_term_gamma, d_term_beta]
             gradients += term.backward(state, x, d_h, d_x, own)
-        return d_x, d_second, d_carried, d_gamma, d_beta, None, None, None, None, *gradients
+        return d_x.to(x.dtype), d_second, d_carried, d_gamma, d_beta, None, None, None, None, *gradients
 
 
 def _batch_norm(mlp: MLP) -> nn.BatchNorm1d:

@@ -2,7 +2,8 @@
 
 Items and layout as in :mod:`.attention`. ``edge`` numbers the edge of each entry of the compressed rows; a
 term of width 0 means none. Sums of rows that fill short vectors have kernels of their own, several times faster; there
-``lanes`` is a tuple whose length divides the number of columns (see :mod:`.simd`).
+``lanes`` is a tuple whose length divides the number of columns (see :mod:`.simd`), and rows of pairs may be stored in
+bfloat16, while ``term`` and all that is added up are in the precision of arithmetic.
 """
 
 import numpy as np
@@ -126,12 +127,12 @@ def sum_backward(
     lanes: Lanes, x: Numbers, ld_x: int, term: Numbers, has_term: bool, relu: bool, own: float, has_own: bool,
     grad: Numbers, ld_grad: int, d_x: Numbers, ld_dx: int, d_term: PerThread, d_own: PerThread,
 ) -> None:  # fmt: skip
-    """Gradients, added to ``d_x``; ``d_term[part]`` and ``d_own[part]`` are this thread's own. The latter is a row of
-    terms of the gradient of ``own``."""
+    """Gradients, added to ``d_x``, which is in the precision of arithmetic; ``d_term[part]`` and ``d_own[part]`` are
+    this thread's own. The latter is a row of terms of the gradient of ``own``."""
     width = len(lanes)
     nothing = zeros(x, lanes)
     d_edge = d_term[part]
-    products = np.zeros(columns, x.dtype)
+    products = np.zeros(columns, term.dtype)
     graph = np.searchsorted(layout[0], begin, side="right") - 1
     for item in range(begin, end):
         while item >= layout[0, graph + 1]:
