@@ -6,7 +6,7 @@ command goes on where it was stopped. `python benchmarks/graph_tables.py FOLDER 
 The rows that the pages were made from are in benchmarks/results/graph_tables. One thread; data in COSET_DATA.
 
 A row: study, setting, seed, the metric of the best epoch on validation and on test molecules (studies on a part of
-ZINC have none to test on, but models-zinc and those named -longer), the metric on validation after every epoch, numbers
+ZINC have none to test on, but models-zinc, cells-zinc and those named -longer), the metric on validation after every epoch, numbers
 of parameters, CPU seconds an epoch.
 """
 
@@ -107,6 +107,11 @@ MODELS = {
     "SMCN": "name: smcn, width: 27, layers: 2, ranks: [0, 1], after: 1",
     "GRIT": "name: grit, width: 32, layers: 4, heads: 8, walk_steps: 21, encoder: none",
 }  # 45,000 to 49,000 parameters each
+CELLS = {
+    "HOMP (CIN)": MODELS["HOMP (CIN)"],
+    "SMCN": "name: smcn, width: 24, pair_width: 24, layers: 5, ranks: [0, 1], before: 1, after: 1, marking: distance, "
+    "merge: sum, fresh_marks: true, norm: batch",  # layers as those of the published network for ZINC
+}
 
 
 def subgraph_networks(dropout: float) -> dict[str, list[str]]:
@@ -129,6 +134,13 @@ STUDIES = {
             "GRIT, clipped": [f"model={{{MODELS['GRIT']}}}", "training.gradient_clip=1"],
         },
         [*STEADY, "training.epochs=30", TYPES],
+        part=TESTED,
+    ),
+    "cells-zinc": Study(
+        "gin/zinc12k",
+        {name: [f"model={{{options}}}"] for name, options in CELLS.items()},
+        [*STEADY, "training.epochs=30", TYPES],
+        seeds=(0, 1, 2, 3),
         part=TESTED,
     ),
     "granola-zinc": Study(
