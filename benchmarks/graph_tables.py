@@ -6,8 +6,8 @@ command goes on where it was stopped. `python benchmarks/graph_tables.py FOLDER 
 The rows that the pages were made from are in benchmarks/results/graph_tables. One thread; data in COSET_DATA.
 
 A row: study, setting, seed, the metric of the best epoch on validation and on test molecules (studies on a part of
-ZINC have none to test on, but models-zinc, cells-zinc and those named -longer), the metric on validation after every epoch, numbers
-of parameters, CPU seconds an epoch.
+ZINC have none to test on, but models-zinc, cells-zinc and those named -longer), the metric on validation after every
+epoch, numbers of parameters, CPU seconds an epoch.
 """
 
 import argparse
