@@ -184,6 +184,18 @@ def bert_and_gpt2():
     return transformers.EncoderDecoderModel(config=config)
 
 
+def test_pytorch_s_own_attention_is_refused_for_peft_merges_it_by_its_version(tmp_path):
+    """Its last map is trained with W + 2 s B A by PEFT 0.21, with W + s B A once that is mended."""
+    base = torch.nn.ModuleDict({"attention": torch.nn.MultiheadAttention(16, 4)})
+    save_file(base.state_dict(), tmp_path / "base.safetensors")
+    model = peft.get_peft_model(base, peft.LoraConfig(r=3, target_modules=["attention"]))
+    model.save_pretrained(tmp_path / "adapter")
+    adapter = load_lora(tmp_path / "adapter")
+    with pytest.raises(CosetError, match="MultiheadAttention, whose last map PEFT"):
+        apply(adapter, tmp_path / "base.safetensors", tmp_path / "made.safetensors")
+    assert not (tmp_path / "made.safetensors").exists()
+
+
 @pytest.mark.parametrize("flag", [True, False])
 def test_square_matrices_are_turned_where_their_neighbours_are(flag, tmp_path):
     """PEFT's one flag is that of the last layer: of BERT and GPT-2 together it is wrong for one of them."""

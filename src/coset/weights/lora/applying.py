@@ -155,6 +155,13 @@ class _Changes:
         self._changed: dict[str, str] = {}  # parameters of the base, and what the adapter calls them
         self.updates: dict[str, LoraPair] = {}
         self.biases: dict[str, Tensor] = {}
+        inner = next((layer for layer in adapter.layers if ".base_layer." in layer), None)
+        if inner is not None:
+            raise CosetError(
+                f"{adapter.name}: {inner} is of a torch.nn.MultiheadAttention, whose last map PEFT (0.21 and before) "
+                "trains with its update added twice: what it stands for depends on the version that trained it; merge "
+                "with that one"
+            )
         for layer, pair in adapter.layers.items():
             if pair.kind == "expert":
                 raise CosetError(

@@ -119,6 +119,8 @@ def test_adalora_folds_its_diagonal():
         ),
         ({"lora_A.weight": (4, 10), "lora_B.weight": (6, 4), "alpha": (2,)}, "q: its tensors do not fit together"),
         ({"hada_w1_a": (6, 2), "hada_w1_b": (2, 4), "hada_w2_a": (5, 2), "hada_w2_b": (2, 4)}, "q: "),
+        ({"lora_A.weight": (8, 16, 3, 3), "lora_B.weight": (32, 2, 1, 1)}, "q is a convolution of 4 groups"),
+        ({"lora_A.weight": (8, 16, 3, 3), "lora_B.weight": (32, 3, 1, 1)}, "q: the ranks of its factors differ"),
     ],
 )
 def test_tensors_that_are_no_factors_are_refused_with_their_shapes(tensors, text):

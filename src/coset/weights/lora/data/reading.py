@@ -320,6 +320,11 @@ def _pairs(layer: str, parts: dict[str, Tensor], settings: Settings) -> list[tup
     kernel = tuple(down.shape[1:]) if down.dim() > 2 else None
     if up.size(1) != rank:
         shapes = f"A is {tuple(down.shape)}, B is {tuple(up.shape)}"
+        if down.dim() > 2 and rank % up.size(1) == 0:
+            raise CosetError(
+                f"{layer} is a convolution of {rank // up.size(1)} groups ({shapes}): its update mixes channels that "
+                "its weight keeps apart, so that no weight is the sum of both, and it is not read; PEFT runs it"
+            )
         raise CosetError(f"{layer}: the ranks of its factors differ: {shapes}")
     if up.dim() > 2 and math.prod(up.shape[2:]) != 1:
         raise CosetError(f"{layer}: B has a spatial kernel {tuple(up.shape)}; only 1 x 1 is read")
