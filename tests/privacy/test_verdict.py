@@ -16,6 +16,7 @@ from coset.privacy import (
     attribute,
     audit,
     group_of,
+    pages,
     sample_gradients,
     train_to_stationarity,
 )
@@ -230,3 +231,26 @@ def test_too_few_held_out_records_are_refused_before_the_attack(features):
     options = {"attack": Attack(steps=5), "progress": lambda: pytest.fail("the attack was run")}
     with pytest.raises(CosetError, match="5 held-out inputs: at least the 6 of training"):
         audit(model, (images.train, images.labels), few, **options)
+
+
+def attack(recognised, correlation, p_value, chance):
+    return {
+        "recognised": recognised, "correlation": correlation, "null": 0.3, "p_value": p_value, "chance": chance,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attacks", "said"),
+    [
+        ({"kkt": attack(3.0, 0.8, 1 / 21, 0.001)}, "kkt finds 3 of 4 .* give them away .by chance .* 0.001"),
+        ({"kkt": attack(0.0, 0.6, 1 / 21, 1.0)}, "more than chance, and no more inputs whole"),
+        ({"kkt": attack(0.0, 0.6, 0.2, 1.0)}, "not told from chance, so no leak"),
+        ({"kkt": attack(1.0, 0.6, 1 / 21, 0.04), "b": attack(0.0, 0.5, 0.5, 1.0)}, "kkt .* probability 0.08"),
+        (
+            {"kkt": attack(1.0, 0.6, 1 / 21, 0.04)} | {f"{i}": attack(0.0, 0.5, 0.5, 1.0) for i in range(2)},
+            "not told from chance for the best of 3 attacks",
+        ),
+    ],
+)
+def test_the_best_of_several_attacks_is_the_luckiest_too(attacks, said):
+    assert re.search(said, pages._run_verdict({"attacks": attacks}, 4))

@@ -71,17 +71,22 @@ def write(recipe: ReconstructionRecipe, folder: RunFolder, metrics: dict[str, An
 
 
 def _run_verdict(metrics: dict[str, Any], count: int) -> str:
-    """How many inputs the best attack finds, against inputs that the network never saw."""
+    """How many inputs the best attack finds, against inputs that the network never saw.
+
+    The best of several attacks is the luckiest, too: probabilities are multiplied with their number (Bonferroni).
+    """
     attacks = metrics["attacks"]
     best = max(attacks, key=lambda name: (attacks[name]["recognised"], attacks[name]["correlation"]))
-    found, cleared = attacks[best], attacks[best]["p_value"] <= SIGNIFICANT
+    found, tried = attacks[best], len(attacks)
     said = f"{best} finds {found['recognised']:.0f} of {count} training inputs (mean correlation "
     said += f"{found['correlation']:.2f}, {found['null']:.2f} for inputs that the network never saw)"
-    return f"{said}: {'the weights give them away' if cleared and found['recognised'] else _no_leak(cleared)}."
-
-
-def _no_leak(cleared: bool) -> str:
-    return "more than chance, and no input whole" if cleared else "no more than chance, so no leak is shown"
+    whole = min(1.0, tried * found.get("chance", found["p_value"]))
+    if found["recognised"] and whole <= SIGNIFICANT:
+        return f"{said}: the weights give them away (by chance with probability {whole:.2g})."
+    if min(1.0, tried * found["p_value"]) <= SIGNIFICANT:
+        return f"{said}: more than chance, and no more inputs whole than by chance."
+    of_several = "" if tried == 1 else f" for the best of {tried} attacks"
+    return f"{said}: not told from chance{of_several}, so no leak is shown."
 
 
 def write_audit(folder: Path, title: str, audit: Audit, arrays: Mapping[str, np.ndarray], facts: dict[str, str],

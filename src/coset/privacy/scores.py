@@ -71,7 +71,7 @@ class Scores:
         return {
             "correlation": self.mean, "recognised": float(self.recognised()), "exact": float(self.recognised(0.99)),
             "null": float(self.null.mean()),
-            "null_largest": float(self.null.max()), "p_value": self.p_value,
+            "null_largest": float(self.null.max()), "p_value": self.p_value, "chance": self.chance,
             "ssim": ssim if math.isfinite(ssim) else None,
             "symmetry": self.symmetry, "data_symmetry": self.data_symmetry,
         }  # fmt: skip
