@@ -130,6 +130,25 @@ def test_a_folder_of_pictures_is_a_video(tmp_path):
     assert "f15.png first" in read.damage
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_pictures_of_more_bits_than_bytes_have_are_as_bright_as_they_were(bits, tmp_path):
+    """Cameras of 10 and 12 bits write files of 16; of those a frame that is dark beside the others stays so."""
+    generator = np.random.default_rng(0)
+    wanted = generator.integers(0, 256, (3, 24, 32, 3), dtype=np.uint8)
+    wanted[0] //= 4
+    for number, frame in enumerate(wanted):
+        deep = frame.astype(np.uint16) << (bits - 8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), (frame if bits == 8 else deep)[..., ::-1])
+    assert np.array_equal(read_video(tmp_path).frames, wanted)
+
+
+def test_pictures_of_floats_are_no_frames(tmp_path):
+    frame = np.linspace(0, 255, 24 * 32 * 3, dtype=np.float32).reshape(24, 32, 3)
+    cv2.imwrite(str(tmp_path / "0.tiff"), frame)
+    with pytest.raises(CosetError, match=r"no picture can be decoded, 0\.tiff to begin with"):
+        read_video(tmp_path)
+
+
 def test_pictures_of_another_size_are_left_out_with_their_time(tmp_path):
     pictures = gliding(6).frames
     for n, picture in enumerate(pictures):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -168,8 +168,8 @@ def _read_pictures(folder: Path, most_frames: int | None, stride: int, longest_s
     frames: list[np.ndarray] = []
     read, damaged, scale = [], [], 1.0
     for number, name in enumerate(names[::stride][:most_frames]):
-        frame = cv2.imread(str(name), cv2.IMREAD_COLOR)
-        if frame is None:
+        frame = cv2.imread(str(name), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if frame is None or frame.dtype not in (np.uint8, np.uint16):
             damaged.append(number)
             continue
         scale = min(1.0, longest_side / max(frame.shape[:2]))
@@ -187,7 +187,15 @@ def _read_pictures(folder: Path, most_frames: int | None, stride: int, longest_s
         first = names[::stride][left_out[0]].name
         damage = f"{len(left_out)} pictures of {folder} are damaged or of another size and left out, {first} first"
     times = uneven(np.array([read[i][0] for i in kept]) * stride / 20.0)
-    return Video(np.stack([frames[i] for i in kept]), 20.0 / stride, folder, usual[1], damage, times)
+    return Video(_in_bytes([frames[i] for i in kept]), 20.0 / stride, folder, usual[1], damage, times)
+
+
+def _in_bytes(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames of 8 bits. Those of 16 are shifted by what the brightest number of all leaves: cameras of 10, 12 or 14
+    bits write files of 16."""
+    deep = [frame for frame in frames if frame.dtype == np.uint16]
+    shift = max(8, max((int(frame.max()) for frame in deep), default=0).bit_length()) - 8
+    return np.stack([frame if frame.dtype == np.uint8 else (frame >> shift).astype(np.uint8) for frame in frames])
 
 
 def _words(name: str) -> list[str]:
