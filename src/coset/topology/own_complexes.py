@@ -19,8 +19,8 @@ from coset.core.outside import check_column, read_table, read_tree
 from coset.graphs.data.datasets import graph_features
 from coset.graphs.data.graph_files import GRAPH, OF_FILES, labelled, table_in
 from coset.graphs.data.graph_table import GraphTable, Level
-from coset.graphs.data.own_graphs import Split, SplitFiles, column_values, split_rows
 from coset.graphs.data.sources import FOLDER_THERE, GRAPH_DATA
+from coset.graphs.data.split_files import Split, SplitFiles, column_values, split_rows
 from coset.graphs.data.targets import as_targets
 from coset.runs.terminal import track
 from coset.topology.data.adapters import from_toponetx, toponetx_features
