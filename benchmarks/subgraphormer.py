@@ -15,6 +15,7 @@ What is run, each part in processes of its own:
     memory   one process a side: peak resident memory, and what of it was there after imports and before the first step
     floor    the matrix products of a step alone (forward, and both gradients), on the same shapes
     growth   a step at a constant number of pairs, in few large graphs or many small ones
+    sums     GNN-SSWL+, which sums instead, in float32 and in bfloat16 (not among those that are run by default)
 
 Where the CPU has bfloat16, a third column ``bf16`` is ours with rows of pairs in it (``trainer.precision=bf16``).
 Molecules are the first of ZINC-12k if the data is found, else random graphs of the same sizes.
@@ -33,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for both sides, as the command line of Coset does
 
@@ -44,7 +45,7 @@ from torch_geometric.nn import GATConv
 from torch_geometric.utils import scatter
 
 from coset import CosetError
-from coset.graphs import Subgraphormer
+from coset.graphs import GNNSSWLPlus, Subgraphormer
 from coset.graphs.data.zinc import zinc12k
 from coset.graphs.models.product import PairGraph, product_encoding
 from coset.graphs.transforms import ProductPositionalEncoding, ShortestPathDistances, precompute
@@ -156,7 +157,15 @@ def subgraphormer(seed: int = 0) -> Subgraphormer:
     return Subgraphormer(1, atoms, bonds, width=WIDTH, layers=LAYERS, heads=HEADS, positional_encoding=K)
 
 
-def stored(model: Subgraphormer) -> Subgraphormer:
+def sums(seed: int = 0) -> GNNSSWLPlus:
+    torch.manual_seed(seed)
+    return GNNSSWLPlus(1, [119, 5, 12, 12, 10, 6, 6, 2, 2], [5, 6, 2], width=WIDTH, layers=LAYERS)
+
+
+Stored = TypeVar("Stored", Subgraphormer, GNNSSWLPlus)
+
+
+def stored(model: Stored) -> Stored:
     """The same with rows of pairs in bfloat16."""
     model.store_in_bfloat16()
     return model
@@ -270,20 +279,36 @@ def clock_of(options: argparse.Namespace) -> Callable[[], float]:
     return time.process_time if options.cpu_seconds else time.perf_counter
 
 
+def run_sums(options: argparse.Namespace) -> dict[str, Any]:
+    batch = Batch.from_data_list(molecules(options.graphs, options.seed)[1])
+    steps = {"float32": training_step(sums(), batch, batch.y), "bf16": training_step(stored(sums()), batch, batch.y)}
+    seconds = taken_in_turns(steps, options.pairs, clock_of(options))
+    ratio = round(min(seconds["float32"]) / min(seconds["bf16"]), 2)
+    return {f"{name}_seconds": spread(each) for name, each in seconds.items()} | {"times_faster": ratio}
+
+
+def taken_in_turns(
+    steps: dict[str, Callable[[], float]], turns: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds of each step in each turn."""
+    for _ in range(2):  # compile, allocate
+        for step in steps.values():
+            step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(turns):
+        for name, step in steps.items():
+            start = clock()
+            step()
+            seconds[name].append(clock() - start)
+    return seconds
+
+
 def alternate(batch: Batch, pairs: int, clock: Callable[[], float]) -> dict[str, Any]:
     steps = {"peer": training_step(Peer(subgraphormer()), materialise(batch), batch.y)}
     steps["coset"] = training_step(subgraphormer(), batch, batch.y)
     if has_bfloat16():
         steps["bf16"] = training_step(stored(subgraphormer()), batch, batch.y)
-    for _ in range(2):  # compile, allocate
-        for step in steps.values():
-            step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(pairs):
-        for name, step in steps.items():
-            start = clock()
-            step()
-            seconds[name].append(clock() - start)
+    seconds = taken_in_turns(steps, pairs, clock)
     result: dict[str, Any] = {f"{name}_seconds": spread(each) for name, each in seconds.items()}
     for name in list(seconds)[1:]:
         ratios = [p / c for p, c in zip(seconds["peer"], seconds[name], strict=True)]
@@ -373,6 +398,7 @@ PARTS = {
     "memory": run_memory,
     "floor": run_floor,
     "growth": run_growth,
+    "sums": run_sums,
 }
 
 
