@@ -68,6 +68,13 @@ class View:
         return inside[..., 2], inside[..., :2] / np.maximum(inside[..., 2:], 1e-9)
 
 
+PLANES = 2000
+"""Drawn in the search for the ground: enough that three of a sixth of the points are among them."""
+
+OUT = 2.5
+"""Standard deviations by which more points are on the ground than in a layer beside it of the same thickness."""
+
+
 def picture_distances(flat: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "points points"]:
     """Mean distance in the picture over common frames; infinite for points with fewer than 3, and to oneself."""
     both = (seen[:, None] & seen[None]).sum(-1)
@@ -81,25 +88,32 @@ def picture_distances(flat: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "
 
 
 def _ground(view: View) -> tuple[np.ndarray, float] | None:
-    """Normal (up) and offset of the plane that many static points lie on and hardly any below, if there is one."""
+    """Normal (up) and offset of the plane that many static points lie on and hardly any below, if there is one.
+
+    Of points without a ground some plane holds as many: on a ground there are more than in the layers above and below.
+    """
     points = view.static[view.still]
     if len(points) < 20:
         return None
+    points = points[np.lexsort(points.T)]  # whatever the numbering, planes go through the same three
     up = -view.rotations[:, :, 1].mean(0)
     near = 0.02 * float(np.median(view.still_depth()[0]))
-    draw = np.random.default_rng(0)
-    best: tuple[int, np.ndarray, float] | None = None
-    for _ in range(300):
-        a, b, c = points[draw.choice(len(points), 3, replace=False)]
-        normal = np.cross(b - a, c - a)
-        length = np.linalg.norm(normal)
-        if length < 1e-12:
-            continue
-        normal = normal / length * np.sign(normal @ up)
-        height = points @ normal - normal @ a
-        upright = normal @ up > 0.75 * np.linalg.norm(up)
-        if upright and (view.positions @ normal > normal @ a).all() and (height < -3 * near).mean() < 0.1:
-            on = int((np.abs(height) < near).sum())
-            if best is None or on > best[0]:
-                best = on, normal, float(normal @ a)
-    return None if best is None or best[0] < 0.15 * len(points) else (best[1], best[2])
+    a, b, c = points[np.random.default_rng(0).integers(0, len(points), (PLANES, 3))].swapaxes(0, 1)
+    normals = np.cross(b - a, c - a)
+    length = np.linalg.norm(normals, axis=1)
+    true = length > 1e-12
+    normals = normals[true] / length[true, None] * np.sign(normals[true] @ up)[:, None]
+    offsets = (normals * a[true]).sum(1)
+    upright = normals @ up > 0.75 * np.linalg.norm(up)
+    below_cameras = (view.positions @ normals.T > offsets).all(0)
+    normals, offsets = normals[upright & below_cameras], offsets[upright & below_cameras]
+    heights = points @ normals.T - offsets
+    low = (heights < -3 * near).mean(0) < 0.1
+    if not low.any():
+        return None
+    on = np.where(low, (np.abs(heights) < near).sum(0), 0)
+    best = int(on.argmax())
+    layers = np.histogram(heights[:, best], np.array([-3.0, -1.0, 1.0, 3.0]) * near)[0]
+    beside = max(layers[0], layers[2])
+    stands_out = on[best] - beside > OUT * np.sqrt(on[best] + beside)
+    return (normals[best], float(offsets[best])) if on[best] >= 0.15 * len(points) and stands_out else None
