@@ -28,7 +28,8 @@ from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.metrics import camera_errors, scene_metrics
 from coset.motion.models.checkpoint import pretrained
 from coset.motion.reconstruct import Options, reconstruct
-from coset.motion.tracker import TrackerOptions, Video, track
+from coset.motion.tracker import TrackerOptions, track
+from coset.motion.video import Video
 from rendering import BODY, Face, box, hand_held, rendered, room, yaw
 
 SIZE = (400, 300)

@@ -15,7 +15,7 @@ import numpy as np
 from coset.motion.data import bodies as recorded
 from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.data.truth import Truth
-from coset.motion.tracker import Video
+from coset.motion.video import Video
 
 ROOM, POST, BODY = 0, 1, 2
 """Things that a face belongs to; bodies are numbered from the last on."""

@@ -10,7 +10,7 @@ from coset.core.files import takes_paths
 from coset.runs.recipes import load, load_run
 
 PACKAGES = ["graphs", "topology", "privacy", "weights.asymmetric", "weights.lora", "weights.merging", "motion"]
-FURTHER = ["motion.tracker", "motion.export", "motion.data.tracks", "runs.recipes", "runs.run"]
+FURTHER = ["motion.video", "motion.export", "motion.data.tracks", "runs.recipes", "runs.run"]
 
 
 def refuses_text(function):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coset import cli
-from coset.motion.tracker import read_video
+from coset.motion.video import read_video
 
 cv2 = pytest.importorskip("cv2")
 

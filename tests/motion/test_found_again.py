@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from coset.motion.found_again import AgainOptions, _joined, find_again
-from coset.motion.tracker import TrackerOptions, Video, track
+from coset.motion.tracker import TrackerOptions, track
+from coset.motion.video import Video
 
 cv2 = pytest.importorskip("cv2")
 STEP, BAR = 3.0, (70, 88)

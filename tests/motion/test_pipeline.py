@@ -11,7 +11,7 @@ from coset.core.errors import CosetError
 from coset.motion.data import tracks as files
 from coset.motion.models.checkpoint import save_model
 from coset.motion.pipeline import Input, read_input, write_picture
-from coset.motion.tracker import read_video
+from coset.motion.video import read_video
 
 cv2 = pytest.importorskip("cv2")
 

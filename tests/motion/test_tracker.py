@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from coset import CosetError
-from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track, uneven
+from coset.motion.tracker import TrackerOptions, preview, track
+from coset.motion.video import Video, read_video, shots, uneven
 
 cv2 = pytest.importorskip("cv2")
 

@@ -14,9 +14,10 @@ from coset.motion.data.tracks import Intrinsics, Tracks
 from coset.motion.geometry import rotation_angle, rotation_from_vector
 from coset.motion.models.checkpoint import save_model
 from coset.motion.reconstruct import Options, reconstruct
-from coset.motion.tracker import TrackerOptions, Video, track
+from coset.motion.tracker import TrackerOptions, track
 from coset.motion.turning import shows_parallax, turning_camera
 from coset.motion.verdict import verdict
+from coset.motion.video import Video
 
 FRAMES, POINTS, MOVERS = 10, 60, 8
 

@@ -17,9 +17,10 @@ from coset.motion.data.tracks import BETWEEN, MEAN, Intrinsics, Tracks
 from coset.motion.export import clear, write_all, write_images
 from coset.motion.models.checkpoint import load_model, pretrained
 from coset.motion.reconstruct import WINDOW, Options, Reconstruction, reconstruct
-from coset.motion.tracker import TrackerOptions, Video, preview, read_video, shots, track
+from coset.motion.tracker import TrackerOptions, preview, track
 from coset.motion.turntable import write_turntable
 from coset.motion.verdict import verdict
+from coset.motion.video import Video, read_video, shots
 from coset.motion.viewer import write_viewer
 from coset.runs.folder import METRICS
 from coset.runs.terminal import bars

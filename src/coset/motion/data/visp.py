@@ -63,7 +63,7 @@ class KnownClip:
 
 @takes_paths
 def read_known_clip(folder: Path) -> KnownClip:
-    """Cameras, depths and lens of a folder as above; its pictures are read by ``tracker.read_video(folder/Images)``.
+    """Cameras, depths and lens of a folder as above; its pictures are read by ``video.read_video(folder/Images)``.
 
     Raises:
         CosetError: A file is missing or is not what it should be.
