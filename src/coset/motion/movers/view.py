@@ -71,8 +71,9 @@ class View:
 PLANES = 2000
 """Drawn in the search for the ground: enough that three of a sixth of the points are among them."""
 
-OUT = 2.5
-"""Standard deviations by which more points are on the ground than in a layer beside it of the same thickness."""
+OUT, OUT_OF_MANY, MANY = 2.5, 2.0, 0.3
+"""Standard deviations by which more points are on the ground than in a layer beside it of the same thickness, and those
+that are enough where it holds so large a share of all, as of few points it has to."""
 
 
 def picture_distances(flat: np.ndarray, seen: np.ndarray) -> Float[np.ndarray, "points points"]:
@@ -115,5 +116,6 @@ def _ground(view: View) -> tuple[np.ndarray, float] | None:
     best = int(on.argmax())
     layers = np.histogram(heights[:, best], np.array([-3.0, -1.0, 1.0, 3.0]) * near)[0]
     beside = max(layers[0], layers[2])
-    stands_out = on[best] - beside > OUT * np.sqrt(on[best] + beside)
-    return (normals[best], float(offsets[best])) if on[best] >= 0.15 * len(points) and stands_out else None
+    share = on[best] / len(points)
+    stands_out = on[best] - beside > (OUT_OF_MANY if share >= MANY else OUT) * np.sqrt(on[best] + beside)
+    return (normals[best], float(offsets[best])) if share >= 0.15 and stands_out else None
