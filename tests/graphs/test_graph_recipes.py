@@ -63,7 +63,7 @@ def test_one_seed_one_result(small_csv, tmp_path, changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize("schedule", ["plateau"])  # tests/contracts/test_kinds.py has a cosine
 def test_a_killed_run_ends_where_it_would_have_ended(small_csv, tmp_path, schedule):
     changes = [f"training.schedule={schedule}", "training.patience=2", "training.epochs=60", *RANDOM]
     recipe = recipe_for(small_csv, *changes)
@@ -146,7 +146,7 @@ def test_a_best_epoch_that_is_not_in_the_checkpoint_is_refused(small_csv, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ["gat", "gatv2", "transformer"])
+@pytest.mark.parametrize("attention", ["gat", "transformer"])
 def test_two_processes(small_csv, tmp_path, attention):
     recipe = recipe_for(small_csv, f"model.attention={attention}", "trainer.devices=2", "training.batch_size=6")
     metrics = finish(recipe, tmp_path / "run")
