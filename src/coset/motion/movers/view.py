@@ -114,8 +114,8 @@ def _ground(view: View) -> tuple[np.ndarray, float] | None:
         return None
     on = np.where(low, (np.abs(heights) < near).sum(0), 0)
     best = int(on.argmax())
-    layers = np.histogram(heights[:, best], np.array([-3.0, -1.0, 1.0, 3.0]) * near)[0]
-    beside = max(layers[0], layers[2])
+    below, _, above = np.histogram(heights[:, best], np.array([-3.0, -1.0, 1.0, 3.0]) * near)[0]
+    beside = max(below, above)
     share = on[best] / len(points)
     stands_out = on[best] - beside > (OUT_OF_MANY if share >= MANY else OUT) * np.sqrt(on[best] + beside)
     return (normals[best], float(offsets[best])) if share >= 0.15 and stands_out else None
